@@ -1,0 +1,92 @@
+"""Gradient transformations for JAX.
+
+Every optimizer is a pure pair `(init, update)`, composed from small pieces.
+"""
+
+from gradtx import catalog, optimizers, transforms, tree
+from gradtx.apply import apply_updates
+from gradtx.base import (
+    EmptyState,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    OptState,
+    Params,
+    ScalarOrSchedule,
+    Schedule,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    TransformUpdateFn,
+    Updates,
+    init_empty_state,
+    stateless,
+    stateless_with_tree_map,
+    with_extra_args_support,
+)
+from gradtx.leafwise import leafwise, piece, store_as
+from gradtx.numerics import safe_increment
+from gradtx.optimizers import (
+    ScaleByAdaDeltaState,
+    ScaleByAdamState,
+    ScaleByAmsgradState,
+    ScaleByRmsState,
+    ScaleByRpropState,
+    ScaleByRssState,
+    ScaleByRStdDevState,
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    adamaxw,
+    adamw,
+    amsgrad,
+    momentum,
+    nadam,
+    nadamw,
+    nesterov,
+    rmsprop,
+    rprop,
+    scale_by_adadelta,
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_amsgrad,
+    scale_by_rms,
+    scale_by_rprop,
+    scale_by_rss,
+    scale_by_stddev,
+    scale_by_uncorrected_adam,
+    sgd,
+    uncorrected_adam,
+)
+from gradtx.sweep import Slots
+from gradtx.transforms import (
+    AddDecayedWeightsState,
+    ClipByGlobalNormState,
+    ClipState,
+    MaskedNode,
+    MaskedState,
+    MultiTransformState,
+    PartitionState,
+    ReduceLROnPlateauState,
+    ScaleByLearningRateState,
+    ScaleByScheduleState,
+    ScaleState,
+    TraceState,
+    add_decayed_weights,
+    chain,
+    clip,
+    clip_by_global_norm,
+    identity,
+    masked,
+    multi_transform,
+    named_chain,
+    partition,
+    reduce_on_plateau,
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
+    set_to_zero,
+    trace,
+)
+from gradtx.tree import norm as global_norm
+
+__version__ = "0.1.0"

@@ -1,0 +1,157 @@
+"""The one place that says what optimizers exist.
+
+Each is registered where it is defined, by the decorator `optimizer`. The tests, the README's
+table, `gradtx list`, the cross-check and the benchmarks all walk this catalog.
+"""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ParamSpec
+
+from gradtx.base import GradientTransformation
+from gradtx.pipeline import named, pipeline_of
+from gradtx.sweep import Rule
+
+P = ParamSpec("P")
+
+
+class UnknownOptimizer(KeyError):
+    """No optimizer has this name; the message offers names that are near."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What the catalog knows of an optimizer.
+
+    Attributes:
+      name: its name.
+      factory: the function of hyperparameters that makes it.
+      source: where it was published: a paper's title, and its arXiv id if it has one.
+      probe: hyperparameters with which it makes progress on a small problem.
+      needs_value: whether `update` needs the loss, as `value`.
+      scale_free: whether it works without a learning rate.
+    """
+
+    name: str
+    factory: Callable[..., GradientTransformation]
+    source: str
+    probe: Mapping[str, Any]
+    needs_value: bool = False
+    scale_free: bool = False
+
+    def make(self, **changes: Any) -> GradientTransformation:
+        """Makes the optimizer with the probe's hyperparameters, some of them changed."""
+        return self.factory(**{**self.probe, **changes})
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The factory's parameters, with their defaults."""
+        parameters = inspect.signature(self.factory).parameters
+        return {n: None if p.default is p.empty else p.default for n, p in parameters.items()}
+
+    @property
+    def needs_params(self) -> bool:
+        """Whether `update` needs the parameters."""
+        return any(rule.kernel.needs_params for rule in self._rules)
+
+    @property
+    def takes_complex(self) -> bool:
+        """Whether parameters may be complex."""
+        return not any(rule.kernel.real_only for rule in self._rules)
+
+    @property
+    def _rules(self) -> list[Rule]:
+        return [link for link in pipeline_of(self.make()).links if isinstance(link, Rule)]
+
+    @property
+    def module(self) -> str:
+        """The module that defines it."""
+        return self.factory.__module__
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of its docstring."""
+        return (inspect.getdoc(self.factory) or "").split("\n")[0]
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def optimizer(
+    source: str, *, probe: Mapping[str, Any], needs_value: bool = False, scale_free: bool = False
+) -> Callable[[Callable[P, GradientTransformation]], Callable[P, GradientTransformation]]:
+    """Registers an optimizer's factory, and puts the optimizer's name into its errors.
+
+    Args:
+      source: where it was published: the paper's title, and its arXiv id if it has one.
+      probe: hyperparameters with which it makes progress on a small problem.
+      needs_value: whether `update` needs the loss, as `value`. Default: no.
+      scale_free: whether it works without a learning rate. Default: no.
+
+    Raises:
+      ValueError: the name is taken.
+    """
+
+    def register(
+        factory: Callable[P, GradientTransformation],
+    ) -> Callable[P, GradientTransformation]:
+        name = factory.__name__
+
+        @functools.wraps(factory)
+        def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+            return named(factory(*args, **kwargs), name)
+
+        if name in _ENTRIES:
+            raise ValueError(f"catalog: {name!r} is registered by {_ENTRIES[name].module} already")
+        _ENTRIES[name] = Entry(
+            name, make, source, MappingProxyType(dict(probe)), needs_value, scale_free
+        )
+        return make
+
+    return register
+
+
+def entries() -> list[Entry]:
+    """Gives every entry, by name.
+
+    Example:
+      >>> import gradtx
+      >>> [entry.name for entry in gradtx.catalog.entries()][:2]
+      ['adadelta', 'adagrad']
+    """
+    return [_ENTRIES[name] for name in sorted(_ENTRIES)]
+
+
+def names() -> list[str]:
+    """Gives the optimizers' names, sorted."""
+    return sorted(_ENTRIES)
+
+
+def get(name: str) -> Entry:
+    """Gives the entry of an optimizer.
+
+    Args:
+      name: its name.
+
+    Raises:
+      UnknownOptimizer: there is none of that name; the message offers near ones.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.catalog.get("adma")
+      Traceback (most recent call last):
+      ...
+      gradtx.catalog.UnknownOptimizer: no optimizer is named 'adma'; did you mean 'adam', ...
+    """
+    if name not in _ENTRIES:
+        near = difflib.get_close_matches(name, _ENTRIES, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(map(repr, near))}?" if near else "`gradtx list` shows all"
+        raise UnknownOptimizer(f"no optimizer is named {name!r}; {hint}")
+    return _ENTRIES[name]

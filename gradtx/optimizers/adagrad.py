@@ -1,0 +1,89 @@
+"""AdaGrad."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.catalog import optimizer
+from gradtx.leafwise import leafwise, piece
+from gradtx.numerics import abs_sq
+from gradtx.sweep import Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+class ScaleByRssState(NamedTuple):
+    """The state of `scale_by_rss`.
+
+    Attributes:
+      sum_of_squares: the sum of squared gradients, real.
+    """
+
+    sum_of_squares: Updates
+
+
+@piece
+def scale_by_rss(
+    initial_accumulator_value: Any = 0.1, eps: Any = 1e-7
+) -> GradientTransformation:
+    """Divides by the root of the sum of all squared gradients.
+
+    `sum = sum + |g|^2; g / sqrt(sum + eps)`, and 0 where the sum is 0.
+
+    Args:
+      initial_accumulator_value: what the sum starts from. Default: 0.1.
+      eps: added under the root. Default: 1e-7.
+
+    Source: Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and
+    Stochastic Optimization" (JMLR 2011).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_rss(0.0, 0.0)
+      >>> print(tx.update(jnp.array([3.0, 0.0]), tx.init(jnp.zeros(2)))[0])
+      [1. 0.]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(sum_of_squares=jnp.full(p.shape, initial_accumulator_value, abs_sq(p).dtype))
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        total = s.sum_of_squares + abs_sq(g)
+        seen = total > 0
+        u = jnp.where(seen, g / jnp.sqrt(jnp.where(seen, total + eps, 1)), 0)
+        return u, Slots(sum_of_squares=total)
+
+    return leafwise(ScaleByRssState, init, update)
+
+
+@optimizer(
+    "Duchi, Hazan and Singer, 'Adaptive Subgradient Methods for Online Learning and Stochastic "
+    "Optimization' (JMLR 2011)",
+    probe={"learning_rate": 0.5},
+)
+def adagrad(
+    learning_rate: ScalarOrSchedule, initial_accumulator_value: Any = 0.1, eps: Any = 1e-7
+) -> GradientTransformation:
+    """AdaGrad: each element's rate falls with the root of its summed squared gradients.
+
+    `sum = sum + g^2; p - learning_rate * g / sqrt(sum + eps)`. The sum only grows, so that the
+    effective rate dies out; RMSProp's average is the remedy.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule; the textbooks' default is 0.01.
+      initial_accumulator_value: what the sum starts from. Default: 0.1; the textbooks' is 0.
+      eps: added under the root. Default: 1e-7.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.adagrad(0.01, initial_accumulator_value=0.0)
+      >>> updates, state = tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))
+      >>> print(updates)
+      [-0.01]
+    """
+    return chain(
+        scale_by_rss(initial_accumulator_value, eps), scale_by_learning_rate(learning_rate)
+    )

@@ -1,0 +1,303 @@
+"""Adam and its close kin: AdamW, NAdam, NAdamW, and Adam without bias correction."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.catalog import optimizer
+from gradtx.leafwise import leafwise, piece, store_as
+from gradtx.numerics import abs_sq, debias, ema, safe_sqrt
+from gradtx.sweep import Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+ADAM = "Kingma and Ba, 'Adam: A Method for Stochastic Optimization', arXiv:1412.6980"
+ADAMW = "Loshchilov and Hutter, 'Decoupled Weight Decay Regularization', arXiv:1711.05101"
+NADAM = "Dozat, 'Incorporating Nesterov Momentum into Adam' (ICLR workshop 2016)"
+
+
+class ScaleByAdamState(NamedTuple):
+    """The state of `scale_by_adam`.
+
+    Attributes:
+      count: the number of steps taken.
+      mu: moving average of gradients.
+      nu: moving average of squared gradients, real.
+    """
+
+    count: Array
+    mu: Updates
+    nu: Updates
+
+
+def zero_moments(p: Array) -> Slots:
+    """Gives the two moments of one array before any step."""
+    return Slots(mu=jnp.zeros_like(p), nu=jnp.zeros_like(abs_sq(p)))
+
+
+@piece
+def scale_by_adam(
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """Divides an average of gradients by the root of an average of their squares.
+
+    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2;
+    mu_hat = mu / (1-b1**t); nu_hat = nu / (1-b2**t); mu_hat / (sqrt(nu_hat + eps_root) + eps)`,
+    where `t` is 1 at the first step. With Nesterov's look-ahead,
+    `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)`.
+
+    Args:
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision; `nu` is stored in that always.
+      nesterov: whether to look one step ahead. Default: no.
+
+    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980; with the
+    look-ahead Dozat, "Incorporating Nesterov Momentum into Adam" (ICLR workshop 2016).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_adam()
+      >>> print(tx.update(jnp.array([4.0, -0.1]), tx.init(jnp.zeros(2)))[0])
+      [ 1. -1.]
+    """
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        t = step + 1
+        mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
+        mu_hat = debias(mu, b1, t)
+        if nesterov:
+            mu_hat = ema(debias(g, b1, t), debias(mu, b1, t + 1), b1)
+        u = mu_hat / (safe_sqrt(debias(nu, b2, t) + eps_root) + eps)
+        return u, Slots(mu=mu, nu=nu)
+
+    return store_as(leafwise(ScaleByAdamState, zero_moments, update), mu=mu_dtype)
+
+
+@piece
+def scale_by_uncorrected_adam(
+    b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8
+) -> GradientTransformation:
+    """Does what `scale_by_adam` does, without correcting the averages for their start at zero.
+
+    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; mu / (sqrt(nu) + eps)`. The first steps are
+    up to `(1-b1) / sqrt(1-b2)` times too long: 3.2 with the defaults.
+
+    Args:
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+
+    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, section
+    6.4, where it serves to show what the correction is good for.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_uncorrected_adam()
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [3.1622777]
+    """
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
+        return mu / (safe_sqrt(nu) + eps), Slots(mu=mu, nu=nu)
+
+    return leafwise(ScaleByAdamState, zero_moments, update)
+
+
+@optimizer(ADAM, probe={"learning_rate": 0.05})
+def adam(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """Adam: momentum, divided by the root of recent squared gradients, both bias-corrected.
+
+    `p - learning_rate * mu_hat / (sqrt(nu_hat + eps_root) + eps)`, see `scale_by_adam`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule; the textbooks' default is 1e-3.
+      b1: the decay of the average of gradients. Default: 0.9, as in the paper.
+      b2: the decay of the average of squares. Default: 0.999, as in the paper.
+      eps: added to the root. Default: 1e-8, as in the paper.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      nesterov: whether to look one step ahead, see `nadam`. Default: no.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.adam(1e-3)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [-0.001]
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@optimizer(ADAM + ", section 6.4", probe={"learning_rate": 0.05})
+def uncorrected_adam(
+    learning_rate: ScalarOrSchedule, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8
+) -> GradientTransformation:
+    """Adam without bias correction, to see what the correction is good for.
+
+    `p - learning_rate * mu / (sqrt(nu) + eps)`, see `scale_by_uncorrected_adam`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.uncorrected_adam(1e-3)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [-0.00316228]
+    """
+    return chain(scale_by_uncorrected_adam(b1, b2, eps), scale_by_learning_rate(learning_rate))
+
+
+@optimizer(ADAMW, probe={"learning_rate": 0.05})
+def adamw(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+    weight_decay: Any = 1e-4,
+    mask: Any | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """Adam with decoupled weight decay, which the learning rate multiplies.
+
+    `p - learning_rate * (mu_hat / (sqrt(nu_hat + eps_root) + eps) + weight_decay * p)`, see
+    `scale_by_adam`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
+        each step. Default: 1e-4; PyTorch's is 1e-2.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      nesterov: whether to look one step ahead, see `nadamw`. Default: no.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.adamw(1e-3, weight_decay=0.1)
+      >>> params = jnp.array([2.0])
+      >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
+      [-0.0012]
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@optimizer(NADAM, probe={"learning_rate": 0.05})
+def nadam(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+    *,
+    nesterov: bool = True,
+) -> GradientTransformation:
+    """NAdam: Adam with Nesterov's look-ahead, which is `adam(..., nesterov=True)`.
+
+    `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)` takes the place of Adam's; the decay
+    `b1` is constant, where the paper also warms it up.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      nesterov: whether to look one step ahead. Default: yes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.nadam(1e-3)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [-0.00147368]
+    """
+    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+
+
+@optimizer(NADAM + "; " + ADAMW, probe={"learning_rate": 0.05})
+def nadamw(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+    weight_decay: Any = 1e-4,
+    mask: Any | None = None,
+    *,
+    nesterov: bool = True,
+) -> GradientTransformation:
+    """NAdam with decoupled weight decay, which is `adamw(..., nesterov=True)`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
+        each step. Default: 1e-4.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      nesterov: whether to look one step ahead. Default: yes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.nadamw(1e-3)
+      >>> params = jnp.zeros(1)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
+      [-0.00147368]
+    """
+    return adamw(
+        learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov
+    )

@@ -1,0 +1,178 @@
+"""RMSProp, with and without centering."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.catalog import optimizer
+from gradtx.leafwise import leafwise, piece
+from gradtx.numerics import abs_sq, debias, ema, safe_sqrt
+from gradtx.sweep import Slots
+from gradtx.transforms.combining import chain, identity
+from gradtx.transforms.momentum import trace
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+class ScaleByRmsState(NamedTuple):
+    """The state of `scale_by_rms`.
+
+    Attributes:
+      count: the number of steps taken.
+      nu: moving average of squared gradients, real.
+    """
+
+    count: Array
+    nu: Updates
+
+
+class ScaleByRStdDevState(NamedTuple):
+    """The state of `scale_by_stddev`.
+
+    Attributes:
+      count: the number of steps taken.
+      mu: moving average of gradients.
+      nu: moving average of squared gradients, real.
+    """
+
+    count: Array
+    mu: Updates
+    nu: Updates
+
+
+def _divide(g: Array, nu: Array, eps: Any, eps_in_sqrt: bool) -> Array:
+    return g / jnp.sqrt(nu + eps) if eps_in_sqrt else g / (safe_sqrt(nu) + eps)
+
+
+@piece
+def scale_by_rms(
+    decay: Any = 0.9,
+    eps: Any = 1e-8,
+    initial_scale: Any = 0.0,
+    eps_in_sqrt: bool = True,
+    bias_correction: bool = False,
+) -> GradientTransformation:
+    """Divides by the root of a moving average of squared gradients.
+
+    `nu = decay*nu + (1-decay)*|g|^2; g / sqrt(nu + eps)`, or `g / (sqrt(nu) + eps)`.
+
+    Args:
+      decay: the decay of the average. Default: 0.9.
+      eps: keeps the quotient finite. Default: 1e-8.
+      initial_scale: what the average starts from. Default: 0.
+      eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
+      bias_correction: whether `nu` is divided by `1 - decay**t`. Default: no.
+
+    Source: Tieleman and Hinton, "Lecture 6.5 - RMSProp" (COURSERA, 2012).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_rms(bias_correction=True)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [1.]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(nu=jnp.full(p.shape, initial_scale, abs_sq(p).dtype))
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        nu = ema(abs_sq(g), s.nu, decay)
+        nu_hat = debias(nu, decay, step + 1) if bias_correction else nu
+        return _divide(g, nu_hat, eps, eps_in_sqrt), Slots(nu=nu)
+
+    return leafwise(ScaleByRmsState, init, update)
+
+
+@piece
+def scale_by_stddev(
+    decay: Any = 0.9,
+    eps: Any = 1e-8,
+    initial_scale: Any = 0.0,
+    eps_in_sqrt: bool = True,
+    bias_correction: bool = False,
+) -> GradientTransformation:
+    """Divides by a moving estimate of the gradient's standard deviation.
+
+    `mu = decay*mu + (1-decay)*g; nu = decay*nu + (1-decay)*|g|^2; g / sqrt(nu - |mu|^2 + eps)`, or
+    `g / (sqrt(nu - |mu|^2) + eps)`. A variance that rounding made negative counts as 0.
+
+    Args:
+      decay: the decay of both averages. Default: 0.9.
+      eps: keeps the quotient finite. Default: 1e-8.
+      initial_scale: what `nu` starts from. Default: 0.
+      eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
+      bias_correction: whether both averages are divided by `1 - decay**t`. Default: no. The
+        variance is then 0 at the first step, which makes that step as large as `eps` allows.
+
+    Source: Graves, "Generating Sequences With Recurrent Neural Networks", arXiv:1308.0850.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_stddev(decay=0.5)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [2.]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(mu=jnp.zeros_like(p), nu=jnp.full(p.shape, initial_scale, abs_sq(p).dtype))
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        mu, nu = ema(g, s.mu, decay), ema(abs_sq(g), s.nu, decay)
+        mu_hat, nu_hat = mu, nu
+        if bias_correction:
+            mu_hat, nu_hat = debias(mu, decay, step + 1), debias(nu, decay, step + 1)
+        variance = jnp.maximum(nu_hat - abs_sq(mu_hat), 0)
+        return _divide(g, variance, eps, eps_in_sqrt), Slots(mu=mu, nu=nu)
+
+    return leafwise(ScaleByRStdDevState, init, update)
+
+
+@optimizer(
+    "Tieleman and Hinton, 'Lecture 6.5 - RMSProp' (COURSERA, 2012); centered: Graves, "
+    "'Generating Sequences With Recurrent Neural Networks', arXiv:1308.0850",
+    probe={"learning_rate": 0.01},
+)
+def rmsprop(
+    learning_rate: ScalarOrSchedule,
+    decay: Any = 0.9,
+    eps: Any = 1e-8,
+    initial_scale: Any = 0.0,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    momentum: Any | None = None,
+    nesterov: bool = False,
+    bias_correction: bool = False,
+) -> GradientTransformation:
+    """RMSProp: each element's rate falls with the root of its recent squared gradients.
+
+    `nu = decay*nu + (1-decay)*g^2; u = learning_rate * g / sqrt(nu + eps)`, centered with
+    `nu - mu^2` for `nu`; then `p - u`, or with momentum `v = momentum*v + u; p - v`, the rate
+    inside of the velocity.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule; the textbooks' default is 1e-3.
+      decay: the decay of the averages. Default: 0.9, as in the textbooks.
+      eps: keeps the quotient finite. Default: 1e-8, as in the textbooks.
+      initial_scale: what `nu` starts from. Default: 0.
+      eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it; PyTorch
+        adds it to the root.
+      centered: whether to divide by the standard deviation instead. Default: no.
+      momentum: how much of the velocity stays. Default: no momentum.
+      nesterov: whether the momentum looks one step ahead. Default: no.
+      bias_correction: whether the averages are corrected for their start. Default: no.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.rmsprop(1e-3, bias_correction=True)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [-0.001]
+    """
+    by = scale_by_stddev if centered else scale_by_rms
+    return chain(
+        by(decay, eps, initial_scale, eps_in_sqrt, bias_correction),
+        scale_by_learning_rate(learning_rate),
+        identity() if momentum is None else trace(momentum, nesterov),
+    )

@@ -1,0 +1,104 @@
+"""Gradient descent, plain and with momentum."""
+
+from typing import Any
+
+from gradtx.base import GradientTransformation, ScalarOrSchedule
+from gradtx.catalog import optimizer
+from gradtx.transforms.combining import chain, identity
+from gradtx.transforms.momentum import trace
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@optimizer(
+    "Robbins and Monro, 'A Stochastic Approximation Method' (1951); with momentum: Sutskever et "
+    "al., 'On the importance of initialization and momentum in deep learning' (ICML 2013)",
+    probe={"learning_rate": 0.1, "momentum": 0.9},
+)
+def sgd(
+    learning_rate: ScalarOrSchedule,
+    momentum: Any | None = None,
+    nesterov: bool = False,
+    accumulator_dtype: Any | None = None,
+) -> GradientTransformation:
+    """Gradient descent, with momentum if wanted, the learning rate outside of the velocity.
+
+    Plain: `p - learning_rate * g`. With momentum: `v = momentum * v + g; p - learning_rate * v`;
+    with Nesterov's look-ahead: `p - learning_rate * (g + momentum * v)`. This is PyTorch's and
+    optax's form; in `gradtx.momentum` the rate is inside the velocity, as textbooks write it.
+    Whether it is batch, stochastic or mini-batch descent depends on the gradients it is given.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      momentum: how much of the velocity stays, in [0, 1). Default: no momentum.
+      nesterov: whether to look one step ahead. Default: no.
+      accumulator_dtype: the dtype in which the velocity is stored. Default: the parameters' dtype,
+        and float32 for half precision.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.sgd(0.1, momentum=0.9)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for _ in range(2):
+      ...     updates, state = tx.update(jnp.ones(1), state)
+      >>> print(updates)
+      [-0.19]
+    """
+    velocity = identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
+    return chain(velocity, scale_by_learning_rate(learning_rate))
+
+
+@optimizer(
+    "Rumelhart, Hinton and Williams, 'Learning representations by back-propagating errors' (1986)",
+    probe={"learning_rate": 0.1, "decay": 0.9},
+)
+def momentum(learning_rate: ScalarOrSchedule, decay: Any = 0.9) -> GradientTransformation:
+    """Momentum as the textbooks write it, the learning rate inside of the velocity.
+
+    `v = decay * v - learning_rate * g; p + v`. At a constant rate this is `sgd` with momentum; under
+    a schedule steps already taken keep the rate they were taken with.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      decay: how much of the velocity stays, in [0, 1); often 0.5 at first, 0.9 or 0.99 later.
+        Default: 0.9.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.momentum(0.1, decay=0.9)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for _ in range(2):
+      ...     updates, state = tx.update(jnp.ones(1), state)
+      >>> print(updates)
+      [-0.19]
+    """
+    return chain(scale_by_learning_rate(learning_rate), trace(decay))
+
+
+@optimizer(
+    "Nesterov, 'A method for solving the convex programming problem with convergence rate "
+    "O(1/k^2)' (1983), in the form of Bengio et al., 'Advances in Optimizing Recurrent Networks', "
+    "arXiv:1212.0901",
+    probe={"learning_rate": 0.1, "decay": 0.9},
+)
+def nesterov(learning_rate: ScalarOrSchedule, decay: Any = 0.9) -> GradientTransformation:
+    """Nesterov momentum as the textbooks write it, the learning rate inside of the velocity.
+
+    `v_old = v; v = decay * v - learning_rate * g; p - decay * v_old + (1 + decay) * v`, which is
+    `p + decay * v - learning_rate * g`. The parameters are those of the look-ahead point, where the
+    gradient is taken.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      decay: how much of the velocity stays, in [0, 1). Default: 0.9.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.nesterov(0.1, decay=0.5)
+      >>> updates, state = tx.update(jnp.ones(1), tx.init(jnp.zeros(1)))
+      >>> print(updates)
+      [-0.15]
+    """
+    return chain(scale_by_learning_rate(learning_rate), trace(decay, nesterov=True))

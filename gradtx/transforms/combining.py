@@ -1,0 +1,79 @@
+"""Putting transformations one after another."""
+
+from typing import Any
+
+from gradtx.base import EmptyState, GradientTransformation
+from gradtx.pipeline import Pipeline, gather, pipeline_of
+
+
+def identity() -> GradientTransformation:
+    """Leaves the updates as they are.
+
+    Example:
+      >>> import gradtx
+      >>> tx = gradtx.identity()
+      >>> tx.update(1.0, tx.init(0.0))
+      (1.0, EmptyState())
+    """
+    return Pipeline((), EmptyState()).transformation()
+
+
+def chain(*args: Any) -> GradientTransformation:
+    """Applies transformations one after another: each gets the updates that the last one gave.
+
+    Neighbours that come from `gradtx.leafwise` run as one sweep over the leaves, through nested
+    chains and masks too. The state is a tuple of the parts' states.
+
+    Args:
+      *args: transformations; pairs `(init, update)` of other libraries may be among them.
+
+    Returns:
+      A transformation that passes parameters and extra arguments on to every part.
+
+    Raises:
+      TypeError: an argument is no pair with `init` and `update`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.chain(gradtx.clip(1.0), gradtx.sgd(0.1))
+      >>> updates, state = tx.update(jnp.array([5.0]), tx.init(jnp.zeros(1)))
+      >>> print(updates)
+      [-0.1]
+    """
+    for i, tx in enumerate(args):
+        _require_pair(tx, f"chain: argument {i}")
+    links, skeletons = gather([pipeline_of(tx) for tx in args])
+    return Pipeline(links, tuple(skeletons)).transformation()
+
+
+def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
+    """Applies named transformations one after another; the state is a dict of the parts' states.
+
+    Args:
+      *args: pairs `(name, transformation)`, with different names.
+
+    Raises:
+      ValueError: a name stands twice.
+      TypeError: an argument is not such a pair.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.named_chain(("clip", gradtx.clip(1.0)), ("scale", gradtx.scale(-0.1)))
+      >>> sorted(tx.init(jnp.zeros(1)))
+      ['clip', 'scale']
+    """
+    names = [name for name, _ in args]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"named_chain: {repeated} stand more than once among the names {names}")
+    for name, tx in args:
+        _require_pair(tx, f"named_chain: {name!r}")
+    links, skeletons = gather([pipeline_of(tx) for _, tx in args])
+    return Pipeline(links, dict(zip(names, skeletons, strict=True))).transformation()
+
+
+def _require_pair(tx: Any, what: str) -> None:
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(f"{what} is {tx!r}, not a transformation (a pair of init and update)")

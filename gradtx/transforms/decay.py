@@ -1,0 +1,51 @@
+"""Pulling parameters towards zero."""
+
+from typing import Any
+
+from gradtx.base import Array, EmptyState, GradientTransformation
+from gradtx.leafwise import leafwise
+from gradtx.sweep import Slots
+from gradtx.transforms.masking import masked
+
+AddDecayedWeightsState = EmptyState
+
+
+def add_decayed_weights(weight_decay: Any = 0.0, mask: Any | None = None) -> GradientTransformation:
+    """Adds a multiple of the parameters to the updates: `g + weight_decay * p`.
+
+    Where it stands in a chain makes it one of two different things. Before the rule that scales
+    the gradient it is L2 regularization: the decay passes through momentum and second moments.
+    After that rule and before the learning rate it is decoupled weight decay, as in AdamW: each
+    step takes off `learning_rate * weight_decay * p`.
+
+    Args:
+      weight_decay: the multiple; a number or a scalar array. Default: 0.
+      mask: a tree of booleans, or a function that makes one, of the parameters that decay.
+        Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.add_decayed_weights(0.1)
+      >>> params = jnp.array([2.0])
+      >>> print(tx.update(jnp.zeros(1), tx.init(params), params)[0])
+      [0.2]
+    """
+    tx = leafwise(
+        EmptyState,
+        None,
+        _decay,
+        params=True,
+        shared=lambda step, extra: {"weight_decay": weight_decay},
+        name="add_decayed_weights",
+    )
+    return tx if mask is None else masked(tx, mask)
+
+
+def _decay(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+    return g + s.weight_decay * p, Slots()

@@ -1,0 +1,59 @@
+"""Accumulating updates over steps."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.base import Array, GradientTransformation, Updates
+from gradtx.leafwise import leafwise, piece, store_as
+from gradtx.sweep import Slots
+
+
+class TraceState(NamedTuple):
+    """The state of `trace`.
+
+    Attributes:
+      trace: the velocity.
+    """
+
+    trace: Updates
+
+
+@piece
+def trace(
+    decay: Any, nesterov: bool = False, accumulator_dtype: Any | None = None
+) -> GradientTransformation:
+    """Adds up updates with decay, which is momentum: `v = g + decay * v`.
+
+    The result is `v`, or `g + decay * v` with Nesterov's look-ahead. Put before the learning rate,
+    the velocity is that of gradients (optax, PyTorch); put after it, that of steps, the textbooks'
+    `v = decay * v - learning_rate * g`. The two differ when the rate changes.
+
+    Args:
+      decay: how much of the velocity stays, in [0, 1).
+      nesterov: whether to look one step ahead. Default: no.
+      accumulator_dtype: the dtype in which the velocity is stored. Default: the parameters' dtype,
+        and float32 for half precision.
+
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning"
+    (ICML 2013); Polyak, "Some methods of speeding up the convergence of iteration methods" (1964).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.trace(0.5)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for _ in range(3):
+      ...     updates, state = tx.update(jnp.ones(1), state)
+      >>> print(updates)
+      [1.75]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(trace=jnp.zeros_like(p))
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        v = g + decay * s.trace
+        return (g + decay * v if nesterov else v), Slots(trace=v)
+
+    return store_as(leafwise(TraceState, init, update), trace=accumulator_dtype)

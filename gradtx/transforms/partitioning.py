@@ -1,0 +1,88 @@
+"""Applying different transformations to different leaves."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx.base import GradientTransformation
+from gradtx.paths import nth_path
+from gradtx.pipeline import Pipeline, gather, pipeline_of
+from gradtx.sweep import spread
+from gradtx.transforms.masking import masked
+
+
+class PartitionState(NamedTuple):
+    """The states of the parts of a partition.
+
+    Attributes:
+      inner_states: for each label, its transformation's state, masked to the leaves it handles.
+    """
+
+    inner_states: Mapping[Hashable, Any]
+
+
+def partition(
+    transforms: Mapping[Hashable, Any],
+    param_labels: Any,
+    *,
+    mask_compatible_extra_args: bool = False,
+) -> GradientTransformation:
+    """Applies to each leaf the transformation that its label names.
+
+    It is one `masked` transformation for each label, one after another: labels exclude each other,
+    so that the order does not matter, and the parts share sweeps over the leaves.
+
+    Args:
+      transforms: from labels to transformations.
+      param_labels: a pytree of labels, like the parameters or a prefix of them, or a function that
+        makes one from a tree like the parameters.
+      mask_compatible_extra_args: as in `masked`.
+
+    Raises:
+      ValueError: a leaf has a label that is not in `transforms`; the message names the leaf.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.partition(
+      ...     {"train": gradtx.sgd(0.1), "freeze": gradtx.set_to_zero()},
+      ...     {"w": "train", "b": "freeze"},
+      ... )
+      >>> params = {"w": jnp.ones(1), "b": jnp.ones(1)}
+      >>> updates, _ = tx.update(params, tx.init(params))
+      >>> print(updates["w"], updates["b"])
+      [-0.1] [0.]
+    """
+
+    def mask_of(label: Hashable) -> Any:
+        def mask(tree: Any) -> Any:
+            labels = param_labels(tree) if callable(param_labels) else param_labels
+            labels = spread(labels, tree)
+            _check_labels(labels, transforms)
+            return jax.tree.map(lambda found: found == label, labels)
+
+        return mask
+
+    parts = {
+        label: masked(
+            tx, mask_of(label), mask_compatible_extra_args=mask_compatible_extra_args
+        )
+        for label, tx in transforms.items()
+    }
+    links, skeletons = gather([pipeline_of(tx) for tx in parts.values()])
+    skeleton = PartitionState(dict(zip(parts, skeletons, strict=True)))
+    return Pipeline(links, skeleton).transformation()
+
+
+multi_transform = partition
+MultiTransformState = PartitionState
+
+
+def _check_labels(labels: Any, transforms: Mapping[Hashable, Any]) -> None:
+    for i, label in enumerate(jax.tree.leaves(labels)):
+        if label not in transforms:
+            raise ValueError(
+                f"partition: the leaf at {nth_path(labels, i) or 'the root'} has the label "
+                f"{label!r}, which is not among {list(transforms)}"
+            )

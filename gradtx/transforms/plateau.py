@@ -1,0 +1,135 @@
+"""Lowering the learning rate when a measured loss stops falling."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import Array, GradientTransformation, OptState, Params, Updates
+from gradtx.concrete import compiled_when_concrete
+from gradtx.numerics import widen
+
+
+class ReduceLROnPlateauState(NamedTuple):
+    """The state of `reduce_on_plateau`.
+
+    Attributes:
+      scale: what updates are multiplied by.
+      best_value: the lowest averaged value so far.
+      plateau_count: averaged values in a row that did not improve on it.
+      cooldown_count: averaged values still to be ignored after a reduction.
+      count: values in the running average.
+      avg_value: the running average.
+    """
+
+    scale: Array
+    best_value: Array
+    plateau_count: Array
+    cooldown_count: Array
+    count: Array
+    avg_value: Array
+
+
+def reduce_on_plateau(
+    factor: Any = 0.1,
+    patience: int = 10,
+    rtol: float = 1e-4,
+    atol: float = 0.0,
+    cooldown: int = 0,
+    accumulation_size: int = 1,
+    min_scale: Any = 0.0,
+) -> GradientTransformation:
+    """Multiplies updates by a scale that falls when a measured value stops improving.
+
+    The value comes with each call, `update(..., value=loss)`. Every `accumulation_size` calls their
+    mean is compared with the best so far: it improves if `mean < (1 - rtol) * best - atol`. After
+    `patience` means in a row without improvement, `scale = max(factor * scale, min_scale)`, and the
+    next `cooldown` means are not judged. A value that is NaN counts as no improvement.
+
+    Args:
+      factor: what the scale is multiplied by, in (0, 1). Default: 0.1.
+      patience: means without improvement that are borne. Default: 10.
+      rtol: the relative improvement that counts. Default: 1e-4.
+      atol: the absolute improvement that counts. Default: 0.
+      cooldown: means to ignore after a reduction. Default: 0.
+      accumulation_size: calls whose values are averaged. Default: 1.
+      min_scale: the smallest scale. Default: 0.
+
+    Raises:
+      ValueError: an argument is out of its range, or `update` was called without `value`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.reduce_on_plateau(factor=0.5, patience=2))
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for loss in [1.0, 1.0, 1.0]:
+      ...     updates, state = tx.update(jnp.ones(1), state, value=loss)
+      >>> print(updates)
+      [-0.5]
+    """
+    _require(0 < factor < 1, "factor", factor, "between 0 and 1, both excluded")
+    _require(patience >= 1, "patience", patience, "at least 1")
+    _require(rtol >= 0, "rtol", rtol, "not negative")
+    _require(atol >= 0, "atol", atol, "not negative")
+    _require(cooldown >= 0, "cooldown", cooldown, "not negative")
+    _require(accumulation_size >= 1, "accumulation_size", accumulation_size, "at least 1")
+
+    def init(params: Params) -> ReduceLROnPlateauState:
+        del params
+        return ReduceLROnPlateauState(
+            scale=jnp.ones((), jnp.float32),
+            best_value=jnp.full((), jnp.inf, jnp.float32),
+            plateau_count=jnp.zeros((), jnp.int32),
+            cooldown_count=jnp.zeros((), jnp.int32),
+            count=jnp.zeros((), jnp.int32),
+            avg_value=jnp.zeros((), jnp.float32),
+        )
+
+    def judge(s: ReduceLROnPlateauState, mean: Array) -> ReduceLROnPlateauState:
+        """Compares a finished mean with the best one."""
+        improved = mean < (1 - rtol) * s.best_value - atol
+        cooling = s.cooldown_count > 0
+        stale = jnp.where(improved | cooling, 0, s.plateau_count + 1)
+        reduce = stale >= patience
+        return s._replace(
+            scale=jnp.where(reduce, jnp.maximum(s.scale * factor, min_scale), s.scale),
+            best_value=jnp.where(improved, mean, s.best_value),
+            plateau_count=jnp.where(reduce, 0, stale),
+            cooldown_count=jnp.where(reduce, cooldown, jnp.maximum(s.cooldown_count - 1, 0)),
+            count=jnp.zeros_like(s.count),
+            avg_value=jnp.zeros_like(s.avg_value),
+        )
+
+    @compiled_when_concrete
+    def step(updates: Updates, s: OptState, value: Any) -> tuple[Updates, OptState]:
+        count = s.count + 1
+        mean = s.avg_value + (jnp.asarray(value, jnp.float32) - s.avg_value) / count
+        going_on = s._replace(count=count, avg_value=mean)
+        full = count >= accumulation_size
+        new = jax.tree.map(
+            lambda a, b, old: jnp.where(full, a, b).astype(old.dtype), judge(s, mean), going_on, s
+        )
+        return jax.tree.map(
+            lambda g: jnp.asarray(widen(g) * new.scale, jnp.result_type(g)), updates
+        ), new
+
+    def update(
+        updates: Updates,
+        state: OptState,
+        params: Params | None = None,
+        *,
+        value: Any = None,
+        **extra: Any,
+    ) -> tuple[Updates, OptState]:
+        del params, extra
+        if value is None:
+            raise ValueError("reduce_on_plateau: needs the loss: update(..., value=loss)")
+        return step(updates, state, value)
+
+    return GradientTransformation(init, update)
+
+
+def _require(holds: bool, name: str, value: Any, what: str) -> None:
+    if not holds:
+        raise ValueError(f"reduce_on_plateau: {name} is {value!r}, and must be {what}")
