@@ -57,7 +57,7 @@ from gradtx.optimizers import (
     sgd,
     uncorrected_adam,
 )
-from gradtx.sweep import Slots
+from gradtx.rules import Slots
 from gradtx.transforms import (
     AddDecayedWeightsState,
     ClipByGlobalNormState,

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.base import Array, Params, Updates
-from gradtx.paths import align, is_none, nth_path
 from gradtx.concrete import compiled_when_concrete
+from gradtx.paths import align, is_none, nth_path
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:

@@ -25,13 +25,14 @@ ScalarOrSchedule = Any
 class TransformInitFn(Protocol):
     """Makes the state from the parameters: `init(params) -> state`."""
 
-    def __call__(self, params: Params, /) -> OptState: ...
+    def __call__(self, params: Params, /) -> OptState:  # noqa: D102
+        ...
 
 
 class TransformUpdateFn(Protocol):
     """Transforms updates: `update(updates, state, params=None, **extra) -> (updates, state)`."""
 
-    def __call__(
+    def __call__(  # noqa: D102
         self, updates: Updates, state: OptState, params: Params | None = None, /, **extra: Any
     ) -> tuple[Updates, OptState]: ...
 
@@ -115,9 +116,7 @@ def with_extra_args_support(tx: Any) -> GradientTransformation:
             return tx
         return GradientTransformation(tx.init, tx.update)
     named = {
-        p.name
-        for p in inspect.signature(tx.update).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
+        p.name for p in inspect.signature(tx.update).parameters.values() if p.kind is p.KEYWORD_ONLY
     }
 
     def update(

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 
 from gradtx.base import GradientTransformation
 from gradtx.pipeline import named, pipeline_of
-from gradtx.sweep import Rule
+from gradtx.rules import Rule
 
 P = ParamSpec("P")
 
@@ -148,7 +148,7 @@ def get(name: str) -> Entry:
       >>> gradtx.catalog.get("adma")
       Traceback (most recent call last):
       ...
-      gradtx.catalog.UnknownOptimizer: no optimizer is named 'adma'; did you mean 'adam', ...
+      gradtx.catalog.UnknownOptimizer: no optimizer is named 'adma'; did you mean ... 'adam', ...
     """
     if name not in _ENTRIES:
         near = difflib.get_close_matches(name, _ENTRIES, n=3, cutoff=0.5)

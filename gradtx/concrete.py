@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+from jax.core import Tracer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -12,7 +13,7 @@ R = TypeVar("R")
 
 def any_tracer(tree: Any) -> bool:
     """Says whether any leaf is being traced, so that the caller is compiling already."""
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
 
 
 def compiled_when_concrete(function: Callable[P, R]) -> Callable[P, R]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.base import Array, GradientTransformation
 from gradtx.pipeline import Pipeline, pipeline_of
-from gradtx.sweep import Kernel, Rule, Slots, is_plain_value, remember_plain
+from gradtx.rules import Kernel, Rule, Slots, is_constant, mark_constant
 
 P = ParamSpec("P")
 
@@ -22,6 +22,7 @@ def leafwise(
     params: bool = False,
     real_only: bool = False,
     shared: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    per_step: Callable[[Any], Mapping[str, Any]] | None = None,
     key: Any = None,
     name: str | None = None,
 ) -> GradientTransformation:
@@ -43,6 +44,8 @@ def leafwise(
       real_only: whether complex parameters are refused, at `init`. Default: no.
       shared: `shared(step, extra) -> dict` of scalars computed once a step for all leaves, from the
         step count and the keyword arguments of `update`; the rule reads them as `s.name`.
+      per_step: `per_step(step) -> dict` of scalars that depend on the step count alone, such as
+        bias corrections; computed once a step too, and read in the same way.
       key: a random key from which the engine gives every leaf a new key at every step, read as
         `s.rng_key`; the state needs the field `rng_key`.
       name: what errors call the rule. Default: the function in which `update` is defined.
@@ -75,12 +78,12 @@ def leafwise(
       [1.5 1.5]
     """
     name = name or update.__qualname__.split(".")[0].lstrip("_")
-    rule = Rule(Kernel(state, init, update, params, real_only), shared, key, name)
+    rule = Rule(Kernel(state, init, update, per_step, params, real_only), shared, key, name)
     return Pipeline((rule,), 0).transformation()
 
 
 def piece(factory: Callable[P, GradientTransformation]) -> Callable[P, GradientTransformation]:
-    """Makes a factory give the same transformation again for the same plain hyperparameters.
+    """Makes a factory give the same transformation again for the same constant hyperparameters.
 
     Two optimizers that are built alike then share their compiled code. Arguments that are arrays,
     tracers or functions are never kept.
@@ -92,12 +95,12 @@ def piece(factory: Callable[P, GradientTransformation]) -> Callable[P, GradientT
     @functools.lru_cache(maxsize=512, typed=True)
     def remembered(*args: Any, **kwargs: Any) -> GradientTransformation:
         tx = factory(*args, **kwargs)
-        remember_plain([link for link in pipeline_of(tx).links if isinstance(link, Rule)])
+        mark_constant([link for link in pipeline_of(tx).links if isinstance(link, Rule)])
         return tx
 
     @functools.wraps(factory)
     def call(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-        if all(map(is_plain_value, (*args, *kwargs.values()))):
+        if all(map(is_constant, (*args, *kwargs.values()))):
             return remembered(*args, **kwargs)
         return factory(*args, **kwargs)
 
@@ -139,9 +142,7 @@ def store_as(tx: GradientTransformation, **dtypes: Any) -> GradientTransformatio
     def recast(init: Callable[[Array], Slots]) -> Callable[[Array], Slots]:
         def recast_init(p: Array) -> Slots:
             slots = vars(init(p))
-            return Slots(
-                **{n: _cast(x, wanted[n]) if n in wanted else x for n, x in slots.items()}
-            )
+            return Slots(**{n: _cast(x, wanted[n]) if n in wanted else x for n, x in slots.items()})
 
         return recast_init
 

@@ -26,9 +26,7 @@ def paths(tree: Any) -> list[str]:
     return [jax.tree_util.keystr(path) for path, _ in flat]
 
 
-def align(
-    treedef: Any, tree: Any, name: str, like: Any, like_name: str = "updates"
-) -> list[Any]:
+def align(treedef: Any, tree: Any, name: str, like: Any, like_name: str = "updates") -> list[Any]:
     """Gives what stands in `tree` at each leaf of `treedef`, the structure of the tree `like`.
 
     Args:

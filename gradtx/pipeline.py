@@ -14,7 +14,8 @@ import jax
 
 from gradtx.base import GradientTransformation, OptState, Params, Updates, with_extra_args_support
 from gradtx.paths import StructureError
-from gradtx.sweep import LeafError, Rule, Sweep, make_sweep
+from gradtx.rules import LeafError, Rule
+from gradtx.sweep import Sweep, make_sweep
 
 Link = Rule | GradientTransformation
 
@@ -95,14 +96,13 @@ class Pipeline:
         in_order = [states[number] for number in self._order]  # type: ignore[attr-defined]
         return self._treedef.unflatten(in_order)  # type: ignore[attr-defined]
 
-
     def _not_my_state(self, state: OptState) -> TypeError:
         rules = [link for link in self.links if isinstance(link, Rule)]
         wanted = [rule.kernel.state.__name__ for rule in rules]
         name = self.name or ", ".join(rule.title for rule in rules) or "chain"
         return TypeError(
-            f"{name}: the state given to update is {_outline(state)}, where init gives a state made "
-            f"of {', '.join(wanted) or 'other parts'}; the order is update(updates, state, params)"
+            f"{name}: the state given to update is {_outline(state)}, where init gives one made of "
+            f"{', '.join(wanted) or 'other parts'}; the order is update(updates, state, params)"
         )
 
 

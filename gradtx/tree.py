@@ -22,7 +22,9 @@ def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
       tree_y: a pytree of the same structure.
       *other_trees: more of them.
     """
-    return jax.tree.map(lambda *xs: functools.reduce(operator.add, xs), tree_x, tree_y, *other_trees)
+    return jax.tree.map(
+        lambda *xs: functools.reduce(operator.add, xs), tree_x, tree_y, *other_trees
+    )
 
 
 def sub(tree_x: Any, tree_y: Any) -> Any:

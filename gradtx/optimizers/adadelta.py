@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq, ema
-from gradtx.sweep import Slots
+from gradtx.numerics import abs_sq, ema, plus, ratio, root
+from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -52,7 +52,7 @@ def scale_by_adadelta(rho: Any = 0.9, eps: Any = 1e-6) -> GradientTransformation
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         e_g = ema(abs_sq(g), s.e_g, rho)
-        u = jnp.sqrt((s.e_x + eps) / (e_g + eps)) * g
+        u = ratio(g, plus(e_g, eps), 0.0) * root(plus(s.e_x, eps))
         return u, Slots(e_g=e_g, e_x=ema(abs_sq(u), s.e_x, rho))
 
     return leafwise(ScaleByAdaDeltaState, init, update)

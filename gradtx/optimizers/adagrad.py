@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq
-from gradtx.sweep import Slots
+from gradtx.numerics import abs_sq, plus, ratio
+from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -24,9 +24,7 @@ class ScaleByRssState(NamedTuple):
 
 
 @piece
-def scale_by_rss(
-    initial_accumulator_value: Any = 0.1, eps: Any = 1e-7
-) -> GradientTransformation:
+def scale_by_rss(initial_accumulator_value: Any = 0.1, eps: Any = 1e-7) -> GradientTransformation:
     """Divides by the root of the sum of all squared gradients.
 
     `sum = sum + |g|^2; g / sqrt(sum + eps)`, and 0 where the sum is 0.
@@ -51,9 +49,7 @@ def scale_by_rss(
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         total = s.sum_of_squares + abs_sq(g)
-        seen = total > 0
-        u = jnp.where(seen, g / jnp.sqrt(jnp.where(seen, total + eps, 1)), 0)
-        return u, Slots(sum_of_squares=total)
+        return ratio(g, plus(total, eps), 0.0), Slots(sum_of_squares=total)
 
     return leafwise(ScaleByRssState, init, update)
 

@@ -1,5 +1,6 @@
 """Adam and its close kin: AdamW, NAdam, NAdamW, and Adam without bias correction."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -7,8 +8,8 @@ import jax.numpy as jnp
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece, store_as
-from gradtx.numerics import abs_sq, debias, ema, safe_sqrt
-from gradtx.sweep import Slots
+from gradtx.numerics import abs_sq, ema, gathered_weight, over, plus, ratio
+from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -35,6 +36,28 @@ class ScaleByAdamState(NamedTuple):
 def zero_moments(p: Array) -> Slots:
     """Gives the two moments of one array before any step."""
     return Slots(mu=jnp.zeros_like(p), nu=jnp.zeros_like(abs_sq(p)))
+
+
+def moment_weights(b1: Any, b2: Any) -> Callable[[Any], dict[str, Array]]:
+    """Makes the function of the step count that gives the weights in the two moments.
+
+    `mu_weight = 1 - b1**t`, `nu_weight = 1 - b2**t` and `next_mu_weight = 1 - b1**(t+1)`, where
+    `t = step + 1`.
+
+    Args:
+      b1: the decay of the average of gradients.
+      b2: the decay of the average of squares.
+    """
+
+    def per_step(step: Any) -> dict[str, Array]:
+        t = step + 1
+        return {
+            "mu_weight": gathered_weight(b1, t),
+            "nu_weight": gathered_weight(b2, t),
+            "next_mu_weight": gathered_weight(b1, t + 1),
+        }
+
+    return per_step
 
 
 @piece
@@ -75,15 +98,14 @@ def scale_by_adam(
     """
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
-        t = step + 1
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
-        mu_hat = debias(mu, b1, t)
+        mu_hat, nu_hat = over(mu, s.mu_weight), over(nu, s.nu_weight)
         if nesterov:
-            mu_hat = ema(debias(g, b1, t), debias(mu, b1, t + 1), b1)
-        u = mu_hat / (safe_sqrt(debias(nu, b2, t) + eps_root) + eps)
-        return u, Slots(mu=mu, nu=nu)
+            mu_hat = ema(over(g, s.mu_weight), over(mu, s.next_mu_weight), b1)
+        return ratio(mu_hat, plus(nu_hat, eps_root), eps), Slots(mu=mu, nu=nu)
 
-    return store_as(leafwise(ScaleByAdamState, zero_moments, update), mu=mu_dtype)
+    tx = leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2))
+    return store_as(tx, mu=mu_dtype)
 
 
 @piece
@@ -108,12 +130,12 @@ def scale_by_uncorrected_adam(
       >>> import gradtx
       >>> tx = gradtx.scale_by_uncorrected_adam()
       >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
-      [3.1622777]
+      [3.162277]
     """
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
-        return mu / (safe_sqrt(nu) + eps), Slots(mu=mu, nu=nu)
+        return ratio(mu, nu, eps), Slots(mu=mu, nu=nu)
 
     return leafwise(ScaleByAdamState, zero_moments, update)
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import debias, ema
-from gradtx.optimizers.adam import ADAM, ADAMW, ScaleByAdamState, zero_moments
-from gradtx.sweep import Slots
+from gradtx.numerics import ema, over
+from gradtx.optimizers.adam import ADAM, ADAMW, ScaleByAdamState, moment_weights, zero_moments
+from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -42,10 +42,10 @@ def scale_by_adamax(b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Gradient
         mu = ema(g, s.mu, b1)
         nu = jnp.maximum(b2 * s.nu, jnp.abs(g) + eps)
         # Without an eps, elements that never saw a gradient stay still.
-        u = jnp.where(nu > 0, debias(mu, b1, step + 1) / jnp.where(nu > 0, nu, 1), 0)
-        return u, Slots(mu=mu, nu=nu)
+        away_from_zero = jnp.maximum(nu, jnp.finfo(nu.dtype).tiny)
+        return over(mu, s.mu_weight) / away_from_zero, Slots(mu=mu, nu=nu)
 
-    return leafwise(ScaleByAdamState, zero_moments, update)
+    return leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2))
 
 
 @optimizer(ADAM + ", section 7", probe={"learning_rate": 0.05})

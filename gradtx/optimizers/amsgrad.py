@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece, store_as
-from gradtx.numerics import abs_sq, debias, ema, safe_sqrt
-from gradtx.optimizers.adam import zero_moments
-from gradtx.sweep import Slots
+from gradtx.numerics import abs_sq, ema, over, plus, ratio
+from gradtx.optimizers.adam import moment_weights, zero_moments
+from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -70,14 +70,15 @@ def scale_by_amsgrad(
         return Slots(**vars(zero_moments(p)), nu_max=jnp.zeros_like(abs_sq(p)))
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
-        t = step + 1
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
-        mu_hat = debias(mu, b1, t) if bias_correction_mu else mu
-        nu_hat = debias(nu, b2, t) if bias_correction_nu else nu
+        mu_hat = over(mu, s.mu_weight) if bias_correction_mu else mu
+        nu_hat = over(nu, s.nu_weight) if bias_correction_nu else nu
         nu_max = jnp.maximum(s.nu_max, nu_hat)
-        return mu_hat / (safe_sqrt(nu_max + eps_root) + eps), Slots(mu=mu, nu=nu, nu_max=nu_max)
+        u = ratio(mu_hat, plus(nu_max, eps_root), eps)
+        return u, Slots(mu=mu, nu=nu, nu_max=nu_max)
 
-    return store_as(leafwise(ScaleByAmsgradState, init, update), mu=mu_dtype)
+    tx = leafwise(ScaleByAmsgradState, init, update, per_step=moment_weights(b1, b2))
+    return store_as(tx, mu=mu_dtype)
 
 
 @optimizer(

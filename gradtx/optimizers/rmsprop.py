@@ -1,5 +1,6 @@
 """RMSProp, with and without centering."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -7,8 +8,8 @@ import jax.numpy as jnp
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq, debias, ema, safe_sqrt
-from gradtx.sweep import Slots
+from gradtx.numerics import abs_sq, ema, gathered_weight, over, plus, ratio
+from gradtx.rules import Slots
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -41,7 +42,11 @@ class ScaleByRStdDevState(NamedTuple):
 
 
 def _divide(g: Array, nu: Array, eps: Any, eps_in_sqrt: bool) -> Array:
-    return g / jnp.sqrt(nu + eps) if eps_in_sqrt else g / (safe_sqrt(nu) + eps)
+    return ratio(g, plus(nu, eps), 0.0) if eps_in_sqrt else ratio(g, nu, eps)
+
+
+def _weight(decay: Any) -> Callable[[Any], dict[str, Array]]:
+    return lambda step: {"weight": gathered_weight(decay, step + 1)}
 
 
 @piece
@@ -78,10 +83,10 @@ def scale_by_rms(
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         nu = ema(abs_sq(g), s.nu, decay)
-        nu_hat = debias(nu, decay, step + 1) if bias_correction else nu
+        nu_hat = over(nu, s.weight) if bias_correction else nu
         return _divide(g, nu_hat, eps, eps_in_sqrt), Slots(nu=nu)
 
-    return leafwise(ScaleByRmsState, init, update)
+    return leafwise(ScaleByRmsState, init, update, per_step=_weight(decay))
 
 
 @piece
@@ -122,11 +127,11 @@ def scale_by_stddev(
         mu, nu = ema(g, s.mu, decay), ema(abs_sq(g), s.nu, decay)
         mu_hat, nu_hat = mu, nu
         if bias_correction:
-            mu_hat, nu_hat = debias(mu, decay, step + 1), debias(nu, decay, step + 1)
+            mu_hat, nu_hat = over(mu, s.weight), over(nu, s.weight)
         variance = jnp.maximum(nu_hat - abs_sq(mu_hat), 0)
         return _divide(g, variance, eps, eps_in_sqrt), Slots(mu=mu, nu=nu)
 
-    return leafwise(ScaleByRStdDevState, init, update)
+    return leafwise(ScaleByRStdDevState, init, update, per_step=_weight(decay))
 
 
 @optimizer(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.base import Array, GradientTransformation, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece
-from gradtx.sweep import Slots
+from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale
 

@@ -55,8 +55,8 @@ def sgd(
 def momentum(learning_rate: ScalarOrSchedule, decay: Any = 0.9) -> GradientTransformation:
     """Momentum as the textbooks write it, the learning rate inside of the velocity.
 
-    `v = decay * v - learning_rate * g; p + v`. At a constant rate this is `sgd` with momentum; under
-    a schedule steps already taken keep the rate they were taken with.
+    `v = decay * v - learning_rate * g; p + v`. At a constant rate this is `sgd` with momentum;
+    under a schedule, steps already taken keep the rate they were taken with.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.

@@ -1,6 +1,6 @@
 """The pieces that optimizers are made of."""
 
-from gradtx.sweep import MaskedNode
+from gradtx.rules import MaskedNode
 from gradtx.transforms.clipping import ClipByGlobalNormState, ClipState, clip, clip_by_global_norm
 from gradtx.transforms.combining import chain, identity, named_chain
 from gradtx.transforms.decay import AddDecayedWeightsState, add_decayed_weights

@@ -10,7 +10,7 @@ from gradtx.base import Array, EmptyState, GradientTransformation, Params, Updat
 from gradtx.concrete import compiled_when_concrete
 from gradtx.leafwise import leafwise
 from gradtx.numerics import widen
-from gradtx.sweep import Slots
+from gradtx.rules import Slots
 
 ClipState = EmptyState
 ClipByGlobalNormState = EmptyState

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from jax import lax
+
 from gradtx.base import Array, EmptyState, GradientTransformation
 from gradtx.leafwise import leafwise
-from gradtx.sweep import Slots
+from gradtx.numerics import times
+from gradtx.rules import Slots
 from gradtx.transforms.masking import masked
 
 AddDecayedWeightsState = EmptyState
@@ -48,4 +51,4 @@ def add_decayed_weights(weight_decay: Any = 0.0, mask: Any | None = None) -> Gra
 
 
 def _decay(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
-    return g + s.weight_decay * p, Slots()
+    return lax.add(g, lax.convert_element_type(times(s.weight_decay, p), g.dtype)), Slots()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from gradtx.base import Array, EmptyState, GradientTransformation
 from gradtx.leafwise import leafwise
-from gradtx.sweep import Slots
+from gradtx.rules import Slots
 
 
 def set_to_zero() -> GradientTransformation:

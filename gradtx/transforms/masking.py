@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.base import GradientTransformation, OptState, Params, Updates
-from gradtx.paths import align, is_none
+from gradtx.base import GradientTransformation, Params, Updates
+from gradtx.paths import is_none
 from gradtx.pipeline import Pipeline, pipeline_of
-from gradtx.sweep import MaskedNode, Rule, spread
+from gradtx.rules import MaskedNode, Rule, flags
 
 
 class MaskedState(NamedTuple):
@@ -59,11 +59,6 @@ def masked(
 def _masked_tree(
     inner: GradientTransformation, mask: Any, mask_extra: bool
 ) -> GradientTransformation:
-    def flags(tree: Any) -> list[bool]:
-        treedef = jax.tree.structure(tree, is_leaf=is_none)
-        chosen = mask(tree) if callable(mask) else mask
-        return [bool(m) for m in align(treedef, spread(chosen, tree), "the mask", tree)]
-
     def hide(tree: Any, keep: list[bool]) -> Any:
         treedef = jax.tree.structure(tree, is_leaf=is_none)
         leaves = jax.tree.leaves(tree, is_leaf=is_none)
@@ -73,12 +68,12 @@ def _masked_tree(
         )
 
     def init(params: Params) -> MaskedState:
-        return MaskedState(inner.init(hide(params, flags(params))))
+        return MaskedState(inner.init(hide(params, flags(mask, params, "params"))))
 
     def update(
         updates: Updates, state: MaskedState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, MaskedState]:
-        keep = flags(updates)
+        keep = flags(mask, updates, "updates")
         treedef = jax.tree.structure(updates, is_leaf=is_none)
         if mask_extra:
             extra = {

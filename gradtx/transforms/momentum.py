@@ -3,10 +3,12 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 
 from gradtx.base import Array, GradientTransformation, Updates
 from gradtx.leafwise import leafwise, piece, store_as
-from gradtx.sweep import Slots
+from gradtx.numerics import times
+from gradtx.rules import Slots
 
 
 class TraceState(NamedTuple):
@@ -53,7 +55,7 @@ def trace(
         return Slots(trace=jnp.zeros_like(p))
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
-        v = g + decay * s.trace
-        return (g + decay * v if nesterov else v), Slots(trace=v)
+        v = lax.add(g, times(decay, s.trace))
+        return (lax.add(g, times(decay, v)) if nesterov else v), Slots(trace=v)
 
     return store_as(leafwise(TraceState, init, update), trace=accumulator_dtype)

@@ -8,7 +8,7 @@ import jax
 from gradtx.base import GradientTransformation
 from gradtx.paths import nth_path
 from gradtx.pipeline import Pipeline, gather, pipeline_of
-from gradtx.sweep import spread
+from gradtx.rules import spread
 from gradtx.transforms.masking import masked
 
 
@@ -65,9 +65,7 @@ def partition(
         return mask
 
     parts = {
-        label: masked(
-            tx, mask_of(label), mask_compatible_extra_args=mask_compatible_extra_args
-        )
+        label: masked(tx, mask_of(label), mask_compatible_extra_args=mask_compatible_extra_args)
         for label, tx in transforms.items()
     }
     links, skeletons = gather([pipeline_of(tx) for tx in parts.values()])

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx.base import Array, EmptyState, GradientTransformation, Schedule, ScalarOrSchedule
+from gradtx.base import Array, EmptyState, GradientTransformation, ScalarOrSchedule, Schedule
 from gradtx.leafwise import leafwise
-from gradtx.sweep import Slots
+from gradtx.numerics import times
+from gradtx.rules import Slots
 
 
 class ScaleByScheduleState(NamedTuple):
@@ -54,7 +55,7 @@ def scale(step_size: Any) -> GradientTransformation:
 
 
 def _times(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
-    return s.factor * g, Slots()
+    return times(s.factor, g), Slots()
 
 
 def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
@@ -146,8 +147,8 @@ def scale_by_learning_rate(
 
 
 def _descend(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
-    return -s.learning_rate * g, Slots()
+    return times(-s.learning_rate, g), Slots()
 
 
 def _ascend(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
-    return s.learning_rate * g, Slots()
+    return times(s.learning_rate, g), Slots()

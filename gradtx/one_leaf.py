@@ -1,0 +1,179 @@
+"""What happens to one leaf on its way through the kernels of a sweep."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.base import Array
+from gradtx.numerics import compute_dtype
+from gradtx.rules import Kernel, LeafError, Slots
+
+
+class Plan(NamedTuple):
+    """What is static about one leaf's way, for each kernel.
+
+    Attributes:
+      takes_part: whether it applies to the leaf.
+      names: the names of its slots.
+      constants: the shared scalars that are Python numbers.
+    """
+
+    takes_part: tuple[bool, ...]
+    names: tuple[tuple[str, ...], ...]
+    constants: tuple[tuple[tuple[str, float], ...], ...]
+
+
+class Cell(NamedTuple):
+    """One leaf of everything.
+
+    Attributes:
+      g: its update.
+      p: its parameter, or `None`.
+      slots: for each kernel its slots, in the order of the plan's names.
+      keys: for each kernel a random key, or `None`.
+    """
+
+    g: Any
+    p: Any
+    slots: tuple[tuple[Any, ...], ...]
+    keys: tuple[Any, ...]
+
+
+def update_leaf(
+    kernels: tuple[Kernel, ...],
+    plan: Plan,
+    cell: Cell,
+    steps: tuple[Any, ...],
+    scalars: tuple[dict[str, Any], ...],
+) -> tuple[Array, tuple[tuple[Any, ...], ...]]:
+    """Takes one leaf through the kernels; gives its update and its new slots.
+
+    All arithmetic is done in one precision: the widest among the leaf's update, parameter and
+    slots, and float32 at least. Results are stored in the dtypes that came in.
+
+    Args:
+      kernels: the kernels of the sweep.
+      plan: what is static about this leaf.
+      cell: the leaf's arrays.
+      steps: for each kernel its step count, or `None`.
+      scalars: for each kernel the scalars that all leaves share.
+
+    Raises:
+      LeafError: a shape or dtype cannot be right.
+    """
+    dtype, shape = jnp.result_type(cell.g), jnp.shape(cell.g)
+    real = _widest_real((cell.g, cell.p, cell.slots))
+    u = _with_precision(cell.g, real)
+    p = None if cell.p is None else _with_precision(cell.p, real)
+    new_slots = []
+    for k, kernel in enumerate(kernels):
+        if not plan.takes_part[k]:
+            new_slots.append(())
+            continue
+        mine = dict(zip(plan.names[k], cell.slots[k], strict=True))
+        _check_slots(kernel, cell.g if cell.p is None else cell.p, mine, k)
+        key = {} if cell.keys[k] is None else {"rng_key": cell.keys[k]}
+        s = Slots(
+            **{n: jax.tree.map(lambda x: _with_precision(x, real), v) for n, v in mine.items()},
+            **{n: _with_precision(x, real) for n, x in scalars[k].items()},
+            **dict(plan.constants[k]),
+            **key,
+        )
+        u, new = kernel.update(u, s, steps[k], p)
+        new_slots.append(tuple(_store_slot(old, new, n, k) for n, old in mine.items()))
+        if jnp.shape(u) != shape:
+            raise LeafError(ValueError, f"the rule made shape {jnp.shape(u)} of shape {shape}", k)
+    if jnp.issubdtype(u.dtype, jnp.inexact) and not jnp.issubdtype(dtype, jnp.inexact):
+        raise LeafError(TypeError, f"a step of dtype {u.dtype} would be rounded to {dtype}")
+    return store(u, dtype), tuple(new_slots)
+
+
+def store(x: Any, dtype: Any, what: str = "the update", stage: int = 0) -> Array:
+    """Casts to a dtype and sheds a weak type.
+
+    Args:
+      x: the array.
+      dtype: the dtype wanted.
+      what: what an error calls `x`.
+      stage: the number of the kernel.
+
+    Raises:
+      LeafError: `x` is complex and `dtype` is not.
+    """
+    x = jnp.asarray(x)
+    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        raise LeafError(TypeError, f"{what} is {x.dtype}, and {dtype} cannot hold it", stage)
+    return lax.convert_element_type(x, dtype)
+
+
+def rounds(kernel: Kernel, aval: jax.ShapeDtypeStruct) -> bool:
+    """Says whether a kernel turns an integer update into a floating one.
+
+    Args:
+      kernel: the kernel.
+      aval: shape and dtype of the update.
+    """
+
+    def run(g: Array) -> Array:
+        slots = Slots() if kernel.init is None else kernel.init(g)
+        return kernel.update(g, _AnyScalar(**vars(slots)), jnp.zeros((), jnp.int32), g)[0]
+
+    try:
+        return jnp.issubdtype(jax.eval_shape(run, aval).dtype, jnp.inexact)
+    except TypeError:  # rules mix the update with floating scalars, which lax refuses to promote
+        return True
+
+
+class _AnyScalar(Slots):
+    """Slots that answer 1 for scalars that are only known at a step."""
+
+    def __getattr__(self, name: str) -> Any:
+        return jax.random.key(0) if name == "rng_key" else 1
+
+
+def _store_slot(old: Any, new: Slots, name: str, stage: int) -> Any:
+    return jax.tree.map(
+        lambda o, x: store(x, jnp.result_type(o), f"state.{name}", stage), old, getattr(new, name)
+    )
+
+
+def _widest_real(tree: Any) -> Any:
+    """Gives the real dtype of the leaf's arithmetic."""
+    found = [jnp.result_type(x) for x in jax.tree.leaves(tree)]
+    reals = [compute_dtype(jnp.finfo(d).dtype) for d in found if jnp.issubdtype(d, jnp.inexact)]
+    return max(reals, key=lambda d: d.itemsize, default=jnp.dtype(jnp.float32))
+
+
+def _with_precision(x: Any, real: Any) -> Array:
+    """Casts real and complex arrays to a precision; leaves integers and random keys as they are."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    return lax.convert_element_type(
+        x, jnp.result_type(real, jnp.complex64) if jnp.iscomplexobj(x) else real
+    )
+
+
+def _check_slots(kernel: Kernel, like: Any, slots: dict[str, Any], stage: int) -> None:
+    """Raises unless the slots have the shapes that `init` would give for this leaf."""
+    shape = jnp.shape(like)
+    if all(getattr(x, "shape", None) == shape for x in slots.values()):
+        return  # what nearly all rules keep; the rest is worth a closer look
+    assert kernel.init is not None
+    aval = jax.ShapeDtypeStruct(shape, compute_dtype(jnp.result_type(like)))
+    expected = jax.eval_shape(lambda p: vars(kernel.init(p)), aval)  # type: ignore
+    for name, want in expected.items():
+        found = [jnp.shape(x) for x in jax.tree.leaves(slots[name])]
+        if found != (shapes := [x.shape for x in jax.tree.leaves(want)]):
+            raise LeafError(
+                ValueError,
+                f"has shape {shape}, but state.{name} was made for another: it holds "
+                f"{_one(found)} where {_one(shapes)} belongs",
+                stage,
+            )
+
+
+def _one(shapes: list[Any]) -> str:
+    return str(shapes[0]) if len(shapes) == 1 else str(shapes) if shapes else "nothing"

@@ -1,0 +1,178 @@
+"""What a leafwise rule consists of.
+
+A `Rule` is a `Kernel`, pure functions of one array, together with what is computed once a step for
+all leaves. These are only descriptions; `gradtx.sweep` runs them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import Array, OptState
+from gradtx.paths import align, is_none
+
+ENGINE_FIELDS = ("count", "rng_key")
+"""The fields of a state that the engine keeps by itself."""
+
+
+class MaskedNode(NamedTuple):
+    """Stands where a masked leaf has no slot; a pytree without leaves."""
+
+
+class Slots:
+    """What a rule remembers about one array: named arrays, read as attributes.
+
+    The names are the fields of the rule's state class. Scalars that are computed once a step are
+    read in the same way.
+
+    Example:
+      >>> from gradtx import Slots
+      >>> Slots(mu=1.0, nu=2.0).nu
+      2.0
+    """
+
+    def __init__(self, **arrays: Any):
+        self.__dict__.update(arrays)
+
+    def __getattr__(self, name: str) -> Any:  # only reached for names that are absent
+        raise AttributeError(f"no slot {name!r}; there are {sorted(self.__dict__)}")
+
+    def __repr__(self) -> str:
+        return f"Slots({', '.join(f'{k}={v!r}' for k, v in self.__dict__.items())})"
+
+
+class Kernel(NamedTuple):
+    """A rule's pure functions; equal kernels share compiled code.
+
+    Attributes:
+      state: the NamedTuple class of the state.
+      init: `init(p) -> Slots`, or `None` for a rule without slots.
+      update: `update(g, s, step, p) -> (g, Slots)`.
+      per_step: `per_step(step) -> dict` of scalars, or `None`.
+      needs_params: whether `update` needs `p`.
+      real_only: whether complex leaves are refused.
+    """
+
+    state: Any
+    init: Callable[[Array], Slots] | None
+    update: Callable[..., tuple[Array, Slots]]
+    per_step: Callable[[Any], Mapping[str, Any]] | None = None
+    needs_params: bool = False
+    real_only: bool = False
+
+    @property
+    def functions(self) -> list[Callable[..., Any]]:
+        """The functions that there are."""
+        return [f for f in (self.init, self.update, self.per_step) if f is not None]
+
+
+class Rule(NamedTuple):
+    """A kernel, and what belongs to one use of it.
+
+    Attributes:
+      kernel: the functions of one array.
+      shared: `shared(step, extra) -> dict` of scalars for all leaves, or `None`. It is called
+        outside of compiled code, so that it may be any Python function.
+      key: a random key, or `None`; each leaf then finds a key of its own in `s.rng_key`.
+      name: what errors call this rule.
+      owner: the optimizer that the rule is part of, which errors name too, or nothing.
+      masks: trees of booleans, or functions that make one from a tree; a leaf takes part if all
+        say so.
+    """
+
+    kernel: Kernel
+    shared: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None
+    key: Any
+    name: str
+    owner: str = ""
+    masks: tuple[Any, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What errors call this rule."""
+        return f"{self.owner} ({self.name})" if self.owner else self.name
+
+    def scalars(self, step: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Computes what all leaves share at this step."""
+        return {} if self.shared is None else dict(self.shared(step, extra))
+
+    def activity(self, tree: Any, tree_name: str) -> tuple[bool, ...] | None:
+        """Says for each leaf whether this rule applies to it; `None` means to all."""
+        if not self.masks:
+            return None
+        return tuple(map(all, zip(*(flags(m, tree, tree_name) for m in self.masks), strict=True)))
+
+
+class LeafError(Exception):
+    """Something is wrong at a leaf.
+
+    Attributes:
+      kind: the class of the error that users see.
+      stage: the number of the rule in its sweep.
+    """
+
+    def __init__(self, kind: type[Exception], message: str, stage: int = 0):
+        super().__init__(message)
+        self.kind, self.stage = kind, stage
+
+    def at(self, path: str) -> "LeafError":
+        """Gives the same error, with the leaf's path."""
+        return LeafError(self.kind, f"{path}: {self}", self.stage)
+
+
+def field(state: OptState, name: str) -> Any:
+    """Gives a state's field, or `None`; a tuple's own methods (`count`!) are no fields."""
+    return getattr(state, name) if name in state._fields else None
+
+
+def flags(mask: Any, tree: Any, tree_name: str) -> list[bool]:
+    """Gives a mask's boolean for each leaf of a tree.
+
+    Args:
+      mask: a tree of booleans, like `tree` or a prefix of it, or a function that makes one.
+      tree: the tree to be masked.
+      tree_name: what an error calls it.
+    """
+    treedef = jax.tree.structure(tree, is_leaf=is_none)
+    whole = spread(mask(tree) if callable(mask) else mask, tree)
+    return [bool(flag) for flag in align(treedef, whole, "the mask", tree, tree_name)]
+
+
+def spread(prefix: Any, tree: Any) -> Any:
+    """Repeats the leaves of a prefix of `tree` until it has `tree`'s structure."""
+    try:
+        return jax.tree.map(
+            lambda m, below: jax.tree.map(lambda _: m, below, is_leaf=is_none), prefix, tree
+        )
+    except (ValueError, TypeError):
+        return prefix  # `align` says what differs
+
+
+# Compiled code is kept for kernels that can be made again, and only for those: a kernel whose
+# hyperparameters are arrays or tracers must not outlive its user.
+
+CONSTANTS = (int, float, complex, str, bytes, type, jnp.dtype, type(None))
+
+
+def is_constant(x: Any) -> bool:
+    """Says whether a hyperparameter is a plain Python value, neither an array nor a function."""
+    return isinstance(x, CONSTANTS)
+
+
+def mark_constant(rules: Sequence[Rule]) -> None:
+    """Marks the functions of rules as closing over plain Python values only."""
+    for rule in rules:
+        for function in rule.kernel.functions:
+            if function.__closure__ is not None:  # type: ignore[attr-defined]
+                function.__constant__ = True  # type: ignore[attr-defined]
+
+
+def may_be_kept(kernels: Sequence[Kernel]) -> bool:
+    """Says whether compiled code for these kernels may be kept."""
+    return all(
+        getattr(f, "__closure__", None) is None or hasattr(f, "__constant__")
+        for kernel in kernels
+        for f in kernel.functions
+    )
