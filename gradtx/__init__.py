@@ -3,7 +3,7 @@
 Every optimizer is a pure pair `(init, update)`, composed from small pieces.
 """
 
-from gradtx import catalog, optimizers, transforms, tree
+from gradtx import catalog, losses, optimizers, schedules, transforms, tree
 from gradtx.apply import apply_updates
 from gradtx.base import (
     EmptyState,
@@ -22,7 +22,13 @@ from gradtx.base import (
     stateless_with_tree_map,
     with_extra_args_support,
 )
+from gradtx.crosscheck import Comparison, crosscheck
+from gradtx.gradcheck import GradientReport, check_gradients
 from gradtx.leafwise import leafwise, piece, store_as
+from gradtx.losses import (
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
+)
 from gradtx.numerics import safe_increment
 from gradtx.optimizers import (
     ScaleByAdaDeltaState,
@@ -58,6 +64,27 @@ from gradtx.optimizers import (
     uncorrected_adam,
 )
 from gradtx.rules import Slots
+from gradtx.schedules import (
+    constant_schedule,
+    cosine_decay_schedule,
+    cosine_onecycle_schedule,
+    cosine_restarts_schedule,
+    exponential_decay,
+    inverse_time_decay_schedule,
+    join_schedules,
+    linear_onecycle_schedule,
+    linear_schedule,
+    natural_exp_decay_schedule,
+    piecewise_constant_schedule,
+    piecewise_interpolate_schedule,
+    polynomial_schedule,
+    sgdr_schedule,
+    step_decay_schedule,
+    warmup_constant_schedule,
+    warmup_cosine_decay_schedule,
+    warmup_exponential_decay_schedule,
+    warmup_stable_decay_schedule,
+)
 from gradtx.transforms import (
     AddDecayedWeightsState,
     ClipByGlobalNormState,

@@ -37,6 +37,8 @@ class Entry:
       probe: hyperparameters with which it makes progress on a small problem.
       needs_value: whether `update` needs the loss, as `value`.
       scale_free: whether it works without a learning rate.
+      fixed_rate: whether its learning rate must be a number, not a schedule.
+      differs_from_optax: how optax's optimizer of this name differs, and why ours is right.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Entry:
     probe: Mapping[str, Any]
     needs_value: bool = False
     scale_free: bool = False
+    fixed_rate: bool = False
+    differs_from_optax: str = ""
 
     def make(self, **changes: Any) -> GradientTransformation:
         """Makes the optimizer with the probe's hyperparameters, some of them changed."""
@@ -85,15 +89,14 @@ _ENTRIES: dict[str, Entry] = {}
 
 
 def optimizer(
-    source: str, *, probe: Mapping[str, Any], needs_value: bool = False, scale_free: bool = False
+    source: str, *, probe: Mapping[str, Any], **traits: Any
 ) -> Callable[[Callable[P, GradientTransformation]], Callable[P, GradientTransformation]]:
     """Registers an optimizer's factory, and puts the optimizer's name into its errors.
 
     Args:
       source: where it was published: the paper's title, and its arXiv id if it has one.
       probe: hyperparameters with which it makes progress on a small problem.
-      needs_value: whether `update` needs the loss, as `value`. Default: no.
-      scale_free: whether it works without a learning rate. Default: no.
+      **traits: further attributes of its `Entry`.
 
     Raises:
       ValueError: the name is taken.
@@ -110,9 +113,7 @@ def optimizer(
 
         if name in _ENTRIES:
             raise ValueError(f"catalog: {name!r} is registered by {_ENTRIES[name].module} already")
-        _ENTRIES[name] = Entry(
-            name, make, source, MappingProxyType(dict(probe)), needs_value, scale_free
-        )
+        _ENTRIES[name] = Entry(name, make, source, MappingProxyType(dict(probe)), **traits)
         return make
 
     return register

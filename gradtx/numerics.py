@@ -16,23 +16,25 @@ from gradtx.base import Array
 
 
 def like(scalar: Any, x: Array) -> Any:
-    """Casts a scalar array to the dtype of `x`; a Python number needs no cast.
+    """Casts a scalar to the dtype of `x`, unless it is a Python number that `lax` takes as it is.
 
     Args:
       scalar: a Python number, or a scalar array.
-      x: an array of the dtype wanted.
+      x: a real or complex array.
     """
-    return scalar if isinstance(scalar, (int, float)) else jnp.asarray(scalar, x.dtype)
+    if isinstance(scalar, (int, float)) and jnp.issubdtype(x.dtype, jnp.floating):
+        return scalar
+    return jnp.asarray(scalar, x.dtype)
 
 
 def times(scalar: Any, x: Array) -> Array:
-    """Gives `scalar * x`, in the dtype of `x`.
+    """Gives `scalar * x`, in the dtype of `x`; integers are promoted as usual.
 
     Args:
       scalar: a Python number, or a scalar array.
       x: an array.
     """
-    return lax.mul(x, like(scalar, x))
+    return lax.mul(x, like(scalar, x)) if _inexact(x) else scalar * x
 
 
 def plus(x: Array, scalar: Any) -> Array:
@@ -44,17 +46,21 @@ def plus(x: Array, scalar: Any) -> Array:
     """
     if isinstance(scalar, (int, float)) and scalar == 0:
         return x
-    return lax.add(x, like(scalar, x))
+    return lax.add(x, like(scalar, x)) if _inexact(x) else x + scalar
 
 
 def over(x: Array, scalar: Any) -> Array:
-    """Gives `x / scalar`, in the dtype of `x`.
+    """Gives `x / scalar`, in the dtype of `x`; integers are promoted as usual.
 
     Args:
       x: an array.
       scalar: a Python number, or a scalar array.
     """
-    return lax.div(x, like(scalar, x))
+    return lax.div(x, like(scalar, x)) if _inexact(x) else x / scalar
+
+
+def _inexact(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def abs_sq(x: Array) -> Array:

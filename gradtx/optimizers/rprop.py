@@ -87,6 +87,8 @@ def scale_by_rprop(
     "Riedmiller and Braun, 'A direct adaptive method for faster backpropagation learning: the "
     "RPROP algorithm' (1993), in the variant iRprop- of Igel and Hüsken (2000)",
     probe={"learning_rate": 0.05},
+    fixed_rate=True,
+    differs_from_optax="optax steps by the previous gradient's sign",
 )
 def rprop(
     learning_rate: Any,

@@ -1,0 +1,116 @@
+"""The command `gradtx`: train, crosscheck, list."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import gradtx
+from gradtx import catalog
+from gradtx.crosscheck import Comparison, comparison_table, crosscheck_catalog
+from gradtx.table import text_table
+from gradtx.train import command as train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      argv: the arguments. Default: those of the process.
+
+    Returns:
+      The exit code: 0 if all went well.
+    """
+    parser = argparse.ArgumentParser(
+        prog="gradtx", description="Gradient transformations for JAX.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"gradtx {gradtx.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    job = commands.add_parser("train", help=train.DESCRIPTION, description=train.DESCRIPTION)
+    train.add_arguments(job)
+    job.set_defaults(run=train.run)
+
+    about = "Compare every optimizer with optax's of the same name, number by number."
+    check = commands.add_parser("crosscheck", help=about, description=about)
+    check.add_argument("names", nargs="*", metavar="OPTIMIZER", help="which (default: all)")
+    check.add_argument("--steps", type=int, default=100, help="how many steps (default: 100)")
+    check.add_argument(
+        "--every-setting", action="store_true", help="also move each hyperparameter in turn"
+    )
+    check.set_defaults(run=run_crosscheck)
+
+    about = "Show every optimizer there is."
+    shown = commands.add_parser("list", help=about, description=about)
+    shown.set_defaults(run=run_list)
+
+    args = parser.parse_args(argv)
+    return args.run(args)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Prints the catalog."""
+    del args
+    print(catalog_table())
+    return 0
+
+
+def catalog_table() -> str:
+    """Lays out the catalog as a table of text."""
+    rows = [
+        [
+            entry.name,
+            "yes" if entry.needs_params else "",
+            "yes" if entry.takes_complex else "no",
+            "yes" if entry.scale_free else "",
+            entry.summary,
+        ]
+        for entry in catalog.entries()
+    ]
+    return text_table(["optimizer", "needs params", "complex", "scale-free", "what it is"], rows)
+
+
+def run_crosscheck(args: argparse.Namespace) -> int:
+    """Prints the comparison with optax; the exit code is 1 if a row fails."""
+    try:
+        peer = importlib.import_module("optax")
+    except ImportError:
+        return _fail("crosscheck", "optax cannot be imported; install it with: pip install optax")
+    if args.steps < 1:
+        return _fail("crosscheck", f"--steps is {args.steps}, and must be at least 1")
+
+    def progress(row: Comparison) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{row.name:<60}", end="\r", file=sys.stderr, flush=True)
+
+    try:
+        for name in args.names:
+            if not hasattr(peer, catalog.get(name).name):
+                return _fail("crosscheck", f"optax has no optimizer named {name!r}")
+        rows = crosscheck_catalog(
+            peer,
+            args.names or None,
+            steps=args.steps,
+            every_setting=args.every_setting,
+            progress=progress,
+        )
+    except catalog.UnknownOptimizer as e:
+        return _fail("crosscheck", str(e))
+    print(comparison_table(rows, ("gradtx", "optax")))
+    failed = [row.name for row in rows if not row.ok]
+    documented = sum(bool(row.note) for row in rows)
+    print(
+        f"\n{len(rows)} compared over {args.steps} steps, {len(failed)} failed, "
+        f"{documented} differ as documented. Ulps are of each leaf's own dtype, against the "
+        "float64 trajectory."
+    )
+    return 1 if failed else 0
+
+
+def _fail(command: str, message: str) -> int:
+    print(f"gradtx {command}: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,321 @@
+"""Checking optimizers against each other, number by number.
+
+Two transformations get the same parameters and the same random gradients for many steps, once in
+float64 and once in the dtypes that the parameters have. In float64 they have to agree; in the
+other dtypes each is compared with the first one's float64 trajectory, which tells whose rounding
+is whose.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from gradtx import catalog
+from gradtx.apply import apply_updates
+from gradtx.base import Params
+from gradtx.table import text_table
+
+AGREEMENT = 1e-10
+"""The largest relative difference in float64 that passes, over all steps."""
+ROUNDING = 16.0
+"""The largest error of ours in units of the last place that passes, over all steps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How two transformations differ.
+
+    Differences of updates are taken element by element, and measured against the largest magnitude
+    that the leaf's update has had so far: relative to it in float64, in units of its last place
+    (ulps) in the leaf's own dtype otherwise.
+
+    Attributes:
+      name: what was compared.
+      float64: the largest relative difference in float64.
+      where: the path of the leaf and the step at which it was found.
+      single: the largest difference between the two in float32, in ulps.
+      single_errors: the largest error of each in float32 against float64, in ulps.
+      half_errors: the same for leaves in half precision.
+      note: why a difference is right, if one is documented.
+      agreement: the largest `float64` that passes.
+    """
+
+    name: str
+    float64: float
+    where: str
+    single: float
+    single_errors: tuple[float, float]
+    half_errors: tuple[float, float]
+    note: str = ""
+    agreement: float = AGREEMENT
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two agree in float64."""
+        return self.float64 <= self.agreement
+
+    @property
+    def ok(self) -> bool:
+        """Whether they agree, or differ as documented, and the first one rounds properly."""
+        rounds_well = not max(self.single_errors[0], self.half_errors[0]) > ROUNDING
+        return (self.agrees != bool(self.note)) and rounds_well
+
+    @property
+    def verdict(self) -> str:
+        """The comparison in a word."""
+        if not self.ok:
+            return "DIFFERS at " + self.where if not self.agrees else "FAILS"
+        return self.note if self.note else "agrees"
+
+    def __str__(self) -> str:
+        return comparison_table([self])
+
+
+def comparison_table(
+    comparisons: list[Comparison], names: tuple[str, str] = ("ours", "theirs")
+) -> str:
+    """Lays out comparisons as a table of text.
+
+    Args:
+      comparisons: the rows.
+      names: what the two sides are called.
+    """
+    ours, theirs = names
+    header = [
+        "optimizer",
+        "float64 rel.",
+        "float32 ulps",
+        f"float32 {ours}",
+        f"float32 {theirs}",
+        f"half {ours}",
+        f"half {theirs}",
+        "verdict",
+    ]
+    rows = [
+        [
+            c.name,
+            f"{c.float64:.1e}",
+            *map(_ulps, (c.single, *c.single_errors, *c.half_errors)),
+            c.verdict,
+        ]
+        for c in comparisons
+    ]
+    return text_table(header, rows, " rrrrrr ")
+
+
+def _ulps(x: float) -> str:
+    return "nan" if np.isnan(x) else f"{x:.1f}" if x < 1e4 else f"{x:.0e}"
+
+
+def crosscheck(
+    mine: Any,
+    theirs: Any,
+    params: Params,
+    *,
+    steps: int = 100,
+    seed: int = 0,
+    name: str = "",
+    note: str = "",
+    agreement: float = AGREEMENT,
+    **extra: Any,
+) -> Comparison:
+    """Compares two transformations over many steps of random gradients.
+
+    Both start from `params` and see the same gradients, normally distributed with a scale of its
+    own for each leaf. Each adds its own updates to its own parameters.
+
+    Args:
+      mine: a transformation; its float64 trajectory is the yardstick of errors.
+      theirs: another one, of any library that uses pairs of `init` and `update`.
+      params: a pytree of real or complex arrays.
+      steps: how many steps. Default: 100.
+      seed: of the gradients. Default: 0.
+      name: what the table calls the pair. Default: nothing.
+      note: why the two differ, if they should; agreement then fails. Default: they should not.
+      agreement: the largest relative difference in float64 that passes. Default: 1e-10.
+      **extra: keyword arguments for both `update` functions.
+
+    Returns:
+      A `Comparison`; `print` shows it as a table, `.ok` says whether it passes.
+
+    Raises:
+      TypeError: a leaf is neither real nor complex floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> params = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
+      >>> a, b = gradtx.sgd(0.1, momentum=0.9), gradtx.momentum(0.1, 0.9)
+      >>> gradtx.crosscheck(a, b, params, steps=10).agrees
+      True
+    """
+    leaves, treedef = jax.tree.flatten(params)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.flatten_with_path(params)[0]]
+    dtypes = [np.dtype(jnp.result_type(leaf)) for leaf in leaves]
+    for path, dtype in zip(paths, dtypes, strict=True):
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(f"crosscheck: params{path} is {dtype}, and gradients are floating")
+    start = [np.asarray(leaf) for leaf in leaves]
+    gradients = _random_gradients(start, dtypes, steps, seed)
+
+    def run(tx: Any, wide: bool) -> list[np.ndarray]:
+        with jax.enable_x64(True) if wide else jax.enable_x64(False):
+            cast = [_widened(x) if wide else x for x in start]
+            stream = [_widened(x) if wide else x for x in gradients]
+            updates = _trajectory(tx, treedef.unflatten(cast), treedef.unflatten(stream), extra)
+            return [_widened(np.asarray(u)) for u in jax.tree.leaves(updates)]
+
+    exact, other = run(mine, True), run(theirs, True)
+    rounded = run(mine, False), run(theirs, False)
+    wide = [_differences(a, b) for a, b in zip(exact, other, strict=True)]
+    worst = max(range(len(wide)), key=lambda i: _largest(wide[i]), default=0)
+    narrow = [jnp.finfo(d).bits < 32 for d in dtypes]
+
+    def error(a: list[np.ndarray], b: list[np.ndarray], half: bool) -> float:
+        found = [
+            _largest(_differences(x, y)) / _epsilon(dtype)
+            for x, y, dtype, is_half in zip(a, b, dtypes, narrow, strict=True)
+            if is_half == half
+        ]
+        return float(np.max(found)) if found else 0.0
+
+    return Comparison(
+        name=name,
+        float64=max(map(_largest, wide), default=0.0),
+        where=f"params{paths[worst]}, step {int(np.argmax(wide[worst]))}" if leaves else "",
+        single=error(*rounded, half=False),
+        single_errors=(error(rounded[0], exact, False), error(rounded[1], exact, False)),
+        half_errors=(error(rounded[0], exact, True), error(rounded[1], exact, True)),
+        note=note,
+        agreement=agreement,
+    )
+
+
+def _trajectory(tx: Any, params: Params, gradients: Any, extra: Mapping[str, Any]) -> Any:
+    """Gives the updates of all steps, stacked."""
+
+    def step(carry: Any, g: Any) -> Any:
+        params, state = carry
+        updates, new = tx.update(g, state, params, **extra)
+        # Some libraries' states change their dtypes at the first step, which scan refuses.
+        new = jax.tree.map(lambda old, x: jnp.asarray(x, jnp.result_type(old)), state, new)
+        return (apply_updates(params, updates), new), updates
+
+    params = jax.tree.map(jnp.asarray, params)
+    return jax.jit(lambda p, g: jax.lax.scan(step, (p, tx.init(p)), g)[1])(params, gradients)
+
+
+def _random_gradients(
+    start: list[np.ndarray], dtypes: list[Any], steps: int, seed: int
+) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    gradients = []
+    for x, dtype in zip(start, dtypes, strict=True):
+        g = rng.standard_normal((steps, *x.shape)) * 10.0 ** rng.uniform(-2, 1)
+        if np.issubdtype(dtype, np.complexfloating):
+            g = g + 1j * rng.standard_normal(g.shape)
+        gradients.append(g.astype(dtype))
+    return gradients
+
+
+def _widened(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
+
+
+def _epsilon(dtype: Any) -> float:
+    return float(jnp.finfo(dtype).eps)
+
+
+def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Gives for each step the largest difference, relative to the largest magnitude so far."""
+    if a.size == 0:
+        return np.zeros(max(len(a), 1))
+    flat = tuple(range(1, a.ndim))
+    difference = np.max(np.abs(a - b), axis=flat)
+    size = np.maximum.accumulate(np.max(np.abs(b), axis=flat))
+    return np.divide(difference, size, out=np.where(difference > 0, np.inf, 0.0), where=size > 0)
+
+
+def _largest(values: np.ndarray) -> float:
+    return float(np.max(values))  # NaN if there is one
+
+
+def sample_tree() -> dict[str, Any]:
+    """Makes a small random tree of several dtypes and shapes."""
+    rng = np.random.default_rng(42)
+    shapes = {"scalar": (), "vector": (7,), "matrix": (5, 4), "tensor": (2, 3, 4)}
+    tree: dict[str, Any] = {n: rng.standard_normal(s).astype("f4") for n, s in shapes.items()}
+    tree["bfloat16"] = rng.standard_normal((3, 4)).astype(ml_dtypes.bfloat16)
+    tree["float16"] = rng.standard_normal((6,)).astype(np.float16)
+    return tree
+
+
+def settings(entry: catalog.Entry) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Gives an optimizer's probe, and then variants of it with one hyperparameter moved.
+
+    Flags are turned, numbers are changed by a tenth, the learning rate becomes a schedule, and a
+    momentum that was absent becomes 0.9. Masks and dtypes stay.
+
+    Args:
+      entry: the optimizer's entry in the catalog.
+    """
+    base, known = dict(entry.probe), entry.hyperparameters
+    yield "", base
+    for name, default in known.items():
+        value = base.get(name, default)
+        if name == "learning_rate" and not entry.fixed_rate:
+            rate = 1.0 if value is None else value
+            yield f"{name}=schedule", {**base, name: lambda t, rate=rate: rate / (1 + 0.1 * t)}
+        elif isinstance(value, bool):
+            needed = {"momentum": 0.9} if name == "nesterov" and "momentum" in known else {}
+            yield f"{name}={not value}", {**needed, **base, name: not value}
+        elif isinstance(value, (int, float)):
+            moved = 0.9 * value if value else 0.01
+            yield f"{name}={moved:.3g}", {**base, name: moved}
+        elif name == "momentum" and value is None:
+            yield f"{name}=0.9", {**base, name: 0.9}
+
+
+def crosscheck_catalog(
+    peer: Any,
+    names: list[str] | None = None,
+    *,
+    steps: int = 100,
+    every_setting: bool = False,
+    progress: Callable[[Comparison], None] = lambda row: None,
+) -> list[Comparison]:
+    """Compares every optimizer that a peer library has under the same name.
+
+    Args:
+      peer: a module with factories of transformations, such as `optax`.
+      names: which optimizers. Default: all that both have.
+      steps: how many steps. Default: 100.
+      every_setting: whether to move each hyperparameter in turn as well. Default: no.
+      progress: called with each finished row.
+
+    Raises:
+      UnknownOptimizer: a name is not in the catalog.
+    """
+    chosen = [catalog.get(n) for n in names] if names is not None else catalog.entries()
+    rows = []
+    for entry in chosen:
+        factory = getattr(peer, entry.name, None)
+        if factory is None:
+            continue
+        for label, setting in settings(entry) if every_setting else [("", dict(entry.probe))]:
+            row = crosscheck(
+                entry.factory(**setting),
+                factory(**setting),
+                sample_tree(),
+                steps=steps,
+                name=f"{entry.name} {label}".strip(),
+                note=entry.differs_from_optax,
+            )
+            rows.append(row)
+            progress(row)
+    return rows

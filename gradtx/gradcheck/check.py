@@ -1,0 +1,310 @@
+"""Comparing `jax.grad` with central differences.
+
+`jax.test_util` checks a whole gradient along one random direction and says yes or no. Here every
+leaf gets a row that says how far it is off, at which element, and what the two numbers are.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+
+from gradtx.base import Array
+from gradtx.gradcheck.precision import arrays, examined, takes_float64
+from gradtx.gradcheck.report import GradientReport, GradientRow
+
+
+def check_gradients(
+    fun: Callable[..., Any],
+    *args: Any,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    eps: float | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_elements: int | None = 100,
+    seed: int = 0,
+    show: bool = True,
+) -> GradientReport:
+    """Compares `jax.grad` with central differences, leaf by leaf, and prints a table.
+
+        numeric = (fun(x + h) - fun(x - h)) / (2 h),                h = eps * max(1, |x|)
+        error   = |analytic - numeric| / max(|analytic|, |numeric|, atol / rtol)
+
+    in one element after another. A leaf passes when its largest error is at most `rtol`, which is
+    to say when `|analytic - numeric| <= max(rtol * max(|analytic|, |numeric|), atol)` everywhere.
+
+    *Precision.* A central difference has about two thirds of the digits that the function has: ten
+    in float64, five in float32. So the arguments are cast to float64, under `jax.enable_x64`, and
+    so is what is differentiated. If the function then still computes something in a coarser dtype
+    (because it casts), or cannot take float64 at all, it runs in the mode that the caller is in,
+    and `eps`, `rtol` and `atol` follow the coarsest dtype seen. The report says which.
+
+    *Large leaves.* Of a leaf with more than `max_elements` elements, as many are drawn at random;
+    the leaf as a whole is then also checked along one random direction, by
+    `jax.test_util.check_vjp`, and a failure of this alone is noted in its row.
+
+    *Kinks.* Where the function has a kink, as `relu` at 0, the central difference is the mean of
+    the slopes on both sides, and `jax.grad` is right to give another. The row fails, with the note
+    "kink?" when `jax.grad` lies between the two slopes: move the point, and check again.
+
+    *Complex leaves.* For `z = x + i y` and a real `fun`, `jax.grad` gives `dfun/dx - i dfun/dy`,
+    the conjugate of the direction of steepest ascent; the difference is formed in the same way.
+
+    Args:
+      fun: a function whose value is a real scalar. It is compiled if it can be.
+      *args: its arguments, pytrees. `None` leaves and empty arrays hold nothing to check.
+      argnums: the argument to differentiate by, or several; default 0.
+      has_aux: whether `fun` gives `(value, aux)`; default `False`.
+      eps: the step of the differences, relative to elements above 1, absolute below; default the
+        cube root of the dtype's machine epsilon: 6e-6 in float64, 5e-3 in float32.
+      rtol: the largest relative error that passes; default the machine epsilon to the power 0.4:
+        5e-7 in float64, 2e-3 in float32.
+      atol: the absolute error that always passes, as a difference of nearly equal values has one;
+        default ten times the machine epsilon to the power 2/3 times the largest `|fun|` seen.
+      max_elements: how many elements of a leaf are compared at most; default 100, `None` for all.
+      seed: for the draw of these elements.
+      show: whether to print the table; default yes.
+
+    Returns:
+      A `GradientReport`: `.ok`, `.rows`, `.raise_if_bad()`, and a table as its `str()`.
+
+    Raises:
+      TypeError: a leaf to differentiate by is not real or complex floating, or `fun` does not give
+        a real scalar.
+      ValueError: an argument number is out of range, or there is no leaf to check.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.gradcheck import check_gradients
+      >>> def loss(params, x):
+      ...     return jnp.sum(jnp.tanh(x @ params["w"] + params["b"]) ** 2)
+      >>> params = {"w": jnp.array([[0.5], [-1.0]]), "b": jnp.zeros(1)}
+      >>> report = check_gradients(loss, params, jnp.ones((3, 2)), show=False)
+      >>> report.ok
+      True
+      >>> report.raise_if_bad()
+      >>> print([row.path for row in report.rows])
+      ["args[0]['b']", "args[0]['w']"]
+    """
+    for name, x in {"eps": eps, "rtol": rtol, "max_elements": max_elements}.items():
+        if x is not None and not 0 < x < math.inf:
+            raise ValueError(f"check_gradients: {name} must be positive and finite, got {x}")
+    if atol is not None and not 0 <= atol < math.inf:
+        raise ValueError(f"check_gradients: atol must be finite and not negative, got {atol}")
+    value, paths, moving, rest = _flattened(fun, args, _argument_numbers(argnums, args), has_aux)
+    # In the caller's mode first, so that an error of the function's own is seen as it is.
+    compiles, dtype = examined(value, arrays(moving), arrays(rest))
+    wide = takes_float64(value, moving, rest)
+    with jax.enable_x64(True) if wide else contextlib.nullcontext():
+        dtype = np.dtype(np.float64) if wide else dtype
+        check = _Check(
+            value=jax.jit(value) if compiles else value,
+            moving=arrays(moving, wide),
+            rest=arrays(rest, wide),
+            machine_eps=float(jnp.finfo(dtype).eps),
+            eps=eps or float(jnp.finfo(dtype).eps) ** (1 / 3),
+            rtol=rtol or float(jnp.finfo(dtype).eps) ** 0.4,
+            atol=atol,
+            max_elements=max_elements,
+        )
+        gradients = jax.grad(check.value)(check.moving, check.rest)
+        rng = np.random.default_rng(seed)
+        rows = [
+            check.row(i, path, np.asarray(gradient), rng)
+            for i, (path, gradient) in enumerate(zip(paths, gradients, strict=True))
+        ]
+    report = GradientReport(tuple(rows), dtype, check.eps, check.rtol)
+    if show:
+        print(report)
+    return report
+
+
+@dataclass(frozen=True)
+class _Check:
+    """A function of lists of arrays, the point that it is checked at, and how."""
+
+    value: Callable[[list[Any], list[Any]], Array]
+    moving: list[Array]
+    rest: list[Any]
+    machine_eps: float
+    eps: float
+    rtol: float
+    atol: float | None
+    max_elements: int | None
+
+    def row(self, i: int, path: str, gradient: np.ndarray, rng: np.random.Generator) -> GradientRow:
+        """Checks leaf `i`."""
+        x = np.asarray(self.moving[i])
+        if x.size == 0:
+            return GradientRow(path, x.shape, 0, 0.0, None, 0.0, 0.0, True, "empty")
+        sampled = self.max_elements is not None and x.size > self.max_elements
+        elements = np.arange(x.size)
+        if sampled:
+            elements = np.sort(rng.choice(x.size, self.max_elements, replace=False))
+
+        here = self._at(i, x)
+        slopes, sizes = zip(*(self._differences(i, x, int(k), here) for k in elements), strict=True)
+        central, forward, backward = np.stack(slopes, axis=1)
+        analytic = gradient.ravel()[elements].astype(central.dtype)
+        size, atol = max(sizes), self.atol
+        if atol is None:
+            atol = 10 * self.machine_eps ** (2 / 3) * size
+        with np.errstate(invalid="ignore"):  # what is not finite is told apart below
+            off = np.abs(analytic - central)
+            floor = np.maximum(np.maximum(np.abs(analytic), np.abs(central)), atol / self.rtol)
+            errors = np.divide(off, floor, out=np.zeros_like(off), where=off != 0)
+        errors = np.where(np.isfinite(errors), errors, np.inf)
+        worst = int(np.argmax(errors))
+        a, n = analytic[worst], central[worst]
+
+        right, notes = bool(errors[worst] <= self.rtol), []
+        if not np.isfinite([a, n]).all():
+            notes.append("not finite")
+        elif not right and _lies_between(a, forward[worst], backward[worst], self.rtol):
+            notes.append("kink?")
+        if sampled and not self._right_along_a_direction(i, x, gradient, size):
+            notes.append("wrong along a random direction")
+            right = False
+        return GradientRow(
+            path=path,
+            shape=x.shape,
+            checked=len(elements),
+            error=float(errors[worst]),
+            index=tuple(map(int, np.unravel_index(elements[worst], x.shape))),
+            analytic=a.item(),
+            numeric=n.item(),
+            ok=right,
+            note=", ".join(notes),
+        )
+
+    def _differences(self, i: int, x: np.ndarray, k: int, here: float) -> tuple[np.ndarray, float]:
+        """Gives the central, forward and backward difference, and the largest value seen."""
+        wide = x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
+        h = self.eps * max(1.0, abs(wide.flat[k]))
+        slopes, seen = np.zeros(3, wide.dtype), [here]
+        for unit in (1, 1j) if np.iscomplexobj(x) else (1,):
+            values, steps = [], []
+            for sign in (1, -1):
+                y = wide.copy()
+                y.flat[k] += sign * h * unit
+                y = y.astype(x.dtype)
+                values.append(self._at(i, y))
+                # The step that was asked for is not the one that rounding left.
+                steps.append(abs(y.flat[k].astype(wide.dtype) - wide.flat[k]))
+            if 0 in steps:
+                raise ValueError(
+                    f"check_gradients: a step of {h:.1e} does not change {x.flat[k]} in {x.dtype}; "
+                    f"eps must be larger than {self.eps:.1e}"
+                )
+            (above, below), (up, down) = values, steps
+            parts = [(above - below) / (up + down), (above - here) / up, (here - below) / down]
+            # jax.grad's convention for z = x + i y is df/dx - i df/dy.
+            slopes += np.multiply(parts, np.conj(unit))
+            seen += values
+        return slopes, max((abs(v) for v in seen if math.isfinite(v)), default=0.0)
+
+    def _at(self, i: int, x: Any) -> float:
+        moving = [*self.moving[:i], x, *self.moving[i + 1 :]]
+        return float(self.value(moving, self.rest))
+
+    def _right_along_a_direction(
+        self, i: int, x: np.ndarray, gradient: np.ndarray, size: float
+    ) -> bool:
+        """Checks one random direction in leaf `i`, with what JAX has for it."""
+
+        def along(leaf: Any) -> Array:
+            return self.value([*self.moving[:i], leaf, *self.moving[i + 1 :]], self.rest)
+
+        # The direction has one standard normal number for each element. Its step is one of
+        # relative length `eps` for the leaf, and a derivative along it is about as large as the
+        # norm of the gradient.
+        step = self.eps * max(1.0, float(np.linalg.norm(x.ravel()))) / math.sqrt(x.size)
+        noise = 10 * self.machine_eps * size / step
+        atol = noise + self.rtol * float(np.linalg.norm(gradient.ravel()))
+        try:
+            jax.test_util.check_vjp(
+                along,
+                functools.partial(jax.vjp, along),
+                (self.moving[i],),
+                atol=atol,
+                rtol=self.rtol,
+                eps=step,
+            )
+        except AssertionError:
+            return False
+        return True
+
+
+def _argument_numbers(argnums: int | Sequence[int], args: Sequence[Any]) -> list[int]:
+    numbers = [argnums] if isinstance(argnums, int) else list(argnums)
+    for n in numbers:
+        if not -len(args) <= n < len(args):
+            raise ValueError(
+                f"check_gradients: argnums has {n}, but the function is given {len(args)} arguments"
+            )
+    return sorted({n % len(args) for n in numbers})
+
+
+def _flattened(
+    fun: Callable[..., Any], args: tuple[Any, ...], chosen: list[int], has_aux: bool
+) -> tuple[Callable[[list[Any], list[Any]], Array], list[str], list[Any], list[Any]]:
+    """Writes the function as one of two lists of arrays: those to differentiate by, and the rest.
+
+    Returns:
+      That function, the paths of the leaves to differentiate by, these leaves, and the rest.
+    """
+    flat, structure = jax.tree.flatten_with_path(args)
+    leaves = [leaf for _, leaf in flat]
+    moves = [path[0].idx in chosen for path, _ in flat]
+    # Numbers and objects in the other arguments stay as they are: the function may branch on them.
+    passed = [
+        not m and isinstance(x, (jax.Array, np.ndarray)) for m, x in zip(moves, leaves, strict=True)
+    ]
+    paths = [f"args{jax.tree_util.keystr(path)}" for path, _ in flat]
+    moving_paths = [p for p, m in zip(paths, moves, strict=True) if m]
+    moving = [x for x, m in zip(leaves, moves, strict=True) if m]
+    rest = [x for x, r in zip(leaves, passed, strict=True) if r]
+    for path, leaf in zip(moving_paths, moving, strict=True):
+        dtype = getattr(leaf, "dtype", type(leaf))
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"check_gradients: {path} is of type {getattr(dtype, '__name__', dtype)}; only "
+                "floating and complex leaves have a gradient"
+            )
+    if not any(np.size(x) for x in moving):
+        told = ", ".join(f"args[{n}]" for n in chosen) or "no argument"
+        raise ValueError(f"check_gradients: there is nothing to differentiate by in {told}")
+
+    def value(moving: list[Any], rest: list[Any]) -> Array:
+        m, r = iter(moving), iter(rest)
+        filled = [
+            next(m) if is_moving else next(r) if is_passed else leaf
+            for leaf, is_moving, is_passed in zip(leaves, moves, passed, strict=True)
+        ]
+        result = fun(*jax.tree.unflatten(structure, filled))
+        result = jnp.asarray(result[0] if has_aux else result)
+        if result.shape != () or not jnp.issubdtype(result.dtype, jnp.floating):
+            raise TypeError(
+                "check_gradients: the function must give a real floating scalar, got "
+                f"{result.dtype}{list(result.shape)}"
+            )
+        return result
+
+    return value, moving_paths, moving, rest
+
+
+def _lies_between(x: Any, a: Any, b: Any, rtol: float) -> bool:
+    """Says whether `x` lies between `a` and `b`, in its real and its imaginary part."""
+    slack = rtol * max(abs(a), abs(b))
+    return all(
+        min(p, q) - slack <= y <= max(p, q) + slack
+        for y, p, q in ((x.real, a.real, b.real), (x.imag, a.imag, b.imag))
+    )

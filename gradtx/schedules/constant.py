@@ -1,0 +1,31 @@
+"""A schedule that does not move."""
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gradtx.base import Array, Schedule
+from gradtx.schedules.steps import Scalar, as_float
+
+
+def constant_schedule(value: Scalar) -> Schedule:
+    """Holds one value at every step.
+
+        value(t) = value
+
+    Args:
+      value: the value, a float scalar.
+
+    Returns:
+      A function of the step count.
+
+    Example:
+      >>> from gradtx.schedules import constant_schedule
+      >>> print(constant_schedule(0.1)(1000))
+      0.1
+    """
+
+    def schedule(count: ArrayLike) -> Array:
+        shape = jnp.broadcast_shapes(jnp.shape(count), jnp.shape(value))
+        return jnp.broadcast_to(as_float(value), shape)
+
+    return schedule

@@ -1,0 +1,49 @@
+"""Half a cosine from one value down to a fraction of it."""
+
+from jax.typing import ArrayLike
+
+from gradtx.base import Array, Schedule
+from gradtx.schedules.curves import cosine, mix, safe_power
+from gradtx.schedules.steps import Scalar, check_not_negative, check_positive, exact, remaining
+
+
+def cosine_decay_schedule(
+    init_value: Scalar,
+    decay_steps: Scalar,
+    alpha: Scalar = 0.0,
+    exponent: Scalar = 1.0,
+) -> Schedule:
+    """Decays along half a cosine: slow, fast, slow.
+
+        w(t)     = (1 + cos(pi * min(t, decay_steps) / decay_steps)) / 2
+        value(t) = init_value * ((1 - alpha) * w**exponent + alpha)
+
+    This is one cycle of Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm
+    Restarts" (arXiv:1608.03983).
+
+    Args:
+      init_value: the value at the first step, a float scalar.
+      decay_steps: how many steps the decay takes, positive; the end value is held after it.
+      alpha: the end value as a fraction of `init_value`; default 0.
+      exponent: the power of the cosine, not negative; default 1.
+
+    Returns:
+      A function of the step count.
+
+    Raises:
+      ValueError: `decay_steps` is not positive, or `exponent` is negative.
+
+    Example:
+      >>> from gradtx.schedules import cosine_decay_schedule
+      >>> decay = cosine_decay_schedule(1.0, decay_steps=100, alpha=0.1)
+      >>> print(decay(0), decay(50), decay(100), decay(101))
+      1.0 0.55 0.1 0.1
+    """
+    check_positive("cosine_decay_schedule", decay_steps=decay_steps)
+    check_not_negative("cosine_decay_schedule", exponent=exponent)
+
+    def schedule(count: ArrayLike) -> Array:
+        weight = safe_power(cosine(remaining(count, decay_steps)), exponent)
+        return mix(weight, init_value, exact(init_value) * exact(alpha))
+
+    return schedule

@@ -1,0 +1,60 @@
+"""One schedule after another."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gradtx.base import Array, Schedule
+from gradtx.schedules.steps import Scalar, as_float, check_not_negative, elapsed, is_number, whole
+
+
+def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) -> Schedule:
+    """Follows one schedule after another, each from its own step 0.
+
+        value(t) = schedules[i](t - boundaries[i - 1])  for boundaries[i - 1] <= t < boundaries[i]
+
+    A schedule whose turn has not come is asked for its step 0, never for a negative step.
+
+    Args:
+      schedules: functions of the step count, at least one.
+      boundaries: the steps at which the second, third, ... schedule take over, not negative and
+        in ascending order; one fewer than there are schedules. Two that are equal leave the
+        schedule between them no steps.
+
+    Returns:
+      A function of the step count.
+
+    Raises:
+      ValueError: the numbers of schedules and boundaries don't fit, or the boundaries are negative
+        or out of order.
+
+    Example:
+      >>> from gradtx.schedules import constant_schedule, join_schedules, linear_schedule
+      >>> parts = [linear_schedule(0.0, 1.0, 4), constant_schedule(1.0), constant_schedule(0.1)]
+      >>> rate = join_schedules(parts, boundaries=[4, 10])
+      >>> print(rate(0), rate(2), rate(4), rate(9), rate(10))
+      0.0 0.5 1.0 1.0 0.1
+    """
+    schedules, boundaries = list(schedules), list(boundaries)
+    if not schedules or len(boundaries) != len(schedules) - 1:
+        raise ValueError(
+            "join_schedules: there must be one boundary fewer than there are schedules, got "
+            f"{len(schedules)} schedules and {len(boundaries)} boundaries"
+        )
+    for boundary in boundaries:
+        check_not_negative("join_schedules", boundary=boundary)
+    for a, b in pairwise(boundaries):
+        if is_number(a) and is_number(b) and a > b:
+            raise ValueError(f"join_schedules: boundaries must ascend, got {a} before {b}")
+
+    def schedule(count: ArrayLike) -> Array:
+        count = jnp.asarray(count)
+        value = as_float(schedules[0](count))
+        for boundary, following in zip(boundaries, schedules[1:], strict=True):
+            begun = count >= whole(boundary)
+            value = jnp.where(begun, as_float(following(elapsed(count, boundary))), value)
+        return value
+
+    return schedule

@@ -1,0 +1,119 @@
+"""The one-cycle policy: up to a peak, back down, and far below the start."""
+
+import math
+
+from gradtx.base import Schedule
+from gradtx.schedules.piecewise import interpolate
+from gradtx.schedules.steps import Scalar, check_positive, exact, is_number
+
+
+def linear_onecycle_schedule(
+    transition_steps: int,
+    peak_value: Scalar,
+    pct_start: float = 0.3,
+    pct_final: float = 0.85,
+    div_factor: Scalar = 25.0,
+    final_div_factor: Scalar = 1e4,
+) -> Schedule:
+    """Goes up and down in straight lines, then down to almost nothing.
+
+        t = 0:                                   peak_value / div_factor
+        t = floor(pct_start * transition_steps): peak_value
+        t = floor(pct_final * transition_steps): peak_value / div_factor
+        t = transition_steps:                    peak_value / (div_factor * final_div_factor)
+
+    Straight lines between these; the last value is held. This is the policy of Smith and Topin,
+    "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates"
+    (arXiv:1708.07120).
+
+    Args:
+      transition_steps: how many steps the cycle takes, a positive Python number.
+      peak_value: the greatest value, a float scalar.
+      pct_start: the fraction of the cycle at which the peak lies, in [0, 1]; default 0.3.
+      pct_final: the fraction of the cycle at which the value is back where it started, at least
+        `pct_start` and at most 1; default 0.85.
+      div_factor: the ratio of the peak to the first value, positive; default 25.
+      final_div_factor: the ratio of the first value to the last, positive; default 1e4.
+
+    Returns:
+      A function of the step count.
+
+    Raises:
+      ValueError: `transition_steps` or a ratio is not positive, or the fractions are out of order.
+
+    Example:
+      >>> from gradtx.schedules import linear_onecycle_schedule
+      >>> rate = linear_onecycle_schedule(100, 1.0, pct_start=0.3, pct_final=0.7, div_factor=10.0)
+      >>> print(rate(0), rate(15), rate(30), rate(50), rate(70), rate(100))
+      0.1 0.55 1.0 0.55 0.1 1e-05
+    """
+    function = "linear_onecycle_schedule"
+    check_positive(function, div_factor=div_factor, final_div_factor=final_div_factor)
+    peak = exact(peak_value)
+    first = peak / exact(div_factor)
+    return interpolate(
+        "linear",
+        _marks(function, transition_steps, pct_start=pct_start, pct_final=pct_final),
+        [first, peak, first, first / exact(final_div_factor)],
+    )
+
+
+def cosine_onecycle_schedule(
+    transition_steps: int,
+    peak_value: Scalar,
+    pct_start: float = 0.3,
+    div_factor: Scalar = 25.0,
+    final_div_factor: Scalar = 1e4,
+) -> Schedule:
+    """Goes up and down along half cosines.
+
+        t = 0:                                   peak_value / div_factor
+        t = floor(pct_start * transition_steps): peak_value
+        t = transition_steps:                    peak_value / (div_factor * final_div_factor)
+
+    Half cosines between these; the last value is held. After Smith and Topin, "Super-Convergence:
+    Very Fast Training of Neural Networks Using Large Learning Rates" (arXiv:1708.07120), with
+    the two phases that are common in practice.
+
+    Args:
+      transition_steps: how many steps the cycle takes, a positive Python number.
+      peak_value: the greatest value, a float scalar.
+      pct_start: the fraction of the cycle at which the peak lies, in [0, 1]; default 0.3.
+      div_factor: the ratio of the peak to the first value, positive; default 25.
+      final_div_factor: the ratio of the first value to the last, positive; default 1e4.
+
+    Returns:
+      A function of the step count.
+
+    Raises:
+      ValueError: `transition_steps` or a ratio is not positive, or `pct_start` is not in [0, 1].
+
+    Example:
+      >>> from gradtx.schedules import cosine_onecycle_schedule
+      >>> rate = cosine_onecycle_schedule(100, 1.0, div_factor=10.0, final_div_factor=1e3)
+      >>> print(rate(0), rate(15), rate(30), rate(100), rate(101))
+      0.1 0.55 1.0 0.0001 0.0001
+    """
+    function = "cosine_onecycle_schedule"
+    check_positive(function, div_factor=div_factor, final_div_factor=final_div_factor)
+    peak = exact(peak_value)
+    first = peak / exact(div_factor)
+    return interpolate(
+        "cosine",
+        _marks(function, transition_steps, pct_start=pct_start),
+        [first, peak, first / exact(final_div_factor)],
+    )
+
+
+def _marks(function: str, transition_steps: float, **fractions: float) -> list[float]:
+    """Gives the steps at which the cycle turns and ends."""
+    given = {"transition_steps": transition_steps, **fractions}
+    for name, x in given.items():
+        if not is_number(x):
+            raise TypeError(f"{function}: {name} must be a Python number, got a {type(x).__name__}")
+    check_positive(function, transition_steps=transition_steps)
+    values = list(fractions.values())
+    if not all(a <= b for a, b in zip([0, *values], [*values, 1], strict=True)):
+        told = ", ".join(f"{name}={x}" for name, x in fractions.items())
+        raise ValueError(f"{function}: must be 0 <= {' <= '.join(fractions)} <= 1, got {told}")
+    return [*(math.floor(x * transition_steps) for x in values), transition_steps]

@@ -1,0 +1,137 @@
+"""Values given at boundaries: held between them, or interpolated."""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from gradtx.base import Array, Schedule
+from gradtx.schedules.curves import cosine, mix
+from gradtx.schedules.steps import (
+    Scalar,
+    as_float,
+    check_not_negative,
+    exact,
+    how_many_reached,
+    on_one_scale,
+)
+
+CURVES = {"linear": lambda r: r, "cosine": cosine}
+
+
+def piecewise_constant_schedule(
+    init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
+) -> Schedule:
+    """Holds a value, and scales it at each boundary.
+
+        value(t) = init_value * product of scales[b] over the boundaries b <= t
+
+    Args:
+      init_value: the value before the first boundary, a float scalar.
+      boundaries_and_scales: from a step to the factor by which the value changes at that step, in
+        any order; steps and factors are not negative. Default `None`, no boundaries.
+
+    Returns:
+      A function of the step count.
+
+    Raises:
+      ValueError: a boundary or a scale is negative.
+
+    Example:
+      >>> from gradtx.schedules import piecewise_constant_schedule
+      >>> rate = piecewise_constant_schedule(1.0, {100: 0.5, 200: 0.1})
+      >>> print(rate(99), rate(100), rate(200))
+      1.0 0.5 0.05
+    """
+    boundaries, values = _values_at(
+        "piecewise_constant_schedule", init_value, boundaries_and_scales
+    )
+
+    def schedule(count: ArrayLike) -> Array:
+        return as_float(values)[how_many_reached(*on_one_scale(count, boundaries))]
+
+    return schedule
+
+
+def piecewise_interpolate_schedule(
+    interpolate_type: Literal["linear", "cosine"],
+    init_value: Scalar,
+    boundaries_and_scales: Mapping[int, Scalar] | None = None,
+) -> Schedule:
+    """Goes from one boundary's value to the next, along straight lines or half cosines.
+
+        value(b_i) = init_value * scales[b_1] * ... * scales[b_i],  value(0) = init_value
+        value(t)   = value(b_i) + (value(b_i+1) - value(b_i)) * c(p)  for b_i <= t < b_i+1
+        p = (t - b_i) / (b_i+1 - b_i);  c(p) = p, or (1 - cos(pi p)) / 2
+
+    From the last boundary on, its value is held. A boundary at step 0 scales the first value.
+
+    Args:
+      interpolate_type: `"linear"` or `"cosine"`.
+      init_value: the value at the first step, a float scalar.
+      boundaries_and_scales: from a step to the ratio of the value at that step to the value at
+        the boundary before it, in any order; steps and ratios are not negative. Default `None`,
+        no boundaries.
+
+    Returns:
+      A function of the step count.
+
+    Raises:
+      ValueError: `interpolate_type` is unknown, or a boundary or a scale is negative.
+
+    Example:
+      >>> from gradtx.schedules import piecewise_interpolate_schedule
+      >>> rate = piecewise_interpolate_schedule("linear", 1.0, {100: 0.5, 200: 0.0})
+      >>> print(rate(0), rate(50), rate(100), rate(150), rate(300))
+      1.0 0.75 0.5 0.25 0.0
+    """
+    function = "piecewise_interpolate_schedule"
+    if interpolate_type not in CURVES:
+        raise ValueError(
+            f"{function}: interpolate_type must be one of {', '.join(map(repr, CURVES))}, got "
+            f"{interpolate_type!r}"
+        )
+    return interpolate(interpolate_type, *_values_at(function, init_value, boundaries_and_scales))
+
+
+def interpolate(
+    interpolate_type: Literal["linear", "cosine"],
+    boundaries: Sequence[float],
+    values: Sequence[Any],
+) -> Schedule:
+    """Goes through given values at given steps.
+
+    Args:
+      interpolate_type: `"linear"` or `"cosine"`.
+      boundaries: steps, ascending, as Python numbers; one fewer than there are values.
+      values: the value at step 0, then the value at each boundary, float scalars.
+    """
+    curve = CURVES[interpolate_type]
+
+    def schedule(count: ArrayLike) -> Array:
+        t, marks = on_one_scale(count, [0, *boundaries])
+        # The last value is held: its stretch, of any length, leads to itself.
+        lengths = np.append(np.diff(marks), marks.dtype.type(1))
+        table = as_float([*values, values[-1]])
+        i = how_many_reached(t, marks[1:])
+        gone = jnp.minimum(t - jnp.asarray(marks)[i], jnp.asarray(lengths)[i])
+        length = jnp.asarray(lengths)[i]
+        r = as_float(length - gone) / as_float(length)
+        return mix(curve(r), table[i], table[i + 1])
+
+    return schedule
+
+
+def _values_at(
+    function: str, init_value: Any, boundaries_and_scales: Mapping[int, Scalar] | None
+) -> tuple[list[Any], list[Any]]:
+    """Gives the boundaries in order, and the values: the first, then the one at each boundary."""
+    ordered = sorted((boundaries_and_scales or {}).items())
+    for boundary, scale in ordered:
+        check_not_negative(function, boundary=boundary, scale=scale)
+    scales = [exact(scale) for _, scale in ordered]
+    values = accumulate(scales, lambda value, scale: value * scale, initial=exact(init_value))
+    return [boundary for boundary, _ in ordered], list(values)
