@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from gradtx.base import Array
@@ -106,8 +107,10 @@ def gathered_weight(decay: Any, steps: Any) -> Array:
     if isinstance(decay, (int, float)):
         if decay <= 0:
             return jnp.ones_like(steps)
-        return -jnp.expm1(steps * math.log(decay))
-    return -jnp.expm1(steps * jnp.log(decay))
+        log_decay: Any = math.log(decay)
+    else:
+        log_decay = jnp.log(decay)
+    return lax.neg(lax.expm1(times(log_decay, steps)))
 
 
 def root(x: Array) -> Array:
@@ -158,8 +161,8 @@ def safe_increment(count: Array) -> Array:
     """
     count = jnp.asarray(count)
     info = jnp.iinfo if jnp.issubdtype(count.dtype, jnp.integer) else jnp.finfo
-    top = jnp.asarray(info(count.dtype).max, count.dtype)
-    return jnp.where(count < top, count + jnp.ones((), count.dtype), top)
+    top = np.asarray(info(count.dtype).max, count.dtype)
+    return lax.add(count, lax.convert_element_type(lax.lt(count, top), count.dtype))
 
 
 def compute_dtype(dtype: Any) -> Any:

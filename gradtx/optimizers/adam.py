@@ -38,24 +38,21 @@ def zero_moments(p: Array) -> Slots:
     return Slots(mu=jnp.zeros_like(p), nu=jnp.zeros_like(abs_sq(p)))
 
 
-def moment_weights(b1: Any, b2: Any) -> Callable[[Any], dict[str, Array]]:
-    """Makes the function of the step count that gives the weights in the two moments.
+def moment_weights(b1: Any, b2: Any, look_ahead: bool = False) -> Callable[[Any], dict[str, Array]]:
+    """Makes the function of the step count that gives the weights gathered in the two moments.
 
-    `mu_weight = 1 - b1**t`, `nu_weight = 1 - b2**t` and `next_mu_weight = 1 - b1**(t+1)`, where
-    `t = step + 1`.
+    `mu_weight = 1 - b1**t` and `nu_weight = 1 - b2**t`, where `t = step + 1`.
 
     Args:
       b1: the decay of the average of gradients.
       b2: the decay of the average of squares.
+      look_ahead: whether to give `next_mu_weight = 1 - b1**(t+1)` as well. Default: no.
     """
 
     def per_step(step: Any) -> dict[str, Array]:
         t = step + 1
-        return {
-            "mu_weight": gathered_weight(b1, t),
-            "nu_weight": gathered_weight(b2, t),
-            "next_mu_weight": gathered_weight(b1, t + 1),
-        }
+        weights = {"mu_weight": gathered_weight(b1, t), "nu_weight": gathered_weight(b2, t)}
+        return weights | ({"next_mu_weight": gathered_weight(b1, t + 1)} if look_ahead else {})
 
     return per_step
 
@@ -104,7 +101,7 @@ def scale_by_adam(
             mu_hat = ema(over(g, s.mu_weight), over(mu, s.next_mu_weight), b1)
         return ratio(mu_hat, plus(nu_hat, eps_root), eps), Slots(mu=mu, nu=nu)
 
-    tx = leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2))
+    tx = leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2, nesterov))
     return store_as(tx, mu=mu_dtype)
 
 

@@ -1,0 +1,69 @@
+"""Side-by-side timing: what every benchmark here shares."""
+
+import gc
+import importlib
+import platform
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+
+def machine(*modules: str) -> str:
+    """Says where and with what versions figures were measured."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            cpu = next(line.split(":")[1].strip() for line in f if line.startswith("model name"))
+    except (OSError, StopIteration):
+        cpu = platform.processor()
+    devices = ", ".join(sorted({d.device_kind for d in jax.devices()}))
+    import os
+
+    versions = [f"Python {platform.python_version()}"]
+    for name in modules:
+        try:
+            versions.append(f"{name} {importlib.import_module(name).__version__}")
+        except ImportError:
+            versions.append(f"{name} not installed")
+    return f"{cpu}, {os.cpu_count()} cores; JAX on {devices}; {', '.join(versions)}"
+
+
+def side_by_side(
+    runs: Mapping[str, Callable[[], float]], repeats: int, warm: int = 1
+) -> dict[str, np.ndarray]:
+    """Runs each candidate in turn, again and again, so that the machine's moods hit all alike.
+
+    Each candidate returns the seconds that it took, so that it can leave its setting up out.
+    """
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(warm + repeats):
+        for name, run in runs.items():
+            gc.collect()
+            seconds = run()
+            if i >= warm:
+                found[name].append(seconds)
+    return {name: np.array(seconds) for name, seconds in found.items()}
+
+
+def timed(function: Callable[[], object], times: int = 1) -> float:
+    """Gives the seconds of one call, the mean of several."""
+    start = time.perf_counter()
+    for _ in range(times):
+        jax.block_until_ready(function())
+    return (time.perf_counter() - start) / times
+
+
+def report(title: str, found: Mapping[str, np.ndarray], against: str, target: str = "") -> None:
+    """Prints medians, quartiles, and the ratio to one candidate, with the ratio's quartiles."""
+    print(f"\n{title}")
+    base = found[against]
+    for name, seconds in found.items():
+        low, median, high = np.percentile(seconds, [25, 50, 75]) * 1e3
+        line = f"  {name:<28} {median:9.3f} ms  ({low:.3f} to {high:.3f})"
+        if name != against:
+            a, b, c = np.percentile(seconds / base, [25, 50, 75])
+            line += f"   {b:.3f} of {against} ({a:.3f} to {c:.3f})"
+        print(line)
+    if target:
+        print(f"  target: {target}")
