@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,21 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     about = "Show every optimizer there is."
     shown = commands.add_parser("list", help=about, description=about)
+    shown.add_argument("--markdown", action="store_true", help="as the README has it")
     shown.set_defaults(run=run_list)
 
     args = parser.parse_args(argv)
-    return args.run(args)
+    try:
+        code = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output is gone; leave nothing for the interpreter to flush into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
 
 
 def run_list(args: argparse.Namespace) -> int:
     """Prints the catalog."""
-    del args
-    print(catalog_table())
-    return 0
-
-
-def catalog_table() -> str:
-    """Lays out the catalog as a table of text."""
+    header = ["optimizer", "needs params", "complex", "scale-free", "what it is"]
     rows = [
         [
             entry.name,
@@ -67,7 +70,13 @@ def catalog_table() -> str:
         ]
         for entry in catalog.entries()
     ]
-    return text_table(["optimizer", "needs params", "complex", "scale-free", "what it is"], rows)
+    if args.markdown:
+        rows = [[f"`{row[0]}`", *row[1:]] for row in rows]
+        lines = [header, ["---"] * len(header), *rows]
+        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    else:
+        print(text_table(header, rows))
+    return 0
 
 
 def run_crosscheck(args: argparse.Namespace) -> int:
