@@ -81,6 +81,16 @@ def abs_sq(x: Array) -> Array:
     return lax.mul(x, x)
 
 
+def real_full_like(x: Array, value: Any) -> Array:
+    """Makes an array of the shape of `x` and its real dtype, such as a second moment has.
+
+    Args:
+      x: a real or complex array; its values are not read.
+      value: what to fill the array with.
+    """
+    return jnp.full_like(x, value, dtype=jnp.finfo(x.dtype).dtype if _inexact(x) else None)
+
+
 def ema(x: Array, average: Array, decay: Any) -> Array:
     """Moves an exponential average towards `x`: `decay * average + (1 - decay) * x`.
 

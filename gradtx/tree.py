@@ -21,6 +21,11 @@ def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
       tree_x: a pytree of arrays.
       tree_y: a pytree of the same structure.
       *other_trees: more of them.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.add({"a": 1.0}, {"a": 2.0}, {"a": 3.0})
+      {'a': 6.0}
     """
     return jax.tree.map(
         lambda *xs: functools.reduce(operator.add, xs), tree_x, tree_y, *other_trees
@@ -33,6 +38,11 @@ def sub(tree_x: Any, tree_y: Any) -> Any:
     Args:
       tree_x: a pytree of arrays.
       tree_y: a pytree of the same structure.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.sub({"a": 3.0}, {"a": 2.0})
+      {'a': 1.0}
     """
     return jax.tree.map(operator.sub, tree_x, tree_y)
 
@@ -43,6 +53,11 @@ def mul(tree_x: Any, tree_y: Any) -> Any:
     Args:
       tree_x: a pytree of arrays.
       tree_y: a pytree of the same structure.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.mul({"a": 3.0}, {"a": 2.0})
+      {'a': 6.0}
     """
     return jax.tree.map(operator.mul, tree_x, tree_y)
 
@@ -53,6 +68,11 @@ def div(tree_x: Any, tree_y: Any) -> Any:
     Args:
       tree_x: a pytree of arrays.
       tree_y: a pytree of the same structure.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.div({"a": 3.0}, {"a": 2.0})
+      {'a': 1.5}
     """
     return jax.tree.map(operator.truediv, tree_x, tree_y)
 
@@ -63,6 +83,11 @@ def scale(scalar: Any, tree: Any) -> Any:
     Args:
       scalar: a number or a scalar array.
       tree: a pytree of arrays.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.scale(2.0, {"a": 3.0})
+      {'a': 6.0}
     """
     return jax.tree.map(lambda x: scalar * x, tree)
 
@@ -74,6 +99,11 @@ def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
       tree_x: a pytree of arrays.
       scalar: a number or a scalar array.
       tree_y: a pytree of the same structure as `tree_x`.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.add_scale({"a": 1.0}, 2.0, {"a": 3.0})
+      {'a': 7.0}
     """
     return jax.tree.map(lambda x, y: x + scalar * y, tree_x, tree_y)
 
@@ -84,6 +114,12 @@ def zeros_like(tree: Any, dtype: Any | None = None) -> Any:
     Args:
       tree: a pytree of arrays, whose shapes are taken.
       dtype: the dtype of the zeros. Default: each leaf's own.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> tree.zeros_like({"a": jax.numpy.ones(2)})["a"].tolist()
+      [0.0, 0.0]
     """
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
 
@@ -94,6 +130,11 @@ def cast(tree: Any, dtype: Any | None) -> Any:
     Args:
       tree: a pytree of arrays.
       dtype: the dtype wanted, or `None` to leave the tree as it is.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.cast({"a": 1.0}, "bfloat16")["a"].dtype
+      dtype(bfloat16)
     """
     return tree if dtype is None else jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
 
@@ -103,6 +144,12 @@ def sum(tree: Any) -> Array:
 
     Args:
       tree: a pytree of arrays.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> tree.sum({"a": jax.numpy.ones(2), "b": 1.0}).item()
+      3.0
     """
     return functools.reduce(operator.add, [jnp.sum(widen(x)) for x in jax.tree.leaves(tree)], 0.0)  # type: ignore[return-value]
 
@@ -113,6 +160,12 @@ def vdot(tree_x: Any, tree_y: Any) -> Array:
     Args:
       tree_x: a pytree of arrays.
       tree_y: a pytree of the same structure.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> tree.vdot({"a": jax.numpy.ones(2)}, {"a": jax.numpy.ones(2)}).item()
+      2.0
     """
     return sum(jax.tree.map(lambda x, y: jnp.vdot(widen(x), widen(y)), tree_x, tree_y))
 
@@ -139,5 +192,11 @@ def size(tree: Any) -> int:
 
     Args:
       tree: a pytree of arrays.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> tree.size({"a": jax.numpy.ones((2, 3)), "b": 1.0})
+      7
     """
     return int(functools.reduce(operator.add, [jnp.size(x) for x in jax.tree.leaves(tree)], 0))

@@ -85,16 +85,26 @@ def test_impossible_classes_cost_nothing_unless_wanted():
     assert INTEGER(z, jnp.array([2]))[0] == jnp.inf
 
 
+def test_gradients_with_respect_to_the_labels(logits):
+    """Also where a probability is 0: the slope there is `-log(q)` as everywhere."""
+    p = np.eye(4, dtype=np.float32)[[0, 3, 1, 2, 3]]
+    slope = jax.grad(lambda p: SOFT(logits, p).sum())(p)
+    np.testing.assert_allclose(slope, -log_softmax(logits), rtol=1e-5)
+    slope = jax.grad(lambda p: SOFT(jnp.array([0.0, 0.0, -jnp.inf]), p))(jnp.array([0.5, 0.5, 0]))
+    np.testing.assert_allclose(slope, [np.log(2), np.log(2), 0], rtol=1e-6)
+
+
 def test_where_leaves_classes_out(logits):
     kept = np.array([True, True, False, True])
     y = np.array([0, 3, 1, 1, 3])
     place = np.array([0, 2, 1, 1, 2])  # the same classes among the three that are kept
     want = -log_softmax(logits[:, kept])[np.arange(5), place]
-    np.testing.assert_allclose(INTEGER(logits, y, where=kept), want, rtol=1e-6)
+    mask = kept[None]
+    np.testing.assert_allclose(INTEGER(logits, y, where=mask), want, rtol=1e-6)
     p = probabilities()
     want = -(p[:, kept] * log_softmax(logits[:, kept])).sum(-1)
-    np.testing.assert_allclose(SOFT(logits, p, where=kept), want, rtol=1e-6)
-    slope = jax.grad(lambda z: SOFT(z, p, where=kept).sum())(logits)
+    np.testing.assert_allclose(SOFT(logits, p, where=mask), want, rtol=1e-6)
+    slope = jax.grad(lambda z: SOFT(z, p, where=mask).sum())(logits)
     assert (np.asarray(slope)[:, 2] == 0).all()
 
 
@@ -102,7 +112,7 @@ def test_where_leaves_classes_out(logits):
 def test_what_is_left_out_has_no_say(logits, excluded):
     z = logits.copy()
     z[:, 2] = excluded
-    kept, y = np.array([True, True, False, True]), np.array([0, 3, 1, 1, 3])
+    kept, y = np.array([[True, True, False, True]]), np.array([0, 3, 1, 1, 3])
     np.testing.assert_array_equal(INTEGER(z, y, where=kept), INTEGER(logits, y, where=kept))
     slope = jax.grad(lambda z: INTEGER(z, y, where=kept).sum())
     np.testing.assert_array_equal(slope(z), slope(logits))
@@ -119,7 +129,7 @@ def test_nothing_left_in_is_no_loss(logits, classes):
 
 
 @pytest.mark.parametrize("axis", [-1, 0, 1, (1, 2), (2, 0), (0, 1, 2)])
-def test_axes(axis):
+def test_axes(axis):  # also of a mask over examples
     z = np.random.default_rng(2).normal(size=(2, 3, 4)).astype(np.float32)
     axes = axis if isinstance(axis, tuple) else (axis,)
     rest = [i for i in range(3) if i not in [a % 3 for a in axes]]
@@ -136,6 +146,11 @@ def test_axes(axis):
     np.testing.assert_allclose(
         SOFT(z, p, axis=axis), optax.losses.softmax_cross_entropy(z, p, axis=axis), rtol=2e-6
     )
+    counted = np.random.default_rng(4).uniform(size=flat.shape[:-1]) < 0.5
+    want = np.where(counted, INTEGER(z, y, axis=axis), 0)
+    np.testing.assert_allclose(INTEGER(z, y, axis=axis, where=counted), want, rtol=1e-6)
+    want = np.where(counted, SOFT(z, p, axis=axis), 0)
+    np.testing.assert_allclose(SOFT(z, p, axis=axis, where=counted), want, rtol=1e-6)
 
 
 def test_labels_out_of_range_are_loud(logits):
@@ -161,6 +176,12 @@ def test_under_jit_vmap_and_hessian(logits, classes):
         (lambda z: INTEGER(z.astype(int), np.ones(5, int)), TypeError, "logits must be floating"),
         (lambda z: SOFT(z.astype(int), z), TypeError, "logits must be floating"),
         (lambda z: INTEGER(z, np.ones(3, int)), ValueError, r"of shape \(5,\), got \(3,\)"),
+        (
+            lambda z: INTEGER(z, np.ones(5, int), where=np.ones(4, bool)),
+            ValueError,
+            r"of the logits, \(5, 4\), or that without axis \(-1,\), got \(4,\)",
+        ),
+        (lambda z: SOFT(z, z, where=np.ones((2, 1), bool)), ValueError, r"got \(2, 1\)"),
         (lambda z: SOFT(z, np.ones((2, 4))), ValueError, r"\(5, 4\) and labels of shape \(2, 4\)"),
     ],
 )

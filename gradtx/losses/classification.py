@@ -20,6 +20,25 @@ def _floating(name: str, logits: Any) -> Array:
     return logits
 
 
+def _mask(name: str, where: Any, logits: Array, axes: tuple[int, ...]) -> Array | None:
+    """Brings a mask over entries, or over whole examples, to the rank of the logits."""
+    if where is None:
+        return None
+    where = jnp.asarray(where)
+    entries = where
+    if where.ndim == logits.ndim - len(axes):
+        entries = jnp.expand_dims(where, axes)
+    try:
+        if entries.ndim not in (0, logits.ndim):
+            raise ValueError
+        return jnp.broadcast_to(entries, jnp.broadcast_shapes(entries.shape, logits.shape))
+    except ValueError:
+        raise ValueError(
+            f"{name}: where must have the shape of the logits, {logits.shape}, or that without "
+            f"axis {axes}, got {where.shape}"
+        ) from None
+
+
 def _log_partition(z: Array, axis: Any, where: Any) -> tuple[Array, Array]:
     """Splits `log(sum(exp(z)))` into a shift and the rest, so that no exponential overflows.
 
@@ -55,16 +74,16 @@ def softmax_cross_entropy_with_integer_labels(
         gives `nan`, as nothing can be raised under `jit`.
       axis: the axis of `logits` that holds the classes. If it is a tuple, the classes are the
         entries of these axes taken together, numbered row by row in the order of the tuple.
-      where: which entries of `logits` take part in the softmax, a mask that broadcasts to them;
-        `None` for all. A class used as a label should take part. An example in which nothing does
-        has loss 0.
+      where: which entries of `logits` take part in the softmax, a mask of their rank that
+        broadcasts to them; or which examples count, a mask without `axis`; `None` for all. A class
+        used as a label should take part. An example in which nothing does has loss 0.
 
     Returns:
       The loss of each example, of the shape of `logits` without `axis` and of their dtype.
 
     Raises:
       TypeError: if `logits` are not floating-point, or `labels` not integers.
-      ValueError: if the shape of `labels` does not fit.
+      ValueError: if the shape of `labels` or of `where` does not fit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -86,8 +105,9 @@ def softmax_cross_entropy_with_integer_labels(
         return x.reshape(*x.shape[: x.ndim - len(axes)], -1)
 
     z = classes_last(logits).astype(_accumulator(logits.dtype))
+    where = _mask(name, where, logits, axes)
     if where is not None:
-        where = classes_last(jnp.broadcast_to(where, logits.shape))
+        where = classes_last(where)
     try:
         labels = jnp.broadcast_to(labels, jnp.broadcast_shapes(labels.shape, z.shape[:-1]))
         z = jnp.broadcast_to(z, (*labels.shape, z.shape[-1]))
@@ -122,8 +142,9 @@ def softmax_cross_entropy(
       labels: the wanted probabilities, of a shape that broadcasts with that of `logits`. They
         should sum to 1 along `axis` (a one-hot vector does); this is not checked.
       axis: the axis, or axes, of `logits` that hold the classes; `None` for all axes.
-      where: which entries of `logits` take part in the softmax and in the sum, a mask that
-        broadcasts to them; `None` for all.
+      where: which entries of `logits` take part in the softmax and in the sum, a mask of their
+        rank that broadcasts to them; or which examples count, a mask without `axis`; `None` for
+        all. An example in which nothing takes part has loss 0.
 
     Returns:
       The loss of each example, of the broadcast shape without `axis` and of the dtype that
@@ -131,7 +152,7 @@ def softmax_cross_entropy(
 
     Raises:
       TypeError: if `logits` are not floating-point.
-      ValueError: if the shapes of `logits` and `labels` do not broadcast.
+      ValueError: if the shapes of `logits`, `labels` and `where` do not broadcast.
 
     Example:
       >>> import jax.numpy as jnp
@@ -152,8 +173,13 @@ def softmax_cross_entropy(
         ) from None
     dtype = jnp.promote_types(logits.dtype, labels.dtype)
     z, p = logits.astype(_accumulator(dtype)), labels.astype(_accumulator(dtype))
+    axes = tuple(range(z.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    where = _mask(name, where, logits, axes)
     shift, rest = _log_partition(z, axis, where)
     # 0 * -inf is nan, in the value and in the gradient: such logits are replaced before they meet.
-    counted = p != 0 if where is None else (p != 0) & where
+    # Other logits stay, for the slope along a probability of 0 is not 0.
+    counted = (p != 0) | (z > -jnp.inf)
+    if where is not None:
+        counted &= where
     log_q = jnp.where(counted, z, shift) - shift - rest
     return jnp.sum(jnp.where(counted, -p * log_q, 0), axis=axis).astype(dtype)

@@ -2,12 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq, ema, plus, ratio, root
+from gradtx.numerics import abs_sq, ema, plus, ratio, real_full_like, root
 from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -48,7 +46,7 @@ def scale_by_adadelta(rho: Any = 0.9, eps: Any = 1e-6) -> GradientTransformation
     """
 
     def init(p: Array) -> Slots:
-        return Slots(e_g=jnp.zeros_like(abs_sq(p)), e_x=jnp.zeros_like(abs_sq(p)))
+        return Slots(e_g=real_full_like(p, 0), e_x=real_full_like(p, 0))
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         e_g = ema(abs_sq(g), s.e_g, rho)

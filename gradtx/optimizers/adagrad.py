@@ -2,12 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq, plus, ratio
+from gradtx.numerics import abs_sq, plus, ratio, real_full_like
 from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -45,7 +43,7 @@ def scale_by_rss(initial_accumulator_value: Any = 0.1, eps: Any = 1e-7) -> Gradi
     """
 
     def init(p: Array) -> Slots:
-        return Slots(sum_of_squares=jnp.full(p.shape, initial_accumulator_value, abs_sq(p).dtype))
+        return Slots(sum_of_squares=real_full_like(p, initial_accumulator_value))
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         total = s.sum_of_squares + abs_sq(g)

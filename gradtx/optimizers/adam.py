@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece, store_as
-from gradtx.numerics import abs_sq, ema, gathered_weight, over, plus, ratio
+from gradtx.numerics import abs_sq, ema, gathered_weight, over, plus, ratio, real_full_like
 from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -35,7 +35,7 @@ class ScaleByAdamState(NamedTuple):
 
 def zero_moments(p: Array) -> Slots:
     """Gives the two moments of one array before any step."""
-    return Slots(mu=jnp.zeros_like(p), nu=jnp.zeros_like(abs_sq(p)))
+    return Slots(mu=jnp.zeros_like(p), nu=real_full_like(p, 0))
 
 
 def moment_weights(b1: Any, b2: Any, look_ahead: bool = False) -> Callable[[Any], dict[str, Array]]:

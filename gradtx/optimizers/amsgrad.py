@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece, store_as
-from gradtx.numerics import abs_sq, ema, over, plus, ratio
+from gradtx.numerics import abs_sq, ema, over, plus, ratio, real_full_like
 from gradtx.optimizers.adam import moment_weights, zero_moments
 from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
@@ -67,7 +67,7 @@ def scale_by_amsgrad(
     """
 
     def init(p: Array) -> Slots:
-        return Slots(**vars(zero_moments(p)), nu_max=jnp.zeros_like(abs_sq(p)))
+        return Slots(**vars(zero_moments(p)), nu_max=real_full_like(p, 0))
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
 from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq, ema, gathered_weight, over, plus, ratio
+from gradtx.numerics import abs_sq, ema, gathered_weight, over, plus, ratio, real_full_like
 from gradtx.rules import Slots
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
@@ -79,7 +79,7 @@ def scale_by_rms(
     """
 
     def init(p: Array) -> Slots:
-        return Slots(nu=jnp.full(p.shape, initial_scale, abs_sq(p).dtype))
+        return Slots(nu=real_full_like(p, initial_scale))
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         nu = ema(abs_sq(g), s.nu, decay)
@@ -121,7 +121,7 @@ def scale_by_stddev(
     """
 
     def init(p: Array) -> Slots:
-        return Slots(mu=jnp.zeros_like(p), nu=jnp.full(p.shape, initial_scale, abs_sq(p).dtype))
+        return Slots(mu=jnp.zeros_like(p), nu=real_full_like(p, initial_scale))
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, decay), ema(abs_sq(g), s.nu, decay)

@@ -68,9 +68,7 @@ def scale_by_rprop(
         raise TypeError("scale_by_rprop: learning_rate is a first step size, not a schedule")
 
     def init(p: Array) -> Slots:
-        return Slots(
-            step_sizes=jnp.full(p.shape, learning_rate, p.dtype), prev_updates=jnp.zeros_like(p)
-        )
+        return Slots(step_sizes=jnp.full_like(p, learning_rate), prev_updates=jnp.zeros_like(p))
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         agreement = jnp.sign(g) * jnp.sign(s.prev_updates)  # the product itself may underflow
