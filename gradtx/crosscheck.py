@@ -109,7 +109,7 @@ def comparison_table(
 
 
 def _ulps(x: float) -> str:
-    return "nan" if np.isnan(x) else f"{x:.1f}" if x < 1e4 else f"{x:.0e}"
+    return f"{x:.1f}" if x < 1e4 else f"{x:.0e}"
 
 
 def crosscheck(
@@ -236,13 +236,17 @@ def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.size == 0:
         return np.zeros(max(len(a), 1))
     flat = tuple(range(1, a.ndim))
-    difference = np.max(np.abs(a - b), axis=flat)
+    with np.errstate(invalid="ignore"):
+        difference = np.max(np.abs(a - b), axis=flat)
     size = np.maximum.accumulate(np.max(np.abs(b), axis=flat))
-    return np.divide(difference, size, out=np.where(difference > 0, np.inf, 0.0), where=size > 0)
+    relative = np.divide(difference, size, out=np.zeros_like(difference), where=size > 0)
+    # What is not finite differs, and so does anything from nothing but zeros.
+    equal = (difference == 0) | (relative > 0)
+    return np.where(equal & np.isfinite(relative), relative, np.inf)
 
 
 def _largest(values: np.ndarray) -> float:
-    return float(np.max(values))  # NaN if there is one
+    return float(np.max(values))
 
 
 def sample_tree() -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""The cross-check finds what differs, and passes what does not."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+from gradtx import catalog
+from gradtx.__main__ import main
+from gradtx.crosscheck import comparison_table, crosscheck_catalog, settings
+
+PARAMS = {"w": jnp.ones((2, 3)), "half": jnp.ones(4, jnp.bfloat16), "none": None}
+BOTH = [entry.name for entry in catalog.entries() if hasattr(optax, entry.name)]
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_agrees_with_optax_in_float64_or_differs_as_documented(name):
+    (row,) = crosscheck_catalog(optax, [name])
+    assert row.ok, comparison_table([row])
+    assert row.agrees == (not catalog.get(name).differs_from_optax)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOTH)
+def test_every_hyperparameter_moved_in_turn(name):
+    rows = crosscheck_catalog(optax, [name], every_setting=True)
+    moved = {
+        n
+        for n, default in catalog.get(name).hyperparameters.items()
+        if n not in ("mask", "weight_decay_mask", "mu_dtype", "accumulator_dtype")
+    }
+    assert {row.name.split()[-1].split("=")[0] for row in rows[1:]} == moved
+    assert all(row.ok for row in rows), comparison_table(rows)
+
+
+def test_finds_one_wrong_digit_in_a_hyperparameter():
+    row = gradtx.crosscheck(gradtx.adam(1e-3), optax.adam(1e-3, b2=0.99900001), PARAMS, steps=20)
+    assert not row.ok
+    assert 1e-10 < row.float64 < 1e-4
+    assert "DIFFERS at params" in str(row)
+
+
+def test_finds_a_step_count_that_is_off_by_one():
+    mine = gradtx.adam(lambda count: 0.1 / (count + 1))
+    theirs = optax.adam(lambda count: 0.1 / (count + 2))
+    row = gradtx.crosscheck(mine, theirs, PARAMS, steps=5)
+    assert not row.ok
+    assert row.where.endswith("step 0")  # the ratio of rates is farthest from 1 there
+
+
+def test_a_documented_difference_that_is_not_there_fails():
+    row = gradtx.crosscheck(gradtx.sgd(0.1), optax.sgd(0.1), PARAMS, steps=5, note="is faster")
+    assert row.agrees
+    assert not row.ok
+
+
+def test_nan_is_no_agreement():
+    poison = gradtx.stateless(lambda u, p: {**u, "w": u["w"] * jnp.nan})
+    row = gradtx.crosscheck(gradtx.identity(), poison, PARAMS, steps=2)
+    assert not row.ok
+    assert row.float64 == np.inf
+    row = gradtx.crosscheck(poison, gradtx.identity(), PARAMS, steps=2)
+    assert not row.ok
+
+
+def test_poor_rounding_of_ours_fails():
+    def coarse(updates, params):
+        rounded = updates["w"].astype(jnp.bfloat16) if updates["w"].dtype == jnp.float32 else None
+        return updates if rounded is None else {**updates, "w": rounded.astype(jnp.float32)}
+
+    row = gradtx.crosscheck(gradtx.stateless(coarse), gradtx.identity(), PARAMS, steps=3)
+    assert row.agrees
+    assert row.single_errors[0] > 1000
+    assert not row.ok
+
+
+def test_refuses_integers_by_name():
+    params = {"n": jnp.arange(3)}
+    with pytest.raises(TypeError, match=r"params\['n'\] is int32"):
+        gradtx.crosscheck(gradtx.identity(), gradtx.identity(), params)
+
+
+def test_settings_move_each_hyperparameter_once():
+    labels = [label for label, _ in settings(catalog.get("rmsprop"))]
+    assert labels[0] == ""
+    moved = [label.split("=")[0] for label in labels[1:]]
+    assert moved == list(catalog.get("rmsprop").hyperparameters)
+    base, *variants = (setting for _, setting in settings(catalog.get("adam")))
+    for name, variant in zip(catalog.get("adam").hyperparameters, variants, strict=False):
+        changed = {k for k in {*base, *variant} if base.get(k) != variant.get(k)}
+        assert changed == {name} or name == "mu_dtype"
+
+
+def test_command(capsys):
+    assert main(["crosscheck", "sgd", "rprop", "--steps", "5"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^sgd .* agrees$", out, re.M)
+    assert re.search(r"^rprop .* optax steps by the previous gradient's sign$", out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["adma"], "did you mean"),
+        (["momentum"], "optax has no optimizer named 'momentum'"),
+        (["adam", "--steps", "0"], "--steps is 0"),
+    ],
+)
+def test_command_says_what_is_wrong(arguments, message, capsys):
+    assert main(["crosscheck", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_command_fails_if_a_row_fails(monkeypatch, capsys):
+    monkeypatch.setattr(optax, "sgd", lambda **kwargs: optax.adam(0.1))
+    assert main(["crosscheck", "sgd", "--steps", "3"]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_list_shows_the_catalog(capsys):
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == catalog.names()
+    assert main(["list", "--markdown"]) == 0
+    assert f"| `{catalog.names()[0]}` |" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"gradtx {gradtx.__version__}\n"
