@@ -35,6 +35,8 @@ class Entry:
       factory: the function of hyperparameters that makes it.
       source: where it was published: a paper's title, and its arXiv id if it has one.
       probe: hyperparameters with which it makes progress on a small problem.
+      usual_rate: the learning rate that papers and textbooks begin with on networks; `None` if the
+        probe's, or the default of the factory, is as good.
       needs_value: whether `update` needs the loss, as `value`.
       scale_free: whether it works without a learning rate.
       fixed_rate: whether its learning rate must be a number, not a schedule.
@@ -45,6 +47,7 @@ class Entry:
     factory: Callable[..., GradientTransformation]
     source: str
     probe: Mapping[str, Any]
+    usual_rate: float | None = None
     needs_value: bool = False
     scale_free: bool = False
     fixed_rate: bool = False

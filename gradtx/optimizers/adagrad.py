@@ -56,6 +56,7 @@ def scale_by_rss(initial_accumulator_value: Any = 0.1, eps: Any = 1e-7) -> Gradi
     "Duchi, Hazan and Singer, 'Adaptive Subgradient Methods for Online Learning and Stochastic "
     "Optimization' (JMLR 2011)",
     probe={"learning_rate": 0.5},
+    usual_rate=0.01,
 )
 def adagrad(
     learning_rate: ScalarOrSchedule, initial_accumulator_value: Any = 0.1, eps: Any = 1e-7

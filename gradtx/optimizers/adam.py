@@ -137,7 +137,7 @@ def scale_by_uncorrected_adam(
     return leafwise(ScaleByAdamState, zero_moments, update)
 
 
-@optimizer(ADAM, probe={"learning_rate": 0.05})
+@optimizer(ADAM, probe={"learning_rate": 0.05}, usual_rate=0.001)
 def adam(
     learning_rate: ScalarOrSchedule,
     b1: Any = 0.9,
@@ -175,7 +175,7 @@ def adam(
     )
 
 
-@optimizer(ADAM + ", section 6.4", probe={"learning_rate": 0.05})
+@optimizer(ADAM + ", section 6.4", probe={"learning_rate": 0.05}, usual_rate=0.001)
 def uncorrected_adam(
     learning_rate: ScalarOrSchedule, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8
 ) -> GradientTransformation:
@@ -199,7 +199,7 @@ def uncorrected_adam(
     return chain(scale_by_uncorrected_adam(b1, b2, eps), scale_by_learning_rate(learning_rate))
 
 
-@optimizer(ADAMW, probe={"learning_rate": 0.05})
+@optimizer(ADAMW, probe={"learning_rate": 0.05}, usual_rate=0.001)
 def adamw(
     learning_rate: ScalarOrSchedule,
     b1: Any = 0.9,
@@ -245,7 +245,7 @@ def adamw(
     )
 
 
-@optimizer(NADAM, probe={"learning_rate": 0.05})
+@optimizer(NADAM, probe={"learning_rate": 0.05}, usual_rate=0.001)
 def nadam(
     learning_rate: ScalarOrSchedule,
     b1: Any = 0.9,
@@ -281,7 +281,7 @@ def nadam(
     return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
 
 
-@optimizer(NADAM + "; " + ADAMW, probe={"learning_rate": 0.05})
+@optimizer(NADAM + "; " + ADAMW, probe={"learning_rate": 0.05}, usual_rate=0.001)
 def nadamw(
     learning_rate: ScalarOrSchedule,
     b1: Any = 0.9,

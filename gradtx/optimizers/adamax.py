@@ -48,7 +48,7 @@ def scale_by_adamax(b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Gradient
     return leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2))
 
 
-@optimizer(ADAM + ", section 7", probe={"learning_rate": 0.05})
+@optimizer(ADAM + ", section 7", probe={"learning_rate": 0.05}, usual_rate=0.002)
 def adamax(
     learning_rate: ScalarOrSchedule, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8
 ) -> GradientTransformation:
@@ -72,7 +72,7 @@ def adamax(
     return chain(scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
 
 
-@optimizer(ADAM + ", section 7; " + ADAMW, probe={"learning_rate": 0.05})
+@optimizer(ADAM + ", section 7; " + ADAMW, probe={"learning_rate": 0.05}, usual_rate=0.002)
 def adamaxw(
     learning_rate: ScalarOrSchedule,
     b1: Any = 0.9,

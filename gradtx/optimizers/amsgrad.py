@@ -84,6 +84,7 @@ def scale_by_amsgrad(
 @optimizer(
     "Reddi, Kale and Kumar, 'On the Convergence of Adam and Beyond', arXiv:1904.09237",
     probe={"learning_rate": 0.05},
+    usual_rate=0.001,
 )
 def amsgrad(
     learning_rate: ScalarOrSchedule,

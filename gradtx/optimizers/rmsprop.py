@@ -138,6 +138,7 @@ def scale_by_stddev(
     "Tieleman and Hinton, 'Lecture 6.5 - RMSProp' (COURSERA, 2012); centered: Graves, "
     "'Generating Sequences With Recurrent Neural Networks', arXiv:1308.0850",
     probe={"learning_rate": 0.01},
+    usual_rate=0.001,
 )
 def rmsprop(
     learning_rate: ScalarOrSchedule,

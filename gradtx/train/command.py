@@ -1,0 +1,161 @@
+"""`gradtx train`: the run that a command line describes."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from gradtx.train.errors import DivergenceError, TrainingError
+from gradtx.train.folder import RunFolder
+from gradtx.train.job import run as run_job
+from gradtx.train.models import MODELS
+from gradtx.train.options import Options, flag
+from gradtx.train.schedules import SCHEDULES
+from gradtx.train.settings import parse_settings
+
+DESCRIPTION = "Train a classifier of images, with any optimizer of the catalog."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `gradtx train` to a parser.
+
+    What was not given does not appear in the parsed arguments: with `--resume` it is then read
+    from the checkpoint.
+
+    Args:
+      parser: the parser.
+    """
+
+    def add(name: str, metavar: str, text: str, **more: Any) -> None:
+        parser.add_argument(name, metavar=metavar, help=text, default=argparse.SUPPRESS, **more)
+
+    add(
+        "--data",
+        "PATH",
+        "'digits' (the default: scikit-learn's handwritten digits), a folder with MNIST's four IDX "
+        "files, plain or .gz, or a .npz file with x_train, y_train, x_test, y_test",
+    )
+    add("--model", "NAME", f"{', '.join(MODELS)} (default: {Options.model})")
+    add("--optimizer", "NAME", f"any that `gradtx list` shows (default: {Options.optimizer})")
+    add(
+        "--set",
+        "KEY=VALUE",
+        "a hyperparameter of the optimizer, such as b1=0.8 or nesterov=true; repeatable",
+        action="append",
+    )
+    add("--learning-rate", "X", "its peak rate (default: the optimizer's, or the catalog's)")
+    add("--schedule", "NAME", f"{', '.join(SCHEDULES)} (default: {Options.schedule})")
+    add(
+        "--schedule-set",
+        "KEY=VALUE",
+        "a setting of the schedule, such as every=20 or final=0.1; repeatable",
+        action="append",
+    )
+    add("--batch", "N", f"examples in a mini-batch, or 'full' (default: {Options.batch})")
+    add("--epochs", "N", f"how many epochs (default: {Options.epochs})")
+    add("--seed", "N", f"of initial parameters and shuffling (default: {Options.seed})")
+    add(
+        "--weight-decay",
+        "X",
+        "the optimizer's own weight decay if it has one, an L2 penalty otherwise",
+    )
+    add("--clip", "X", "clip the gradient to this global norm")
+    add("--out", "DIR", "the run's folder (default: runs/DATA-MODEL-OPTIMIZER)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out, whose options need not be given again; with options, "
+        "begin it if there is none",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains as the parsed arguments say; errors become one message and an exit code.
+
+    Args:
+      args: what a parser with `add_arguments` gave.
+
+    Returns:
+      0, or 1 if the run could not be finished, 2 if it could not be begun, 130 after Ctrl-C.
+    """
+    folder = None
+    try:
+        if args.resume and args.overwrite:
+            raise TrainingError("--resume keeps the run that --overwrite replaces: give one")
+        given = _given(vars(args))
+        folder = RunFolder(getattr(args, "out", None) or Options(**given).folder)
+        options = _options(given, folder, args.resume)
+        run_job(options, folder.path, resume=args.resume, overwrite=args.overwrite)
+    except DivergenceError as error:
+        return _fail(f"{error}\n{_kept(folder)}", 1)
+    except TrainingError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail(f"interrupted\n{_kept(folder)}", 130)
+        sys.stdout.flush()
+        os._exit(130)  # an ordinary exit would wait for the epoch that JAX is still computing
+    except BrokenPipeError:
+        # Whoever read our output is gone; leave nothing for the interpreter to flush into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(f"output closed\n{_kept(folder)}", 1)
+    except OSError as error:
+        return _fail(f"{error}\n{_kept(folder)}", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"gradtx train: {message.rstrip()}", file=sys.stderr)
+    return code
+
+
+def _kept(folder: RunFolder | None) -> str:
+    """Says how to go on, where there is something to go on from."""
+    if folder is None or not folder.checkpoint.exists():
+        return ""
+    return f"go on with: gradtx train --resume --out {shlex.quote(str(folder.path))}"
+
+
+def _options(given: dict[str, Any], folder: RunFolder, resume: bool) -> Options:
+    """Fills up what was given: from the checkpoint of a run to be resumed, else by default."""
+    if resume and folder.checkpoint.exists():
+        return Options(**{**folder.config()["options"], **given})
+    if resume and not given:
+        raise TrainingError(
+            f"nothing to resume: {folder.checkpoint} is not there, and without options there is "
+            "no run to begin"
+        )
+    return Options(**given)
+
+
+def _given(args: dict[str, Any]) -> dict[str, Any]:
+    """Turns what was given as text into values for `Options`."""
+    given = {name: args[name] for name in ("model", "optimizer", "schedule") if name in args}
+    if "data" in args:
+        # Resuming works from another folder too.
+        data = args["data"]
+        given["data"] = data if data == Options.data else str(Path(data).absolute())
+    for name in ("set", "schedule_set"):
+        if name in args:
+            given[name] = parse_settings(flag(name), args[name])
+    for name in ("learning_rate", "weight_decay", "clip"):
+        if name in args:
+            given[name] = _number(name, args[name], float, "a number")
+    for name in ("epochs", "seed"):
+        if name in args:
+            given[name] = _number(name, args[name], int, "a whole number")
+    if "batch" in args:
+        full = args["batch"] == "full"
+        given["batch"] = (
+            "full" if full else _number("batch", args["batch"], int, "a number or full")
+        )
+    return given
+
+
+def _number(name: str, text: str, kind: type, what: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise TrainingError(f"{flag(name)} must be {what}, got {text!r}") from None

@@ -1,0 +1,243 @@
+"""Labelled images to train on: scikit-learn's digits, MNIST's files, or arrays of one's own."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gradtx.train.errors import DataError, extra
+from gradtx.train.idx import read_idx
+
+
+class Data(NamedTuple):
+    """A classification problem, split into what is trained on and what is held back.
+
+    Attributes:
+      name: where it comes from, for people.
+      x_train: inputs, float32 of shape `[examples, ...]`.
+      y_train: their classes, int32 of shape `[examples]`, from 0.
+      x_test: inputs that were held back.
+      y_test: their classes.
+      classes: how many classes there are.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return self.x_train.shape[1:]
+
+    def fingerprint(self) -> str:
+        """Gives a hash of all examples and labels, to tell whether two runs saw the same."""
+        digest = hashlib.sha256()
+        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+
+def load(source: str | Path = "digits") -> Data:
+    """Loads a data set by name or path.
+
+    Args:
+      source: `"digits"`, a folder with MNIST's four IDX files, or a `.npz` file.
+
+    Raises:
+      DataError: there is no such thing, or it is damaged.
+
+    Example:
+      >>> from gradtx.train import load
+      >>> data = load()
+      >>> data.x_train.shape, data.x_test.shape, data.classes
+      ((1437, 8, 8), (360, 8, 8), 10)
+    """
+    path = Path(source)
+    if str(source) == "digits":
+        return digits()
+    if path.is_dir():
+        return mnist(path)
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file or folder; the data are 'digits', a folder with MNIST's IDX "
+            "files, or a .npz file"
+        )
+    if path.suffix == ".npz":
+        return npz(path)
+    raise DataError(f"{path}: neither a folder with MNIST's IDX files nor a .npz file")
+
+
+def digits() -> Data:
+    """Loads scikit-learn's 1797 handwritten digits of 8x8 pixels, and holds back a fifth.
+
+    The split is always the same one, and stratified: each digit has its share of the 360 test
+    images. Pixels go from 0 to 1.
+
+    Raises:
+      TrainingError: scikit-learn is not installed.
+
+    Example:
+      >>> from gradtx.train import digits
+      >>> int(digits().y_train.max())
+      9
+    """
+    bunch = extra("sklearn.datasets", "for the digits").load_digits()
+    split = extra("sklearn.model_selection", "for the digits").train_test_split(
+        (bunch.images / 16).astype(np.float32),
+        bunch.target.astype(np.int32),
+        test_size=360,
+        stratify=bunch.target,
+        random_state=0,
+    )
+    x_train, x_test, y_train, y_test = split
+    return Data("digits", x_train, y_train, x_test, y_test, classes=10)
+
+
+def mnist(folder: str | Path) -> Data:
+    """Reads MNIST's four IDX files, or others of the same make (Fashion-MNIST, KMNIST).
+
+    Each may be compressed, with the ending `.gz`, and may be spelled `train-images.idx3-ubyte`; of
+    several, the plain file is read first. Pixels are divided by 255.
+
+    Args:
+      folder: where `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`
+        and `t10k-labels-idx1-ubyte` are.
+
+    Raises:
+      DataError: a file is missing or damaged, holds no bytes of the right number of dimensions, a
+        label is beyond 9, or images and labels do not fit together.
+
+    Example:
+      >>> from gradtx.train import mnist
+      >>> mnist("/nowhere")
+      Traceback (most recent call last):
+      ...
+      gradtx.train.errors.DataError: /nowhere: none of the files train-images-idx3-ubyte, ...
+    """
+    folder = Path(folder)
+    train = _images_and_labels(folder, "train")
+    test = _images_and_labels(folder, "t10k")
+    return _checked(str(folder), *train, *test, classes=10)
+
+
+def _images_and_labels(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    images_path, images = _bytes(folder, f"{part}-images", 3)
+    labels_path, labels = _bytes(folder, f"{part}-labels", 1)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{images_path} has {len(images)} images, {labels_path} has {len(labels)} labels"
+        )
+    if len(labels) and labels.max() > 9:
+        raise DataError(f"{labels_path}: labels must be 0 to 9, the largest is {labels.max()}")
+    return images, labels
+
+
+def _bytes(folder: Path, stem: str, ndim: int) -> tuple[Path, np.ndarray]:
+    spellings = [f"{stem}{dash}idx{ndim}-ubyte{gz}" for gz in ("", ".gz") for dash in "-."]
+    paths = [folder / name for name in spellings if (folder / name).exists()]
+    if not paths:
+        raise DataError(f"{folder}: none of the files {', '.join(spellings)} is there")
+    array = read_idx(paths[0])
+    if array.dtype != np.uint8 or array.ndim != ndim:
+        raise DataError(
+            f"{paths[0]}: expected unsigned bytes in {ndim} dimensions, found {array.dtype} in "
+            f"{array.ndim}"
+        )
+    return paths[0], array
+
+
+def npz(path: str | Path) -> Data:
+    """Reads a data set from a `.npz` file with `x_train`, `y_train`, `x_test` and `y_test`.
+
+    Inputs are floating-point and taken as they are, or unsigned bytes and divided by 255; their
+    shape is `[examples, ...]`, for the convolutional models `[examples, height, width]` or
+    `[examples, height, width, channels]`. Labels are integers from 0.
+
+    Args:
+      path: the file.
+
+    Raises:
+      DataError: the file cannot be read, an array is missing, or shapes, dtypes or labels are not
+        right.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> import numpy as np
+      >>> from gradtx.train import npz
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "xor.npz"
+      >>> x, y = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([0, 1, 1, 0])
+      >>> np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+      >>> npz(path).classes
+      2
+    """
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with Path(path).open("rb") as content, np.load(content, allow_pickle=False) as file:
+            found = list(file.keys())
+            arrays = [file[key] for key in keys if key in found]
+    # A damaged zip file fails in any of a dozen ways.
+    except Exception as error:
+        raise DataError(f"{path}: not a readable .npz file: {error}") from None
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(missing)}; it has {', '.join(found) or 'none'}")
+    return _checked(str(path), *arrays)
+
+
+def _checked(
+    name: str,
+    x_train: np.ndarray,
+    y_train: np.ndarray,
+    x_test: np.ndarray,
+    y_test: np.ndarray,
+    classes: int | None = None,
+) -> Data:
+    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+        if x.ndim < 2 or y.ndim != 1:
+            raise DataError(
+                f"{name}: x_{part} must have shape [examples, ...] and y_{part} [examples], got "
+                f"{x.shape} and {y.shape}"
+            )
+        if len(x) != len(y):
+            raise DataError(f"{name}: x_{part} has {len(x)} examples, y_{part} has {len(y)}")
+        if x.size == 0:
+            raise DataError(f"{name}: x_{part} is empty: its shape is {x.shape}")
+        if not np.issubdtype(y.dtype, np.integer):
+            raise DataError(f"{name}: y_{part} must hold integers, not {y.dtype}")
+        if y.min() < 0:
+            raise DataError(f"{name}: y_{part}: labels count from 0, the smallest is {y.min()}")
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise DataError(
+            f"{name}: training examples have shape {x_train.shape[1:]}, test examples "
+            f"{x_test.shape[1:]}"
+        )
+    largest = int(max(y_train.max(), y_test.max()))
+    if largest >= len(y_train) + len(y_test):
+        raise DataError(
+            f"{name}: labels must be 0 to classes - 1; the largest is {largest}, more than there "
+            f"are examples ({len(y_train) + len(y_test)})"
+        )
+    inputs = [_scaled(name, part, x) for part, x in (("x_train", x_train), ("x_test", x_test))]
+    labels = [y.astype(np.int32) for y in (y_train, y_test)]
+    return Data(name, inputs[0], labels[0], inputs[1], labels[1], classes or largest + 1)
+
+
+def _scaled(name: str, part: str, x: np.ndarray) -> np.ndarray:
+    if x.dtype == np.uint8:
+        return x.astype(np.float32) / 255
+    if not np.issubdtype(x.dtype, np.floating):
+        raise DataError(
+            f"{name}: {part} must be unsigned bytes (divided by 255) or floating-point, not "
+            f"{x.dtype}"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
+        x = x.astype(np.float32)
+    if not np.isfinite(x).all():
+        raise DataError(f"{name}: {part} holds {np.count_nonzero(~np.isfinite(x))} NaN or infinity")
+    return x

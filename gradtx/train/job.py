@@ -1,0 +1,240 @@
+"""One run in one folder: begun, resumed, shown and written down."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx.train.data import Data, load
+from gradtx.train.epoch import steps_per_epoch
+from gradtx.train.errors import CheckpointError, DivergenceError, TrainingError, extra
+from gradtx.train.folder import RunFolder
+from gradtx.train.loop import Progress, begin, fit
+from gradtx.train.models import MODELS, Model, count_parameters
+from gradtx.train.optimizer import Recipe, build_optimizer, check_trains
+from gradtx.train.options import Options, flag
+from gradtx.train.report import Display, display, summary
+from gradtx.train.schedules import Length, same_until
+
+
+class Job(NamedTuple):
+    """What a run's options come to.
+
+    Attributes:
+      options: the options.
+      data: the data set.
+      model: the classifier.
+      batch_size: examples in a mini-batch.
+      length: epochs and steps.
+      recipe: the optimizer.
+      template: the shapes and dtypes of the run's progress.
+      config: what defines the run, to be kept in the checkpoint.
+    """
+
+    options: Options
+    data: Data
+    model: Model
+    batch_size: int
+    length: Length
+    recipe: Recipe
+    template: Progress
+    config: dict[str, Any]
+
+
+def run(
+    options: Options,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Progress:
+    """Trains a classifier in a folder: checkpoint, metrics and curves, progress on the terminal.
+
+    Args:
+      options: what defines the run.
+      out: the folder. Default: `options.folder`, in `runs`.
+      resume: whether to go on with the run in the folder, to the parameters that it would have
+        reached uninterrupted, bit for bit. If there is none, it is begun.
+      overwrite: whether a run in the folder may be lost.
+
+    Returns:
+      The progress after the last epoch.
+
+    Raises:
+      TrainingError: the options, the data, or the folder are not right; a subclass tells which.
+      DivergenceError: the loss or the parameters were not finite. The folder holds the last good
+        checkpoint.
+
+    Example:
+      >>> import tempfile
+      >>> from gradtx import train
+      >>> options = train.Options(model="softmax", optimizer="sgd", epochs=2)
+      >>> end = train.run(options, tempfile.mkdtemp())
+      data       digits: 1437 training and 360 test examples of shape 8x8
+      ...
+      >>> end.epoch
+      2
+    """
+    began = time.perf_counter()
+    folder = RunFolder(options.folder if out is None else out)
+    resume = resume and folder.checkpoint.exists()
+    if folder.existing() and not (resume or overwrite):
+        raise TrainingError(
+            f"{folder.path} holds a run already ({', '.join(p.name for p in folder.existing())}): "
+            "go on with it by --resume, replace it by --overwrite, or choose another --out"
+        )
+    extra("matplotlib.figure", "to draw the curves")  # to be heard before hours of training
+    job = prepare(options)
+    if resume:
+        start = _resumed(job, folder)
+    else:
+        folder.create()
+        start = begin(job.model, job.data, job.recipe.tx, seed=options.seed)
+        folder.save(start, job.config)
+    folder.rewrite_metrics()
+
+    with display(options.epochs, start.epoch) as shown:
+        _introduce(job, folder, start, shown)
+
+        def on_epoch(progress: Progress) -> None:
+            folder.save(progress, job.config)
+            folder.append(progress.history[-1])
+            shown.epoch(progress.history[-1])
+
+        try:
+            end = fit(
+                job.model,
+                job.data,
+                job.recipe.tx,
+                epochs=options.epochs,
+                batch_size=job.batch_size,
+                seed=options.seed,
+                start=start,
+                on_epoch=on_epoch,
+            )
+        except (KeyboardInterrupt, DivergenceError):
+            folder.finish(options.title)
+            raise
+        folder.finish(options.title)
+        trained = sum(row.seconds for row in end.history)
+        shown.table(
+            f"{options.title}, {count_parameters(end.state.params):,} parameters",
+            summary(end.history),
+            f"{job.recipe.summary}\n{trained:.1f} s of training, "
+            f"{time.perf_counter() - began:.1f} s in all; see {folder.path}",
+        )
+    return end
+
+
+def prepare(options: Options) -> Job:
+    """Loads and builds what the options name, and checks that it fits together.
+
+    Args:
+      options: what defines the run.
+
+    Raises:
+      TrainingError: it does not; a subclass tells what.
+    """
+    data = load(options.data)
+    examples = len(data.y_train)
+    batch_size = examples if options.batch == "full" else int(options.batch)
+    if batch_size > examples:
+        raise TrainingError(f"--batch is {batch_size}, and there are {examples} training examples")
+    model = MODELS[options.model]()
+    length = Length(options.epochs, steps_per_epoch(examples, batch_size))
+    recipe = _recipe(options, length)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), data.shape, data.classes))
+    check_trains(options.optimizer, recipe.tx, params)
+    template = jax.eval_shape(lambda: begin(model, data, recipe.tx))
+    config = {
+        # As JSON will give them back, so that they can be compared.
+        "options": json.loads(json.dumps(dataclasses.asdict(options))),
+        "data": data.fingerprint(),
+        "versions": {name: version(name) for name in ("jax", "jaxlib")},
+        "device": jax.devices()[0].device_kind,
+    }
+    return Job(options, data, model, batch_size, length, recipe, template, config)
+
+
+def _recipe(options: Options, length: Length) -> Recipe:
+    return build_optimizer(
+        options.optimizer,
+        length,
+        learning_rate=options.learning_rate,
+        settings=options.set,
+        schedule=options.schedule,
+        schedule_set=options.schedule_set,
+        weight_decay=options.weight_decay,
+        clip=options.clip,
+    )
+
+
+def _resumed(job: Job, folder: RunFolder) -> Progress:
+    """Reads the checkpoint, if its run is this one as far as it has come."""
+    saved = folder.config()
+    _check_same_run(job.config, saved, folder)
+    progress = folder.restore(job.template.state)
+    if job.length.epochs < progress.epoch:
+        raise CheckpointError(
+            f"{folder.path} has {progress.epoch} epochs trained, --epochs {job.length.epochs} asks "
+            "for fewer"
+        )
+    planned = Length(saved["options"]["epochs"], job.length.steps_per_epoch)
+    before, now = _recipe(job.options, planned).rate, job.recipe.rate
+    if not same_until(before, now, progress.epoch * planned.steps_per_epoch):
+        raise CheckpointError(
+            f"{folder.path}: the schedule {job.options.schedule} depends on the number of epochs: "
+            f"begun for {planned.epochs}, its first {progress.epoch} epochs would have been "
+            f"others with --epochs {job.length.epochs}"
+        )
+    return progress
+
+
+def _check_same_run(config: Mapping[str, Any], saved: Mapping[str, Any], folder: RunFolder) -> None:
+    now, then = config["options"], saved["options"]
+    # Data may have moved; what counts is that they are the same.
+    changed = [n for n in now if n not in ("epochs", "data") and now[n] != then.get(n)]
+    if changed:
+        told = "; ".join(
+            f"{flag(n)} was {_text(then.get(n))}, now {_text(now[n])}" for n in changed
+        )
+        raise CheckpointError(f"{folder.path} holds a run with other options: {told}")
+    if config["data"] != saved["data"]:
+        raise CheckpointError(
+            f"{folder.path} holds a run on other data: {then['data']} with fingerprint "
+            f"{saved['data']}, now {now['data']} with {config['data']}"
+        )
+
+
+def _text(value: Any) -> str:
+    return "not given" if value in (None, {}) else str(value)
+
+
+def _introduce(job: Job, folder: RunFolder, start: Progress, shown: Display) -> None:
+    data, params = job.data, start.state.params
+    train, test = len(data.y_train), len(data.y_test)
+    shape = "x".join(map(str, data.shape))
+    parts = " + ".join(f"{name} {count_parameters(p):,}" for name, p in params.items())
+    short = train % job.batch_size
+    shown.say(f"data       {data.name}: {train} training and {test} test examples of shape {shape}")
+    shown.say(f"model      {job.model.name}: {count_parameters(params):,} parameters ({parts})")
+    shown.say(f"optimizer  {job.recipe.summary}")
+    shown.say(
+        f"run        {job.length.epochs} epochs of {job.length.steps_per_epoch} steps on "
+        f"{job.batch_size} examples each" + (f", the last on {short}" if short else "")
+    )
+    shown.say(f"folder     {folder.path}")
+    if start.epoch:
+        shown.say(f"resumed    after epoch {start.epoch}")
+        saved = folder.config()
+        for name in ("versions", "device"):
+            if saved[name] != job.config[name]:
+                shown.say(
+                    f"note       begun with {saved[name]}, going on with {job.config[name]}: the "
+                    "last bits may differ from an uninterrupted run's"
+                )

@@ -1,0 +1,132 @@
+"""What a run shows while it goes on: a progress bar on a terminal, plain lines elsewhere.
+
+Without rich, a terminal gets plain lines too.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from gradtx.table import text_table
+from gradtx.train.errors import extra
+from gradtx.train.loop import Row
+
+
+class Display(Protocol):
+    """Where a run reports to."""
+
+    def say(self, text: str) -> None:
+        """Shows a line."""
+
+    def epoch(self, row: Row) -> None:
+        """Shows what was measured after an epoch."""
+
+    def table(self, title: str, rows: Sequence[Sequence[str]], note: str) -> None:
+        """Shows a table, whose first row is the heading, and a note below it."""
+
+
+@contextmanager
+def display(epochs: int, done: int) -> Iterator[Display]:
+    """Opens the display that suits standard output: plain lines where it is no terminal.
+
+    Args:
+      epochs: how many epochs there are to be in all.
+      done: how many of them are done.
+    """
+    terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if terminal and importlib.util.find_spec("rich"):
+        shown = _Terminal(epochs, done)
+        with shown.bar:
+            yield shown
+    else:
+        yield _Plain(epochs)
+
+
+def loss_text(loss: float) -> str:
+    """Writes a loss with four digits behind the point, or as a power of ten if it is tiny."""
+    return f"{loss:.4f}" if loss >= 0.01 else f"{loss:.2e}"
+
+
+def rate_text(rate: float | None) -> str:
+    """Writes a learning rate, or that there is none."""
+    return "-" if rate is None else f"{rate:.4g}"
+
+
+class _Plain:
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def epoch(self, row: Row) -> None:
+        print(
+            f"epoch {row.epoch:{len(str(self.epochs))}}/{self.epochs}  "
+            f"train loss {loss_text(row.train_loss)} accuracy {row.train_accuracy:7.2%}  "
+            f"test loss {loss_text(row.test_loss)} accuracy {row.test_accuracy:7.2%}  "
+            f"rate {rate_text(row.learning_rate)}  {row.seconds:.2f} s",
+            flush=True,
+        )
+
+    def table(self, title: str, rows: Sequence[Sequence[str]], note: str) -> None:
+        head, *body = rows
+        print(f"\n{title}\n\n{text_table(head, body, ' rrr')}\n\n{note}", flush=True)
+
+
+class _Terminal:
+    def __init__(self, epochs: int, done: int) -> None:
+        progress = extra("rich.progress", "for the progress bar")
+        self.bar = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("epoch {task.completed}/{task.total}"),
+            progress.BarColumn(bar_width=None),
+            progress.TextColumn("{task.fields[measured]}"),
+            progress.TimeElapsedColumn(),
+            expand=True,
+        )
+        # The first epoch compiles; until it is there, there is nothing to show but the spinner.
+        self.task = self.bar.add_task("train", total=epochs, completed=done, measured="compiling")
+
+    def say(self, text: str) -> None:
+        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def epoch(self, row: Row) -> None:
+        measured = (
+            f"loss {loss_text(row.train_loss)}  accuracy {row.train_accuracy:.2%} "
+            f"(test {row.test_accuracy:.2%})  rate {rate_text(row.learning_rate)}"
+        )
+        self.bar.update(self.task, completed=row.epoch, measured=measured)
+
+    def table(self, title: str, rows: Sequence[Sequence[str]], note: str) -> None:
+        self.bar.stop()
+        table: Any = extra("rich.table", "for the summary").Table(
+            title=extra("rich.text", "for the summary").Text(title), title_justify="left"
+        )
+        for heading in rows[0]:
+            table.add_column(heading, justify="right" if heading else "left")
+        for row in rows[1:]:
+            table.add_row(*row)
+        self.bar.console.print(table)
+        self.say(note)
+
+
+def summary(history: Sequence[Row]) -> list[list[str]]:
+    """Makes the table that ends a run: what was reached at last, and at best.
+
+    Args:
+      history: what was measured after each epoch, one row at least.
+
+    Returns:
+      Its rows, the heading first.
+    """
+    rows = [["", "final", "best", "at epoch"]]
+    for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
+        is_loss = name.endswith("loss")
+        best = (min if is_loss else max)(history, key=lambda row, name=name: getattr(row, name))
+        values = [getattr(row, name) for row in (history[-1], best)]
+        cells = [loss_text(v) if is_loss else f"{v:.2%}" for v in values]
+        rows.append([name.replace("_", " "), *cells, str(best.epoch)])
+    return rows

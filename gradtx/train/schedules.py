@@ -1,0 +1,220 @@
+"""The schedules that `gradtx train` offers, with lengths that follow from the run's.
+
+Each is a function of the peak rate and of the run's length, `Length`, whose keyword arguments are
+what `--schedule-set` may change: times are in epochs or in fractions of the run, and final rates
+are fractions of the peak.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx import schedules
+from gradtx.base import ScalarOrSchedule, Schedule
+from gradtx.train.errors import TrainingError
+from gradtx.train.settings import check_settings, options_of
+
+
+class Length(NamedTuple):
+    """How long a run is.
+
+    Attributes:
+      epochs: its epochs.
+      steps_per_epoch: the steps of each.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """All its steps."""
+        return self.epochs * self.steps_per_epoch
+
+
+def _constant(rate: float, length: Length) -> ScalarOrSchedule:
+    return rate
+
+
+def _step(rate: float, length: Length, factor: float = 0.5, every: float = 5) -> Schedule:
+    """Halves the rate every five epochs."""
+    return schedules.step_decay_schedule(rate, every * length.steps_per_epoch, factor)
+
+
+def _exponential(
+    rate: float, length: Length, final: float = 0.01, k: float | None = None
+) -> Schedule:
+    """`rate * exp(-k t)`, with `t` in epochs; `k` such that the run ends at `final * rate`."""
+    if k is None:
+        k = -math.log(_positive("final", final)) / length.epochs
+    return schedules.natural_exp_decay_schedule(rate, k / length.steps_per_epoch)
+
+
+def _inverse(rate: float, length: Length, final: float = 0.1, k: float | None = None) -> Schedule:
+    """`rate / (1 + k t)`, with `t` in epochs; `k` such that the run ends at `final * rate`."""
+    if k is None:
+        k = (1 / _positive("final", final) - 1) / length.epochs
+    return schedules.inverse_time_decay_schedule(rate, k / length.steps_per_epoch)
+
+
+def _polynomial(rate: float, length: Length, power: float = 2.0, final: float = 0.0) -> Schedule:
+    return schedules.polynomial_schedule(rate, final * rate, power, length.steps)
+
+
+def _linear(rate: float, length: Length, final: float = 0.0) -> Schedule:
+    return schedules.linear_schedule(rate, final * rate, length.steps)
+
+
+def _cosine(rate: float, length: Length, final: float = 0.0) -> Schedule:
+    return schedules.cosine_decay_schedule(rate, length.steps, final)
+
+
+def _warmup_cosine(
+    rate: float, length: Length, warmup: float = 0.1, start: float = 0.1, final: float = 0.0
+) -> Schedule:
+    rising = round(_fraction("warmup", warmup) * length.steps)
+    return schedules.warmup_cosine_decay_schedule(
+        start * rate, rate, rising, length.steps, final * rate
+    )
+
+
+def _onecycle(rate: float, length: Length, warmup: float = 0.3) -> Schedule:
+    return schedules.cosine_onecycle_schedule(length.steps, rate, _fraction("warmup", warmup))
+
+
+def _restarts(
+    rate: float, length: Length, cycles: int = 3, mult: int = 2, final: float = 0.0
+) -> Schedule:
+    """`cycles` cosine decays, each `mult` times as long as the last, that fill the run."""
+    for name, value in (("cycles", cycles), ("mult", mult)):
+        if not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name} must be a whole number, at least 1, got {value}")
+    periods = sum(mult**i for i in range(cycles))
+    # Rounded up: the last cycle may be cut by a few steps, and no restart comes at the very end.
+    period = math.ceil(length.steps / periods)
+    return schedules.cosine_restarts_schedule(rate, period, mult, final * rate)
+
+
+def _wsd(
+    rate: float,
+    length: Length,
+    warmup: float = 0.1,
+    decay: float = 0.2,
+    start: float = 0.1,
+    final: float = 0.0,
+) -> Schedule:
+    """Warm-up, a stable stretch, and a decay over the last fifth of the run."""
+    rising = round(_fraction("warmup", warmup) * length.steps)
+    falling = round(_fraction("decay", decay) * length.steps)
+    if rising + falling > length.steps:
+        raise ValueError(f"warmup and decay are more than the run: {warmup} + {decay} > 1")
+    return schedules.warmup_stable_decay_schedule(
+        start * rate, rate, rising, length.steps - rising - falling, falling, final * rate
+    )
+
+
+def _plateau(
+    rate: float,
+    length: Length,
+    factor: float = 0.5,
+    patience: int = 5,
+    rtol: float = 1e-4,
+    cooldown: int = 0,
+    min_scale: float = 0.0,
+) -> ScalarOrSchedule:
+    """A constant rate; `reduce_on_plateau`, behind the optimizer, takes these settings."""
+    return rate
+
+
+SCHEDULES: dict[str, Callable[..., ScalarOrSchedule]] = {
+    "constant": _constant,
+    "step": _step,
+    "exponential": _exponential,
+    "inverse": _inverse,
+    "polynomial": _polynomial,
+    "linear": _linear,
+    "cosine": _cosine,
+    "warmup-cosine": _warmup_cosine,
+    "onecycle": _onecycle,
+    "restarts": _restarts,
+    "wsd": _wsd,
+    "plateau": _plateau,
+}
+"""Functions `(rate, length, **settings)` that make a schedule or a constant rate, by name."""
+
+
+def schedule_settings(name: str) -> dict[str, Any]:
+    """Gives the settings of a schedule, with their defaults.
+
+    Args:
+      name: its name in `SCHEDULES`.
+
+    Example:
+      >>> from gradtx.train import schedule_settings
+      >>> schedule_settings("step")
+      {'factor': 0.5, 'every': 5}
+    """
+    return options_of(SCHEDULES[name], reserved=("rate", "length"))
+
+
+def make_schedule(
+    name: str, rate: float, length: Length, settings: Mapping[str, Any]
+) -> ScalarOrSchedule:
+    """Makes a schedule for a run.
+
+    Args:
+      name: its name in `SCHEDULES`.
+      rate: the peak rate.
+      length: the run's length.
+      settings: changes to its settings.
+
+    Returns:
+      A schedule, or a number if the rate is constant.
+
+    Raises:
+      TrainingError: a setting is unknown or out of range.
+
+    Example:
+      >>> from gradtx.train import Length, make_schedule
+      >>> halving = make_schedule("step", 0.1, Length(epochs=20, steps_per_epoch=100), {})
+      >>> [f"{halving(epoch * 100):.4f}" for epoch in (0, 5, 10)]
+      ['0.1000', '0.0500', '0.0250']
+    """
+    check_settings("--schedule-set", f"schedule {name}", settings, schedule_settings(name))
+    try:
+        return SCHEDULES[name](rate, length, **settings)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"schedule {name}: {error}") from None
+
+
+def same_until(a: ScalarOrSchedule, b: ScalarOrSchedule, steps: int) -> bool:
+    """Says whether two schedules agree at the first steps, to the last bit.
+
+    Args:
+      a: a schedule or a number.
+      b: another one.
+      steps: how many steps are compared.
+    """
+
+    def values(rate: ScalarOrSchedule) -> np.ndarray:
+        if not callable(rate):
+            return np.full(steps, rate, np.float32)
+        return np.asarray(jax.vmap(rate)(jnp.arange(steps)))
+
+    return bool(np.array_equal(values(a), values(b)))
+
+
+def _fraction(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a fraction of the run, from 0 to 1, got {value}")
+    return value
+
+
+def _positive(name: str, value: float) -> float:
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")
+    return value
