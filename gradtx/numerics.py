@@ -24,7 +24,7 @@ def like(scalar: Any, x: Array) -> Any:
       x: a real or complex array.
     """
     if isinstance(scalar, (int, float)) and jnp.issubdtype(x.dtype, jnp.floating):
-        return scalar
+        return float(scalar)  # neither an int nor a NumPy scalar, which bring dtypes of their own
     return jnp.asarray(scalar, x.dtype)
 
 
