@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -18,8 +19,6 @@ def machine(*modules: str) -> str:
     except (OSError, StopIteration):
         cpu = platform.processor()
     devices = ", ".join(sorted({d.device_kind for d in jax.devices()}))
-    import os
-
     versions = [f"Python {platform.python_version()}"]
     for name in modules:
         try:
@@ -34,15 +33,18 @@ def side_by_side(
 ) -> dict[str, np.ndarray]:
     """Runs each candidate in turn, again and again, so that the machine's moods hit all alike.
 
-    Each candidate returns the seconds that it took, so that it can leave its setting up out.
+    Each candidate returns the seconds that it took, so that it can leave its setting up out. The
+    order changes from round to round, because what ran before leaves its traces.
     """
     found: dict[str, list[float]] = {name: [] for name in runs}
+    order = list(runs)
     for i in range(warm + repeats):
-        for name, run in runs.items():
+        for name in order:
             gc.collect()
-            seconds = run()
+            seconds = runs[name]()
             if i >= warm:
                 found[name].append(seconds)
+        order = order[1:] + order[:1]
     return {name: np.array(seconds) for name, seconds in found.items()}
 
 

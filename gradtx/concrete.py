@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 def any_tracer(tree: Any) -> bool:
     """Says whether any leaf is being traced, so that the caller is compiling already."""
-    return any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
+    return any(issubclass(kind, Tracer) for kind in set(map(type, jax.tree.leaves(tree))))
 
 
 def compiled_when_concrete(function: Callable[P, R]) -> Callable[P, R]:
