@@ -115,7 +115,7 @@ def jitted_step_small() -> None:
     """A jitted step over many small leaves, buffers donated."""
     params = transformer()
     runs = {name: _jitted(name, params) for name in LIBRARIES}
-    report("jitted step, 144 small leaves", side_by_side(runs, 21), "optax", "at most 1")
+    report("jitted step, 144 small leaves", side_by_side(runs, 41), "optax", "at most 1")
 
 
 @case

@@ -115,8 +115,9 @@ def with_extra_args_support(tx: Any) -> GradientTransformation:
         if isinstance(tx, GradientTransformation):
             return tx
         return GradientTransformation(tx.init, tx.update)
-    named = {
-        p.name for p in inspect.signature(tx.update).parameters.values() if p.kind is p.KEYWORD_ONLY
+    parameters = list(inspect.signature(tx.update).parameters.values())
+    named = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} | {
+        p.name for p in parameters[3:] if p.kind is p.POSITIONAL_OR_KEYWORD
     }
 
     def update(

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 
 from gradtx import catalog
@@ -254,7 +253,7 @@ def sample_tree() -> dict[str, Any]:
     rng = np.random.default_rng(42)
     shapes = {"scalar": (), "vector": (7,), "matrix": (5, 4), "tensor": (2, 3, 4)}
     tree: dict[str, Any] = {n: rng.standard_normal(s).astype("f4") for n, s in shapes.items()}
-    tree["bfloat16"] = rng.standard_normal((3, 4)).astype(ml_dtypes.bfloat16)
+    tree["bfloat16"] = rng.standard_normal((3, 4)).astype(jnp.bfloat16)
     tree["float16"] = rng.standard_normal((6,)).astype(np.float16)
     return tree
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
 
@@ -43,11 +44,13 @@ def leafwise(
       params: whether the rule needs the parameters. Default: no.
       real_only: whether complex parameters are refused, at `init`. Default: no.
       shared: `shared(step, extra) -> dict` of scalars computed once a step for all leaves, from the
-        step count and the keyword arguments of `update`; the rule reads them as `s.name`.
+        step count and the keyword arguments of `update`; the rule reads them as `s.name`. Default:
+        there are none.
       per_step: `per_step(step) -> dict` of scalars that depend on the step count alone, such as
-        bias corrections; computed once a step too, and read in the same way.
+        bias corrections; computed once a step too, and read in the same way. Default: there are
+        none.
       key: a random key from which the engine gives every leaf a new key at every step, read as
-        `s.rng_key`; the state needs the field `rng_key`.
+        `s.rng_key`; the state needs the field `rng_key`. Default: there are no keys.
       name: what errors call the rule. Default: the function in which `update` is defined.
 
     Complex leaves: the update is taken as the direction of steepest ascent, `conj(jax.grad(f)(z))`
@@ -77,8 +80,8 @@ def leafwise(
       >>> print(updates["w"])
       [1.5 1.5]
     """
-    name = name or update.__qualname__.split(".")[0].lstrip("_")
-    rule = Rule(Kernel(state, init, update, per_step, params, real_only), shared, key, name)
+    title = name or getattr(update, "__qualname__", "a rule").split(".")[0].lstrip("_")
+    rule = Rule(Kernel(state, init, update, per_step, params, real_only), shared, key, title)
     return Pipeline((rule,), 0).transformation()
 
 
@@ -98,10 +101,14 @@ def piece(factory: Callable[P, GradientTransformation]) -> Callable[P, GradientT
         mark_constant([link for link in pipeline_of(tx).links if isinstance(link, Rule)])
         return tx
 
+    signature = inspect.signature(factory)
+
     @functools.wraps(factory)
     def call(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-        if all(map(is_constant, (*args, *kwargs.values()))):
-            return remembered(*args, **kwargs)
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()  # one form for all ways to say the same
+        if all(map(is_constant, (*given.args, *given.kwargs.values()))):
+            return remembered(*given.args, **given.kwargs)
         return factory(*args, **kwargs)
 
     return call

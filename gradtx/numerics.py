@@ -17,15 +17,15 @@ from gradtx.base import Array
 
 
 def like(scalar: Any, x: Array) -> Any:
-    """Casts a scalar to the dtype of `x`, unless it is a Python number that `lax` takes as it is.
+    """Casts a scalar to the dtype of `x`, which `lax` does not do by itself.
 
     Args:
-      scalar: a Python number, or a scalar array.
+      scalar: a number, or a scalar array.
       x: a real or complex array.
     """
-    if isinstance(scalar, (int, float)) and jnp.issubdtype(x.dtype, jnp.floating):
-        return float(scalar)  # neither an int nor a NumPy scalar, which bring dtypes of their own
-    return jnp.asarray(scalar, x.dtype)
+    if isinstance(scalar, jax.Array):
+        return lax.convert_element_type(scalar, x.dtype)
+    return np.asarray(scalar, x.dtype)
 
 
 def times(scalar: Any, x: Array) -> Array:
@@ -114,13 +114,22 @@ def gathered_weight(decay: Any, steps: Any) -> Array:
       steps: how many values the average holds; a scalar, at least 1.
     """
     steps = jnp.asarray(steps, default_float())
-    if isinstance(decay, (int, float)):
-        if decay <= 0:
-            return jnp.ones_like(steps)
-        log_decay: Any = math.log(decay)
-    else:
-        log_decay = jnp.log(decay)
-    return lax.neg(lax.expm1(times(log_decay, steps)))
+    if not isinstance(decay, jax.Array):
+        decay = float(decay)
+        return one_minus_power(math.log(decay), steps) if decay > 0 else jnp.ones_like(steps)
+    positive = decay > 0
+    weight = one_minus_power(jnp.log(jnp.where(positive, decay, 1)), steps)
+    return jnp.where(positive, weight, 1)
+
+
+def one_minus_power(log_base: Any, exponent: Array) -> Array:
+    """Gives `1 - base**exponent` from the base's logarithm, to the last digits.
+
+    Args:
+      log_base: the logarithm, a number or a scalar array.
+      exponent: a floating scalar.
+    """
+    return lax.neg(lax.expm1(times(log_base, exponent)))
 
 
 def root(x: Array) -> Array:
@@ -133,7 +142,7 @@ def root(x: Array) -> Array:
     Args:
       x: a real array, not negative.
     """
-    return lax.sqrt(lax.add(x, float(jnp.finfo(x.dtype).tiny)))
+    return lax.sqrt(plus(x, jnp.finfo(x.dtype).tiny))
 
 
 def ratio(numerator: Array, square: Array, eps: Any) -> Array:
@@ -145,7 +154,10 @@ def ratio(numerator: Array, square: Array, eps: Any) -> Array:
       eps: a Python number, or a scalar array.
     """
     denominator = plus(root(square), eps)
-    return lax.div(numerator, lax.convert_element_type(denominator, numerator.dtype))
+    dtype = jnp.result_type(numerator, denominator)
+    return lax.div(
+        lax.convert_element_type(numerator, dtype), lax.convert_element_type(denominator, dtype)
+    )
 
 
 def safe_sqrt(x: Array) -> Array:

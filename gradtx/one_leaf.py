@@ -81,13 +81,37 @@ def update_leaf(
             **dict(plan.constants[k]),
             **key,
         )
-        u, new = kernel.update(u, s, steps[k], p)
+        u, new = _run_rule(kernel, u, s, steps[k], p, k, tuple(mine))
         new_slots.append(tuple(_store_slot(old, new, n, k) for n, old in mine.items()))
         if jnp.shape(u) != shape:
             raise LeafError(ValueError, f"the rule made shape {jnp.shape(u)} of shape {shape}", k)
     if jnp.issubdtype(u.dtype, jnp.inexact) and not jnp.issubdtype(dtype, jnp.inexact):
         raise LeafError(TypeError, f"a step of dtype {u.dtype} would be rounded to {dtype}")
     return store(u, dtype), tuple(new_slots)
+
+
+def _run_rule(
+    kernel: Kernel, u: Array, s: Slots, step: Any, p: Any, stage: int, names: tuple[str, ...]
+) -> tuple[Array, Slots]:
+    """Runs a rule on one array; what it raises gets the arrays' dtypes and the leaf's path."""
+    try:
+        u_new, new = kernel.update(u, s, step, p)
+        found = sorted(vars(new))
+    except (TypeError, ValueError, AttributeError) as e:
+        dtypes = {"the update": u, "the parameter": p} | {f"state.{n}": vars(s)[n] for n in names}
+        told = ", ".join(
+            f"{name} is {jnp.result_type(x)}"
+            for name, tree in dtypes.items()
+            for x in jax.tree.leaves(tree)
+        )
+        kind = TypeError if isinstance(e, AttributeError) else type(e)
+        problem = str(e).split("\n")[0]
+        raise LeafError(kind, f"{told}, and the rule cannot use them: {problem}", stage) from e
+    if found != sorted(names):
+        raise LeafError(
+            TypeError, f"update gives the slots {found}, the state has {sorted(names)}", stage
+        )
+    return u_new, new
 
 
 def store(x: Any, dtype: Any, what: str = "the update", stage: int = 0) -> Array:
@@ -117,12 +141,13 @@ def rounds(kernel: Kernel, aval: jax.ShapeDtypeStruct) -> bool:
     """
 
     def run(g: Array) -> Array:
-        slots = Slots() if kernel.init is None else kernel.init(g)
+        floating = jnp.zeros(g.shape, jnp.float32)
+        slots = Slots() if kernel.init is None else kernel.init(floating)
         return kernel.update(g, _AnyScalar(**vars(slots)), jnp.zeros((), jnp.int32), g)[0]
 
     try:
         return jnp.issubdtype(jax.eval_shape(run, aval).dtype, jnp.inexact)
-    except TypeError:  # rules mix the update with floating scalars, which lax refuses to promote
+    except (TypeError, ValueError):  # the update meets floating slots, and lax does not promote
         return True
 
 

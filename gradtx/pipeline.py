@@ -50,7 +50,7 @@ class Pipeline:
             try:
                 states.extend(sweep.init(params, part))
             except (LeafError, StructureError) as e:
-                raise _with_title(e, part) from None
+                raise _with_title(e, part) from e.__cause__
         return self._join(states)
 
     def update(
@@ -69,7 +69,7 @@ class Pipeline:
                 updates, new = sweep.update(updates, here, params, part, extra)
                 done.extend(new)
             except (LeafError, StructureError) as e:
-                raise _with_title(e, part) from None
+                raise _with_title(e, part) from e.__cause__
         return updates, self._join(done)
 
     def transformation(self) -> GradientTransformation:
@@ -158,7 +158,6 @@ def named(tx: GradientTransformation, name: str) -> GradientTransformation:
     """Gives the same transformation under a name that its errors begin with."""
     pipeline = pipeline_of(tx)
     links = tuple(
-        link._replace(owner=link.owner or name) if isinstance(link, Rule) else link
-        for link in pipeline.links
+        link._replace(owner=name) if isinstance(link, Rule) else link for link in pipeline.links
     )
     return Pipeline(links, pipeline.skeleton, name).transformation()

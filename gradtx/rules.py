@@ -5,13 +5,14 @@ all leaves. These are only descriptions; `gradtx.sweep` runs them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.base import Array, OptState
-from gradtx.paths import align, is_none
+from gradtx.paths import StructureError, align, is_none, nth_path
 
 ENGINE_FIELDS = ("count", "rng_key")
 """The fields of a state that the engine keeps by itself."""
@@ -119,7 +120,9 @@ class LeafError(Exception):
 
     def at(self, path: str) -> "LeafError":
         """Gives the same error, with the leaf's path."""
-        return LeafError(self.kind, f"{path}: {self}", self.stage)
+        error = LeafError(self.kind, f"{path}: {self}", self.stage)
+        error.__cause__ = self.__cause__
+        return error
 
 
 def field(state: OptState, name: str) -> Any:
@@ -135,16 +138,28 @@ def flags(mask: Any, tree: Any, tree_name: str) -> list[bool]:
       tree: the tree to be masked.
       tree_name: what an error calls it.
     """
-    treedef = jax.tree.structure(tree, is_leaf=is_none)
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
     whole = spread(mask(tree) if callable(mask) else mask, tree)
-    return [bool(flag) for flag in align(treedef, whole, "the mask", tree, tree_name)]
+    found = align(treedef, whole, "the mask", tree, tree_name)
+    for i, (flag, leaf) in enumerate(zip(found, leaves, strict=True)):
+        if leaf is not None and not _is_boolean(flag):
+            path = nth_path(tree, i)
+            raise StructureError(f"the mask{path} is {flag!r} for {tree_name}{path}, not a boolean")
+    return [bool(flag) for flag in found]
+
+
+def _is_boolean(x: Any) -> bool:
+    return isinstance(x, bool) or (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.bool_))
 
 
 def spread(prefix: Any, tree: Any) -> Any:
     """Repeats the leaves of a prefix of `tree` until it has `tree`'s structure."""
     try:
         return jax.tree.map(
-            lambda m, below: jax.tree.map(lambda _: m, below, is_leaf=is_none), prefix, tree
+            lambda m, below: jax.tree.map(lambda _: m, below, is_leaf=is_none),
+            prefix,
+            tree,
+            is_leaf=is_none,
         )
     except (ValueError, TypeError):
         return prefix  # `align` says what differs
@@ -165,14 +180,14 @@ def mark_constant(rules: Sequence[Rule]) -> None:
     """Marks the functions of rules as closing over plain Python values only."""
     for rule in rules:
         for function in rule.kernel.functions:
-            if function.__closure__ is not None:  # type: ignore[attr-defined]
+            if isinstance(function, FunctionType):
                 function.__constant__ = True  # type: ignore[attr-defined]
 
 
 def may_be_kept(kernels: Sequence[Kernel]) -> bool:
     """Says whether compiled code for these kernels may be kept."""
     return all(
-        getattr(f, "__closure__", None) is None or hasattr(f, "__constant__")
+        isinstance(f, FunctionType) and (f.__closure__ is None or hasattr(f, "__constant__"))
         for kernel in kernels
         for f in kernel.functions
     )

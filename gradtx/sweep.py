@@ -132,7 +132,11 @@ class Sweep:
             for state, fields in zip(states, names, strict=True)
         ]
         steps = tuple(field(state, "count") for state in states)
-        keys = [None if (k := field(s, "rng_key")) is None else jax.random.split(k) for s in states]
+        # For each stage the next step's key and this step's, or nothing.
+        keys = [
+            (None, None) if (k := field(state, "rng_key")) is None else tuple(jax.random.split(k))
+            for state in states
+        ]
         # Python numbers stay constants of the traced rules; arrays are passed to them.
         constants = tuple(
             tuple((n, x) for n, x in shared.items() if isinstance(x, (int, float)))
@@ -150,16 +154,17 @@ class Sweep:
             takes_part = tuple(active is None or (a := active[k]) is None or a[i] for k in stages)
             if g is None or not any(takes_part):
                 continue
-            _check_shapes(g, p, updates, i)
+            _check_pair(g, p, updates, i)
             slots = tuple(tuple(c[i] for c in columns[k]) if takes_part[k] else () for k in stages)
-            leaf_keys = tuple(None if k is None else jax.random.fold_in(k[1], i) for k in keys)
+            leaf_keys = tuple(None if k is None else jax.random.fold_in(k, i) for _, k in keys)
             where.append(i)
             plans.append(Plan(takes_part, names, constants))
             cells.append(Cell(g, p, slots, leaf_keys))
         try:
             results = self._in_blocks(plans, cells, steps, passed)
         except _InCell as e:
-            raise e.error.at(f"updates{nth_path(updates, where[e.number])}") from None
+            error = e.error.at(f"updates{nth_path(updates, where[e.number])}")
+            raise error from error.__cause__
         for i, (u, slots) in zip(where, results, strict=True):
             leaves[i] = u
             for column, new in zip(columns, slots, strict=True):
@@ -171,8 +176,8 @@ class Sweep:
             fields = {n: treedef.unflatten(c) for n, c in zip(names[k], columns[k], strict=True)}
             if steps[k] is not None:
                 fields["count"] = safe_increment(steps[k])
-            if (key := keys[k]) is not None:
-                fields["rng_key"] = key[0]
+            if keys[k][0] is not None:
+                fields["rng_key"] = keys[k][0]
             for name, value in shared.items():
                 if name in state._fields:
                     fields[name] = jnp.asarray(value, getattr(state, name).dtype)
@@ -237,12 +242,20 @@ def _signature(cell: Cell) -> Any:
     return treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
 
 
-def _check_shapes(g: Any, p: Any, updates: Updates, i: int) -> None:
-    if p is not None and jnp.shape(p) != jnp.shape(g):
+def _check_pair(g: Any, p: Any, updates: Updates, i: int) -> None:
+    if p is None:
+        return
+    if jnp.shape(p) != jnp.shape(g):
         path = nth_path(updates, i)
         raise LeafError(
             ValueError,
             f"updates{path} has shape {jnp.shape(g)}, params{path} has shape {jnp.shape(p)}",
+        )
+    if jnp.iscomplexobj(g) and not jnp.iscomplexobj(p):
+        path = nth_path(updates, i)
+        raise LeafError(
+            TypeError,
+            f"updates{path} is {jnp.result_type(g)}, params{path} is {jnp.result_type(p)}",
         )
 
 
@@ -268,9 +281,13 @@ def _first_slots(rule: Rule, names: Sequence[str], leaf: Any, active: bool) -> l
     slots = {} if rule.kernel.init is None else vars(rule.kernel.init(widen(leaf)))
     if sorted(slots) != sorted(names):
         raise LeafError(TypeError, f"init gives the slots {sorted(slots)}, the state has {names}")
-    return [jax.tree.map(lambda slot: _own(slot, leaf), slots[name]) for name in names]
+    taken = {id(leaf)}
 
+    def own(slot: Any) -> Any:
+        """Makes a strongly typed buffer of its own, so that params and state can be donated."""
+        slot = jnp.array(slot, copy=True) if id(slot) in taken else slot
+        taken.add(id(slot))
+        return store(slot, jnp.result_type(slot))
 
-def _own(slot: Any, leaf: Any) -> Any:
-    """Makes a slot a strongly typed buffer of its own, so that params and state can be donated."""
-    return jnp.array(slot, copy=True) if slot is leaf else store(slot, jnp.result_type(slot))
+    slots = {name: jax.tree.map(own, slots[name]) for name in names}
+    return [slots[name] for name in names]

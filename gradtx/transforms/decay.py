@@ -1,19 +1,30 @@
 """Pulling parameters towards zero."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax import lax
 
-from gradtx.base import Array, EmptyState, GradientTransformation
+from gradtx.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.leafwise import leafwise
 from gradtx.numerics import times
 from gradtx.rules import Slots
 from gradtx.transforms.masking import masked
+from gradtx.transforms.scaling import value_at
 
-AddDecayedWeightsState = EmptyState
+
+class AddDecayedWeightsState(NamedTuple):
+    """The state of `add_decayed_weights`.
+
+    Attributes:
+      count: the number of steps taken.
+    """
+
+    count: Array
 
 
-def add_decayed_weights(weight_decay: Any = 0.0, mask: Any | None = None) -> GradientTransformation:
+def add_decayed_weights(
+    weight_decay: ScalarOrSchedule = 0.0, mask: Any | None = None
+) -> GradientTransformation:
     """Adds a multiple of the parameters to the updates: `g + weight_decay * p`.
 
     Where it stands in a chain makes it one of two different things. Before the rule that scales
@@ -22,7 +33,7 @@ def add_decayed_weights(weight_decay: Any = 0.0, mask: Any | None = None) -> Gra
     step takes off `learning_rate * weight_decay * p`.
 
     Args:
-      weight_decay: the multiple; a number or a scalar array. Default: 0.
+      weight_decay: the multiple; a number, a scalar array or a schedule. Default: 0.
       mask: a tree of booleans, or a function that makes one, of the parameters that decay.
         Default: all.
 
@@ -40,11 +51,11 @@ def add_decayed_weights(weight_decay: Any = 0.0, mask: Any | None = None) -> Gra
       [0.2]
     """
     tx = leafwise(
-        EmptyState,
+        AddDecayedWeightsState,
         None,
         _decay,
         params=True,
-        shared=lambda step, extra: {"weight_decay": weight_decay},
+        shared=lambda step, extra: {"weight_decay": value_at(weight_decay, step)},
         name="add_decayed_weights",
     )
     return tx if mask is None else masked(tx, mask)

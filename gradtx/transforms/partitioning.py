@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.base import GradientTransformation
-from gradtx.paths import nth_path
+from gradtx.paths import align, is_none, nth_path
 from gradtx.pipeline import Pipeline, gather, pipeline_of
 from gradtx.rules import spread
 from gradtx.transforms.masking import masked
@@ -37,7 +37,8 @@ def partition(
       transforms: from labels to transformations.
       param_labels: a pytree of labels, like the parameters or a prefix of them, or a function that
         makes one from a tree like the parameters.
-      mask_compatible_extra_args: as in `masked`.
+      mask_compatible_extra_args: whether extra arguments that are trees like the updates are
+        masked as well. Default: they are passed on whole.
 
     Raises:
       ValueError: a leaf has a label that is not in `transforms`; the message names the leaf.
@@ -57,10 +58,16 @@ def partition(
 
     def mask_of(label: Hashable) -> Any:
         def mask(tree: Any) -> Any:
+            leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
             labels = param_labels(tree) if callable(param_labels) else param_labels
-            labels = spread(labels, tree)
-            _check_labels(labels, transforms)
-            return jax.tree.map(lambda found: found == label, labels)
+            labels = align(treedef, spread(labels, tree), "the labels", tree, "params")
+            for i, (found, leaf) in enumerate(zip(labels, leaves, strict=True)):
+                if leaf is not None and found not in transforms:
+                    raise ValueError(
+                        f"partition: params{nth_path(tree, i)} has the label {found!r}, which is "
+                        f"not among {list(transforms)}"
+                    )
+            return treedef.unflatten([found == label for found in labels])
 
         return mask
 
@@ -75,12 +82,3 @@ def partition(
 
 multi_transform = partition
 MultiTransformState = PartitionState
-
-
-def _check_labels(labels: Any, transforms: Mapping[Hashable, Any]) -> None:
-    for i, label in enumerate(jax.tree.leaves(labels)):
-        if label not in transforms:
-            raise ValueError(
-                f"partition: the leaf at {nth_path(labels, i) or 'the root'} has the label "
-                f"{label!r}, which is not among {list(transforms)}"
-            )

@@ -1,0 +1,21 @@
+"""What all tests share: a cache of compiled code, float64 on request, and a backend for plots."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+# Compiled code is kept between runs, in a folder that git ignores.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # no window, also in processes that tests start
+
+
+@pytest.fixture
+def x64():
+    """Makes float64 the default float while a test runs."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,266 @@
+"""What can't be right is refused, with the optimizer, the leaf's path and both sides named."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from test_conformance import each_entry, extras
+
+import gradtx
+
+PARAMS = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3))}}
+
+
+def refused(error, *parts):
+    """Expects an error that says all of these."""
+    return pytest.raises(error, match="".join(rf"(?=[\s\S]*{re.escape(part)})" for part in parts))
+
+
+@each_entry
+def test_integer_parameters(entry):
+    for dtype in (jnp.int32, jnp.uint8, jnp.bool_):
+        params = {"a": jnp.ones(2), "b": {"c": jnp.ones(2, dtype)}}
+        with refused(TypeError, entry.name, "params['b']['c']", jnp.dtype(dtype).name):
+            entry.make().init(params)
+        with refused(TypeError, entry.name, "params['b']['c']", jnp.dtype(dtype).name):
+            jax.eval_shape(entry.make().init, params)
+
+
+@each_entry
+def test_leaves_that_are_no_arrays(entry):
+    for leaf in ("text", object(), jnp.sin):
+        with refused(TypeError, entry.name, "params['b']['c']", type(leaf).__name__):
+            entry.make().init({"a": jnp.ones(2), "b": {"c": leaf}})
+
+
+@each_entry
+def test_integer_gradients(entry):
+    state = entry.make().init(PARAMS)
+    gradients = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3), jnp.int32)}}
+    with refused(TypeError, entry.name, "updates['b']['c']", "int32"):
+        entry.make().update(gradients, state, PARAMS, **extras(entry))
+
+
+@each_entry
+def test_complex_gradients_of_real_parameters(entry):
+    state = entry.make().init(PARAMS)
+    gradients = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3), jnp.complex64)}}
+    try:
+        updates, _ = entry.make().update(gradients, state, PARAMS, **extras(entry))
+    except TypeError as error:
+        told = str(error)
+        expected = (entry.name, "updates['b']['c']", "complex64", "float32")
+    else:
+        # Nothing in the state of these says that the parameters are real; adding them up does.
+        with pytest.raises(TypeError) as caught:
+            gradtx.apply_updates(PARAMS, updates)
+        told = str(caught.value)
+        expected = ("apply_updates", "params['b']['c']", "complex64", "float32")
+    assert all(part in told for part in expected), told
+
+
+@each_entry
+def test_complex_parameters_where_they_are_refused(entry):
+    params = {"a": jnp.ones(2), "b": {"c": jnp.ones(2, jnp.complex64)}}
+    if entry.takes_complex:
+        entry.make().init(params)
+        return
+    with refused(TypeError, entry.name, "params['b']['c']", "complex64"):
+        entry.make().init(params)
+
+
+@each_entry
+def test_parameters_and_state_in_each_others_place(entry):
+    tx = entry.make()
+    state = tx.init(PARAMS)
+    with refused(TypeError, entry.name, "a dict", "update(updates, state, params)"):
+        tx.update(PARAMS, PARAMS, state, **extras(entry))
+    with refused(TypeError, entry.name, "a dict", "update(updates, state, params)"):
+        tx.update(state, PARAMS, PARAMS, **extras(entry))
+    with refused(TypeError, entry.name, "a NoneType"):
+        tx.update(PARAMS, None, PARAMS, **extras(entry))
+
+
+@each_entry
+def test_the_state_of_another_optimizer(entry):
+    tx = entry.make()
+    other = gradtx.chain(gradtx.scale(1.0), gradtx.scale(1.0), gradtx.scale(1.0)).init(PARAMS)
+    with refused(TypeError, entry.name, "a tuple of EmptyState, EmptyState, EmptyState"):
+        tx.update(PARAMS, other, PARAMS, **extras(entry))
+    inner = gradtx.masked(tx, True).init(PARAMS)
+    with refused(TypeError, entry.name, "a MaskedState"):
+        tx.update(PARAMS, inner, PARAMS, **extras(entry))
+
+
+@each_entry
+def test_trees_that_differ(entry):
+    tx = entry.make()
+    state = tx.init(PARAMS)
+    less, more = {"a": PARAMS["a"]}, {**PARAMS, "d": jnp.ones(1)}
+    other = {"a": PARAMS["a"], "b": [PARAMS["b"]["c"]]}
+    # the gradients' tree is not the state's
+    with refused(ValueError, entry.name, "state.", "['b']['c']"):
+        tx.update(less, state, less, **extras(entry))
+    with refused(ValueError, entry.name, "updates['d']"):
+        tx.update(more, state, more, **extras(entry))
+    with refused(ValueError, entry.name, "updates['b'][0]", "['b']['c']"):
+        tx.update(other, state, other, **extras(entry))
+    # the parameters' tree is not the gradients'
+    if entry.needs_params:
+        with refused(ValueError, entry.name, "only updates has updates['b']['c']"):
+            tx.update(PARAMS, state, less, **extras(entry))
+        with refused(ValueError, entry.name, "only params has params['d']"):
+            tx.update(PARAMS, state, more, **extras(entry))
+
+
+@each_entry
+def test_a_none_where_an_array_is_in_the_other_tree(entry):
+    tx = entry.make()
+    state = tx.init(PARAMS)
+    # A gradient that is missing leaves its parameter and its slots alone.
+    holed = {"a": PARAMS["a"], "b": {"c": None}}
+    updates, new_state = tx.update(holed, state, PARAMS, **extras(entry))
+    assert updates["b"]["c"] is None
+    assert jax.tree.structure(new_state) == jax.tree.structure(state)
+    # A gradient for what has no slots is a mistake.
+    with refused(ValueError, entry.name, "updates['b']['c']", "nothing where (2, 3) belongs"):
+        tx.update(PARAMS, tx.init(holed), PARAMS, **extras(entry))
+
+
+@each_entry
+def test_shapes_that_differ(entry):
+    tx = entry.make()
+    state = tx.init(PARAMS)
+    wrong = {"a": jnp.ones(2), "b": {"c": jnp.ones((3, 2))}}
+    with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(3, 2)"):
+        tx.update(wrong, state, wrong, **extras(entry))
+    broadcastable = {"a": jnp.ones(2), "b": {"c": jnp.ones((1, 3))}}
+    with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(1, 3)"):
+        tx.update(broadcastable, state, broadcastable, **extras(entry))
+    if entry.needs_params:
+        with refused(ValueError, entry.name, "['b']['c']", "(2, 3)", "(3, 2)"):
+            tx.update(PARAMS, state, wrong, **extras(entry))
+
+
+@each_entry
+def test_errors_under_jit_say_the_same(entry):
+    tx = entry.make()
+    state = tx.init(PARAMS)
+    wrong = {"a": jnp.ones(2), "b": {"c": jnp.ones((3, 2))}}
+    with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(3, 2)"):
+        jax.jit(lambda g, s: tx.update(g, s, g, **extras(entry)))(wrong, state)
+
+
+@each_entry
+def test_missing_parameters(entry):
+    tx = entry.make()
+    state = tx.init(PARAMS)
+    if entry.needs_params:
+        with refused(ValueError, entry.name, "update(updates, state, params)"):
+            tx.update(PARAMS, state, **extras(entry))
+    else:
+        tx.update(PARAMS, state, **extras(entry))
+
+
+@each_entry
+def test_missing_value(entry):
+    tx = entry.make()
+    if entry.needs_value:
+        with refused(ValueError, entry.name, "value"):
+            tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    else:
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+
+@each_entry
+def test_masks_that_do_not_fit(entry):
+    for name in {"mask", "weight_decay_mask"} & set(entry.hyperparameters):
+        short = entry.make(**{name: {"a": True}})
+        with refused(ValueError, entry.name, "mask", "params['b']['c']"):
+            short.init(PARAMS)
+        extra = entry.make(**{name: {"a": True, "b": {"c": True}, "d": False}})
+        with refused(ValueError, entry.name, "only the mask has", "['d']"):
+            extra.init(PARAMS)
+    masked = gradtx.masked(entry.make(), {"a": True})
+    with refused(ValueError, entry.name, "mask", "params['b']['c']"):
+        masked.init(PARAMS)
+
+
+def test_masks_around_what_couples_leaves():
+    tx = gradtx.masked(gradtx.clip_by_global_norm(1.0), {"a": True})
+    with refused(ValueError, "mask", "params['b']['c']"):
+        tx.init(PARAMS)
+
+
+def test_masks_of_something_else_than_booleans():
+    for wrong in ("no", 2, 0.5, None):
+        with refused((TypeError, ValueError), "mask", "['a']", repr(wrong)):
+            gradtx.masked(gradtx.scale(1.0), {"a": wrong, "b": True}).init(PARAMS)
+
+
+def test_unknown_labels():
+    tx = gradtx.partition({"x": gradtx.sgd(0.1)}, {"a": "x", "b": {"c": "y"}})
+    with refused(ValueError, "partition", "['b']['c']", "'y'", "['x']"):
+        tx.init(PARAMS)
+    nothing = gradtx.partition({"x": gradtx.sgd(0.1)}, {"a": "x", "b": {"c": None}})
+    with refused(ValueError, "['b']['c']", "None"):
+        nothing.init(PARAMS)
+    prefix = gradtx.partition({"x": gradtx.sgd(0.1)}, {"a": "x", "b": "y"})
+    with refused(ValueError, "partition", "['b']", "'y'", "['x']"):
+        prefix.init(PARAMS)
+
+
+def test_labels_that_are_missing():
+    tx = gradtx.partition({"x": gradtx.sgd(0.1)}, {"a": "x"})
+    with refused(ValueError, "params['b']['c']"):
+        tx.init(PARAMS)
+
+
+def test_chains_of_something_else():
+    with refused(TypeError, "chain: argument 1", "0.5"):
+        gradtx.chain(gradtx.scale(1.0), 0.5)
+    with refused(TypeError, "chain: argument 0"):
+        gradtx.chain([gradtx.scale(1.0)])
+    with refused(TypeError, "named_chain", "'it'"):
+        gradtx.named_chain(("it", 0.5))
+    with refused(ValueError, "named_chain", "'twice'"):
+        gradtx.named_chain(("twice", gradtx.scale(1.0)), ("twice", gradtx.scale(2.0)))
+    with refused(TypeError, "named_chain"):
+        gradtx.named_chain(gradtx.scale(1.0))
+
+
+def test_reduce_on_plateau_refuses_what_it_cannot_mean():
+    for wrong in (
+        {"factor": 0.0},
+        {"factor": 1.0},
+        {"patience": 0},
+        {"rtol": -1.0},
+        {"atol": -1.0},
+        {"cooldown": -1},
+        {"accumulation_size": 0},
+    ):
+        ((name, value),) = wrong.items()
+        with refused(ValueError, "reduce_on_plateau", name, repr(value)):
+            gradtx.reduce_on_plateau(**wrong)
+    tx = gradtx.reduce_on_plateau()
+    with refused(ValueError, "reduce_on_plateau", "value"):
+        tx.update(PARAMS, tx.init(PARAMS))
+
+
+def test_names_that_are_not_in_the_catalog():
+    with refused(gradtx.catalog.UnknownOptimizer, "'adamm'", "'adam'"):
+        gradtx.catalog.get("adamm")
+    with pytest.raises(ValueError, match="'adam' is registered by"):
+        gradtx.catalog.optimizer("nowhere", probe={})(gradtx.adam)
+
+
+def test_storing_slots_that_are_not_there():
+    with refused(ValueError, "store_as", "momentum", "trace"):
+        gradtx.store_as(gradtx.trace(0.9), momentum=jnp.bfloat16)
+    with refused(TypeError, "store_as", "leafwise"):
+        gradtx.store_as(gradtx.clip_by_global_norm(1.0), mu=jnp.bfloat16)
+    tx = gradtx.store_as(gradtx.trace(0.9), trace=jnp.float32)
+    z = {"z": jnp.ones(2, jnp.complex64)}
+    with refused(TypeError, "trace", "updates['z']", "complex64", "float32"):
+        tx.update(z, tx.init(z))

@@ -1,0 +1,305 @@
+"""The order of the house: who imports whom, what exists, and what is said about it."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from test_conformance import ENTRIES, each_entry
+
+import gradtx
+from gradtx import catalog
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gradtx"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From the ground floor up: a module imports from floors below its own, and within a package from
+# its neighbours as long as nothing goes round in a circle. `optimizers` register themselves in
+# `catalog`, which therefore lies below them.
+LAYERS = (
+    "base",
+    "table",
+    "paths",
+    "numerics",
+    "concrete",
+    "tree",
+    "rules",
+    "one_leaf",
+    "blocks",
+    "sweep",
+    "pipeline",
+    "leafwise",
+    "apply",
+    "schedules",
+    "transforms",
+    "catalog",
+    "optimizers",
+    "losses",
+    "gradcheck",
+    "crosscheck",
+    "train",
+    "__init__",
+    "__main__",
+)
+
+
+def module_of(path):
+    """The name of a file's module, relative to the package: `optimizers.adam`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def layer_of(module):
+    return module.split(".")[0]
+
+
+def imports_of(path):
+    """What a file imports: dotted names, and whether each is imported when the file is."""
+    tree = ast.parse(path.read_text())
+    lazy = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) not in lazy
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where things come from"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", id(node) not in lazy
+
+
+def own_imports(path):
+    """The modules of gradtx that a file imports, relative to the package."""
+    known = {module_of(p) for p in FILES}
+    for name, at_once in imports_of(path):
+        if name.split(".")[0] != "gradtx":
+            continue
+        parts = name.split(".")[1:]
+        while parts and ".".join(parts) not in known:
+            parts.pop()  # the last part is a name in the module
+        yield ".".join(parts) or "__init__", at_once
+
+
+def by_module(path):
+    return module_of(path)
+
+
+def test_every_module_has_its_floor():
+    assert {layer_of(module_of(path)) for path in FILES} <= set(LAYERS)
+    there = {layer_of(module_of(path)) for path in FILES}
+    assert there >= {"base", "sweep", "pipeline", "leafwise", "catalog", "optimizers"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=by_module)
+def test_imports_point_down(path):
+    mine = layer_of(module_of(path))
+    for module, _ in own_imports(path):
+        theirs = layer_of(module)
+        if theirs != mine:
+            assert LAYERS.index(theirs) < LAYERS.index(mine), f"{module_of(path)} imports {module}"
+
+
+def test_nothing_imports_in_a_circle():
+    graph = {module_of(p): {m for m, at_once in own_imports(p) if at_once} for p in FILES}
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, " -> ".join([*path, module])
+        if module in done:
+            return
+        path.append(module)
+        for other in sorted(graph[module]):
+            visit(other)
+        path.pop()
+        done.add(module)
+
+    for module in graph:
+        visit(module)
+
+
+@pytest.mark.parametrize("path", FILES, ids=by_module)
+def test_foreign_imports(path):
+    """JAX without its private parts, NumPy; what the demo needs inside of functions; optax in the
+    cross-check alone."""
+    free = set(sys.stdlib_module_names) | {"jax", "numpy", "gradtx"}
+    lazily = {"rich", "matplotlib", "sklearn"}
+    for name, at_once in imports_of(path):
+        top = name.split(".")[0]
+        assert "jax._src" not in name and not name.startswith("jaxlib")
+        if name.startswith("jax.core"):
+            assert name == "jax.core.Tracer"
+        if top in free:
+            continue
+        if top == "optax":
+            assert layer_of(module_of(path)) == "crosscheck" and not at_once
+        else:
+            assert top in lazily and not at_once, f"{module_of(path)} imports {name}"
+
+
+def test_importing_gradtx_needs_jax_and_numpy_only():
+    program = (
+        "import sys, jax, numpy; before = set(sys.modules); import gradtx; "
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    new = set(result.stdout.split()) - set(sys.stdlib_module_names)
+    # what JAX itself loads on demand: its own parts, and what it depends on
+    assert new <= {"gradtx", "jax", "jaxlib", "numpy", "ml_dtypes", "opt_einsum", "scipy"}
+
+
+# ---- The catalog ------------------------------------------------------------------------------
+
+OPTIMIZER_FILES = [p for p in sorted((PACKAGE / "optimizers").glob("*.py")) if p.stem != "__init__"]
+
+
+@pytest.mark.parametrize("path", OPTIMIZER_FILES, ids=by_module)
+def test_every_optimizer_on_disk_is_in_the_catalog(path):
+    module = importlib.import_module(f"gradtx.{module_of(path)}")
+    public = {
+        name
+        for name, x in vars(module).items()
+        if inspect.isfunction(x) and x.__module__ == module.__name__ and not name.startswith("_")
+        if inspect.signature(x).return_annotation is gradtx.GradientTransformation
+    }
+    registered = {entry.name for entry in ENTRIES if entry.module == module.__name__}
+    assert registered, f"{path.name} registers no optimizer"
+    assert {name for name in public if not name.startswith("scale_by_")} == registered
+
+
+@each_entry
+def test_every_optimizer_is_exported(entry):
+    assert getattr(gradtx, entry.name) is entry.factory
+    assert catalog.get(entry.name) is entry
+
+
+@pytest.mark.parametrize("path", OPTIMIZER_FILES, ids=by_module)
+def test_scale_pieces_and_states_are_exported(path):
+    module = importlib.import_module(f"gradtx.{module_of(path)}")
+    for name, x in vars(module).items():
+        if getattr(x, "__module__", "") != module.__name__ or name.startswith("_"):
+            continue
+        if name.startswith(("scale_by_", "ScaleBy")):
+            assert getattr(gradtx, name) is x, name
+
+
+@each_entry
+def test_every_optimizer_is_documented(entry):
+    check_docstring(entry.factory)
+    doc = inspect.getdoc(entry.factory)
+    # an equation in the code's symbols: what is done to p, or the piece that says it
+    assert re.search(r"`[^`]*(\bp\b|=)[^`]*`", doc), "no equation"
+    assert entry.summary.endswith(".") and len(entry.summary) < 100
+    assert re.search(
+        r"arXiv:\d{4}\.\d{4,5}|\((.*, )?(ICLR.*|ICML.*|JMLR.*|COURSERA.*|)\d{4}\)", entry.source
+    )
+
+
+def check_docstring(function):
+    doc = inspect.getdoc(function)
+    assert doc and "Example:" in doc and ">>> " in doc, "no example"
+    parameters = inspect.signature(function).parameters
+    if not parameters:
+        return
+    assert "Args:" in doc, "no arguments"
+    args = re.split(r"\n\n|\n\S", doc.split("Args:", 1)[1])[0]
+    named = re.findall(r"^  \*{0,2}(\w+): ", args, re.MULTILINE)
+    assert named == list(parameters), "the arguments, in their order"
+    for name, p in parameters.items():
+        if p.default is not p.empty:
+            told = re.split(rf"^  {name}: ", args, flags=re.MULTILINE)[1]
+            told = re.split(r"^  \w+: ", told, flags=re.MULTILINE)[0]
+            assert re.search(r"Default:\s", told), f"the default of {name}"
+
+
+PIECES = sorted(
+    name
+    for name in vars(gradtx)
+    if inspect.isfunction(getattr(gradtx, name))
+    and inspect.signature(getattr(gradtx, name)).return_annotation is gradtx.GradientTransformation
+    and name not in catalog.names()
+)
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_every_piece_is_documented(name):
+    check_docstring(getattr(gradtx, name))
+
+
+@pytest.mark.parametrize("name", sorted(n for n in vars(gradtx) if not n.startswith("_")))
+def test_every_public_name_has_a_docstring(name):
+    thing = getattr(gradtx, name)
+    if not (inspect.ismodule(thing) or inspect.isclass(thing) or inspect.isroutine(thing)):
+        return  # an alias of a type
+    doc = inspect.getdoc(thing)
+    assert doc and doc.strip().split("\n")[0].endswith((".", ":")), name
+    if inspect.isclass(thing) and hasattr(thing, "_fields"):
+        assert "Alias for field" not in doc and not doc.startswith(f"{name}("), "NamedTuple's own"
+        for field in thing._fields:
+            assert re.search(rf"^  {field}: ", doc, re.MULTILINE), field
+
+
+@each_entry
+def test_every_probe_makes_progress(entry):
+    """On a quadratic whose curvatures differ by ten."""
+    curvature = jnp.array([1.0, 3.0, 10.0])
+
+    def loss(x):
+        return 0.5 * jnp.sum(curvature * (x["w"] - 1.0) ** 2)
+
+    @jax.jit
+    def train(params):
+        tx = entry.make()
+
+        def step(carry, _):
+            params, state = carry
+            value, g = jax.value_and_grad(loss)(params)
+            extra = {"value": value} if entry.needs_value else {}
+            updates, state = tx.update(g, state, params, **extra)
+            return (gradtx.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, tx.init(params)), length=200)[0][0]
+
+    start = {"w": jnp.zeros(3)}
+    assert loss(train(start)) < 0.05 * loss(start)
+
+
+def test_the_readme_shows_the_catalog():
+    text = (ROOT / "README.md").read_text()
+    (table,) = re.findall(r"<!-- catalog -->(.*?)<!-- /catalog -->", text, re.DOTALL)
+    assert sorted(re.findall(r"^\| *`(\w+)`", table, re.MULTILINE)) == catalog.names()
+
+
+# ---- Style ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
+def test_ruff(command):
+    result = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "--no-cache", "gradtx", "tests", "benchmarks"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_pyright():
+    result = subprocess.run(
+        [sys.executable, "-m", "pyright"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
