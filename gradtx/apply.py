@@ -4,35 +4,37 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from gradtx.base import Array, Params, Updates
-from gradtx.concrete import compiled_when_concrete
+from gradtx.concrete import compiled_when_concrete, shape_and_dtype
 from gradtx.paths import align, is_none, nth_path
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:
     """Adds updates to parameters, leaf by leaf: `params + updates`, in the parameters' dtypes.
 
-    The sum is taken in the wider of the two dtypes and then rounded once. A `None` in `updates`
-    leaves that parameter as it is; a `None` in `params` stays `None`.
+        The sum is taken in the wider of the two dtypes and then rounded once. A `None` in `updates`
+        leaves that parameter as it is; a `None` in `params` stays `None`.
 
-    Args:
-      params: a pytree of arrays.
-      updates: a pytree of the same structure and shapes.
+        Args:
+          params: a pytree of arrays.
+          updates: a pytree of the same structure and shapes.
 
-    Returns:
-      The new parameters, with the structure and dtypes of `params`.
+        Returns:
+          The new parameters, with the structure and dtypes of `params`.
 
-    Raises:
-      ValueError: structures or shapes differ; the message names the leaf.
-      TypeError: an integer parameter would get a floating update, which would be rounded.
+        Raises:
+          ValueError: structures or shapes differ; the message names the leaf.
+          TypeError: an integer parameter would get a floating update, which would be rounded.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import gradtx
-      >>> params = {"w": jnp.array([1.0, 2.0])}
-      >>> print(gradtx.apply_updates(params, {"w": jnp.array([0.5, 0.5])})["w"])
-      [1.5 2.5]
+        Example:
+          >>> import jax.numpy as jnp
+    from jax import lax
+          >>> import gradtx
+          >>> params = {"w": jnp.array([1.0, 2.0])}
+          >>> print(gradtx.apply_updates(params, {"w": jnp.array([0.5, 0.5])})["w"])
+          [1.5 2.5]
     """
     return _add_trees(params, updates)
 
@@ -53,8 +55,10 @@ def _add_trees(params: Params, updates: Updates) -> Params:
         if p is None or u is None:
             summed.append(p)
             continue
-        _check(params, i, p, u)
-        summed.append(_add(p, u))
+        alike = shape_and_dtype(p) == shape_and_dtype(u)
+        if not alike:
+            _check(params, i, p, u)
+        summed.append(lax.add(p, u) if alike else _add_and_round(p, u))
     return treedef.unflatten(summed)
 
 
@@ -77,13 +81,7 @@ def _check(params: Params, i: int, p: Any, u: Any) -> None:
             )
 
 
-def _add(p: Any, u: Any) -> Array:
-    p, u = jnp.asarray(p), jnp.asarray(u)
-    if p.dtype == u.dtype:
-        return jax.lax.add(p, u)
-    return _add_and_round(p, u)
-
-
 @jax.jit
-def _add_and_round(p: Array, u: Array) -> Array:
+def _add_and_round(p: Any, u: Any) -> Array:
+    p = jnp.asarray(p)
     return jnp.asarray(p + u, p.dtype)

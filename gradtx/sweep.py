@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from gradtx.base import OptState, Params, Updates
 from gradtx.blocks import repeated_block
-from gradtx.concrete import any_tracer
+from gradtx.concrete import is_traced, shape_and_dtype
 from gradtx.numerics import default_float, safe_increment, widen
 from gradtx.one_leaf import Cell, Plan, rounds, store, update_leaf
 from gradtx.paths import align, is_none, nth_path
@@ -108,7 +108,7 @@ class Sweep:
         active = None
         if any(rule.masks for rule in rules):
             active = tuple(rule.activity(updates, "updates") for rule in rules)
-        run = self._all if any_tracer((updates, states, params, scalars)) else self._whole
+        run = self._all if is_traced(updates) else self._whole
         return run(updates, tuple(states), params, scalars, active=active)
 
     def _all(
@@ -238,8 +238,8 @@ def make_sweep(kernels: tuple[Kernel, ...]) -> Sweep:
 
 
 def _signature(cell: Cell) -> Any:
-    leaves, treedef = jax.tree.flatten(cell)
-    return treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    # Shapes and dtypes tell cells apart; were two confused, `jit` would still trace them both.
+    return tuple(map(shape_and_dtype, jax.tree.leaves(cell)))
 
 
 def _check_pair(g: Any, p: Any, updates: Updates, i: int) -> None:
