@@ -1,0 +1,36 @@
+"""The README's Python runs as it stands there."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+
+
+def test_the_training_step_descends():
+    params = {"w": jnp.array([3.0, -2.0])}
+    names = {"params": params, "loss": lambda p, batch: jnp.sum((p["w"] - batch) ** 2)}
+    exec(BLOCKS[0], names)
+    state = names["state"]
+    before = names["loss"](params, 1.0)
+    for _ in range(200):
+        params, state = names["step"](params, state, 1.0)
+    assert names["loss"](params, 1.0) < before
+    assert state[1][-1].learning_rate > 0
+
+
+def test_the_rule_is_lion():
+    import gradtx
+
+    names = {"gradtx": gradtx}
+    exec(BLOCKS[1], names)
+    tx = gradtx.chain(names["scale_by_lion"](), gradtx.scale_by_learning_rate(0.1))
+    state = tx.init(jnp.zeros(2))
+    for g in ([1.0, -2.0], [-0.05, 3.0]):
+        updates, state = jax.jit(tx.update)(jnp.array(g), state)
+    # mu is (0.01, -0.02) after the first step; 0.9 * mu + 0.1 * g is (0.004, 0.282) at the second.
+    np.testing.assert_allclose(updates, [-0.1, -0.1], rtol=1e-6)
