@@ -14,27 +14,26 @@ from gradtx.paths import align, is_none, nth_path
 def apply_updates(params: Params, updates: Updates) -> Params:
     """Adds updates to parameters, leaf by leaf: `params + updates`, in the parameters' dtypes.
 
-        The sum is taken in the wider of the two dtypes and then rounded once. A `None` in `updates`
-        leaves that parameter as it is; a `None` in `params` stays `None`.
+    The sum is taken in the wider of the two dtypes and then rounded once. A `None` in `updates`
+    leaves that parameter as it is; a `None` in `params` stays `None`.
 
-        Args:
-          params: a pytree of arrays.
-          updates: a pytree of the same structure and shapes.
+    Args:
+      params: a pytree of arrays.
+      updates: a pytree of the same structure and shapes.
 
-        Returns:
-          The new parameters, with the structure and dtypes of `params`.
+    Returns:
+      The new parameters, with the structure and dtypes of `params`.
 
-        Raises:
-          ValueError: structures or shapes differ; the message names the leaf.
-          TypeError: an integer parameter would get a floating update, which would be rounded.
+    Raises:
+      ValueError: structures or shapes differ; the message names the leaf.
+      TypeError: an integer parameter would get a floating update, which would be rounded.
 
-        Example:
-          >>> import jax.numpy as jnp
-    from jax import lax
+    Example:
+      >>> import jax.numpy as jnp
           >>> import gradtx
-          >>> params = {"w": jnp.array([1.0, 2.0])}
-          >>> print(gradtx.apply_updates(params, {"w": jnp.array([0.5, 0.5])})["w"])
-          [1.5 2.5]
+      >>> params = {"w": jnp.array([1.0, 2.0])}
+      >>> print(gradtx.apply_updates(params, {"w": jnp.array([0.5, 0.5])})["w"])
+      [1.5 2.5]
     """
     return _add_trees(params, updates)
 
