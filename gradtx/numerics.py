@@ -211,6 +211,16 @@ def widen(x: Any) -> Array:
     return lax.convert_element_type(x, compute_dtype(x.dtype))
 
 
+def rescale(x: Any, factor: Any) -> Array:
+    """Gives `factor * x`, multiplied in float32 or wider and rounded once to the dtype of `x`.
+
+    Args:
+      x: an array.
+      factor: a scalar array or a number.
+    """
+    return jnp.asarray(widen(x) * factor, jnp.result_type(x))
+
+
 def default_float() -> Any:
     """Gives the dtype of a Python float in JAX: float32, or float64 in x64 mode."""
     return jnp.result_type(float)

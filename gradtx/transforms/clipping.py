@@ -9,7 +9,7 @@ from gradtx import tree
 from gradtx.base import Array, EmptyState, GradientTransformation, Params, Updates, stateless
 from gradtx.concrete import compiled_when_concrete
 from gradtx.leafwise import leafwise
-from gradtx.numerics import widen
+from gradtx.numerics import rescale
 from gradtx.rules import Slots
 
 ClipState = EmptyState
@@ -68,14 +68,10 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
         norm = tree.norm(updates)
         too_large = (norm > limit) & jnp.isfinite(norm)
         factor = jnp.where(too_large, limit / jnp.where(too_large, norm, 1), 1)
-        return jax.tree.map(lambda g: _times(g, factor), updates)
+        return jax.tree.map(lambda g: rescale(g, factor), updates)
 
     def over_tree(updates: Updates, params: Params | None) -> Updates:
         del params
         return shrink(updates, max_norm)
 
     return stateless(over_tree)
-
-
-def _times(g: Array, factor: Array) -> Array:
-    return jnp.asarray(widen(g) * factor, jnp.result_type(g))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.base import Array, GradientTransformation, OptState, Params, Updates
 from gradtx.concrete import compiled_when_concrete
-from gradtx.numerics import widen
+from gradtx.numerics import rescale
 
 
 class ReduceLROnPlateauState(NamedTuple):
@@ -110,9 +110,7 @@ def reduce_on_plateau(
         new = jax.tree.map(
             lambda a, b, old: jnp.where(full, a, b).astype(old.dtype), judge(s, mean), going_on, s
         )
-        return jax.tree.map(
-            lambda g: jnp.asarray(widen(g) * new.scale, jnp.result_type(g)), updates
-        ), new
+        return jax.tree.map(lambda g: rescale(g, new.scale), updates), new
 
     def update(
         updates: Updates,
