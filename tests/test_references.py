@@ -1,15 +1,16 @@
 """Every optimizer against the papers: three steps by hand, many in NumPy, and optax's opinion."""
 
+import dataclasses
 import inspect
 import zlib
-from math import sqrt
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import references
+from references import OPTIMIZERS, PIECES
+from references.common import GRADIENTS, MASK, MOVED, STORAGE, mask_of, tenths, wave
 
 import gradtx
 from gradtx import catalog
@@ -23,113 +24,23 @@ def by_name(entry):
 
 
 def test_every_optimizer_has_a_reference_and_three_steps_by_hand():
-    assert sorted(references.OPTIMIZERS) == catalog.names()
-    assert sorted(BY_HAND) == catalog.names()
+    assert sorted(OPTIMIZERS) == catalog.names()
+    assert all(len(OPTIMIZERS[name].by_hand[1]) == len(GRADIENTS) for name in OPTIMIZERS)
 
 
 def test_every_scale_piece_has_a_reference():
     pieces = {name for name in vars(gradtx) if name.startswith("scale_by_")} | {"trace"}
-    assert set(references.PIECES) == pieces
+    assert set(PIECES) == pieces
 
 
 # ---- Three steps by hand --------------------------------------------------------------------
 
-# All with the gradients 2, 4, -2, the learning rates 0.1, 0.2, 0.3 where nothing else is said, and
-# decays of 1/2, whose averages are
-#   m = 1/2 m + 1/2 g:     1, 5/2, 1/4      weights 1 - 1/2^t: 1/2, 3/4, 7/8 (then 15/16)
-#   v = 1/2 v + 1/2 g^2:   2, 9, 13/2       m_hat: 2, 10/3, 2/7     v_hat: 4, 12, 52/7
-GRADIENTS = (2.0, 4.0, -2.0)
-DECAYS = {"b1": 0.5, "b2": 0.5}
-
-# x after two steps, with a decay of 1/2; it starts at 1.
-# Beside Adam's direction 10/3 / sqrt(12) = 5 / sqrt(27):
-X_ADAMW = 1 - 0.1 * (1 + 0.5) - 0.2 * (5 / sqrt(27) + 0.5 * 0.85)  # 0.85 - 0.2774500897 = 0.5725...
-# beside AdaMax's 10/3 / 4 = 5/6:
-X_ADAMAXW = 1 - 0.1 * (1 + 0.5) - 0.2 * (5 / 6 + 0.5 * 0.85)
-# beside NAdam's, see there:
-X_NADAMW = 1 - 0.1 * (4 / 3 + 0.5) - 0.2 * (86 / 21 / sqrt(12) + 0.5 * (1 - 11 / 60))
-
-BY_HAND = {
-    # u1 = sqrt(0 + 1) / sqrt(2 + 1) * 2, whose square 4/3 makes e_x = 2/3;
-    # u2 = sqrt(2/3 + 1) / sqrt(9 + 1) * 4 = 4 / sqrt(6), whose square 8/3 makes e_x = 5/3;
-    # u3 = sqrt(5/3 + 1) / sqrt(13/2 + 1) * -2 = -2 sqrt(16/45)
-    "adadelta": (
-        {"rho": 0.5, "eps": 1.0},
-        (-0.1 * 2 / sqrt(3), -0.2 * 4 / sqrt(6), 0.3 * 8 / sqrt(45)),
-    ),
-    # sums from 1: 5, 21, 25
-    "adagrad": (
-        {"initial_accumulator_value": 1.0, "eps": 0.0},
-        (-0.1 * 2 / sqrt(5), -0.2 * 4 / sqrt(21), 0.3 * 2 / 5),
-    ),
-    # m_hat / (sqrt(v_hat) + 1)
-    "adam": (
-        {**DECAYS, "eps": 1.0},
-        (-0.1 * 2 / 3, -0.2 * 10 / 3 / (sqrt(12) + 1), -0.3 * 2 / 7 / (sqrt(52 / 7) + 1)),
-    ),
-    # u = max(u / 2, |g|): 2, 4, 2
-    "adamax": (
-        {**DECAYS, "eps": 0.0},
-        (-0.1 * 2 / 2, -0.2 * 10 / 3 / 4, -0.3 * 2 / 7 / 2),
-    ),
-    "adamaxw": (
-        {**DECAYS, "eps": 0.0, "weight_decay": 0.5},
-        (-0.15, -0.2 * (5 / 6 + 0.425), -0.3 * (1 / 7 + 0.5 * X_ADAMAXW)),
-    ),
-    # x: 1, 0.85, X_ADAMW; the direction's third is 2/7 / sqrt(52/7) = 1 / sqrt(91)
-    "adamw": (
-        {**DECAYS, "eps": 0.0, "weight_decay": 0.5},
-        (-0.15, -0.2 * (5 / sqrt(27) + 0.425), -0.3 * (1 / sqrt(91) + 0.5 * X_ADAMW)),
-    ),
-    # the largest v_hat: 4, 12, 12
-    "amsgrad": (
-        {**DECAYS, "eps": 0.0},
-        (-0.1 * 2 / 2, -0.2 * 5 / sqrt(27), -0.3 * 2 / 7 / sqrt(12)),
-    ),
-    # v = -0.2; -0.1 - 0.8; -0.45 + 0.6
-    "momentum": ({"decay": 0.5}, (-0.2, -0.9, 0.15)),
-    # m_hat = m/2 / (1 - 1/2^(t+1)) + g/2 / (1 - 1/2^t): 2/3 + 2; 10/7 + 8/3; 2/15 - 8/7
-    "nadam": (
-        {**DECAYS, "eps": 0.0},
-        (-0.1 * 8 / 3 / 2, -0.2 * 86 / 21 / sqrt(12), 0.3 * 106 / 105 / sqrt(52 / 7)),
-    ),
-    # the same; the first step is 0.1 * (4/3 + 1/2) = 11/60, which takes x to 49/60
-    "nadamw": (
-        {**DECAYS, "eps": 0.0, "weight_decay": 0.5},
-        (
-            -11 / 60,
-            -0.2 * (86 / 21 / sqrt(12) + 49 / 120),
-            0.3 * (106 / 105 / sqrt(52 / 7) - 0.5 * X_NADAMW),
-        ),
-    ),
-    # v as in momentum; v/2 - lr g: -0.1 - 0.2; -0.45 - 0.8; 0.075 + 0.6
-    "nesterov": ({"decay": 0.5}, (-0.3, -1.25, 0.675)),
-    # v + 1: 3, 10, 15/2
-    "rmsprop": (
-        {"decay": 0.5, "eps": 1.0},
-        (-0.1 * 2 / sqrt(3), -0.2 * 4 / sqrt(10), 0.3 * 2 / sqrt(7.5)),
-    ),
-    # sizes 0.1; 0.1 * 1.2 for the same sign; then the sign changes, and nothing moves
-    "rprop": ({"learning_rate": 0.1}, (-0.1, -0.12, 0.0)),
-    # v = 2; 1 + 4; 5/2 - 2
-    "sgd": ({"momentum": 0.5}, (-0.1 * 2, -0.2 * 5, -0.3 * 0.5)),
-    # m / sqrt(v)
-    "uncorrected_adam": (
-        {**DECAYS, "eps": 0.0},
-        (-0.1 * 1 / sqrt(2), -0.2 * 2.5 / 3, -0.3 * 0.25 / sqrt(6.5)),
-    ),
-}
-
-
-def tenths(count):
-    return 0.1 * (count + 1)
-
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=by_name)
 def test_three_steps_by_hand(entry, x64):
-    hyperparameters, wanted = BY_HAND[entry.name]
+    hyperparameters, wanted = OPTIMIZERS[entry.name].by_hand
     hyperparameters = {"learning_rate": tenths, **hyperparameters}
-    by_numpy = references.OPTIMIZERS[entry.name](
+    by_numpy = OPTIMIZERS[entry.name].function(
         [np.float64(g) for g in GRADIENTS], np.float64(1), **hyperparameters
     )
     np.testing.assert_allclose(by_numpy, wanted, rtol=1e-14)
@@ -148,64 +59,13 @@ def test_rprop_after_a_change_of_sign(x64):
 # ---- Many steps against NumPy ---------------------------------------------------------------
 
 
-def wave(count):
-    return 0.03 + 0.02 * (count % 3)
-
-
-# What each hyperparameter is moved to, alone; a dict moves others with it, without which it would
-# change nothing. A new hyperparameter that is missing here fails a test.
-SCALED = {"momentum": 0.7}
-DECAYING = {"weight_decay": 0.3}
-MASK = {"b": False, "w": True, "z": True}
-MOVED = {
-    "learning_rate": [0.02, wave],
-    "momentum": [None, 0.5],
-    "nesterov": [{"nesterov": True}, {"nesterov": False}],
-    "decay": [0.5, 0.0],
-    "rho": [0.5],
-    "b1": [0.5, 0.0],
-    "b2": [0.9],
-    "eps": [1e-2],
-    "eps_root": [1e-2],
-    "eps_in_sqrt": [{"eps_in_sqrt": False, "eps": 1e-2}],
-    "initial_scale": [0.5],
-    "initial_accumulator_value": [0.0, 2.0],
-    "bias_correction": [True],
-    "bias_correction_mu": [False],
-    "bias_correction_nu": [False],
-    "centered": [True],
-    "weight_decay": [0.3],
-    "mask": [{"mask": MASK, **DECAYING}, {"mask": lambda params: MASK_OF(params), **DECAYING}],
-    "weight_decay_mask": [{"weight_decay_mask": MASK, **DECAYING}],
-    "eta_minus": [0.3],
-    "eta_plus": [1.5],
-    "min_step_size": [0.04],
-    "max_step_size": [0.055],
-    "step_size_fn": [lambda count: 2.0 / (count + 1)],
-    "flip_sign": [False],
-}
-STORAGE = ("mu_dtype", "accumulator_dtype")
-"""Hyperparameters that the papers do not know; they have a test of their own."""
-ALONE = {
-    ("rprop", "learning_rate"): [0.02],  # a first step size, not a schedule
-    ("scale_by_rprop", "learning_rate"): [0.02],
-    # The variance is exactly 0 at the first step, where rounding is all there is of it.
-    ("scale_by_stddev", "bias_correction"): [{"bias_correction": True, "eps": 100.0}],
-    ("rmsprop", "nesterov"): [{"nesterov": True, **SCALED}],  # without momentum it says nothing
-}
-
-
-def MASK_OF(params):
-    return {name: MASK[name] for name in params}
-
-
-def moves(name, parameters):
+def moves(reference, parameters):
     """The settings to try: the plain one, and each hyperparameter moved in turn."""
     yield {}
     for parameter in parameters:
         if parameter in STORAGE:
             continue
-        for value in ALONE.get((name, parameter)) or MOVED[parameter]:
+        for value in {**MOVED, **reference.moved}[parameter]:
             yield value if isinstance(value, dict) else {parameter: value}
 
 
@@ -215,18 +75,16 @@ def label(x):
     return getattr(x, "name", str(x)).replace(" ", "")
 
 
-CASES = [(entry, move) for entry in ENTRIES for move in moves(entry.name, entry.hyperparameters)]
+CASES = [
+    (entry, move)
+    for entry in ENTRIES
+    for move in moves(OPTIMIZERS[entry.name], entry.hyperparameters)
+]
 
-REQUIRED = {  # arguments of pieces that have no default
-    "scale_by_rprop": {"learning_rate": 0.05},
-    "scale_by_schedule": {"step_size_fn": wave},
-    "scale_by_learning_rate": {"learning_rate": 0.1},
-    "trace": {"decay": 0.9},
-}
 PIECE_CASES = [
     (name, move)
-    for name in sorted(references.PIECES)
-    for move in moves(name, inspect.signature(getattr(gradtx, name)).parameters)
+    for name in sorted(PIECES)
+    for move in moves(PIECES[name], inspect.signature(getattr(gradtx, name)).parameters)
 ]
 
 
@@ -262,7 +120,9 @@ def run(tx, gradients, params, **extra):
 
 
 def wanted_steps(reference, gradients, start, settings):
-    """Runs a reference on each leaf of a tree, in double."""
+    """Runs a reference on each leaf of a tree, or on all in one vector, in double."""
+    if reference.coupled:
+        return coupled_steps(reference.function, gradients, start, settings)
     settings = dict(settings)
     mask = next((settings.pop(k) for k in ("mask", "weight_decay_mask") if k in settings), None)
     mask = mask(start) if callable(mask) else mask
@@ -270,8 +130,25 @@ def wanted_steps(reference, gradients, start, settings):
     for name, x in start.items():
         wide = np.complex128 if np.iscomplexobj(x) else np.float64
         mine = settings if mask is None or mask[name] else {**settings, "weight_decay": 0.0}
-        steps[name] = reference([g[name].astype(wide) for g in gradients], x.astype(wide), **mine)
+        steps[name] = reference.function(
+            [g[name].astype(wide) for g in gradients], x.astype(wide), **mine
+        )
     return [{name: steps[name][t] for name in start} for t in range(len(gradients))]
+
+
+def coupled_steps(function, gradients, start, settings):
+    leaves, treedef = jax.tree.flatten(start)
+    cuts = np.cumsum([x.size for x in leaves])[:-1]
+
+    def join(tree):
+        return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]).astype(np.float64)
+
+    steps = function([join(g) for g in gradients], join(start), **settings)
+    parts = [np.split(step, cuts) for step in steps]
+    return [
+        treedef.unflatten(x.reshape(y.shape) for x, y in zip(part, leaves, strict=True))
+        for part in parts
+    ]
 
 
 def assert_close(ours, wanted, relative):
@@ -291,12 +168,12 @@ def test_float64_agrees_with_the_reference(entry, move, x64):
     move = restrict_mask(move, start)
     settings = {**entry.probe, **move}
     ours = run(entry.factory(**settings), gradients, start)
-    reference = references.OPTIMIZERS[entry.name]
+    reference = OPTIMIZERS[entry.name]
     assert_close(ours, wanted_steps(reference, gradients, start, settings), 1e-12)
 
 
 def restrict_mask(move, start):
-    return {k: MASK_OF(start) if v is MASK else v for k, v in move.items()}
+    return {k: mask_of(start) if v is MASK else v for k, v in move.items()}
 
 
 # An average of positive numbers takes four roundings of half an ulp a step (two products, their
@@ -313,7 +190,7 @@ def test_float32_agrees_with_the_reference_to_rounding(entry, move):
     move = restrict_mask(move, start)
     settings = {**entry.probe, **move}
     ours = run(entry.factory(**settings), gradients, start)
-    wanted = wanted_steps(references.OPTIMIZERS[entry.name], gradients, start, settings)
+    wanted = wanted_steps(OPTIMIZERS[entry.name], gradients, start, settings)
     assert all(u.dtype == x.dtype for u, x in zip(ours[0].values(), start.values(), strict=True))
     assert_close(ours, wanted, ULPS * float(np.finfo(np.float32).eps))
 
@@ -321,10 +198,13 @@ def test_float32_agrees_with_the_reference_to_rounding(entry, move):
 @pytest.mark.parametrize(("name", "move"), PIECE_CASES, ids=label)
 def test_pieces_agree_with_their_references(name, move, x64):
     start, gradients = make_problem(name, np.float64, "rprop" not in name)
-    settings = {**REQUIRED.get(name, {}), **move}
+    reference = PIECES[name]
+    settings = {**reference.required, **move}
     ours = run(getattr(gradtx, name)(**settings), gradients, start)
-    reference = references.PIECES[name]
-    wanted = wanted_steps(lambda g, x, **kw: reference(g, **kw), gradients, start, settings)
+    on_directions = dataclasses.replace(
+        reference, function=lambda g, x, **settings: reference.function(g, **settings)
+    )
+    wanted = wanted_steps(on_directions, gradients, start, settings)
     assert_close(ours, wanted, 1e-12)
 
 
@@ -350,7 +230,7 @@ def test_the_learning_rate_can_be_overridden_at_the_call(entry, x64):
 
     takes_schedule = bool(rates_in(state))  # for RProp the rate is the first step's size only
     settings = {**entry.probe, "learning_rate": used} if takes_schedule else entry.probe
-    wanted = wanted_steps(references.OPTIMIZERS[entry.name], gradients, start, settings)
+    wanted = wanted_steps(OPTIMIZERS[entry.name], gradients, start, settings)
     assert_close(steps, wanted, 1e-12)
 
 
@@ -368,13 +248,13 @@ def rates_in(state):
 def test_storage_in_fewer_bits_costs_their_rounding_only(entry, parameter, x64):
     start, gradients = make_problem(entry.name, np.float64, False, one_sign=True)
     tx = entry.make(**{parameter: jnp.float32})
-    slot = {"mu_dtype": "mu", "accumulator_dtype": "trace"}[parameter]
+    slot = STORAGE[parameter]
     found, _ = jax.tree_util.tree_flatten_with_path(tx.init(start))
     dtypes = {(str(path), x.dtype) for path, x in found if f"name='{slot}'" in str(path)}
     assert len(dtypes) == 2 and {dtype for _, dtype in dtypes} == {np.dtype(np.float32)}
 
     ours = run(tx, gradients, start)
-    wanted = wanted_steps(references.OPTIMIZERS[entry.name], gradients, start, entry.probe)
+    wanted = wanted_steps(OPTIMIZERS[entry.name], gradients, start, entry.probe)
     # Each step rounds the slot once, by half an ulp; 20 steps make at most 10.
     assert_close(ours, wanted, 10 * float(np.finfo(np.float32).eps))
     with pytest.raises(AssertionError):  # and it does cost that
@@ -396,7 +276,7 @@ def test_signatures_are_those_of_optax(entry):
     assert parameters(entry.factory) == parameters(getattr(optax, entry.name))
 
 
-@pytest.mark.parametrize("name", sorted(references.PIECES))
+@pytest.mark.parametrize("name", sorted(PIECES))
 def test_signatures_of_pieces_are_those_of_optax(name):
     if not hasattr(optax, name):
         assert name == "scale_by_uncorrected_adam"  # ours alone
