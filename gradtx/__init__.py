@@ -4,14 +4,26 @@ Every optimizer is a pure pair `(init, update)`, composed from small pieces.
 """
 
 from gradtx import (
+    assignment as assignment,
     catalog as catalog,
+    experimental as experimental,
+    linear_algebra as linear_algebra,
     losses as losses,
+    microbatching as microbatching,
     optimizers as optimizers,
+    perturbations as perturbations,
+    projections as projections,
     schedules as schedules,
+    second_order as second_order,
     transforms as transforms,
     tree as tree,
+    tree_utils as tree_utils,
 )
-from gradtx.apply import apply_updates as apply_updates
+from gradtx.apply import (
+    apply_updates as apply_updates,
+    incremental_update as incremental_update,
+    periodic_update as periodic_update,
+)
 from gradtx.base import (
     EmptyState as EmptyState,
     GradientTransformation as GradientTransformation,
@@ -30,21 +42,68 @@ from gradtx.base import (
     with_extra_args_support as with_extra_args_support,
 )
 from gradtx.crosscheck import Comparison as Comparison, crosscheck as crosscheck
+from gradtx.distributions import (
+    MultiNormalDiagFromLogScale as MultiNormalDiagFromLogScale,
+    multi_normal as multi_normal,
+)
 from gradtx.gradcheck import GradientReport as GradientReport, check_gradients as check_gradients
 from gradtx.leafwise import leafwise as leafwise, piece as piece, store_as as store_as
+from gradtx.linear_algebra import (
+    matrix_inverse_pth_root as matrix_inverse_pth_root,
+    nnls as nnls,
+    power_iteration as power_iteration,
+)
+from gradtx.linesearch import (
+    ScaleByBacktrackingLinesearchState as ScaleByBacktrackingLinesearchState,
+    ScaleByZoomLinesearchState as ScaleByZoomLinesearchState,
+    ZoomLinesearchInfo as ZoomLinesearchInfo,
+    scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
+    scale_by_zoom_linesearch as scale_by_zoom_linesearch,
+    value_and_grad_from_state as value_and_grad_from_state,
+)
 from gradtx.losses import (
+    convex_kl_divergence as convex_kl_divergence,
+    cosine_distance as cosine_distance,
+    cosine_similarity as cosine_similarity,
+    ctc_loss as ctc_loss,
+    ctc_loss_with_forward_probs as ctc_loss_with_forward_probs,
+    generalized_kl_divergence as generalized_kl_divergence,
+    hinge_loss as hinge_loss,
+    huber_loss as huber_loss,
+    kl_divergence as kl_divergence,
+    l2_loss as l2_loss,
+    log_cosh as log_cosh,
+    ntxent as ntxent,
+    safe_softmax_cross_entropy as safe_softmax_cross_entropy,
+    sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
+    sigmoid_focal_loss as sigmoid_focal_loss,
+    smooth_labels as smooth_labels,
     softmax_cross_entropy as softmax_cross_entropy,
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
+    squared_error as squared_error,
 )
-from gradtx.numerics import safe_increment as safe_increment
+from gradtx.matrix_layout import MatrixAxes as MatrixAxes
+from gradtx.matrixwise import matrixwise as matrixwise
+from gradtx.microbatching import microbatch as microbatch
+from gradtx.numerics import (
+    safe_increment as safe_increment,
+    safe_int32_increment as safe_int32_increment,
+    safe_norm as safe_norm,
+    safe_root_mean_squares as safe_root_mean_squares,
+)
 from gradtx.optimizers import *
 from gradtx.rules import Slots as Slots
 from gradtx.schedules import (
+    InjectHyperparamsState as InjectHyperparamsState,
+    InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
+    WrappedSchedule as WrappedSchedule,
     constant_schedule as constant_schedule,
     cosine_decay_schedule as cosine_decay_schedule,
     cosine_onecycle_schedule as cosine_onecycle_schedule,
     cosine_restarts_schedule as cosine_restarts_schedule,
     exponential_decay as exponential_decay,
+    inject_hyperparams as inject_hyperparams,
+    inject_stateful_hyperparams as inject_stateful_hyperparams,
     inverse_time_decay_schedule as inverse_time_decay_schedule,
     join_schedules as join_schedules,
     linear_onecycle_schedule as linear_onecycle_schedule,
@@ -61,34 +120,90 @@ from gradtx.schedules import (
     warmup_stable_decay_schedule as warmup_stable_decay_schedule,
 )
 from gradtx.transforms import (
+    AdaptiveGradClipState as AdaptiveGradClipState,
     AddDecayedWeightsState as AddDecayedWeightsState,
+    AddNoiseState as AddNoiseState,
+    ApplyEvery as ApplyEvery,
+    ApplyIfFiniteState as ApplyIfFiniteState,
     ClipByGlobalNormState as ClipByGlobalNormState,
     ClipState as ClipState,
+    ConditionallyMaskState as ConditionallyMaskState,
+    ConditionallyTransformState as ConditionallyTransformState,
+    EmaState as EmaState,
+    LookaheadParams as LookaheadParams,
+    LookaheadState as LookaheadState,
     MaskedNode as MaskedNode,
     MaskedState as MaskedState,
+    MaskOrFn as MaskOrFn,
+    MechanicState as MechanicState,
+    MonitorState as MonitorState,
+    MultiSteps as MultiSteps,
+    MultiStepsState as MultiStepsState,
     MultiTransformState as MultiTransformState,
+    NonNegativeParamsState as NonNegativeParamsState,
     PartitionState as PartitionState,
     ReduceLROnPlateauState as ReduceLROnPlateauState,
+    ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState,
     ScaleByLearningRateState as ScaleByLearningRateState,
     ScaleByScheduleState as ScaleByScheduleState,
+    ScaleByTrustRatioState as ScaleByTrustRatioState,
     ScaleState as ScaleState,
+    ShouldSkipUpdateFunction as ShouldSkipUpdateFunction,
+    SnapshotState as SnapshotState,
     TraceState as TraceState,
+    ZeroNansState as ZeroNansState,
+    adaptive_grad_clip as adaptive_grad_clip,
     add_decayed_weights as add_decayed_weights,
+    add_noise as add_noise,
+    apply_every as apply_every,
+    apply_if_finite as apply_if_finite,
+    centralize as centralize,
     chain as chain,
     clip as clip,
+    clip_by_block_rms as clip_by_block_rms,
     clip_by_global_norm as clip_by_global_norm,
+    conditionally_mask as conditionally_mask,
+    conditionally_transform as conditionally_transform,
+    ema as ema,
+    flatten as flatten,
+    freeze as freeze,
     identity as identity,
+    keep_params_nonnegative as keep_params_nonnegative,
+    lookahead as lookahead,
     masked as masked,
+    measure_with_ema as measure_with_ema,
+    mechanize as mechanize,
+    monitor as monitor,
     multi_transform as multi_transform,
     named_chain as named_chain,
+    normalize_by_update_norm as normalize_by_update_norm,
     partition as partition,
+    per_example_global_norm_clip as per_example_global_norm_clip,
+    per_example_layer_norm_clip as per_example_layer_norm_clip,
     reduce_on_plateau as reduce_on_plateau,
     scale as scale,
+    scale_by_distance_over_gradients as scale_by_distance_over_gradients,
     scale_by_learning_rate as scale_by_learning_rate,
+    scale_by_param_block_norm as scale_by_param_block_norm,
+    scale_by_param_block_rms as scale_by_param_block_rms,
     scale_by_schedule as scale_by_schedule,
+    scale_by_trust_ratio as scale_by_trust_ratio,
+    selective_transform as selective_transform,
     set_to_zero as set_to_zero,
+    skip_large_updates as skip_large_updates,
+    skip_not_finite as skip_not_finite,
+    snapshot as snapshot,
     trace as trace,
+    zero_nans as zero_nans,
 )
-from gradtx.tree import norm as global_norm
+from gradtx.tree import (
+    bias_correction as bias_correction,
+    map_params as tree_map_params,
+    update_infinity_moment as update_infinity_moment,
+    update_moment as update_moment,
+    update_moment_per_elem_norm as update_moment_per_elem_norm,
+)
+from gradtx.tree.gradients import scale_gradient as scale_gradient
+from gradtx.tree.reductions import global_norm as global_norm
 
 __version__ = "0.1.0"

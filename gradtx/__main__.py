@@ -59,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """Prints the catalog."""
-    header = ["optimizer", "needs params", "complex", "scale-free", "what it is"]
+    header = ["optimizer", "needs", "complex", "scale-free", "what it is"]
     rows = [
         [
             entry.name,
-            "yes" if entry.needs_params else "",
+            ", ".join(["params"] * entry.needs_params + list(entry.needs)),
             "yes" if entry.takes_complex else "no",
             "yes" if entry.scale_free else "",
             entry.summary,

@@ -1,5 +1,6 @@
-"""Adding updates to parameters."""
+"""Moving parameters: by an update, or towards other tensors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +9,8 @@ from jax import lax
 
 from gradtx.base import Array, Params, Updates
 from gradtx.concrete import compiled_when_concrete, shape_and_dtype
-from gradtx.paths import align, is_none, nth_path
+from gradtx.numerics import widen
+from gradtx.paths import StructureError, describe_difference, is_none, nth_path
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:
@@ -30,7 +32,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 
     Example:
       >>> import jax.numpy as jnp
-          >>> import gradtx
+      >>> import gradtx
       >>> params = {"w": jnp.array([1.0, 2.0])}
       >>> print(gradtx.apply_updates(params, {"w": jnp.array([0.5, 0.5])})["w"])
       [1.5 2.5]
@@ -38,49 +40,155 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     return _add_trees(params, updates)
 
 
+def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any) -> Params:
+    """Moves tensors a part of the way to others: `step_size * new + (1 - step_size) * old`.
+
+    This is how a target network follows a network, and how Polyak and Juditsky average iterates.
+    Half precision is averaged in float32 and rounded once. A `None` in `new_tensors` leaves the old
+    tensor as it is; a `None` in `old_tensors` stays `None`.
+
+    Args:
+      new_tensors: a pytree of arrays.
+      old_tensors: a pytree of the same structure and shapes.
+      step_size: how far to go, in [0, 1]: a number or a scalar array.
+
+    Returns:
+      The moved tensors, with the structure and dtypes of `old_tensors`.
+
+    Raises:
+      ValueError: structures or shapes differ; the message names the leaf.
+      TypeError: an old tensor is of integers, and an average would be rounded.
+
+    Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (SIAM
+      Journal on Control and Optimization 30, 1992).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> print(gradtx.incremental_update(jnp.array([1.0]), jnp.array([3.0]), 0.25))
+      [2.5]
+    """
+    # both weights are made of the step size before it is rounded to float32
+    return _move(new_tensors, old_tensors, step_size, 1 - step_size)
+
+
+def periodic_update(
+    new_tensors: Params, old_tensors: Params, steps: Any, update_period: Any
+) -> Params:
+    """Replaces tensors by others every so many steps: when `steps % update_period == 0`.
+
+    A `None` in `new_tensors` leaves the old tensor as it is; a `None` in `old_tensors` stays
+    `None`.
+
+    Args:
+      new_tensors: a pytree of arrays.
+      old_tensors: a pytree of the same structure and shapes.
+      steps: the number of steps, an integer or an integer scalar array; 0 replaces.
+      update_period: how many steps lie between replacements, at least 1.
+
+    Returns:
+      The new or the old tensors, with the structure and dtypes of `old_tensors`.
+
+    Raises:
+      ValueError: structures or shapes differ; the message names the leaf. Or `update_period` is a
+        number below 1.
+      TypeError: a new tensor would be rounded to integers, or made real.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> new, old = jnp.array([1.0]), jnp.array([3.0])
+      >>> print(gradtx.periodic_update(new, old, 5, 5), gradtx.periodic_update(new, old, 6, 5))
+      [1.] [3.]
+    """
+    if isinstance(update_period, (int, float)) and update_period < 1:
+        raise ValueError(f"periodic_update: update_period is {update_period}, which is below 1")
+    return _choose(new_tensors, old_tensors, steps, update_period)
+
+
 @compiled_when_concrete
 def _add_trees(params: Params, updates: Updates) -> Params:
-    leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
-    try:
-        steps = treedef.flatten_up_to(updates)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        steps = None
-    if steps is None:
-        u_def = jax.tree.structure(updates, is_leaf=is_none)
-        align(u_def, params, "params", updates)  # raises, and says where they differ
-        raise ValueError("apply_updates: params and updates have different structures")
-    summed = []
-    for i, (p, u) in enumerate(zip(leaves, steps, strict=True)):
-        if p is None or u is None:
-            summed.append(p)
-            continue
-        alike = shape_and_dtype(p) == shape_and_dtype(u)
-        if not alike:
-            _check(params, i, p, u)
-        summed.append(lax.add(p, u) if alike else _add_and_round(p, u))
-    return treedef.unflatten(summed)
+    def add(p: Any, u: Any) -> Array:
+        return lax.add(p, u) if shape_and_dtype(p) == shape_and_dtype(u) else _add_and_round(p, u)
 
-
-def _check(params: Params, i: int, p: Any, u: Any) -> None:
-    if not hasattr(u, "dtype") and not isinstance(u, (int, float, complex)):
-        raise ValueError(
-            f"apply_updates: params{nth_path(params, i)} is an array, where updates has {u!r}"
-        )
-    if jnp.shape(p) != jnp.shape(u):
-        raise ValueError(
-            f"apply_updates: params{nth_path(params, i)} has shape {jnp.shape(p)}, "
-            f"its update has shape {jnp.shape(u)}"
-        )
-    p_type, u_type = jnp.result_type(p), jnp.result_type(u)
-    for kind, lost in ((jnp.inexact, "rounded"), (jnp.complexfloating, "made real")):
-        if jnp.issubdtype(u_type, kind) and not jnp.issubdtype(p_type, kind):
-            raise TypeError(
-                f"apply_updates: params{nth_path(params, i)} is {p_type}, its update is {u_type} "
-                f"and would be {lost}"
-            )
+    return _with_each("apply_updates", add, params, updates, ("params", "updates"))
 
 
 @jax.jit
 def _add_and_round(p: Any, u: Any) -> Array:
     p = jnp.asarray(p)
     return jnp.asarray(p + u, p.dtype)
+
+
+@compiled_when_concrete
+def _move(new_tensors: Params, old_tensors: Params, step_size: Any, rest: Any) -> Params:
+    def move(old: Any, new: Any) -> Array:
+        return jnp.asarray(step_size * widen(new) + rest * widen(old), jnp.result_type(old))
+
+    names = ("old_tensors", "new_tensors")
+    return _with_each("incremental_update", move, old_tensors, new_tensors, names, averages=True)
+
+
+@compiled_when_concrete
+def _choose(new_tensors: Params, old_tensors: Params, steps: Any, period: Any) -> Params:
+    def cast(old: Any, new: Any) -> Array:
+        return jnp.asarray(new, jnp.result_type(old))
+
+    names = ("old_tensors", "new_tensors")
+    new = _with_each("periodic_update", cast, old_tensors, new_tensors, names)
+    return lax.cond(
+        jnp.asarray(steps) % period == 0,
+        lambda: jax.tree.map(_strongly_typed, new),
+        lambda: jax.tree.map(_strongly_typed, old_tensors),
+    )
+
+
+def _strongly_typed(x: Any) -> Array:
+    return lax.convert_element_type(x, jnp.result_type(x))
+
+
+def _with_each(
+    function: str,
+    f: Callable[[Any, Any], Array],
+    kept: Any,
+    coming: Any,
+    names: tuple[str, str],
+    averages: bool = False,
+) -> Any:
+    """Gives `f(k, c)` for the leaves of two trees, in the structure of the first.
+
+    A leaf of the first tree stays where either of them is `None`; the others are checked to fit.
+    """
+    leaves, treedef = jax.tree.flatten(kept, is_leaf=is_none)
+    try:
+        others = treedef.flatten_up_to(coming)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        told = describe_difference(names[1], coming, names[0], kept)
+        raise StructureError(f"{function}: {told}") from None
+    results = []
+    for i, (k, c) in enumerate(zip(leaves, others, strict=True)):
+        if k is None or c is None:
+            results.append(k)
+            continue
+        if averages or shape_and_dtype(k) != shape_and_dtype(c):
+            problem = _misfit(k, c, names[1], averages)
+            if problem:
+                kind, told = problem
+                raise kind(f"{function}: {names[0]}{nth_path(kept, i)} {told}")
+        results.append(f(k, c))
+    return treedef.unflatten(results)
+
+
+def _misfit(k: Any, c: Any, name: str, averages: bool) -> tuple[type[Exception], str] | None:
+    """Says why the second leaf, from the tree of that name, cannot be put into the first, if so."""
+    if not hasattr(c, "dtype") and not isinstance(c, (int, float, complex)):
+        return ValueError, f"is an array, where {name} has {c!r}"
+    if jnp.shape(k) != jnp.shape(c):
+        return ValueError, f"has shape {jnp.shape(k)}, in {name} it has shape {jnp.shape(c)}"
+    into, of = jnp.result_type(k), jnp.result_type(c)
+    of = jnp.result_type(of, float) if averages else of
+    for kind, lost in ((jnp.inexact, "rounded"), (jnp.complexfloating, "made real")):
+        if jnp.issubdtype(of, kind) and not jnp.issubdtype(into, kind):
+            what = f"its average with {name}" if averages else f"in {name} it"
+            return TypeError, f"is {into}, {what} is {of} and would be {lost}"
+    return None

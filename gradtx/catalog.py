@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any, ParamSpec
 
 from gradtx.base import GradientTransformation
-from gradtx.pipeline import named, pipeline_of
-from gradtx.rules import Rule
+from gradtx.pipeline import OURS, named, pipeline_of
+from gradtx.rules import Coupled
 
 P = ParamSpec("P")
 
@@ -37,10 +37,13 @@ class Entry:
       probe: hyperparameters with which it makes progress on a small problem.
       usual_rate: the learning rate that papers and textbooks begin with on networks; `None` if the
         probe's, or the default of the factory, is as good.
-      needs_value: whether `update` needs the loss, as `value`.
       scale_free: whether it works without a learning rate.
       fixed_rate: whether its learning rate must be a number, not a schedule.
+      rate: the hyperparameter that multiplies all steps.
       differs_from_optax: how optax's optimizer of this name differs, and why ours is right.
+      differs_when: the same for those hyperparameters that have to be moved for it.
+      optax_refuses: what optax's optimizer of this name cannot take: leaves of the cross-check's
+        sample tree, hyperparameters as the cross-check moves them, and "complex" parameters.
     """
 
     name: str
@@ -48,10 +51,12 @@ class Entry:
     source: str
     probe: Mapping[str, Any]
     usual_rate: float | None = None
-    needs_value: bool = False
     scale_free: bool = False
     fixed_rate: bool = False
+    rate: str = "learning_rate"
     differs_from_optax: str = ""
+    differs_when: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    optax_refuses: tuple[str, ...] = ()
 
     def make(self, **changes: Any) -> GradientTransformation:
         """Makes the optimizer with the probe's hyperparameters, some of them changed."""
@@ -64,18 +69,28 @@ class Entry:
         return {n: None if p.default is p.empty else p.default for n, p in parameters.items()}
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """The extra arguments that `update` needs, among `value`, `grad` and `value_fn`."""
+        return tuple(dict.fromkeys(n for link in self._links for n in link.needs))
+
+    @property
     def needs_params(self) -> bool:
         """Whether `update` needs the parameters."""
-        return any(rule.kernel.needs_params for rule in self._rules)
+        return any(link.needs_params for link in self._links)
 
     @property
     def takes_complex(self) -> bool:
         """Whether parameters may be complex."""
-        return not any(rule.kernel.real_only for rule in self._rules)
+        return not any(link.real_only for link in self._links)
 
     @property
-    def _rules(self) -> list[Rule]:
-        return [link for link in pipeline_of(self.make()).links if isinstance(link, Rule)]
+    def couples_leaves(self) -> bool:
+        """Whether leaves act on each other's updates."""
+        return any(isinstance(link, Coupled) and link.narrow is None for link in self._links)
+
+    @property
+    def _links(self) -> list[Any]:
+        return [link for link in pipeline_of(self.make()).links if isinstance(link, OURS)]
 
     @property
     def module(self) -> str:
@@ -127,8 +142,8 @@ def entries() -> list[Entry]:
 
     Example:
       >>> import gradtx
-      >>> [entry.name for entry in gradtx.catalog.entries()][:2]
-      ['adadelta', 'adagrad']
+      >>> [entry.name for entry in gradtx.catalog.entries() if entry.needs]
+      [...'lbfgs'...'polyak_sgd'...]
     """
     return [_ENTRIES[name] for name in sorted(_ENTRIES)]
 
@@ -152,7 +167,7 @@ def get(name: str) -> Entry:
       >>> gradtx.catalog.get("adma")
       Traceback (most recent call last):
       ...
-      gradtx.catalog.UnknownOptimizer: no optimizer is named 'adma'; did you mean ... 'adam', ...
+      gradtx.catalog.UnknownOptimizer: no optimizer is named 'adma'; did you mean ...'adam'...
     """
     if name not in _ENTRIES:
         near = difflib.get_close_matches(name, _ENTRIES, n=3, cutoff=0.5)

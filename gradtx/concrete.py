@@ -1,10 +1,15 @@
-"""Making calls outside of `jit` one dispatch instead of hundreds."""
+"""Telling traced from concrete arrays.
+
+Calls outside of `jit` become one dispatch instead of hundreds, and a choice between two ways is
+made by Python where Python can know it.
+"""
 
 import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+from jax import lax
 from jax.core import Tracer
 
 P = ParamSpec("P")
@@ -38,12 +43,33 @@ def compiled_when_concrete(function: Callable[P, R]) -> Callable[P, R]:
     Inside of somebody's `jit` the function is traced as it is: another layer would only cost time.
 
     Args:
-      function: a function of pytrees of arrays.
+      function: a function of pytrees of arrays; keyword arguments may be functions and strings too,
+        and it is compiled anew for others of them.
     """
-    compiled = jax.jit(function)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def compiled(fixed: tuple[tuple[str, Any], ...], *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs, **dict(fixed))
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return (function if is_traced((args, kwargs)) else compiled)(*args, **kwargs)
+        if is_traced((args, kwargs)):
+            return function(*args, **kwargs)
+        fixed = tuple((n, x) for n, x in kwargs.items() if callable(x) or isinstance(x, str))
+        names = {n for n, _ in fixed}
+        return compiled(fixed, *args, **{n: x for n, x in kwargs.items() if n not in names})
 
     return call
+
+
+def branch(condition: Any, yes: Callable[[], R], no: Callable[[], R]) -> R:
+    """Calls one of two functions; under tracing, both are traced and one of them runs.
+
+    Args:
+      condition: a scalar boolean, traced or concrete; for a concrete one Python decides.
+      yes: called where the condition holds.
+      no: called where it does not; its result has the structure and the dtypes of that of `yes`.
+    """
+    if isinstance(condition, Tracer):
+        return lax.cond(condition, yes, no)
+    return yes() if condition else no()

@@ -17,6 +17,7 @@ import numpy as np
 from gradtx import catalog
 from gradtx.apply import apply_updates
 from gradtx.base import Params
+from gradtx.numerics import abs_sq, widen
 from gradtx.table import text_table
 
 AGREEMENT = 1e-10
@@ -42,6 +43,7 @@ class Comparison:
       half_errors: the same for leaves in half precision.
       note: why a difference is right, if one is documented.
       agreement: the largest `float64` that passes.
+      rounding: the largest error of ours in float32 and in half precision that passes, in ulps.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Comparison:
     half_errors: tuple[float, float]
     note: str = ""
     agreement: float = AGREEMENT
+    rounding: float = ROUNDING
 
     @property
     def agrees(self) -> bool:
@@ -61,8 +64,9 @@ class Comparison:
     @property
     def ok(self) -> bool:
         """Whether they agree, or differ as documented, and the first one rounds properly."""
-        rounds_well = not max(self.single_errors[0], self.half_errors[0]) > ROUNDING
-        return (self.agrees != bool(self.note)) and rounds_well
+        error = max(self.single_errors[0], self.half_errors[0])
+        rounds_well = np.isfinite(error) and error <= self.rounding
+        return (self.agrees != bool(self.note)) and bool(rounds_well)
 
     @property
     def verdict(self) -> str:
@@ -121,12 +125,14 @@ def crosscheck(
     name: str = "",
     note: str = "",
     agreement: float = AGREEMENT,
+    loss: Callable[[Params], Any] | None = None,
     **extra: Any,
 ) -> Comparison:
-    """Compares two transformations over many steps of random gradients.
+    """Compares two transformations over many steps.
 
-    Both start from `params` and see the same gradients, normally distributed with a scale of its
-    own for each leaf. Each adds its own updates to its own parameters.
+    Both start from `params` and see the same random gradients, normally distributed with a scale of
+    its own for each leaf. Each adds its own updates to its own parameters. What measures the loss,
+    a line search for one, needs a `loss` that the gradients belong to.
 
     Args:
       mine: a transformation; its float64 trajectory is the yardstick of errors.
@@ -137,6 +143,10 @@ def crosscheck(
       name: what the table calls the pair. Default: nothing.
       note: why the two differ, if they should; agreement then fails. Default: they should not.
       agreement: the largest relative difference in float64 that passes. Default: 1e-10.
+      loss: a function of the parameters. Each transformation then gets its gradient at the
+        parameters that it has come to, and `value`, `grad` and `value_fn`; errors in float32 then
+        are those of whole trajectories, and any finite one passes. Default: there is none, and
+        gradients are random.
       **extra: keyword arguments for both `update` functions.
 
     Returns:
@@ -166,7 +176,8 @@ def crosscheck(
         with jax.enable_x64(True) if wide else jax.enable_x64(False):
             cast = [_widened(x) if wide else x for x in start]
             stream = [_widened(x) if wide else x for x in gradients]
-            updates = _trajectory(tx, treedef.unflatten(cast), treedef.unflatten(stream), extra)
+            given = treedef.unflatten(cast), treedef.unflatten(stream)
+            updates = _trajectory(tx, *given, loss, extra)
             return [_widened(np.asarray(u)) for u in jax.tree.leaves(updates)]
 
     exact, other = run(mine, True), run(theirs, True)
@@ -192,15 +203,31 @@ def crosscheck(
         half_errors=(error(rounded[0], exact, True), error(rounded[1], exact, True)),
         note=note,
         agreement=agreement,
+        # Where the gradients depend on the steps, errors grow with the trajectory's; and random
+        # numbers are others in float64.
+        rounding=ROUNDING if loss is None and not _draws(mine, params) else np.inf,
     )
 
 
-def _trajectory(tx: Any, params: Params, gradients: Any, extra: Mapping[str, Any]) -> Any:
+def _draws(tx: Any, params: Params) -> bool:
+    """Says whether a transformation keeps a random key."""
+    state = jax.tree.leaves(jax.eval_shape(tx.init, params))
+    return any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in state)
+
+
+def _trajectory(
+    tx: Any, params: Params, gradients: Any, loss: Any, extra: Mapping[str, Any]
+) -> Any:
     """Gives the updates of all steps, stacked."""
 
     def step(carry: Any, g: Any) -> Any:
         params, state = carry
-        updates, new = tx.update(g, state, params, **extra)
+        more = {}
+        if loss is not None:
+            value, slope = jax.value_and_grad(loss)(params)
+            g = jax.tree.map(jnp.conj, slope)
+            more = {"value": value, "grad": g, "value_fn": loss}
+        updates, new = tx.update(g, state, params, **more, **extra)
         # Some libraries' states change their dtypes at the first step, which scan refuses.
         new = jax.tree.map(lambda old, x: jnp.asarray(x, jnp.result_type(old)), state, new)
         return (apply_updates(params, updates), new), updates
@@ -258,11 +285,33 @@ def sample_tree() -> dict[str, Any]:
     return tree
 
 
+def sample_loss(params: Params) -> Any:
+    """A convex loss with its least value, 0, where all parameters are 1.
+
+    Its curvatures differ by ten, and it is not quadratic, so that interpolation is no exact guess.
+
+    Args:
+      params: a pytree of real or complex arrays.
+    """
+
+    def of_leaf(x: Any) -> Any:
+        distance = abs_sq(widen(x) - 1)
+        curvature = jnp.linspace(1, 10, distance.size, dtype=distance.dtype)
+        return jnp.sum(curvature.reshape(distance.shape) * (distance / 2 + distance**2 / 4))
+
+    return sum(of_leaf(x) for x in jax.tree.leaves(params))
+
+
+ABSENT = {"momentum": 0.9, "optimism": 0.03}
+"""What stands in the settings for hyperparameters that are `None` otherwise."""
+
+
 def settings(entry: catalog.Entry) -> Iterator[tuple[str, dict[str, Any]]]:
     """Gives an optimizer's probe, and then variants of it with one hyperparameter moved.
 
-    Flags are turned, numbers are changed by a tenth, the learning rate becomes a schedule, and a
-    momentum that was absent becomes 0.9. Masks and dtypes stay.
+    Flags are turned, numbers are changed by a tenth (whole ones by one), the learning rate becomes
+    a schedule, and a momentum that was absent becomes 0.9. What is of another kind stays: masks,
+    dtypes, words, line searches.
 
     Args:
       entry: the optimizer's entry in the catalog.
@@ -271,17 +320,19 @@ def settings(entry: catalog.Entry) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "", base
     for name, default in known.items():
         value = base.get(name, default)
-        if name == "learning_rate" and not entry.fixed_rate:
+        if name == entry.rate and not entry.fixed_rate:
             rate = 1.0 if value is None else value
             yield f"{name}=schedule", {**base, name: lambda t, rate=rate: rate / (1 + 0.1 * t)}
         elif isinstance(value, bool):
             needed = {"momentum": 0.9} if name == "nesterov" and "momentum" in known else {}
             yield f"{name}={not value}", {**needed, **base, name: not value}
-        elif isinstance(value, (int, float)):
+        elif isinstance(value, int):
+            yield f"{name}={value + 1}", {**base, name: value + 1}
+        elif isinstance(value, float):
             moved = 0.9 * value if value else 0.01
             yield f"{name}={moved:.3g}", {**base, name: moved}
-        elif name == "momentum" and value is None:
-            yield f"{name}=0.9", {**base, name: 0.9}
+        elif name in ABSENT and value is None:
+            yield f"{name}={ABSENT[name]}", {**base, name: ABSENT[name]}
 
 
 def crosscheck_catalog(
@@ -307,17 +358,25 @@ def crosscheck_catalog(
     chosen = [catalog.get(n) for n in names] if names is not None else catalog.entries()
     rows = []
     for entry in chosen:
-        factory = getattr(peer, entry.name, None)
+        beside = getattr(peer, "contrib", None)
+        factory = getattr(peer, entry.name, None) or getattr(beside, entry.name, None)
         if factory is None:
             continue
+        # Random gradients have a constant for their loss; only a search asks for a function.
+        value: dict[str, Any] = {"value": 10.0} if entry.needs == ("value",) else {}
+        tree = {name: x for name, x in sample_tree().items() if name not in entry.optax_refuses}
         for label, setting in settings(entry) if every_setting else [("", dict(entry.probe))]:
+            if label.split("=")[0] in entry.optax_refuses:
+                continue
             row = crosscheck(
                 entry.factory(**setting),
                 factory(**setting),
-                sample_tree(),
+                tree,
                 steps=steps,
                 name=f"{entry.name} {label}".strip(),
-                note=entry.differs_from_optax,
+                note=entry.differs_when.get(label.split("=")[0], entry.differs_from_optax),
+                loss=sample_loss if "value_fn" in entry.needs else None,
+                **value,
             )
             rows.append(row)
             progress(row)

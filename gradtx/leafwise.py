@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.base import Array, GradientTransformation
 from gradtx.pipeline import Pipeline, pipeline_of
-from gradtx.rules import Kernel, Rule, Slots, is_constant, mark_constant
+from gradtx.rules import COUNT, Counter, Kernel, Rule, Slots, is_constant, mark_constant
 
 P = ParamSpec("P")
 
@@ -25,6 +25,7 @@ def leafwise(
     shared: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None = None,
     per_step: Callable[[Any], Mapping[str, Any]] | None = None,
     key: Any = None,
+    counter: Counter = COUNT,
     name: str | None = None,
 ) -> GradientTransformation:
     """Lifts a rule for one array to a transformation of pytrees.
@@ -51,6 +52,8 @@ def leafwise(
         none.
       key: a random key from which the engine gives every leaf a new key at every step, read as
         `s.rng_key`; the state needs the field `rng_key`. Default: there are no keys.
+      counter: what the state has in place of a `count` of int32; the rule reads it as `step`.
+        Default: nothing else.
       name: what errors call the rule. Default: the function in which `update` is defined.
 
     Complex leaves: the update is taken as the direction of steepest ascent, `conj(jax.grad(f)(z))`
@@ -81,7 +84,8 @@ def leafwise(
       [1.5 1.5]
     """
     title = name or getattr(update, "__qualname__", "a rule").split(".")[0].lstrip("_")
-    rule = Rule(Kernel(state, init, update, per_step, params, real_only), shared, key, title)
+    kernel = Kernel(state, init, update, per_step, params, real_only, counter)
+    rule = Rule(kernel, shared, key, title)
     return Pipeline((rule,), 0).transformation()
 
 

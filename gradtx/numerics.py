@@ -91,6 +91,16 @@ def real_full_like(x: Array, value: Any) -> Array:
     return jnp.full_like(x, value, dtype=jnp.finfo(x.dtype).dtype if _inexact(x) else None)
 
 
+def zeros_without(x: Array, axes: Any) -> Array:
+    """Makes zeros of the real dtype of `x` and its shape without some axes, sharded as `x` is.
+
+    Args:
+      x: a real or complex array, or its shape and dtype; its values are not read.
+      axes: the axis or axes to leave out.
+    """
+    return real_full_like(jax.eval_shape(lambda x: jnp.sum(x, axes), x), 0)
+
+
 def ema(x: Array, average: Array, decay: Any) -> Array:
     """Moves an exponential average towards `x`: `decay * average + (1 - decay) * x`.
 
@@ -170,11 +180,69 @@ def safe_sqrt(x: Array) -> Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 
+def safe_norm(
+    x: Any, min_norm: Any, ord: Any | None = None, axis: Any | None = None, keepdims: bool = False
+) -> Array:
+    """Gives `max(norm(x), min_norm)`, whose gradient is 0 where the norm is not above `min_norm`.
+
+    Half precision is widened: the norm is float32 or wider, and does not overflow in float16.
+
+    Args:
+      x: a real or complex array.
+      min_norm: the least norm, not negative. With 0, the gradient at 0 is 0.
+      ord: the order of the norm, as for `jax.numpy.linalg.norm`. Default: `None`, the Euclidean
+        norm of all elements along `axis`.
+      axis: along which axis vectors lie, or in which two axes matrices. Default: `None`, the norm
+        of the array as a whole.
+      keepdims: whether the axes stay, with length 1. Default: no.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> print(gradtx.safe_norm(jnp.array([3.0, 4.0]), 1.0))
+      5.0
+      >>> print(jax.grad(gradtx.safe_norm)(jnp.zeros(2), 0.0))
+      [0. 0.]
+    """
+    x = widen(x)
+
+    def measure(x: Array) -> Array:
+        return jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
+
+    # Where the norm may have no gradient, it is not taken of `x` at all.
+    small = measure(x) <= min_norm
+    norm = jnp.where(small, min_norm, measure(jnp.where(small, 1, x)))
+    return norm if keepdims else jnp.squeeze(norm, axis)
+
+
+def safe_root_mean_squares(x: Any, min_rms: Any) -> Array:
+    """Gives `max(sqrt(mean(|x|**2)), min_rms)`, whose gradient is 0 where that is `min_rms`.
+
+    Half precision is widened: the result is float32 or wider.
+
+    Args:
+      x: a real or complex array. The mean of no elements is 0.
+      min_rms: the least value, not negative. With 0, the gradient at 0 is 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> print(gradtx.safe_root_mean_squares(jnp.array([1.0, 7.0]), 0.0))
+      5.0
+    """
+    x = widen(x)
+    rms = safe_sqrt(jnp.sum(abs_sq(x)) / max(x.size, 1))
+    return jnp.where(rms <= min_rms, min_rms, rms)
+
+
 def safe_increment(count: Array) -> Array:
     """Adds one to a counter, and stays at the dtype's largest value rather than overflow.
 
     Args:
       count: an integer or floating scalar array.
+
+    Raises:
+      ValueError: `count` is boolean or complex.
 
     Example:
       >>> import jax.numpy as jnp
@@ -183,9 +251,17 @@ def safe_increment(count: Array) -> Array:
       2147483647
     """
     count = jnp.asarray(count)
-    info = jnp.iinfo if jnp.issubdtype(count.dtype, jnp.integer) else jnp.finfo
+    if jnp.issubdtype(count.dtype, jnp.integer):
+        info = jnp.iinfo
+    elif jnp.issubdtype(count.dtype, jnp.floating):
+        info = jnp.finfo
+    else:
+        raise ValueError(f"safe_increment: the counter is {count.dtype}, not integer or floating")
     top = np.asarray(info(count.dtype).max, count.dtype)
     return lax.add(count, lax.convert_element_type(lax.lt(count, top), count.dtype))
+
+
+safe_int32_increment = safe_increment
 
 
 def compute_dtype(dtype: Any) -> Any:
@@ -203,8 +279,11 @@ def widen(x: Any) -> Array:
     """Casts an array to the dtype in which arithmetic on it is done, without a weak type.
 
     Args:
-      x: an array or a Python number.
+      x: an array, a Python number, or the shape and dtype of an array (`jax.ShapeDtypeStruct`), of
+        which come the shape and dtype of the result.
     """
+    if isinstance(x, jax.ShapeDtypeStruct):  # from it `init` makes a state, without the parameters
+        return x.update(dtype=compute_dtype(x.dtype))  # type: ignore[return-value]
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return x

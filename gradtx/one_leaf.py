@@ -1,5 +1,6 @@
 """What happens to one leaf on its way through the kernels of a sweep."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -132,18 +133,21 @@ def store(x: Any, dtype: Any, what: str = "the update", stage: int = 0) -> Array
     return lax.convert_element_type(x, dtype)
 
 
-def rounds(kernel: Kernel, aval: jax.ShapeDtypeStruct) -> bool:
+def rounds(kernel: Kernel, aval: jax.ShapeDtypeStruct, scalars: Mapping[str, Any]) -> bool:
     """Says whether a kernel turns an integer update into a floating one.
 
     Args:
       kernel: the kernel.
       aval: shape and dtype of the update.
+      scalars: what all leaves share at the first step.
     """
 
     def run(g: Array) -> Array:
         floating = jnp.zeros(g.shape, jnp.float32)
         slots = Slots() if kernel.init is None else kernel.init(floating)
-        return kernel.update(g, _AnyScalar(**vars(slots)), jnp.zeros((), jnp.int32), g)[0]
+        return kernel.update(g, _AnyScalar(**vars(slots), **scalars), jnp.zeros((), jnp.int32), g)[
+            0
+        ]
 
     try:
         return jnp.issubdtype(jax.eval_shape(run, aval).dtype, jnp.inexact)
@@ -189,7 +193,9 @@ def _check_slots(kernel: Kernel, like: Any, slots: dict[str, Any], stage: int) -
     assert kernel.init is not None
     aval = jax.ShapeDtypeStruct(shape, compute_dtype(jnp.result_type(like)))
     expected = jax.eval_shape(lambda p: vars(kernel.init(p)), aval)  # type: ignore
-    for name, want in expected.items():
+    of_leaf = [name for name, want in expected.items() if getattr(want, "shape", None) == shape]
+    for name in dict.fromkeys([*of_leaf, *expected]):  # the plainest first
+        want = expected[name]
         found = [jnp.shape(x) for x in jax.tree.leaves(slots[name])]
         if found != (shapes := [x.shape for x in jax.tree.leaves(want)]):
             raise LeafError(

@@ -1,9 +1,9 @@
 """What `chain`, `masked` and their like build: a flat row of links, and the shape of their state.
 
-A link is a `Rule`, which a `Sweep` can run together with its neighbours, or any other pair
-`(init, update)`. However deeply combinators are nested, the row stays flat, so that rules which
-follow each other make one sweep over the leaves; the nesting survives in the `skeleton`, the state
-with each link's state replaced by the link's number.
+A link is a `Rule`, which a `Sweep` can run together with its neighbours, a `Coupled` method, or any
+other pair `(init, update)`. However deeply combinators are nested, the row stays flat, so that
+rules which follow each other make one sweep over the leaves; the nesting survives in the
+`skeleton`, the state with each link's state replaced by the link's number.
 """
 
 import dataclasses
@@ -12,12 +12,20 @@ from typing import Any
 
 import jax
 
-from gradtx.base import GradientTransformation, OptState, Params, Updates, with_extra_args_support
+from gradtx.base import (
+    EmptyState,
+    GradientTransformation,
+    OptState,
+    Params,
+    Updates,
+    with_extra_args_support,
+)
 from gradtx.paths import StructureError
-from gradtx.rules import LeafError, Rule
+from gradtx.rules import Coupled, LeafError, Rule
 from gradtx.sweep import Sweep, make_sweep
 
-Link = Rule | GradientTransformation
+OURS = (Rule, Coupled)
+Link = Rule | Coupled | GradientTransformation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +34,8 @@ class Pipeline:
 
     Attributes:
       links: rules and other transformations.
-      skeleton: a pytree of the links' numbers; the state has this structure.
+      skeleton: a pytree of the links' numbers; the state has this structure. A link that is not in
+        it has no state of its own.
       name: what errors call the whole, or nothing.
     """
 
@@ -44,11 +53,8 @@ class Pipeline:
         """Gives the first state."""
         states: list[OptState] = []
         for sweep, part in self._groups:  # type: ignore[attr-defined]
-            if sweep is None:
-                states.append(part[0].init(params))
-                continue
             try:
-                states.extend(sweep.init(params, part))
+                states.extend(sweep.init(params, part) if sweep else [part[0].init(params)])
             except (LeafError, StructureError) as e:
                 raise _with_title(e, part) from e.__cause__
         return self._join(states)
@@ -61,12 +67,12 @@ class Pipeline:
         done: list[OptState] = []
         for sweep, part in self._groups:  # type: ignore[attr-defined]
             here = states[len(done) : len(done) + len(part)]
-            if sweep is None:
-                updates, new = part[0].update(updates, here[0], params, **extra)
-                done.append(new)
-                continue
             try:
-                updates, new = sweep.update(updates, here, params, part, extra)
+                if sweep is None:
+                    updates, one = part[0].update(updates, here[0], params, **extra)
+                    new = [one]
+                else:
+                    updates, new = sweep.update(updates, here, params, part, extra)
                 done.extend(new)
             except (LeafError, StructureError) as e:
                 raise _with_title(e, part) from e.__cause__
@@ -81,13 +87,12 @@ class Pipeline:
             found = self._treedef.flatten_up_to(state)  # type: ignore[attr-defined]
         except (ValueError, TypeError, KeyError, AttributeError):
             raise self._not_my_state(state) from None
-        states: list[OptState] = [None] * len(self.links)
+        states: list[OptState] = [EmptyState()] * len(self.links)
         for number, piece in zip(self._order, found, strict=True):  # type: ignore[attr-defined]
             states[number] = piece
         for link, piece in zip(self.links, states, strict=True):
-            if isinstance(link, Rule) and any(
-                f not in getattr(piece, "_fields", ())
-                for f in link.kernel.state._fields  # type: ignore[attr-defined]
+            if isinstance(link, OURS) and any(
+                f not in getattr(piece, "_fields", ()) for f in link.state._fields
             ):
                 raise self._not_my_state(state)
         return states
@@ -97,19 +102,21 @@ class Pipeline:
         return self._treedef.unflatten(in_order)  # type: ignore[attr-defined]
 
     def _not_my_state(self, state: OptState) -> TypeError:
-        rules = [link for link in self.links if isinstance(link, Rule)]
-        wanted = [rule.kernel.state.__name__ for rule in rules]
-        name = self.name or ", ".join(rule.title for rule in rules) or "chain"
+        ours = [link for link in self.links if isinstance(link, OURS)]
+        wanted = [link.state.__name__ for link in ours]
+        name = self.name or ", ".join(link.title for link in ours) or "chain"
         return TypeError(
             f"{name}: the state given to update is {_outline(state)}, where init gives one made of "
             f"{', '.join(wanted) or 'other parts'}; the order is update(updates, state, params)"
         )
 
 
-def _with_title(e: LeafError | StructureError, rules: Sequence[Rule]) -> Exception:
+def _with_title(e: LeafError | StructureError, links: Sequence[Any]) -> Exception:
+    if not isinstance(links[0], OURS):
+        return e  # somebody else's pair, which has no name
     if isinstance(e, LeafError):
-        return e.kind(f"{rules[e.stage].title}: {e}")
-    titles = dict.fromkeys(rule.owner or rule.name for rule in rules)
+        return e.kind(f"{links[e.stage].title}: {e}")
+    titles = dict.fromkeys(link.owner or link.name for link in links)
     return ValueError(f"{', '.join(titles)}: {e}")
 
 
@@ -158,6 +165,6 @@ def named(tx: GradientTransformation, name: str) -> GradientTransformation:
     """Gives the same transformation under a name that its errors begin with."""
     pipeline = pipeline_of(tx)
     links = tuple(
-        link._replace(owner=name) if isinstance(link, Rule) else link for link in pipeline.links
+        link._replace(owner=name) if isinstance(link, OURS) else link for link in pipeline.links
     )
     return Pipeline(links, pipeline.skeleton, name).transformation()

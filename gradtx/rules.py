@@ -1,7 +1,8 @@
-"""What a leafwise rule consists of.
+"""What the links of a chain consist of.
 
 A `Rule` is a `Kernel`, pure functions of one array, together with what is computed once a step for
-all leaves. These are only descriptions; `gradtx.sweep` runs them.
+all leaves; `gradtx.sweep` runs it. A `Coupled` method is written by hand over whole trees. These
+are only descriptions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.base import Array, OptState
+from gradtx.numerics import safe_increment
 from gradtx.paths import StructureError, align, is_none, nth_path
-
-ENGINE_FIELDS = ("count", "rng_key")
-"""The fields of a state that the engine keeps by itself."""
 
 
 class MaskedNode(NamedTuple):
@@ -44,6 +44,24 @@ class Slots:
         return f"Slots({', '.join(f'{k}={v!r}' for k, v in self.__dict__.items())})"
 
 
+class Counter(NamedTuple):
+    """The scalar by which a state knows where it is; the engine keeps it, rules read it as `step`.
+
+    Attributes:
+      field: the state's field.
+      first: its value before the first step.
+      advance: the function that gives the next value.
+    """
+
+    field: str = "count"
+    first: Any = np.int32(0)
+    advance: Callable[[Array], Array] = safe_increment
+
+
+COUNT = Counter()
+"""What most states have: the number of steps taken."""
+
+
 class Kernel(NamedTuple):
     """A rule's pure functions; equal kernels share compiled code.
 
@@ -54,6 +72,7 @@ class Kernel(NamedTuple):
       per_step: `per_step(step) -> dict` of scalars, or `None`.
       needs_params: whether `update` needs `p`.
       real_only: whether complex leaves are refused.
+      counter: how the state counts its steps, if it has the counter's field.
     """
 
     state: Any
@@ -62,6 +81,12 @@ class Kernel(NamedTuple):
     per_step: Callable[[Any], Mapping[str, Any]] | None = None
     needs_params: bool = False
     real_only: bool = False
+    counter: Counter = COUNT
+
+    @property
+    def engine_fields(self) -> tuple[str, ...]:
+        """The fields of the state that the engine keeps by itself."""
+        return (self.counter.field, "rng_key")
 
     @property
     def functions(self) -> list[Callable[..., Any]]:
@@ -91,6 +116,26 @@ class Rule(NamedTuple):
     masks: tuple[Any, ...] = ()
 
     @property
+    def state(self) -> Any:
+        """The NamedTuple class of the state."""
+        return self.kernel.state
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The extra arguments that the rule cannot do without: none."""
+        return ()
+
+    @property
+    def needs_params(self) -> bool:
+        """Whether `update` needs the parameters."""
+        return self.kernel.needs_params
+
+    @property
+    def real_only(self) -> bool:
+        """Whether complex leaves are refused."""
+        return self.kernel.real_only
+
+    @property
     def title(self) -> str:
         """What errors call this rule."""
         return f"{self.owner} ({self.name})" if self.owner else self.name
@@ -104,6 +149,38 @@ class Rule(NamedTuple):
         if not self.masks:
             return None
         return tuple(map(all, zip(*(flags(m, tree, tree_name) for m in self.masks), strict=True)))
+
+
+class Coupled(NamedTuple):
+    """A method that couples leaves, and what is known of it.
+
+    Attributes:
+      state: the NamedTuple class of the state.
+      init: `init(params) -> state`.
+      update: `update(updates, state, params=None, **extra) -> (updates, state)`.
+      name: what errors call it.
+      needs: the extra arguments that `update` cannot do without.
+      needs_params: whether `update` needs the parameters.
+      real_only: whether complex leaves are refused.
+      owner: the optimizer that the method is part of, which errors name too, or nothing.
+      narrow: `narrow(mask)` gives the method for the leaves where a mask is true, if it can leave
+        out leaves by itself; otherwise masked leaves are taken out of the trees that it sees.
+    """
+
+    state: Any
+    init: Callable[..., OptState]
+    update: Callable[..., Any]
+    name: str
+    needs: tuple[str, ...] = ()
+    needs_params: bool = False
+    real_only: bool = False
+    owner: str = ""
+    narrow: Callable[[Any], "Coupled"] | None = None
+
+    @property
+    def title(self) -> str:
+        """What errors call this method."""
+        return f"{self.owner} ({self.name})" if self.owner else self.name
 
 
 class LeafError(Exception):
@@ -127,7 +204,7 @@ class LeafError(Exception):
 
 def field(state: OptState, name: str) -> Any:
     """Gives a state's field, or `None`; a tuple's own methods (`count`!) are no fields."""
-    return getattr(state, name) if name in state._fields else None
+    return getattr(state, name) if name in getattr(state, "_fields", ()) else None
 
 
 def flags(mask: Any, tree: Any, tree_name: str) -> list[bool]:

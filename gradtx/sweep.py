@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from gradtx.base import OptState, Params, Updates
 from gradtx.blocks import repeated_block
 from gradtx.concrete import is_traced, shape_and_dtype
-from gradtx.numerics import default_float, safe_increment, widen
+from gradtx.numerics import default_float, widen
 from gradtx.one_leaf import Cell, Plan, rounds, store, update_leaf
 from gradtx.paths import align, is_none, nth_path
-from gradtx.rules import ENGINE_FIELDS, Kernel, LeafError, MaskedNode, Rule, field, may_be_kept
+from gradtx.rules import Kernel, LeafError, MaskedNode, Rule, field, may_be_kept
 
 
 class Sweep:
@@ -46,7 +46,7 @@ class Sweep:
             takes_part = [active[i] for active in activity]
             if leaf is not None and any(takes_part):
                 try:
-                    self._check_parameter(leaf, takes_part)
+                    self._check_parameter(leaf, takes_part, rules)
                 except LeafError as e:
                     raise e.at(f"params{nth_path(params, i)}") from None
         states = []
@@ -59,7 +59,9 @@ class Sweep:
             states.append(rule.kernel.state(**fields))
         return states
 
-    def _check_parameter(self, leaf: Any, takes_part: Sequence[bool]) -> None:
+    def _check_parameter(
+        self, leaf: Any, takes_part: Sequence[bool], rules: Sequence[Rule]
+    ) -> None:
         if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, complex)):
             raise LeafError(
                 TypeError,
@@ -75,7 +77,7 @@ class Sweep:
                     TypeError, f"this is {dtype}, and the rule is for real numbers", stage
                 )
             if not jnp.issubdtype(dtype, jnp.inexact) and rounds(
-                kernel, jax.ShapeDtypeStruct(shape, dtype)
+                kernel, jax.ShapeDtypeStruct(shape, dtype), _first_known(rules[stage])
             ):
                 raise LeafError(
                     TypeError,
@@ -102,7 +104,7 @@ class Sweep:
                 ValueError, "needs the parameters: call update(updates, state, params)", stage
             )
         scalars = tuple(
-            rule.scalars(field(state, "count"), extra)
+            rule.scalars(field(state, rule.kernel.counter.field), extra)
             for rule, state in zip(rules, states, strict=True)
         )
         active = None
@@ -124,19 +126,23 @@ class Sweep:
         if params is not None:
             p_leaves = align(treedef, params, "params", updates)
         names = tuple(
-            tuple(f for f in state._fields if f not in ENGINE_FIELDS and f not in shared)
-            for state, shared in zip(states, scalars, strict=True)
+            tuple(
+                f for f in kernel.state._fields if f not in kernel.engine_fields and f not in shared
+            )
+            for kernel, shared in zip(self.kernels, scalars, strict=True)
         )
         columns = [
             [align(treedef, getattr(state, f), f"state.{f}", updates) for f in fields]
             for state, fields in zip(states, names, strict=True)
         ]
-        steps = tuple(field(state, "count") for state in states)
+        counters = [kernel.counter for kernel in self.kernels]
+        steps = tuple(field(s, counter.field) for s, counter in zip(states, counters, strict=True))
         # For each stage the next step's key and this step's, or nothing.
         keys = [
             (None, None) if (k := field(state, "rng_key")) is None else tuple(jax.random.split(k))
             for state in states
         ]
+        leaf_keys = [None if k is None else jax.random.split(k, len(leaves)) for _, k in keys]
         # Python numbers stay constants of the traced rules; arrays are passed to them.
         constants = tuple(
             tuple((n, x) for n, x in shared.items() if isinstance(x, (int, float)))
@@ -156,10 +162,9 @@ class Sweep:
                 continue
             _check_pair(g, p, updates, i)
             slots = tuple(tuple(c[i] for c in columns[k]) if takes_part[k] else () for k in stages)
-            leaf_keys = tuple(None if k is None else jax.random.fold_in(k, i) for _, k in keys)
             where.append(i)
             plans.append(Plan(takes_part, names, constants))
-            cells.append(Cell(g, p, slots, leaf_keys))
+            cells.append(Cell(g, p, slots, tuple(None if k is None else k[i] for k in leaf_keys)))
         try:
             results = self._in_blocks(plans, cells, steps, passed)
         except _InCell as e:
@@ -175,11 +180,11 @@ class Sweep:
         for k, (state, shared) in enumerate(zip(states, scalars, strict=True)):
             fields = {n: treedef.unflatten(c) for n, c in zip(names[k], columns[k], strict=True)}
             if steps[k] is not None:
-                fields["count"] = safe_increment(steps[k])
+                fields[counters[k].field] = counters[k].advance(steps[k])
             if keys[k][0] is not None:
                 fields["rng_key"] = keys[k][0]
             for name, value in shared.items():
-                if name in state._fields:
+                if name in self.kernels[k].state._fields:
                     fields[name] = jnp.asarray(value, getattr(state, name).dtype)
             new_states.append(state._replace(**fields) if fields else state)
         return treedef.unflatten(leaves), new_states
@@ -259,14 +264,21 @@ def _check_pair(g: Any, p: Any, updates: Updates, i: int) -> None:
         )
 
 
+def _first_known(rule: Rule) -> dict[str, Any]:
+    """Gives what all leaves share at the first step."""
+    counter = rule.kernel.counter
+    counts = counter.field in rule.kernel.state._fields
+    return rule.scalars(jnp.asarray(counter.first) if counts else None, {})
+
+
 def _first_scalars(rule: Rule) -> dict[str, Any]:
     """Gives the fields of a rule's first state that are no slots."""
-    names, fields = rule.kernel.state._fields, {}
-    if "count" in names:
-        fields["count"] = jnp.zeros((), jnp.int32)
+    names, fields, counter = rule.kernel.state._fields, {}, rule.kernel.counter
+    if counter.field in names:
+        fields[counter.field] = jnp.asarray(counter.first)
     if "rng_key" in names:
-        fields["rng_key"] = rule.key
-    for name, value in rule.scalars(fields.get("count"), {}).items():
+        fields["rng_key"] = jnp.copy(rule.key)  # the state may be donated
+    for name, value in _first_known(rule).items():
         if name in names:
             fields[name] = jnp.asarray(value, default_float())
     return fields

@@ -14,6 +14,9 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 os.environ.setdefault("MPLBACKEND", "Agg")  # no window, also in processes that tests start
 
 
+collect_ignore = ["peer"]  # a runner of its own, and optax's tests, which test_peer.py runs
+
+
 @pytest.fixture
 def x64():
     """Makes float64 the default float while a test runs."""

@@ -5,11 +5,22 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from test_conformance import each_entry, extras
+from test_conformance import each_entry
+from trees import extras
 
 import gradtx
 
 PARAMS = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3))}}
+
+
+def more(entry):
+    """Extra arguments with which nothing is wrong."""
+    return extras(entry, PARAMS, PARAMS)
+
+
+def has_slots(entry):
+    """Whether the state holds anything of the shape of a leaf."""
+    return any(x.ndim for x in jax.tree.leaves(entry.make().init(PARAMS)))
 
 
 def refused(error, *parts):
@@ -39,7 +50,7 @@ def test_integer_gradients(entry):
     state = entry.make().init(PARAMS)
     gradients = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3), jnp.int32)}}
     with refused(TypeError, entry.name, "updates['b']['c']", "int32"):
-        entry.make().update(gradients, state, PARAMS, **extras(entry))
+        entry.make().update(gradients, state, PARAMS, **more(entry))
 
 
 @each_entry
@@ -47,7 +58,7 @@ def test_complex_gradients_of_real_parameters(entry):
     state = entry.make().init(PARAMS)
     gradients = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3), jnp.complex64)}}
     try:
-        updates, _ = entry.make().update(gradients, state, PARAMS, **extras(entry))
+        updates, _ = entry.make().update(gradients, state, PARAMS, **more(entry))
     except TypeError as error:
         told = str(error)
         expected = (entry.name, "updates['b']['c']", "complex64", "float32")
@@ -75,11 +86,11 @@ def test_parameters_and_state_in_each_others_place(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
     with refused(TypeError, entry.name, "a dict", "update(updates, state, params)"):
-        tx.update(PARAMS, PARAMS, state, **extras(entry))
+        tx.update(PARAMS, PARAMS, state, **more(entry))
     with refused(TypeError, entry.name, "a dict", "update(updates, state, params)"):
-        tx.update(state, PARAMS, PARAMS, **extras(entry))
+        tx.update(state, PARAMS, PARAMS, **more(entry))
     with refused(TypeError, entry.name, "a NoneType"):
-        tx.update(PARAMS, None, PARAMS, **extras(entry))
+        tx.update(PARAMS, None, PARAMS, **more(entry))
 
 
 @each_entry
@@ -87,31 +98,32 @@ def test_the_state_of_another_optimizer(entry):
     tx = entry.make()
     other = gradtx.chain(gradtx.scale(1.0), gradtx.scale(1.0), gradtx.scale(1.0)).init(PARAMS)
     with refused(TypeError, entry.name, "a tuple of EmptyState, EmptyState, EmptyState"):
-        tx.update(PARAMS, other, PARAMS, **extras(entry))
+        tx.update(PARAMS, other, PARAMS, **more(entry))
     inner = gradtx.masked(tx, True).init(PARAMS)
     with refused(TypeError, entry.name, "a MaskedState"):
-        tx.update(PARAMS, inner, PARAMS, **extras(entry))
+        tx.update(PARAMS, inner, PARAMS, **more(entry))
 
 
 @each_entry
 def test_trees_that_differ(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
-    less, more = {"a": PARAMS["a"]}, {**PARAMS, "d": jnp.ones(1)}
+    less, longer = {"a": PARAMS["a"]}, {**PARAMS, "d": jnp.ones(1)}
     other = {"a": PARAMS["a"], "b": [PARAMS["b"]["c"]]}
     # the gradients' tree is not the state's
-    with refused(ValueError, entry.name, "state.", "['b']['c']"):
-        tx.update(less, state, less, **extras(entry))
-    with refused(ValueError, entry.name, "updates['d']"):
-        tx.update(more, state, more, **extras(entry))
-    with refused(ValueError, entry.name, "updates['b'][0]", "['b']['c']"):
-        tx.update(other, state, other, **extras(entry))
+    if has_slots(entry):
+        with refused(ValueError, entry.name, "state.", "['b']['c']"):
+            tx.update(less, state, less, **more(entry))
+        with refused(ValueError, entry.name, "updates['d']"):
+            tx.update(longer, state, longer, **more(entry))
+        with refused(ValueError, entry.name, "updates['b'][0]", "['b']['c']"):
+            tx.update(other, state, other, **more(entry))
     # the parameters' tree is not the gradients'
     if entry.needs_params:
         with refused(ValueError, entry.name, "only updates has updates['b']['c']"):
-            tx.update(PARAMS, state, less, **extras(entry))
+            tx.update(PARAMS, state, less, **more(entry))
         with refused(ValueError, entry.name, "only params has params['d']"):
-            tx.update(PARAMS, state, more, **extras(entry))
+            tx.update(PARAMS, state, longer, **more(entry))
 
 
 @each_entry
@@ -120,12 +132,13 @@ def test_a_none_where_an_array_is_in_the_other_tree(entry):
     state = tx.init(PARAMS)
     # A gradient that is missing leaves its parameter and its slots alone.
     holed = {"a": PARAMS["a"], "b": {"c": None}}
-    updates, new_state = tx.update(holed, state, PARAMS, **extras(entry))
+    updates, new_state = tx.update(holed, state, PARAMS, **more(entry))
     assert updates["b"]["c"] is None
     assert jax.tree.structure(new_state) == jax.tree.structure(state)
     # A gradient for what has no slots is a mistake.
-    with refused(ValueError, entry.name, "updates['b']['c']", "nothing where (2, 3) belongs"):
-        tx.update(PARAMS, tx.init(holed), PARAMS, **extras(entry))
+    if has_slots(entry):
+        with refused(ValueError, entry.name, "updates['b']['c']", "nothing where (2, 3) belongs"):
+            tx.update(PARAMS, tx.init(holed), PARAMS, **more(entry))
 
 
 @each_entry
@@ -133,14 +146,15 @@ def test_shapes_that_differ(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
     wrong = {"a": jnp.ones(2), "b": {"c": jnp.ones((3, 2))}}
-    with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(3, 2)"):
-        tx.update(wrong, state, wrong, **extras(entry))
     broadcastable = {"a": jnp.ones(2), "b": {"c": jnp.ones((1, 3))}}
-    with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(1, 3)"):
-        tx.update(broadcastable, state, broadcastable, **extras(entry))
+    if has_slots(entry):
+        with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(3, 2)"):
+            tx.update(wrong, state, wrong, **more(entry))
+        with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(1, 3)"):
+            tx.update(broadcastable, state, broadcastable, **more(entry))
     if entry.needs_params:
         with refused(ValueError, entry.name, "['b']['c']", "(2, 3)", "(3, 2)"):
-            tx.update(PARAMS, state, wrong, **extras(entry))
+            tx.update(PARAMS, state, wrong, **more(entry))
 
 
 @each_entry
@@ -148,8 +162,12 @@ def test_errors_under_jit_say_the_same(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
     wrong = {"a": jnp.ones(2), "b": {"c": jnp.ones((3, 2))}}
-    with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(3, 2)"):
-        jax.jit(lambda g, s: tx.update(g, s, g, **extras(entry)))(wrong, state)
+    if has_slots(entry):
+        with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(3, 2)"):
+            jax.jit(lambda g, s: tx.update(g, s, g, **more(entry)))(wrong, state)
+    integers = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3), int)}}
+    with refused(TypeError, entry.name, "updates['b']['c']", "int32"):
+        jax.jit(lambda g, s: tx.update(g, s, PARAMS, **more(entry)))(integers, state)
 
 
 @each_entry
@@ -158,18 +176,19 @@ def test_missing_parameters(entry):
     state = tx.init(PARAMS)
     if entry.needs_params:
         with refused(ValueError, entry.name, "update(updates, state, params)"):
-            tx.update(PARAMS, state, **extras(entry))
+            tx.update(PARAMS, state, **more(entry))
     else:
-        tx.update(PARAMS, state, **extras(entry))
+        tx.update(PARAMS, state, **more(entry))
 
 
 @each_entry
-def test_missing_value(entry):
+def test_missing_extra_arguments(entry):
     tx = entry.make()
-    if entry.needs_value:
-        with refused(ValueError, entry.name, "value"):
-            tx.update(PARAMS, tx.init(PARAMS), PARAMS)
-    else:
+    for name in entry.needs:
+        given = {n: x for n, x in more(entry).items() if n != name}
+        with refused(TypeError, entry.name, f"{name}=..."):
+            tx.update(PARAMS, tx.init(PARAMS), PARAMS, **given)
+    if not entry.needs:
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
 
 

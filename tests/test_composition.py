@@ -116,13 +116,22 @@ def mask_2_of(tree, mask):
 def test_partition_gives_each_label_its_own(entry):
     labels = {"a": "ours", "b": "frozen", "c": "sgd"}
     parts = {"ours": entry.make(), "sgd": gradtx.sgd(0.5), "frozen": gradtx.set_to_zero()}
+
+    def of_a(entry, g, params):
+        """A loss of one leaf, so that it is the same with the others."""
+        more = extras(entry, g["a"], params["a"])
+        if "value_fn" in more:
+            loss = more["value_fn"]
+            more |= {"grad": g, "value_fn": lambda q: loss(q["a"])}
+        return more
+
     for given in (labels, lambda tree: labels, {**labels, "c": {"d": "sgd"}}):
         tx = gradtx.partition(parts, given)
-        updates, state, params = walk(tx, PARAMS, GRADIENTS, **extras(entry))
+        updates, state, params = walk(tx, PARAMS, GRADIENTS, entry, of_a)
         assert avals(state) == avals(tx.init(PARAMS))
         assert_equal(params["b"], PARAMS["b"])
         assert_equal(updates["c"]["d"], -0.5 * GRADIENTS[-1]["c"]["d"])
-        alone = walk(entry.make(), PARAMS["a"], [g["a"] for g in GRADIENTS], **extras(entry))
+        alone = walk(entry.make(), PARAMS["a"], [g["a"] for g in GRADIENTS], entry)
         assert_ulps(updates["a"], alone[0], 4, of_largest=True)
     assert gradtx.multi_transform is gradtx.partition
 
@@ -167,18 +176,22 @@ def test_extra_arguments_pass_by_and_reach_who_knows_them():
 
 @each_entry
 def test_ours_inside_of_optax(entry):
-    extra = extras(entry)
-    ours, _, params = walk(entry.make(), PARAMS, GRADIENTS, **extra)
+    ours, _, params = walk(entry.make(), PARAMS, GRADIENTS, entry)
     mask = jax.tree.map(lambda _: True, PARAMS)
+    tx = entry.make()
+    if entry.needs:
+        tx = optax.GradientTransformationExtraArgs(
+            *tx
+        )  # optax gives extra arguments to these alone
     for theirs in (
-        optax.chain(optax.identity(), entry.make()),
-        optax.named_chain(("it", entry.make())),
-        optax.masked(entry.make(), mask),
-        optax.partition({"all": entry.make()}, jax.tree.map(lambda _: "all", PARAMS)),
-        optax.apply_if_finite(entry.make(), 3),
-        optax.with_extra_args_support(entry.make()),
+        optax.chain(optax.identity(), tx),
+        optax.named_chain(("it", tx)),
+        optax.masked(tx, mask),
+        optax.partition({"all": tx}, jax.tree.map(lambda _: "all", PARAMS)),
+        optax.apply_if_finite(tx, 3),
+        optax.with_extra_args_support(tx),
     ):
-        updates, state, moved = walk(theirs, PARAMS, GRADIENTS, **extra)
+        updates, state, moved = walk(theirs, PARAMS, GRADIENTS, entry)
         assert_ulps((updates, moved), (ours, params), 4, of_largest=True)
         assert jax.tree.structure(state) == jax.tree.structure(theirs.init(PARAMS))
 

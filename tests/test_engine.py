@@ -9,8 +9,7 @@ import numpy as np
 import optax
 import pytest
 import trees
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from test_bad_inputs import refused
 from test_conformance import walk
 from trees import assert_equal, assert_ulps, avals

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from test_conformance import ENTRIES, each_entry
+from trees import needed
 
 import gradtx
 from gradtx import catalog
@@ -37,12 +38,17 @@ LAYERS = (
     "sweep",
     "pipeline",
     "leafwise",
+    "coupled",
+    "matrix_layout",
+    "matrixwise",
     "apply",
     "schedules",
     "transforms",
     "linesearch",
     "catalog",
     "optimizers",
+    "contrib",
+    "distributions",
     "linear_algebra",
     "projections",
     "losses",
@@ -274,9 +280,8 @@ def test_every_probe_makes_progress(entry):
 
         def step(carry, _):
             params, state = carry
-            value, g = jax.value_and_grad(loss)(params)
-            extra = {"value": value} if entry.needs_value else {}
-            updates, state = tx.update(g, state, params, **extra)
+            g = jax.grad(loss)(params)
+            updates, state = tx.update(g, state, params, **needed(entry, loss, params, g))
             return (gradtx.apply_updates(params, updates), state), None
 
         return jax.lax.scan(step, (params, tx.init(params)), length=200)[0][0]

@@ -1,190 +1,145 @@
-"""The losses against float64 NumPy statements of their equations, and optax as a second opinion."""
+"""What every loss keeps: dtypes, accuracy, gradients, jit and vmap, documentation, optax's values.
+
+What each one computes is tested in the file of its module.
+"""
+
+import inspect
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_house import check_docstring
 
-from gradtx.losses import softmax_cross_entropy, softmax_cross_entropy_with_integer_labels
+import gradtx
+from gradtx import check_gradients, losses
 
-INTEGER, SOFT = softmax_cross_entropy_with_integer_labels, softmax_cross_entropy
-
-
-def log_softmax(z):
-    z = np.asarray(z, np.float64)
-    z = z - z.max(-1, keepdims=True)
-    return z - np.log(np.exp(z).sum(-1, keepdims=True))
-
-
-@pytest.fixture
-def logits():
-    return np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+RNG = np.random.default_rng(0)
+Z, S = RNG.normal(size=(2, 4, 5))
+CLASSES = RNG.integers(5, size=4)
+P, Q = RNG.dirichlet(np.ones(5), size=(2, 4))
+BITS = np.array([[1, 0, 1, 1, 0]] * 4)
+PIXELS = RNG.normal(size=(2, 6, 3))
+REGIONS = np.eye(3)[RNG.integers(3, size=(2, 6))]
+SPEECH = RNG.normal(size=(2, 5, 4)), np.zeros((2, 5)), np.array([[1, 1], [2, 3]]), np.zeros((2, 2))
 
 
-@pytest.fixture
-def classes():
-    return np.array([0, 3, 1, 2, 3])
+def fenchel_young(module):
+    return module.make_fenchel_young_loss(jax.nn.logsumexp)
 
 
-def probabilities(shape=(5, 4)):
-    p = np.random.default_rng(1).uniform(size=shape).astype(np.float32)
-    return p / p.sum(-1, keepdims=True)
+# The arguments of a call of each loss. Floating ones are cast to the dtype of the test; the first
+# is what is differentiated. All but the last three take a batch in the first axis.
+CALLS = {
+    "binary_dice_loss": (Z, BITS),
+    "convex_kl_divergence": (np.log(Q), P),
+    "cosine_distance": (Z, S),
+    "cosine_similarity": (Z, S),
+    "ctc_loss": SPEECH,
+    "dice_loss": (PIXELS, REGIONS),
+    "generalized_kl_divergence": (np.log(Q), P),
+    "hinge_loss": (Z, 2 * BITS - 1),
+    "huber_loss": (Z, S),
+    "kl_divergence": (np.log(Q), P),
+    "kl_divergence_with_log_targets": (np.log(Q), np.log(P)),
+    "l2_loss": (Z, S),
+    "log_cosh": (Z, S),
+    "make_fenchel_young_loss": (Z, P),
+    "multiclass_hinge_loss": (Z, CLASSES),
+    "multiclass_perceptron_loss": (Z, CLASSES),
+    "multiclass_sparsemax_loss": (Z, CLASSES),
+    "perceptron_loss": (Z, 2 * BITS - 1),
+    "poly_loss_cross_entropy": (Z, P),
+    "safe_softmax_cross_entropy": (Z, P),
+    "sigmoid_binary_cross_entropy": (Z, P),
+    "sigmoid_focal_loss": (Z, P),
+    "smooth_labels": (P, 0.1),
+    "softmax_cross_entropy": (Z, P),
+    "softmax_cross_entropy_with_integer_labels": (Z, CLASSES),
+    "sparsemax_loss": (Z, BITS),
+    "squared_error": (Z, S),
+    "triplet_margin_loss": (Z, S, 2 * S),
+    "ctc_loss_with_forward_probs": SPEECH,
+    "multiclass_generalized_dice_loss": (PIXELS, REGIONS),
+    "ntxent": (Z, np.array([0, 0, 1, 1])),
+    "ranking_softmax_loss": (Z, P),
+}
+OF_A_BATCH = list(CALLS)[:-4]
+each = pytest.mark.parametrize("name", CALLS)
 
 
-def test_integer_labels_follow_the_equation(logits, classes):
-    want = -log_softmax(logits)[np.arange(5), classes]
-    np.testing.assert_allclose(INTEGER(logits, classes), want, rtol=1e-6)
+def call(name, args, module=losses):
+    """The loss, also if it must be made first, or has a former name that warns; its first part."""
+    loss = getattr(module, name)
+    if name == "make_fenchel_young_loss":
+        loss = fenchel_young(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        value = loss(*args)
+    return value[0] if isinstance(value, tuple) else value
 
 
-def test_soft_labels_follow_the_equation(logits):
-    p = probabilities()
-    want = -(p.astype(np.float64) * log_softmax(logits)).sum(-1)
-    np.testing.assert_allclose(SOFT(logits, p), want, rtol=1e-6)
+def in_dtype(args, dtype):
+    floats = [isinstance(x, np.ndarray) and x.dtype == float for x in args]
+    return [jnp.asarray(x, dtype) if f else x for x, f in zip(args, floats, strict=True)]
 
 
-def test_gradients_are_softmax_less_the_label(logits, classes):
-    q, p = np.exp(log_softmax(logits)), probabilities()
-    one_hot = np.eye(4)[classes]
-    gradient = jax.grad(lambda z: INTEGER(z, classes).sum())(logits)
-    np.testing.assert_allclose(gradient, q - one_hot, atol=1e-6)
-    gradient = jax.grad(lambda z: SOFT(z, p).sum())(logits)
-    np.testing.assert_allclose(gradient, q - p, atol=1e-6)
-
-
-def test_large_logits_keep_their_differences():
-    z = np.array([[1e7, 1e7 - 2, 1e7 - 5], [-1e30, 1e30, 0.0]], np.float32)
-    want = -log_softmax(z)[[0, 1], [0, 1]]
-    np.testing.assert_allclose(INTEGER(z, np.array([0, 1])), want, rtol=1e-6)
-    np.testing.assert_allclose(SOFT(z, np.eye(3, dtype=np.float32)[[0, 1]]), want, rtol=1e-6)
-    assert np.isfinite(jax.grad(lambda z: INTEGER(z, np.array([1, 0])).sum())(z)).all()
-
-
-def test_half_precision_is_computed_in_single(logits, classes):
-    z = jnp.asarray(logits * 20, jnp.bfloat16)
-    loss = INTEGER(z, classes)
-    assert loss.dtype == jnp.bfloat16
-    want = -log_softmax(np.asarray(z))[np.arange(5), classes]
-    half_an_ulp = 2.0**-8
-    np.testing.assert_allclose(
-        np.asarray(loss, np.float64), want, rtol=half_an_ulp, atol=np.finfo(np.float32).eps
-    )
-    assert SOFT(z, jnp.asarray(probabilities(), jnp.bfloat16)).dtype == jnp.bfloat16
-    assert SOFT(z, jnp.asarray(probabilities())).dtype == jnp.float32
-
-
-def test_impossible_classes_cost_nothing_unless_wanted():
-    z = jnp.array([[1.0, 2.0, -jnp.inf]])
-    p = jnp.array([[0.25, 0.75, 0.0]])
-    want = -(np.array([0.25, 0.75]) * log_softmax([1.0, 2.0])).sum()
-    np.testing.assert_allclose(SOFT(z, p), [want], rtol=1e-6)
-    slope = jax.grad(lambda z: SOFT(z, p).sum())(z)
-    np.testing.assert_allclose(
-        slope, [[*np.exp(log_softmax([1.0, 2.0])) - [0.25, 0.75], 0]], atol=1e-6
-    )
-    assert INTEGER(z, jnp.array([2]))[0] == jnp.inf
-
-
-def test_gradients_with_respect_to_the_labels(logits):
-    """Also where a probability is 0: the slope there is `-log(q)` as everywhere."""
-    p = np.eye(4, dtype=np.float32)[[0, 3, 1, 2, 3]]
-    slope = jax.grad(lambda p: SOFT(logits, p).sum())(p)
-    np.testing.assert_allclose(slope, -log_softmax(logits), rtol=1e-5)
-    slope = jax.grad(lambda p: SOFT(jnp.array([0.0, 0.0, -jnp.inf]), p))(jnp.array([0.5, 0.5, 0]))
-    np.testing.assert_allclose(slope, [np.log(2), np.log(2), 0], rtol=1e-6)
-
-
-def test_where_leaves_classes_out(logits):
-    kept = np.array([True, True, False, True])
-    y = np.array([0, 3, 1, 1, 3])
-    place = np.array([0, 2, 1, 1, 2])  # the same classes among the three that are kept
-    want = -log_softmax(logits[:, kept])[np.arange(5), place]
-    mask = kept[None]
-    np.testing.assert_allclose(INTEGER(logits, y, where=mask), want, rtol=1e-6)
-    p = probabilities()
-    want = -(p[:, kept] * log_softmax(logits[:, kept])).sum(-1)
-    np.testing.assert_allclose(SOFT(logits, p, where=mask), want, rtol=1e-6)
-    slope = jax.grad(lambda z: SOFT(z, p, where=mask).sum())(logits)
-    assert (np.asarray(slope)[:, 2] == 0).all()
-
-
-@pytest.mark.parametrize("excluded", [0.0, 1e38, np.inf, -np.inf, np.nan])
-def test_what_is_left_out_has_no_say(logits, excluded):
-    z = logits.copy()
-    z[:, 2] = excluded
-    kept, y = np.array([[True, True, False, True]]), np.array([0, 3, 1, 1, 3])
-    np.testing.assert_array_equal(INTEGER(z, y, where=kept), INTEGER(logits, y, where=kept))
-    slope = jax.grad(lambda z: INTEGER(z, y, where=kept).sum())
-    np.testing.assert_array_equal(slope(z), slope(logits))
-
-
-def test_nothing_left_in_is_no_loss(logits, classes):
-    none = np.zeros((5, 1), bool)
-    for loss in (
-        lambda z: INTEGER(z, classes, where=none),
-        lambda z: SOFT(z, probabilities(), where=none),
-    ):
-        np.testing.assert_array_equal(loss(logits), np.zeros(5))
-        np.testing.assert_array_equal(jax.grad(lambda z, f=loss: f(z).sum())(logits), 0 * logits)
-
-
-@pytest.mark.parametrize("axis", [-1, 0, 1, (1, 2), (2, 0), (0, 1, 2)])
-def test_axes(axis):  # also of a mask over examples
-    z = np.random.default_rng(2).normal(size=(2, 3, 4)).astype(np.float32)
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    rest = [i for i in range(3) if i not in [a % 3 for a in axes]]
-    flat = z.transpose(*rest, *axes).reshape(*[z.shape[i] for i in rest], -1)
-    y = np.random.default_rng(3).integers(flat.shape[-1], size=flat.shape[:-1])
-    want = -np.take_along_axis(log_softmax(flat), y[..., None], -1)[..., 0]
-    np.testing.assert_allclose(INTEGER(z, y, axis=axis), want, rtol=2e-6)
-    np.testing.assert_allclose(
-        INTEGER(z, y, axis=axis),
-        optax.losses.softmax_cross_entropy_with_integer_labels(z, y, axis=axis),
-        rtol=2e-6,
-    )
-    p = probabilities((2, 3, 4))
-    np.testing.assert_allclose(
-        SOFT(z, p, axis=axis), optax.losses.softmax_cross_entropy(z, p, axis=axis), rtol=2e-6
-    )
-    counted = np.random.default_rng(4).uniform(size=flat.shape[:-1]) < 0.5
-    want = np.where(counted, INTEGER(z, y, axis=axis), 0)
-    np.testing.assert_allclose(INTEGER(z, y, axis=axis, where=counted), want, rtol=1e-6)
-    want = np.where(counted, SOFT(z, p, axis=axis), 0)
-    np.testing.assert_allclose(SOFT(z, p, axis=axis, where=counted), want, rtol=1e-6)
-
-
-def test_labels_out_of_range_are_loud(logits):
-    assert np.isnan(INTEGER(logits[:1], np.array([4])))
-    np.testing.assert_array_equal(
-        INTEGER(logits[:1], np.array([-1])), INTEGER(logits[:1], np.array([3]))
+def test_every_loss_is_here():
+    public = {n for n, x in vars(losses).items() if inspect.isfunction(x)}
+    assert public == set(CALLS)
+    assert public == {n for n in dir(optax.losses) if inspect.isfunction(getattr(losses, n, None))}
+    assert {n for n in public if hasattr(optax, n) and n != "make_fenchel_young_loss"} <= set(
+        vars(gradtx)
     )
 
 
-def test_under_jit_vmap_and_hessian(logits, classes):
-    np.testing.assert_allclose(
-        jax.jit(jax.vmap(INTEGER))(logits, classes), INTEGER(logits, classes), rtol=1e-6
-    )
-    q = np.exp(log_softmax(logits[0]))
-    curvature = jax.hessian(lambda z: INTEGER(z, 1))(logits[0])
-    np.testing.assert_allclose(curvature, np.diag(q) - np.outer(q, q), atol=1e-6)
+@each
+def test_documented(name):
+    check_docstring(getattr(losses, name))
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "words"),
-    [
-        (lambda z: INTEGER(z, np.ones(5)), TypeError, "labels must be integers, not float"),
-        (lambda z: INTEGER(z.astype(int), np.ones(5, int)), TypeError, "logits must be floating"),
-        (lambda z: SOFT(z.astype(int), z), TypeError, "logits must be floating"),
-        (lambda z: INTEGER(z, np.ones(3, int)), ValueError, r"of shape \(5,\), got \(3,\)"),
-        (
-            lambda z: INTEGER(z, np.ones(5, int), where=np.ones(4, bool)),
-            ValueError,
-            r"of the logits, \(5, 4\), or that without axis \(-1,\), got \(4,\)",
-        ),
-        (lambda z: SOFT(z, z, where=np.ones((2, 1), bool)), ValueError, r"got \(2, 1\)"),
-        (lambda z: SOFT(z, np.ones((2, 4))), ValueError, r"\(5, 4\) and labels of shape \(2, 4\)"),
-    ],
-)
-def test_errors_name_both_sides(logits, call, error, words):
-    with pytest.raises(error, match=words):
-        call(logits)
+@each
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_computed_in_float32_at_least(name, dtype):
+    """Half precision costs one rounding, that of the result."""
+    args = in_dtype(CALLS[name], dtype)
+    got = call(name, args)
+    assert got.dtype == dtype
+    with jax.enable_x64(True):
+        wide = [
+            np.asarray(x, float) if hasattr(x, "dtype") and x.dtype == dtype else x for x in args
+        ]
+        want = np.asarray(call(name, wide))
+    one_rounding = float(jnp.finfo(dtype).eps) / 2 if dtype != jnp.float32 else 0
+    np.testing.assert_allclose(np.asarray(got, float), want, rtol=one_rounding + 2e-6, atol=1e-6)
+
+
+@each
+def test_optax_agrees_in_float64(name, x64):
+    args = in_dtype(CALLS[name], np.float64)
+    got = call(name, args)
+    assert got.dtype == np.float64
+    np.testing.assert_allclose(got, call(name, args, optax.losses), rtol=1e-7, atol=1e-10)
+
+
+@each
+def test_gradients(name):
+    first, *rest = in_dtype(CALLS[name], jnp.float32)
+    check_gradients(
+        lambda x: jnp.sum(call(name, [x, *rest])), first, max_elements=12, show=False
+    ).raise_if_bad()
+
+
+@pytest.mark.parametrize("name", OF_A_BATCH)
+def test_under_jit_and_vmap(name):
+    args = in_dtype(CALLS[name], jnp.float32)
+    want = call(name, args)
+    np.testing.assert_allclose(jax.jit(lambda *a: call(name, a))(*args), want, rtol=1e-6, atol=1e-6)
+    axes = tuple(0 if np.ndim(x) else None for x in args)
+
+    def one(*args):  # as a batch of one, for those that want a batch
+        return call(name, [x[None] if jnp.ndim(x) else x for x in args])[0]
+
+    np.testing.assert_allclose(jax.vmap(one, axes)(*args), want, rtol=1e-6, atol=1e-6)

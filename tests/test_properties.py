@@ -6,8 +6,7 @@ import numpy as np
 import optax
 import pytest
 import trees
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from test_conformance import walk
 from trees import Layer, Pair, assert_ulps, avals
 

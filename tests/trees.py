@@ -48,6 +48,56 @@ def small(with_complex=False):
     return tree
 
 
+def loss_around(params, gradient):
+    """A convex loss whose gradient at `params` is a given one: tests of steps choose gradients.
+
+    At `q = params + d` it is `1 + |params|^2 + Re <gradient, d> + |d|^2 / 2 + |d|^4 / 4`.
+    """
+    pairs = [
+        (p, g)
+        for p, g in zip(leaves_and_none(params), leaves_and_none(gradient), strict=True)
+        if p is not None and g is not None
+    ]
+
+    def loss(q):
+        there = zip(leaves_and_none(q), leaves_and_none(gradient), strict=True)
+        moved = [x for x, g in there if x is not None and g is not None]
+        steps = [_wide(x) - _wide(p) for x, (p, _) in zip(moved, pairs, strict=True)]
+        linear = sum(
+            jnp.sum(jnp.real(jnp.conj(_wide(g)) * d))
+            for (_, g), d in zip(pairs, steps, strict=True)
+        )
+        square = sum(jnp.sum(_square(d)) for d in steps)
+        base = sum(jnp.sum(_square(_wide(p))) for p, _ in pairs)
+        return jnp.asarray(1.0 + base + linear + square / 2 + square**2 / 4)
+
+    return loss
+
+
+def extras(entry, gradient=None, params=None):
+    """The extra arguments that an optimizer cannot do without, for a step with this gradient."""
+    return needed(entry, loss_around(params, gradient), params, gradient) if entry.needs else {}
+
+
+def needed(entry, loss, params, gradient):
+    """The extra arguments that an optimizer cannot do without, from a loss and its gradient."""
+    known = {"value": loss(params), "grad": gradient, "value_fn": loss} if entry.needs else {}
+    return {name: known[name] for name in entry.needs}
+
+
+def leaves_and_none(tree):
+    return jax.tree.leaves(tree, is_leaf=lambda x: x is None)
+
+
+def _wide(x):
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _square(x):
+    return jnp.real(x) ** 2 + jnp.imag(x) ** 2
+
+
 def avals(tree):
     """What a tree looks like to the compiler: paths, shapes, dtypes and weak types."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
@@ -56,11 +106,21 @@ def avals(tree):
     ]
 
 
+def is_key(x):
+    return jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
+
+
+def without_key_type(x):
+    """Random keys as the numbers that they are."""
+    return jax.random.key_data(x) if is_key(x) else x
+
+
 def assert_equal(a, b):
     """The same structure, dtypes, and bits."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True):
         assert jnp.result_type(x) == jnp.result_type(y), jax.tree_util.keystr(path)
+        x, y = map(without_key_type, (x, y))
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
@@ -76,6 +136,7 @@ def assert_ulps(a, b, ulps=1, of_largest=False):
         dtype = jnp.result_type(x)
         assert dtype == jnp.result_type(y), name
         if not jnp.issubdtype(dtype, jnp.inexact):
+            x, y = map(without_key_type, (x, y))
             np.testing.assert_array_equal(x, y, err_msg=name)
             continue
         wide = np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64

@@ -6,18 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.base import Array
-
-
-def _accumulator(dtype: Any) -> Any:
-    """The dtype in which a sum of exponentials is safe: float32 for anything narrower."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def _floating(name: str, logits: Any) -> Array:
-    logits = jnp.asarray(logits)
-    if not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise TypeError(f"{name}: logits must be floating-point numbers, not {logits.dtype}")
-    return logits
+from gradtx.losses.arguments import (
+    accumulator,
+    broadcast_shape,
+    class_numbers,
+    examples,
+    floating,
+    pick,
+)
 
 
 def _mask(name: str, where: Any, logits: Array, axes: tuple[int, ...]) -> Array | None:
@@ -39,7 +35,7 @@ def _mask(name: str, where: Any, logits: Array, axes: tuple[int, ...]) -> Array 
         ) from None
 
 
-def _log_partition(z: Array, axis: Any, where: Any) -> tuple[Array, Array]:
+def log_partition(z: Array, axis: Any, where: Any) -> tuple[Array, Array]:
     """Splits `log(sum(exp(z)))` into a shift and the rest, so that no exponential overflows.
 
     The shift is the largest logit, and is kept apart: `(z[y] - shift) - rest` loses no digits to
@@ -70,13 +66,14 @@ def softmax_cross_entropy_with_integer_labels(
     Args:
       logits: unnormalized log-probabilities, floating-point, `[..., classes]`.
       labels: the classes' numbers, integers of the shape of `logits` without `axis`, or one that
-        broadcasts to it. Negative numbers count from the last class; a number beyond the classes
+        broadcasts with it. Negative numbers count from the last class; a number beyond the classes
         gives `nan`, as nothing can be raised under `jit`.
       axis: the axis of `logits` that holds the classes. If it is a tuple, the classes are the
         entries of these axes taken together, numbered row by row in the order of the tuple.
+        Default: the last.
       where: which entries of `logits` take part in the softmax, a mask of their rank that
-        broadcasts to them; or which examples count, a mask without `axis`; `None` for all. A class
-        used as a label should take part. An example in which nothing does has loss 0.
+        broadcasts to them; or which examples count, a mask without `axis`. A class used as a label
+        should take part. An example in which nothing does has loss 0. Default: `None`, all.
 
     Returns:
       The loss of each example, of the shape of `logits` without `axis` and of their dtype.
@@ -94,9 +91,7 @@ def softmax_cross_entropy_with_integer_labels(
       [0.2395, 1.0986]
     """
     name = "softmax_cross_entropy_with_integer_labels"
-    logits, labels = _floating(name, logits), jnp.asarray(labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"{name}: labels must be integers, not {labels.dtype}")
+    logits, labels = floating(name, "logits", logits), class_numbers(name, labels)
     axes = axis if isinstance(axis, tuple) else (axis,)
     last = tuple(range(-len(axes), 0))
 
@@ -104,21 +99,14 @@ def softmax_cross_entropy_with_integer_labels(
         x = jnp.moveaxis(x, axes, last)
         return x.reshape(*x.shape[: x.ndim - len(axes)], -1)
 
-    z = classes_last(logits).astype(_accumulator(logits.dtype))
+    z = classes_last(logits).astype(accumulator(logits.dtype))
     where = _mask(name, where, logits, axes)
     if where is not None:
         where = classes_last(where)
-    try:
-        labels = jnp.broadcast_to(labels, jnp.broadcast_shapes(labels.shape, z.shape[:-1]))
-        z = jnp.broadcast_to(z, (*labels.shape, z.shape[-1]))
-    except ValueError:
-        raise ValueError(
-            f"{name}: logits of shape {logits.shape} with classes along axis {axis} want labels of "
-            f"shape {z.shape[:-1]}, got {labels.shape}"
-        ) from None
-    shift, rest = _log_partition(z, -1, where)
-    labelled = jnp.take_along_axis(z, labels[..., None], axis=-1, mode="fill")
-    loss = (rest - (labelled - shift))[..., 0]
+    told = f"logits of shape {logits.shape} with classes along axis {axis}"
+    z, labels = examples(name, z, labels, told)
+    shift, rest = log_partition(z, -1, where)
+    loss = (rest - (pick(z, labels) - shift))[..., 0]
     if where is not None:
         loss = jnp.where(jnp.any(where, axis=-1), loss, 0)
     return loss.astype(logits.dtype)
@@ -141,10 +129,11 @@ def softmax_cross_entropy(
       logits: unnormalized log-probabilities, floating-point, `[..., classes]`.
       labels: the wanted probabilities, of a shape that broadcasts with that of `logits`. They
         should sum to 1 along `axis` (a one-hot vector does); this is not checked.
-      axis: the axis, or axes, of `logits` that hold the classes; `None` for all axes.
+      axis: the axis, or axes, of `logits` that hold the classes; `None` for all axes. Default: the
+        last.
       where: which entries of `logits` take part in the softmax and in the sum, a mask of their
-        rank that broadcasts to them; or which examples count, a mask without `axis`; `None` for
-        all. An example in which nothing takes part has loss 0.
+        rank that broadcasts to them; or which examples count, a mask without `axis`. An example in
+        which nothing takes part has loss 0. Default: `None`, all.
 
     Returns:
       The loss of each example, of the broadcast shape without `axis` and of the dtype that
@@ -162,24 +151,107 @@ def softmax_cross_entropy(
       >>> losses.softmax_cross_entropy(logits, labels).tolist()
       [0.2395, 1.0986]
     """
-    name = "softmax_cross_entropy"
-    logits, labels = _floating(name, logits), jnp.asarray(labels)
-    try:
-        jnp.broadcast_shapes(logits.shape, labels.shape)
-    except ValueError:
-        raise ValueError(
-            f"{name}: logits of shape {logits.shape} and labels of shape {labels.shape} do not "
-            "broadcast"
-        ) from None
+    p, log_q, counted, dtype = _two_distributions(
+        "softmax_cross_entropy", logits, labels, axis, where
+    )
+    return jnp.sum(jnp.where(counted, -p * log_q, 0), axis=axis).astype(dtype)
+
+
+def _two_distributions(
+    name: str, logits: Any, labels: Any, axis: Any, where: Any
+) -> tuple[Array, Array, Array, Any]:
+    """Gives the labels, the logits' log-softmax, which terms count, and the dtype to hand out."""
+    logits, labels = floating(name, "logits", logits), jnp.asarray(labels)
+    broadcast_shape(name, logits=logits.shape, labels=labels.shape)
     dtype = jnp.promote_types(logits.dtype, labels.dtype)
-    z, p = logits.astype(_accumulator(dtype)), labels.astype(_accumulator(dtype))
+    z, p = logits.astype(accumulator(dtype)), labels.astype(accumulator(dtype))
     axes = tuple(range(z.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     where = _mask(name, where, logits, axes)
-    shift, rest = _log_partition(z, axis, where)
+    shift, rest = log_partition(z, axis, where)
     # 0 * -inf is nan, in the value and in the gradient: such logits are replaced before they meet.
     # Other logits stay, for the slope along a probability of 0 is not 0.
     counted = (p != 0) | (z > -jnp.inf)
     if where is not None:
         counted &= where
-    log_q = jnp.where(counted, z, shift) - shift - rest
-    return jnp.sum(jnp.where(counted, -p * log_q, 0), axis=axis).astype(dtype)
+    return p, jnp.where(counted, z, shift) - shift - rest, counted, dtype
+
+
+def safe_softmax_cross_entropy(logits: Any, labels: Any) -> Array:
+    """Cross entropy of a softmax and a distribution, for logits that may be `-inf`.
+
+    `loss = -sum_k p[k] log(softmax(z)[k])`, which is `softmax_cross_entropy` along the last axis:
+    that is safe as it is, here and in its gradient. The name is for code that asks for it.
+
+    Args:
+      logits: unnormalized log-probabilities `z`, floating-point, `[..., classes]`.
+      labels: the wanted probabilities `p`, of a shape that broadcasts with that of `logits`.
+
+    Returns:
+      The loss of each example, of the broadcast shape without the last axis and of the dtype that
+      `logits` and `labels` promote to.
+
+    Raises:
+      TypeError: if `logits` are not floating-point.
+      ValueError: if the shapes do not broadcast.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> logits, labels = jnp.array([0.0, 0.0, -jnp.inf]), jnp.array([0.5, 0.5, 0.0])
+      >>> losses.safe_softmax_cross_entropy(logits, labels).item()
+      0.6931
+    """
+    p, log_q, counted, dtype = _two_distributions(
+        "safe_softmax_cross_entropy", logits, labels, -1, None
+    )
+    return jnp.sum(jnp.where(counted, -p * log_q, 0), axis=-1).astype(dtype)
+
+
+def poly_loss_cross_entropy(
+    logits: Any,
+    labels: Any,
+    *,
+    epsilon: Any = 2.0,
+    axis: int | tuple[int, ...] | None = -1,
+    where: Any = None,
+) -> Array:
+    r"""Cross entropy with its polynomial expansion's first term given another weight.
+
+    With the logits `z` of one example, the probabilities `p` of its classes and `q = softmax(z)`::
+
+        loss = -sum_k p[k] log(q[k]) + epsilon * sum_k p[k] (1 - q[k])
+
+    for the cross entropy of one class is `sum_j (1 - q)^j / j`, and this is its term of `j = 1`.
+    "PolyLoss: a polynomial expansion perspective of classification loss functions"
+    (arXiv:2204.12511).
+
+    Args:
+      logits: unnormalized log-probabilities, floating-point, `[..., classes]`.
+      labels: the wanted probabilities, of a shape that broadcasts with that of `logits`.
+      epsilon: what is added to the first term's weight of 1; at -1 it vanishes. Default: 2.
+      axis: the axis, or axes, of `logits` that hold the classes; `None` for all axes. Default: the
+        last.
+      where: which entries take part, as in `softmax_cross_entropy`. Default: `None`, all.
+
+    Returns:
+      The loss of each example, of the broadcast shape without `axis` and of the dtype that
+      `logits` and `labels` promote to.
+
+    Raises:
+      TypeError: if `logits` are not floating-point.
+      ValueError: if the shapes of `logits`, `labels` and `where` do not broadcast.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> logits, labels = jnp.array([2.0, 0.0, 0.0]), jnp.array([1.0, 0.0, 0.0])
+      >>> losses.poly_loss_cross_entropy(logits, labels).item()
+      0.6655
+      >>> losses.poly_loss_cross_entropy(logits, labels, epsilon=0.0).item()
+      0.2395
+    """
+    p, log_q, counted, dtype = _two_distributions(
+        "poly_loss_cross_entropy", logits, labels, axis, where
+    )
+    terms = -p * (log_q + epsilon * jnp.expm1(log_q))
+    return jnp.sum(jnp.where(counted, terms, 0), axis=axis).astype(dtype)

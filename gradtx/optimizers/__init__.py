@@ -1,9 +1,19 @@
 """Optimizers, one family a file."""
 
+from gradtx.optimizers.adabelief import (
+    ScaleByBeliefState as ScaleByBeliefState,
+    adabelief as adabelief,
+    scale_by_belief as scale_by_belief,
+)
 from gradtx.optimizers.adadelta import (
     ScaleByAdaDeltaState as ScaleByAdaDeltaState,
     adadelta as adadelta,
     scale_by_adadelta as scale_by_adadelta,
+)
+from gradtx.optimizers.adafactor import (
+    FactoredState as FactoredState,
+    adafactor as adafactor,
+    scale_by_factored_rms as scale_by_factored_rms,
 )
 from gradtx.optimizers.adagrad import (
     ScaleByRssState as ScaleByRssState,
@@ -25,11 +35,71 @@ from gradtx.optimizers.adamax import (
     adamaxw as adamaxw,
     scale_by_adamax as scale_by_adamax,
 )
+from gradtx.optimizers.adan import (
+    ScaleByAdanState as ScaleByAdanState,
+    adan as adan,
+    scale_by_adan as scale_by_adan,
+)
 from gradtx.optimizers.amsgrad import (
     ScaleByAmsgradState as ScaleByAmsgradState,
     amsgrad as amsgrad,
     scale_by_amsgrad as scale_by_amsgrad,
 )
+from gradtx.optimizers.cocob import (
+    COCOBState as COCOBState,
+    cocob as cocob,
+    scale_by_cocob as scale_by_cocob,
+)
+from gradtx.optimizers.dadapt import (
+    DAdaptAdamWState as DAdaptAdamWState,
+    dadapt_adamw as dadapt_adamw,
+)
+from gradtx.optimizers.dog import (
+    DoGState as DoGState,
+    DoWGState as DoWGState,
+    dog as dog,
+    dowg as dowg,
+)
+from gradtx.optimizers.fromage import fromage as fromage
+from gradtx.optimizers.lars import lamb as lamb, lars as lars
+from gradtx.optimizers.lbfgs import (
+    ScaleByLBFGSState as ScaleByLBFGSState,
+    lbfgs as lbfgs,
+    scale_by_lbfgs as scale_by_lbfgs,
+)
+from gradtx.optimizers.lion import (
+    ScaleByLionState as ScaleByLionState,
+    lion as lion,
+    scale_by_lion as scale_by_lion,
+)
+from gradtx.optimizers.momo import (
+    MomoAdamState as MomoAdamState,
+    MomoState as MomoState,
+    momo as momo,
+    momo_adam as momo_adam,
+)
+from gradtx.optimizers.muon import (
+    MuonDimensionNumbers as MuonDimensionNumbers,
+    MuonState as MuonState,
+    muon as muon,
+    scale_by_muon as scale_by_muon,
+)
+from gradtx.optimizers.noisy_sgd import noisy_sgd as noisy_sgd
+from gradtx.optimizers.novograd import (
+    ScaleByNovogradState as ScaleByNovogradState,
+    novograd as novograd,
+    scale_by_novograd as scale_by_novograd,
+)
+from gradtx.optimizers.optimistic import (
+    ScaleByOptimisticGradientState as ScaleByOptimisticGradientState,
+    optimistic_adam as optimistic_adam,
+    optimistic_adam_v2 as optimistic_adam_v2,
+    optimistic_gradient_descent as optimistic_gradient_descent,
+    scale_by_optimistic_gradient as scale_by_optimistic_gradient,
+)
+from gradtx.optimizers.polyak import polyak_sgd as polyak_sgd, scale_by_polyak as scale_by_polyak
+from gradtx.optimizers.prodigy import ProdigyState as ProdigyState, prodigy as prodigy
+from gradtx.optimizers.radam import radam as radam, scale_by_radam as scale_by_radam
 from gradtx.optimizers.rmsprop import (
     ScaleByRmsState as ScaleByRmsState,
     ScaleByRStdDevState as ScaleByRStdDevState,
@@ -43,3 +113,14 @@ from gradtx.optimizers.rprop import (
     scale_by_rprop as scale_by_rprop,
 )
 from gradtx.optimizers.sgd import momentum as momentum, nesterov as nesterov, sgd as sgd
+from gradtx.optimizers.sign import (
+    scale_by_sign as scale_by_sign,
+    sign_sgd as sign_sgd,
+    signum as signum,
+)
+from gradtx.optimizers.sm3 import (
+    ScaleBySM3State as ScaleBySM3State,
+    scale_by_sm3 as scale_by_sm3,
+    sm3 as sm3,
+)
+from gradtx.optimizers.yogi import scale_by_yogi as scale_by_yogi, yogi as yogi

@@ -1,5 +1,6 @@
 """Schedules: functions of the step count, which is 0 at the first step."""
 
+from gradtx.base import Schedule as Schedule
 from gradtx.schedules.constant import constant_schedule as constant_schedule
 from gradtx.schedules.cosine import cosine_decay_schedule as cosine_decay_schedule
 from gradtx.schedules.decay import (
@@ -7,6 +8,14 @@ from gradtx.schedules.decay import (
     inverse_time_decay_schedule as inverse_time_decay_schedule,
     natural_exp_decay_schedule as natural_exp_decay_schedule,
     step_decay_schedule as step_decay_schedule,
+)
+from gradtx.schedules.inject import (
+    InjectHyperparamsState as InjectHyperparamsState,
+    InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
+    StatefulSchedule as StatefulSchedule,
+    WrappedSchedule as WrappedSchedule,
+    inject_hyperparams as inject_hyperparams,
+    inject_stateful_hyperparams as inject_stateful_hyperparams,
 )
 from gradtx.schedules.join import join_schedules as join_schedules
 from gradtx.schedules.onecycle import (

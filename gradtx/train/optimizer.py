@@ -46,8 +46,8 @@ def default_learning_rate(name: str) -> float | None:
       0.001
     """
     entry = catalog.get(name)
-    default = entry.hyperparameters.get("learning_rate")
-    choices = (default, entry.usual_rate, entry.probe.get("learning_rate"))
+    default = entry.hyperparameters.get(entry.rate)
+    choices = (default, entry.usual_rate, entry.probe.get(entry.rate))
     return next((rate for rate in choices if rate is not None), None)
 
 
@@ -71,7 +71,8 @@ def build_optimizer(
     Args:
       name: its name in the catalog.
       length: the run's length, for the schedule.
-      learning_rate: the peak rate. Default: `default_learning_rate(name)`.
+      learning_rate: the peak rate, or the peak of what the optimizer has in its place (the factor
+        of Polyak's rate, for one). Default: `default_learning_rate(name)`.
       settings: hyperparameters of its factory. Default: the factory's.
       schedule: a name in `SCHEDULES`. Default: a constant rate.
       schedule_set: changes to the schedule's settings. Default: none.
@@ -94,21 +95,21 @@ def build_optimizer(
     options = options_of(entry.factory)
     settings, schedule_set = dict(settings or {}), dict(schedule_set or {})
     for key, flag, value in (
-        ("learning_rate", "--learning-rate", learning_rate),
+        (entry.rate, "--learning-rate", learning_rate),
         ("weight_decay", "--weight-decay", weight_decay),
     ):
-        if key in settings and (value is not None or key == "learning_rate"):
+        if key in settings and (value is not None or key == entry.rate):
             raise TrainingError(f"--set {key}={show(settings[key])}: use {flag} alone for it")
-    others = {key: default for key, default in options.items() if key != "learning_rate"}
+    others = {key: default for key, default in options.items() if key != entry.rate}
     check_settings("--set", name, settings, others)
 
     rate = peak = default_learning_rate(name) if learning_rate is None else learning_rate
     # What has no default must be given; the catalog knows values that work.
     needed = {k: entry.probe[k] for k, v in options.items() if v is _EMPTY and k in entry.probe}
     arguments = {**needed, **settings}
-    if "learning_rate" in options:
+    if entry.rate in options:
         if rate is not None:
-            rate = arguments["learning_rate"] = make_schedule(schedule, rate, length, schedule_set)
+            rate = arguments[entry.rate] = make_schedule(schedule, rate, length, schedule_set)
     elif learning_rate is not None or schedule not in ("constant", "plateau"):
         raise TrainingError(
             f"{name} takes no learning rate, so neither --learning-rate nor --schedule {schedule} "
@@ -120,7 +121,7 @@ def build_optimizer(
 
     shown = dict(arguments)
     if callable(rate):
-        shown["learning_rate"] = f"{schedule}({_list({'peak': peak, **schedule_set})})"
+        shown[entry.rate] = f"{schedule}({_list({'peak': peak, **schedule_set})})"
     parts: list[tuple[str, GradientTransformation]] = []
     try:
         if clip is not None:

@@ -1,10 +1,24 @@
 """The pieces that optimizers are made of."""
 
 from gradtx.rules import MaskedNode as MaskedNode
+from gradtx.transforms.accumulation import (
+    ApplyEvery as ApplyEvery,
+    MultiSteps as MultiSteps,
+    MultiStepsState as MultiStepsState,
+    apply_every as apply_every,
+)
+from gradtx.transforms.adaptive_clipping import (
+    AdaptiveGradClipState as AdaptiveGradClipState,
+    adaptive_grad_clip as adaptive_grad_clip,
+    unitwise_clip as unitwise_clip,
+    unitwise_norm as unitwise_norm,
+)
+from gradtx.transforms.centering import centralize as centralize
 from gradtx.transforms.clipping import (
     ClipByGlobalNormState as ClipByGlobalNormState,
     ClipState as ClipState,
     clip as clip,
+    clip_by_block_rms as clip_by_block_rms,
     clip_by_global_norm as clip_by_global_norm,
 )
 from gradtx.transforms.combining import (
@@ -12,18 +26,73 @@ from gradtx.transforms.combining import (
     identity as identity,
     named_chain as named_chain,
 )
+from gradtx.transforms.constraining import (
+    NonNegativeParamsState as NonNegativeParamsState,
+    ZeroNansState as ZeroNansState,
+    keep_params_nonnegative as keep_params_nonnegative,
+    zero_nans as zero_nans,
+)
 from gradtx.transforms.decay import (
     AddDecayedWeightsState as AddDecayedWeightsState,
     add_decayed_weights as add_decayed_weights,
 )
-from gradtx.transforms.freezing import set_to_zero as set_to_zero
-from gradtx.transforms.masking import MaskedState as MaskedState, masked as masked
+from gradtx.transforms.distance import (
+    ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState,
+    scale_by_distance_over_gradients as scale_by_distance_over_gradients,
+)
+from gradtx.transforms.ema import EmaState as EmaState, ema as ema
+from gradtx.transforms.flattening import flatten as flatten
+from gradtx.transforms.freezing import (
+    freeze as freeze,
+    selective_transform as selective_transform,
+    set_to_zero as set_to_zero,
+)
+from gradtx.transforms.guards import (
+    ApplyIfFiniteState as ApplyIfFiniteState,
+    ConditionallyMaskState as ConditionallyMaskState,
+    ConditionallyTransformState as ConditionallyTransformState,
+    ConditionFn as ConditionFn,
+    ShouldSkipUpdateFunction as ShouldSkipUpdateFunction,
+    apply_if_finite as apply_if_finite,
+    conditionally_mask as conditionally_mask,
+    conditionally_transform as conditionally_transform,
+    skip_large_updates as skip_large_updates,
+    skip_not_finite as skip_not_finite,
+)
+from gradtx.transforms.lookahead import (
+    LookaheadParams as LookaheadParams,
+    LookaheadState as LookaheadState,
+    lookahead as lookahead,
+)
+from gradtx.transforms.masking import (
+    MaskedState as MaskedState,
+    MaskOrFn as MaskOrFn,
+    masked as masked,
+)
+from gradtx.transforms.mechanic import MechanicState as MechanicState, mechanize as mechanize
 from gradtx.transforms.momentum import TraceState as TraceState, trace as trace
+from gradtx.transforms.monitoring import (
+    MonitorState as MonitorState,
+    SnapshotState as SnapshotState,
+    measure_with_ema as measure_with_ema,
+    monitor as monitor,
+    snapshot as snapshot,
+)
+from gradtx.transforms.noise import AddNoiseState as AddNoiseState, add_noise as add_noise
+from gradtx.transforms.normalizing import normalize_by_update_norm as normalize_by_update_norm
+from gradtx.transforms.param_scale import (
+    scale_by_param_block_norm as scale_by_param_block_norm,
+    scale_by_param_block_rms as scale_by_param_block_rms,
+)
 from gradtx.transforms.partitioning import (
     MultiTransformState as MultiTransformState,
     PartitionState as PartitionState,
     multi_transform as multi_transform,
     partition as partition,
+)
+from gradtx.transforms.per_example import (
+    per_example_global_norm_clip as per_example_global_norm_clip,
+    per_example_layer_norm_clip as per_example_layer_norm_clip,
 )
 from gradtx.transforms.plateau import (
     ReduceLROnPlateauState as ReduceLROnPlateauState,
@@ -36,4 +105,8 @@ from gradtx.transforms.scaling import (
     scale as scale,
     scale_by_learning_rate as scale_by_learning_rate,
     scale_by_schedule as scale_by_schedule,
+)
+from gradtx.transforms.trust_ratio import (
+    ScaleByTrustRatioState as ScaleByTrustRatioState,
+    scale_by_trust_ratio as scale_by_trust_ratio,
 )

@@ -6,10 +6,19 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.base import Array, EmptyState, GradientTransformation, Params, Updates, stateless
+from gradtx.base import (
+    Array,
+    EmptyState,
+    GradientTransformation,
+    OptState,
+    Params,
+    Updates,
+    init_empty_state,
+)
 from gradtx.concrete import compiled_when_concrete
+from gradtx.coupled import coupled
 from gradtx.leafwise import leafwise
-from gradtx.numerics import rescale
+from gradtx.numerics import abs_sq, rescale, safe_sqrt, times
 from gradtx.rules import Slots
 
 ClipState = EmptyState
@@ -52,6 +61,9 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     Args:
       max_norm: the largest Euclidean norm.
 
+    Raises:
+      TypeError: a leaf is an integer, which would be rounded.
+
     Source: Pascanu et al., "On the difficulty of training Recurrent Neural Networks",
     arXiv:1211.5063.
 
@@ -63,15 +75,64 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
       [0.6 0.8]
     """
 
-    @compiled_when_concrete
-    def shrink(updates: Updates, limit: Any) -> Updates:
-        norm = tree.norm(updates)
-        too_large = (norm > limit) & jnp.isfinite(norm)
-        factor = jnp.where(too_large, limit / jnp.where(too_large, norm, 1), 1)
-        return jax.tree.map(lambda g: rescale(g, factor), updates)
+    def update(
+        updates: Updates, state: OptState, params: Params | None, **extra: Any
+    ) -> tuple[Updates, OptState]:
+        return _shrink(updates, max_norm), state
 
-    def over_tree(updates: Updates, params: Params | None) -> Updates:
-        del params
-        return shrink(updates, max_norm)
+    return coupled(ClipByGlobalNormState, init_empty_state, update, name="clip_by_global_norm")
 
-    return stateless(over_tree)
+
+@compiled_when_concrete
+def _shrink(updates: Updates, max_norm: Any) -> Updates:
+    factor = shrinking_factor(tree.norm(updates), max_norm)
+    return jax.tree.map(lambda g: rescale(g, factor), updates)
+
+
+def clip_by_block_rms(threshold: Any) -> GradientTransformation:
+    """Shrinks each leaf on its own when its root mean square is too large.
+
+    `g * min(1, threshold / rms(g))`, where `rms(g) = sqrt(mean(|g|^2))` over the elements of that
+    leaf. Zero updates stay zero. A leaf whose `rms` is not finite stays as it is, for a guard to
+    see.
+
+    Args:
+      threshold: the largest root mean square of a leaf.
+
+    Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+    arXiv:1804.04235, section 6.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.clip_by_block_rms(1.0)
+      >>> updates = {"large": jnp.array([6.0, 8.0]), "small": jnp.array([0.6, 0.8])}
+      >>> print(tx.update(updates, tx.init(updates))[0])
+      {'large': Array([0.84..., 1.13...], dtype=float32), 'small': Array([0.6, 0.8], dtype=float32)}
+    """
+    return leafwise(
+        EmptyState,
+        None,
+        _clip_by_rms,
+        shared=lambda step, extra: {"threshold": threshold},
+        name="clip_by_block_rms",
+    )
+
+
+def _clip_by_rms(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    rms = safe_sqrt(jnp.sum(abs_sq(g)) / max(g.size, 1))
+    return times(shrinking_factor(rms, s.threshold), g), Slots()
+
+
+def shrinking_factor(size: Array, limit: Any, least: Any = 0.0) -> Array:
+    """Gives what takes a size down to its limit: `limit / size`, and 1 where it is not above that.
+
+    It is 1 too where the size is not finite. Its gradient is finite, also where both are 0.
+
+    Args:
+      size: a norm, real and not negative; any shape.
+      limit: the largest size, of a shape that goes with it.
+      least: the least size to divide by. Default: 0.
+    """
+    too_large = (size > limit) & jnp.isfinite(size)
+    return jnp.where(too_large, limit / jnp.maximum(jnp.where(too_large, size, 1), least), 1)

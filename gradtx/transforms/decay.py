@@ -21,6 +21,8 @@ class AddDecayedWeightsState(NamedTuple):
 
     count: Array
 
+    _repeats = ("count",)  # for gradtx.tree.get
+
 
 def add_decayed_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: Any | None = None

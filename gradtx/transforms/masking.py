@@ -1,13 +1,18 @@
 """Applying a transformation to some of the leaves."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.base import GradientTransformation, Params, Updates
+from gradtx.base import GradientTransformation, OptState, Params, Updates
 from gradtx.paths import is_none
-from gradtx.pipeline import Pipeline, pipeline_of
-from gradtx.rules import MaskedNode, Rule, flags
+from gradtx.pipeline import Link, Pipeline, pipeline_of
+from gradtx.rules import Coupled, MaskedNode, Rule, flags
+
+MaskOrFn = Any
+"""A pytree of booleans, or a function that makes one from a tree like the parameters."""
 
 
 class MaskedState(NamedTuple):
@@ -27,6 +32,10 @@ def masked(
 
     Masked leaves cost no state. Mind that they keep their *gradient* as their update: to hold
     parameters still, follow with `set_to_zero` on the opposite mask, or use `partition`.
+
+    Of the extra arguments for line searches, `grad` is masked like the updates, and `value_fn` gets
+    all parameters, of which those that are masked are the caller's: the loss is measured along the
+    leaves that the transformation moves.
 
     Args:
       inner: the transformation.
@@ -48,47 +57,67 @@ def masked(
       [-1.] [1.]
     """
     pipeline = pipeline_of(inner)
-    rules = [link for link in pipeline.links if isinstance(link, Rule)]
-    if len(rules) == len(pipeline.links):
-        narrowed = tuple(rule._replace(masks=(*rule.masks, mask)) for rule in rules)
-        return Pipeline(narrowed, MaskedState(pipeline.skeleton)).transformation()
-    # A part couples leaves, so the tree that it sees must lack the masked ones.
-    return _masked_tree(pipeline.transformation(), mask, mask_compatible_extra_args)
+    links = tuple(_narrow(link, mask, mask_compatible_extra_args) for link in pipeline.links)
+    return Pipeline(links, MaskedState(pipeline.skeleton)).transformation()
 
 
-def _masked_tree(
-    inner: GradientTransformation, mask: Any, mask_extra: bool
-) -> GradientTransformation:
-    def hide(tree: Any, keep: list[bool]) -> Any:
-        treedef = jax.tree.structure(tree, is_leaf=is_none)
-        leaves = jax.tree.leaves(tree, is_leaf=is_none)
-        return treedef.unflatten(
-            leaf if k or leaf is None else MaskedNode()
-            for leaf, k in zip(leaves, keep, strict=True)
-        )
+def _narrow(link: Link, mask: Any, mask_extra: bool) -> Link:
+    """Narrows one link of a chain to the leaves where a mask is true."""
+    if isinstance(link, Rule):
+        return link._replace(masks=(*link.masks, mask))
+    if isinstance(link, Coupled) and link.narrow is not None:
+        return link.narrow(mask)._replace(owner=link.owner)
+    # It couples leaves, so the trees that it sees must lack the masked ones.
+    init, update = _hidden(link, mask, mask_extra)
+    if isinstance(link, Coupled):
+        return link._replace(init=init, update=update)
+    return GradientTransformation(init, update)
 
-    def init(params: Params) -> MaskedState:
-        return MaskedState(inner.init(hide(params, flags(mask, params, "params"))))
+
+def _hidden(inner: Any, mask: Any, mask_extra: bool) -> tuple[Callable, Callable]:
+    def init(params: Params) -> OptState:
+        return inner.init(_hide(params, flags(mask, params, "params")))
 
     def update(
-        updates: Updates, state: MaskedState, params: Params | None = None, **extra: Any
-    ) -> tuple[Updates, MaskedState]:
+        updates: Updates, state: OptState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, OptState]:
         keep = flags(mask, updates, "updates")
         treedef = jax.tree.structure(updates, is_leaf=is_none)
-        if mask_extra:
-            extra = {
-                name: hide(value, keep)
-                if jax.tree.structure(value, is_leaf=is_none) == treedef
-                else value
-                for name, value in extra.items()
-            }
-        seen = None if params is None else hide(params, keep)
-        new, inner_state = inner.update(hide(updates, keep), state.inner_state, seen, **extra)
-        # A masked leaf is a node without leaves in `new`; `updates` still has its place.
-        pairs = zip(
-            jax.tree.leaves(updates, is_leaf=is_none), treedef.flatten_up_to(new), strict=True
-        )
-        merged = [old if isinstance(n, MaskedNode) else n for old, n in pairs]
-        return treedef.unflatten(merged), MaskedState(inner_state)
+        # The gradient is a tree like the updates by its meaning, and what measures the loss moves
+        # only the leaves that it sees.
+        for name, value in extra.items():
+            is_like = jax.tree.structure(value, is_leaf=is_none) == treedef
+            if is_like and (mask_extra or name == "grad"):
+                extra[name] = _hide(value, keep)
+            elif name == "value_fn" and value is not None and params is not None:
+                extra[name] = _with_the_others(value, params)
+        seen = None if params is None else _hide(params, keep)
+        new, state = inner.update(_hide(updates, keep), state, seen, **extra)
+        return _merge(updates, new), state
 
-    return GradientTransformation(init, update)
+    return init, update
+
+
+def _hide(tree: Any, keep: list[bool]) -> Any:
+    """Puts `MaskedNode()`, which has no leaves, in the place of the leaves not to be seen."""
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
+    return treedef.unflatten(
+        leaf if k or leaf is None else MaskedNode() for leaf, k in zip(leaves, keep, strict=True)
+    )
+
+
+def _merge(whole: Any, part: Any) -> Any:
+    """Fills the places of a tree that are masked with the leaves of the whole one."""
+    leaves, treedef = jax.tree.flatten(whole, is_leaf=is_none)
+    pairs = zip(leaves, treedef.flatten_up_to(part), strict=True)
+    return treedef.unflatten([old if isinstance(n, MaskedNode) else n for old, n in pairs])
+
+
+def _with_the_others(value_fn: Callable[..., Any], params: Params) -> Callable[..., Any]:
+    """Makes a loss of all parameters one of those that are not masked; the others stand still."""
+
+    @functools.wraps(value_fn)
+    def of_part(part: Params, *args: Any, **kwargs: Any) -> Any:
+        return value_fn(_merge(params, part), *args, **kwargs)
+
+    return of_part

@@ -32,6 +32,8 @@ class ScaleByLearningRateState(NamedTuple):
     count: Array
     learning_rate: Array
 
+    _repeats, _readings = ("count",), ("learning_rate",)  # for gradtx.tree.get
+
 
 ScaleState = EmptyState
 

@@ -27,7 +27,12 @@ class Reference:
         out by hand. Where nothing else is said, the learning rates are 0.1, 0.2, 0.3.
       required: arguments of a piece that have no default.
       moved: for some hyperparameters what they are moved to, in place of `MOVED`.
-      coupled: whether leaves act on each other; the reference then sees them as one vector.
+      coupled: whether leaves act on each other; the reference then sees them as one vector, and
+        errors are relative to the largest number in it.
+      cancels: whether differences of near numbers are taken, however the gradients are signed;
+        errors are then relative to the largest step that the leaf takes.
+      ulps: the error in float32 that passes, where a method must lose more than most.
+      shape: the shape of the leaves that it is tried on.
     """
 
     function: Callable[..., list[Any]]
@@ -35,6 +40,9 @@ class Reference:
     required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     moved: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     coupled: bool = False
+    cancels: bool = False
+    ulps: float | None = None
+    shape: tuple[int, ...] = (3,)
 
 
 OPTIMIZERS: dict[str, Reference] = {}
@@ -110,6 +118,23 @@ def descend(directions, start, learning_rate, weight_decay=0.0):
     return steps
 
 
+def loss_around(start, gradient):
+    """The loss that tests give to what measures one, as in `trees.loss_around`, for one vector.
+
+    Returns:
+      A function of the vector that gives the loss and its gradient.
+    """
+    p, g = np.ravel(start), np.ravel(gradient)
+
+    def loss(q):
+        d = np.ravel(q) - p
+        square = d @ d
+        value = 1 + p @ p + g @ d + square / 2 + square**2 / 4
+        return value, np.reshape(g + d + square * d, np.shape(q))
+
+    return loss
+
+
 # ---- Hyperparameters ------------------------------------------------------------------------
 
 
@@ -156,6 +181,6 @@ MOVED = {
     "step_size_fn": [lambda count: 2.0 / (count + 1)],
     "flip_sign": [False],
 }
-STORAGE = {"mu_dtype": "mu", "accumulator_dtype": "trace"}
-"""Hyperparameters that the papers do not know, and the slots whose dtype they are; they have a test
-of their own."""
+STORAGE = {"mu_dtype": ("mu",), "accumulator_dtype": ("trace", "ema")}
+"""Hyperparameters that the papers do not know, and the slots whose dtype they may be; they have a
+test of their own."""

@@ -1,0 +1,88 @@
+"""Speed of Muon: gradtx's stacks of matrices against optax's leaves one by one, in one run.
+
+    python benchmarks/muon.py
+
+Over the 48 matrices of 4 shapes of a transformer with 12 layers of width 64.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+from harness import machine, report, side_by_side, timed
+from speed import transformer
+
+import gradtx
+
+LIBRARIES: dict[str, tuple[Any, Callable]] = {
+    "optax": (optax.contrib.muon(1e-3), optax.apply_updates),
+    "gradtx": (gradtx.muon(1e-3), gradtx.apply_updates),
+}
+
+
+def matrices() -> list[jax.Array]:
+    """Makes the matrices, with random elements."""
+    random = np.random.default_rng(0)
+    shapes = [x.shape for x in jax.tree.leaves(transformer()) if x.ndim == 2]
+    return [jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in shapes]
+
+
+def step_of(name: str) -> Callable:
+    """Makes the training step of a library: update and apply."""
+    tx, apply = LIBRARIES[name]
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return apply(params, updates), state
+
+    return step
+
+
+def main() -> None:
+    """Prints the three ratios."""
+    print(machine("jax", "optax", "gradtx", "numpy"))
+    params = matrices()
+    states = {name: tx.init(params) for name, (tx, _) in LIBRARIES.items()}
+    print(f"{len(params)} matrices, {len({x.shape for x in params})} shapes")
+
+    def lowered(name: str) -> Any:
+        return (
+            jax.jit(step_of(name), donate_argnums=(0, 1))
+            .trace(params, states[name], params)
+            .lower()
+        )
+
+    def trace(name: str) -> float:
+        jax.clear_caches()
+        return timed(lambda: lowered(name) and 0)
+
+    found = side_by_side({name: lambda n=name: trace(n) for name in LIBRARIES}, 11)
+    report("trace + lower, caches empty", found, "optax", "at most 0.333")
+
+    def compile_(name: str) -> float:
+        jax.clear_caches()
+        low = lowered(name)
+        return timed(lambda: low.compile() and 0)
+
+    found = side_by_side({name: lambda n=name: compile_(n) for name in LIBRARIES}, 5)
+    report("compile", found, "optax", "at most 0.7")
+
+    runs = {}
+    for name, (tx, _) in LIBRARIES.items():
+        compiled = lowered(name).compile()
+        carry = [[jnp.copy(x) for x in params], tx.init(params)]
+
+        def once(compiled=compiled, carry=carry) -> object:
+            carry[:] = compiled(*carry, params)
+            return carry[0]
+
+        runs[name] = lambda once=once: timed(once, 10)
+    report("jitted step", side_by_side(runs, 21), "optax", "at most 0.7")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Rows outbid each other for columns, which finds most of a matching at little cost."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.assignment.matching import NOBODY, Matching, cheapest, top
+from gradtx.base import Array
+
+
+def bid(costs: Array, matching: Matching) -> Matching:
+    """Lets rows without a column bid for one, at most `4 n` times altogether.
+
+    Bids that hardly change a price can go on for very long, hence the limit. A row whose best
+    columns are equally good and all taken does not bid, but waits for its path.
+
+    Args:
+      costs: the costs, `[n, m]`, `n <= m`.
+      matching: nobody has a column, and all prices are 0.
+    """
+    n = len(costs)
+    limit = top(costs.dtype)
+
+    def unfinished(carry: tuple[Array, Array, Array, Matching]) -> Array:
+        bids, row, _, _ = carry
+        return (bids < 4 * n) & (row < n)
+
+    def one(carry: tuple[Array, Array, Array, Matching]) -> tuple[Array, Array, Array, Matching]:
+        bids, row, fresh, match = carry
+        seen = costs[row] - match.price
+        best, column, taken = cheapest(seen, match.row_of)
+        second = jnp.min(jnp.where(jnp.arange(len(seen)) == column, limit, seen))
+        raised = second - best
+        raised = jnp.where(second < limit, raised, 0)
+        bidding = (best < limit) & (~taken | (raised > 0))
+        loser = jnp.where(bidding & taken, match.row_of[column], NOBODY)
+
+        match = Matching(
+            row_of=match.row_of.at[column].set(jnp.where(bidding, row, match.row_of[column])),
+            column_of=match.column_of.at[row]
+            .set(jnp.where(bidding, column, NOBODY))
+            # -1 would be the last row
+            .at[jnp.where(loser >= 0, loser, n)]
+            .set(NOBODY, mode="drop"),
+            price=match.price.at[column].add(jnp.where(bidding, -raised, 0)),
+        )
+        return bids + 1, jnp.where(loser >= 0, loser, fresh), fresh + (loser < 0), match
+
+    zero = jnp.zeros((), jnp.int32)
+    return lax.while_loop(unfinished, one, (zero, zero, zero + 1, matching))[3]

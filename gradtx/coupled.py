@@ -1,0 +1,198 @@
+"""Methods that couple leaves: written by hand over trees, with the checks that all of them need."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import GradientTransformation, OptState, Params, Updates
+from gradtx.numerics import compute_dtype, default_float
+from gradtx.paths import align, is_none, nth_path
+from gradtx.pipeline import Pipeline
+from gradtx.rules import Coupled, LeafError
+
+
+def coupled(
+    state: type,
+    init: Callable[..., OptState],
+    update: Callable[..., tuple[Updates, OptState]],
+    *,
+    name: str,
+    needs: tuple[str, ...] = (),
+    params: bool = False,
+    real_only: bool = False,
+) -> GradientTransformation:
+    """Makes a transformation of a hand-written pair, and checks for it what it is given.
+
+    The pair may rely on this: parameters and updates are floating arrays (complex ones unless
+    `real_only`), `None`, or masked; every extra argument in `needs` is there; and `params` are, if
+    they are needed, of the updates' structure and shapes.
+
+    Args:
+      state: the NamedTuple class of the state.
+      init: `init(params) -> state`.
+      update: `update(updates, state, params, **extra) -> (updates, state)`.
+      name: what errors call it.
+      needs: the extra arguments that `update` cannot do without. Default: none.
+      params: whether `update` needs the parameters. Default: no.
+      real_only: whether complex parameters are refused. Default: no.
+
+    Returns:
+      The transformation. It raises `TypeError` for leaves of a wrong kind and for missing extra
+      arguments, `ValueError` for missing parameters and trees that differ.
+
+    Example:
+      >>> from typing import NamedTuple
+      >>> import jax
+      >>> from gradtx.coupled import coupled
+      >>> class NoState(NamedTuple):
+      ...     pass
+      >>> def update(updates, state, params, *, value, **extra):
+      ...     return jax.tree.map(lambda u: value * u, updates), state
+      >>> tx = coupled(NoState, lambda params: NoState(), update, name="by_value", needs=("value",))
+      >>> tx.update(2.0, tx.init(1.0), value=3.0)[0]
+      6.0
+      >>> tx.update(2.0, tx.init(1.0))
+      Traceback (most recent call last):
+      ...
+      TypeError: by_value: needs the loss: call update(updates, state, params, value=...)
+    """
+
+    def checked_init(tree: Params) -> OptState:
+        _check_floating(tree, "params", real_only)
+        return init(tree)
+
+    def checked_update(
+        updates: Updates, state: OptState, tree: Params | None = None, **extra: Any
+    ) -> tuple[Updates, OptState]:
+        missing = [n for n in needs if extra.get(n) is None]
+        if missing:
+            told = " and ".join(_MEANING.get(n, n) for n in missing)
+            call = ", ".join(f"{n}=..." for n in needs)
+            raise LeafError(TypeError, f"needs {told}: call update(updates, state, params, {call})")
+        if params and tree is None:
+            raise LeafError(ValueError, "needs the parameters: call update(updates, state, params)")
+        _check_floating(updates, "updates", False)
+        if params:
+            _check_pairs(updates, tree)
+        _check_floating(updates, "updates", real_only)
+        return update(updates, state, tree, **extra)
+
+    link = Coupled(state, checked_init, checked_update, name, needs, params, real_only)
+    return Pipeline((link,), 0).transformation()
+
+
+_MEANING = {
+    "value": "the loss",
+    "grad": "the gradient",
+    "value_fn": "the function that gives the loss",
+}
+
+
+def _check_floating(tree: Any, name: str, real_only: bool) -> None:
+    for i, leaf in enumerate(jax.tree.leaves(tree, is_leaf=is_none)):
+        if leaf is None:
+            continue
+        path = f"{name}{nth_path(tree, i)}"
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, complex)):
+            raise LeafError(
+                TypeError,
+                f"{path}: this is {type(leaf).__name__}, not an array; "
+                "replace it by None or keep it out of the tree",
+            )
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise LeafError(
+                TypeError,
+                f"{path}: this is {dtype}, and a step would have to be rounded to be added to it; "
+                "keep it out with gradtx.masked, freeze it with gradtx.partition and "
+                "gradtx.set_to_zero, or make it floating",
+            )
+        if real_only and jnp.issubdtype(dtype, jnp.complexfloating):
+            raise LeafError(
+                TypeError, f"{path}: this is {dtype}, and the method is for real numbers"
+            )
+
+
+def _check_pairs(updates: Updates, params: Params) -> None:
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    for i, (u, p) in enumerate(zip(leaves, align(treedef, params, "params", updates), strict=True)):
+        if u is None:
+            continue
+        path = nth_path(updates, i)
+        if p is None or jnp.shape(u) != jnp.shape(p):
+            raise LeafError(
+                ValueError,
+                f"updates{path} has shape {jnp.shape(u)}, params{path} "
+                + ("is None" if p is None else f"has shape {jnp.shape(p)}"),
+            )
+        if jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
+            raise LeafError(
+                TypeError,
+                f"updates{path} is {jnp.result_type(u)}, params{path} is {jnp.result_type(p)}",
+            )
+
+
+def present(updates: Updates, /, **trees: Any) -> list[list[Any]]:
+    """Gives the leaves of several trees of the state where there are updates.
+
+    An update that is `None` leaves its parameter and its slots alone, so that what a method
+    computes over all leaves must not see them either.
+
+    Args:
+      updates: the updates.
+      **trees: trees like them, under the names that errors call them; their leaves may have one
+        more axis in front.
+
+    Raises:
+      ValueError: a tree has another structure than the updates, or a leaf another shape.
+    """
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    found = []
+    for name, tree in trees.items():
+        column = align(treedef, tree, name, updates)
+        for i, (u, x) in enumerate(zip(leaves, column, strict=True)):
+            if u is None:
+                continue
+            wanted, held = jnp.shape(u), "nothing"
+            if x is not None:
+                shape = jnp.shape(x)
+                held = str(shape[len(shape) - len(wanted) :])
+            if held != str(wanted):
+                path = f"updates{nth_path(updates, i)}"
+                raise LeafError(
+                    ValueError,
+                    f"{path}: has shape {wanted}, but {name} was made for another: it holds "
+                    f"{held} where {wanted} belongs",
+                )
+        found.append([x for u, x in zip(leaves, column, strict=True) if u is not None])
+    return found
+
+
+def replaced(tree: Any, updates: Updates, values: Sequence[Any]) -> Any:
+    """Puts new leaves into a tree where there are updates, and keeps its others.
+
+    Args:
+      tree: a tree like the updates.
+      updates: the updates.
+      values: one leaf for each update that is not `None`.
+    """
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    old = treedef.flatten_up_to(tree)
+    new = iter(values)
+    return treedef.unflatten(
+        [x if u is None else next(new) for u, x in zip(leaves, old, strict=True)]
+    )
+
+
+def common_dtype(tree: Any) -> Any:
+    """Gives the real dtype in which scalars that belong to a whole tree are kept.
+
+    It is the widest real dtype in which arithmetic on one of its leaves is done.
+
+    Args:
+      tree: a pytree of arrays.
+    """
+    found = [compute_dtype(jnp.finfo(jnp.result_type(x)).dtype) for x in jax.tree.leaves(tree)]
+    return max(found, key=lambda d: d.itemsize, default=default_float())

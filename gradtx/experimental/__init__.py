@@ -1,0 +1,3 @@
+"""What may still change."""
+
+from gradtx.experimental import aggregating as aggregating

@@ -1,0 +1,52 @@
+"""What every function of matrices asks of its argument."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.base import Array
+from gradtx.numerics import default_float, widen
+
+
+def wide_matrix(name: str, matrix: Any) -> Array:
+    """Gives a matrix in the dtype in which it is computed with: float32 at least.
+
+    Args:
+      name: the function that asks, for the error.
+      matrix: an array of two axes; integers become floats.
+
+    Raises:
+      ValueError: it has not two axes.
+    """
+    matrix = jnp.asarray(matrix)
+    if matrix.ndim != 2:
+        raise ValueError(f"{name}: wants a matrix, of two axes, got the shape {matrix.shape}")
+    if not jnp.issubdtype(matrix.dtype, jnp.inexact):
+        matrix = matrix.astype(default_float())
+    return widen(matrix)
+
+
+def wide_square_matrix(name: str, matrix: Any) -> Array:
+    """Gives a square matrix in the dtype in which it is computed with, see `wide_matrix`.
+
+    Args:
+      name: the function that asks, for the error.
+      matrix: an array of shape `[n, n]`.
+
+    Raises:
+      ValueError: it is not square.
+    """
+    matrix = wide_matrix(name, matrix)
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{name}: wants a square matrix, got the shape {matrix.shape}")
+    return matrix
+
+
+def narrow_dtype(*arrays: Any) -> Any:
+    """Gives the dtype of a result: what the arguments promote to, and a float for integers.
+
+    Args:
+      *arrays: the arguments.
+    """
+    dtype = jnp.result_type(*map(jnp.asarray, arrays))
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()

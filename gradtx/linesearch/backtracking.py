@@ -1,0 +1,247 @@
+"""The line search that shrinks a rate until the loss decreases sufficiently."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import Array, GradientTransformation, Params, Updates
+from gradtx.concrete import branch, compiled_when_concrete
+from gradtx.coupled import common_dtype, coupled
+from gradtx.linesearch.loop import loop_until_done
+from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, zero_gradient
+
+
+class BacktrackingLinesearchInfo(NamedTuple):
+    """What the last search of `scale_by_backtracking_linesearch` came to.
+
+    Attributes:
+      num_linesearch_steps: how often it evaluated the loss.
+      decrease_error: by how much the step fails the condition of sufficient decrease; 0 if it
+        does not.
+    """
+
+    num_linesearch_steps: Array
+    decrease_error: Array
+
+
+class ScaleByBacktrackingLinesearchState(NamedTuple):
+    """The state of `scale_by_backtracking_linesearch`.
+
+    Attributes:
+      learning_rate: the rate that the last search chose; 1 before the first.
+      value: the loss at that step's end; infinite before the first.
+      grad: its gradient there, as `jax.grad` gives it, if it is stored; else `None`.
+      info: how the search went, a `BacktrackingLinesearchInfo`.
+    """
+
+    learning_rate: Array
+    value: Array
+    grad: Updates | None
+    info: BacktrackingLinesearchInfo
+
+
+class _Search(NamedTuple):
+    """A search that is under way: what to try next, and what was tried last."""
+
+    done: Any
+    steps: Any
+    rate: Any
+    chosen: Any
+    value: Any
+    grad: Any
+    decrease_error: Any
+
+
+class _Limits(NamedTuple):
+    """The hyperparameters of a search."""
+
+    steps: Any
+    slope_rtol: Any
+    decrease_factor: Any
+    atol: Any
+    rtol: Any
+
+
+def scale_by_backtracking_linesearch(
+    max_backtracking_steps: Any,
+    slope_rtol: Any = 1e-4,
+    decrease_factor: Any = 0.8,
+    increase_factor: Any = 1.5,
+    max_learning_rate: Any = 1.0,
+    atol: Any = 0.0,
+    rtol: Any = 0.0,
+    store_grad: bool = False,
+    verbose: bool = False,
+) -> GradientTransformation:
+    """Scales updates by a rate at which the loss decreases sufficiently (Armijo's condition).
+
+    For the updates `u` the rate is the first of `r, r * decrease_factor, ...` with
+
+        f(p + rate * u) <= (1 + rtol) * f(p) + slope_rtol * rate * <u, grad f(p)> + atol,
+
+    where `r = min(increase_factor * the last rate, max_learning_rate)`. Losses that are not finite
+    count as too large. If `max_backtracking_steps` reductions do not suffice, the last rate is
+    taken, or 0 if the loss was not finite there.
+
+    `update` takes, beside the parameters, `value=` the loss and `grad=` its gradient there, and
+    `value_fn=` the loss as a function of the parameters; further keywords that `value_fn` has are
+    passed to it. Of complex gradients it takes the conjugate of what `jax.grad` gives, like every
+    transformation.
+
+    Args:
+      max_backtracking_steps: how often the rate may be reduced.
+      slope_rtol: the least decrease as a part of what the slope promises, in (0, 1). Default: 1e-4.
+      decrease_factor: what the rate is reduced by, in (0, 1). Default: 0.8.
+      increase_factor: the first rate of a search over the last one of the search before; infinity
+        to begin with `max_learning_rate` always. Default: 1.5.
+      max_learning_rate: the largest rate. Default: 1.
+      atol: an absolute increase that is borne. Default: 0.
+      rtol: an increase that is borne, relative to the loss. Default: 0.
+      store_grad: whether the gradient at the step's end is computed and kept, for
+        `value_and_grad_from_state`. Default: no.
+      verbose: whether failed searches are reported, by `jax.debug.print`. Default: no.
+
+    Raises:
+      TypeError: `update` was called without `value`, `grad` or `value_fn`.
+
+    Source: Armijo, "Minimization of functions having Lipschitz continuous first partial
+    derivatives" (1966); the growing first rate: Vaswani et al., "Painless Stochastic Gradient:
+    Interpolation, Line-Search, and Convergence Rates", arXiv:1905.09997.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> def loss(p):
+      ...     return jnp.sum(p**2)
+      >>> tx = gradtx.chain(gradtx.sgd(8.0), gradtx.scale_by_backtracking_linesearch(20))
+      >>> p = jnp.array([1.0, 2.0])
+      >>> value, grad = jax.value_and_grad(loss)(p)
+      >>> updates, state = tx.update(grad, tx.init(p), p, value=value, grad=grad, value_fn=loss)
+      >>> loss(p + updates) < value
+      Array(True, dtype=bool)
+      >>> state[-1].info.num_linesearch_steps.item()
+      11
+    """
+    limits = _Limits(max_backtracking_steps, slope_rtol, decrease_factor, atol, rtol)
+
+    def init(params: Params) -> ScaleByBacktrackingLinesearchState:
+        dtype = common_dtype(params)
+        return ScaleByBacktrackingLinesearchState(
+            learning_rate=jnp.ones((), dtype),
+            value=jnp.full((), jnp.inf, dtype),
+            grad=zero_gradient(params) if store_grad else None,
+            info=BacktrackingLinesearchInfo(
+                num_linesearch_steps=jnp.zeros((), jnp.int32),
+                decrease_error=jnp.full((), jnp.inf, dtype),
+            ),
+        )
+
+    def update(
+        updates: Updates,
+        state: ScaleByBacktrackingLinesearchState,
+        params: Params,
+        *,
+        value: Any,
+        grad: Any,
+        value_fn: Callable[..., Array],
+        **extra: Any,
+    ) -> tuple[Updates, ScaleByBacktrackingLinesearchState]:
+        ray = Ray(loss_of_params(value_fn, extra), params, updates, state.value.dtype)
+        slope = ray.slope(grad)
+        here = gradient_here(state.grad, updates, grad) if store_grad else None
+        origin = jnp.asarray(value, state.value.dtype)
+        first = _first_rate(state.learning_rate, increase_factor, max_learning_rate)
+        search = _begin(origin, first, here)
+
+        def body(search: _Search) -> _Search:
+            if not store_grad:
+                value = ray.value(search.rate)
+                return _advance(search, value, origin, slope, limits)
+            value, pullback = ray.value_and_pullback(search.rate)
+            new = _advance(search, value, origin, slope, limits)
+            # The gradient at a rate that is given up would be computed for nothing.
+            ends_here = new.done & jnp.isfinite(value)
+            grad = branch(ends_here, lambda: _cast(pullback(), search.grad), lambda: search.grad)
+            return new._replace(grad=grad)
+
+        search = loop_until_done(body, search, max_backtracking_steps + 1)
+        if verbose:
+            _report(search)
+        info = BacktrackingLinesearchInfo(search.steps, search.decrease_error)
+        new = ScaleByBacktrackingLinesearchState(search.chosen, search.value, search.grad, info)
+        return scaled(updates, search.chosen), new
+
+    return coupled(
+        ScaleByBacktrackingLinesearchState,
+        init,
+        update,
+        name="scale_by_backtracking_linesearch",
+        needs=("value", "grad", "value_fn"),
+        params=True,
+    )
+
+
+@compiled_when_concrete
+def _first_rate(last: Array, increase_factor: Any, most: Any) -> Array:
+    # A search that found nothing left the rate 0, from which none would ever grow.
+    grown = jnp.where(last > 0, jnp.where(last > 0, last, 1) * increase_factor, most)
+    return jnp.asarray(jnp.minimum(grown, most), last.dtype)
+
+
+@compiled_when_concrete
+def _begin(value: Array, rate: Array, grad: Any) -> _Search:
+    return _Search(
+        done=jnp.zeros((), bool),
+        steps=jnp.zeros((), jnp.int32),
+        rate=rate,
+        chosen=jnp.zeros_like(rate),
+        value=value,
+        grad=grad,
+        decrease_error=jnp.full_like(value, jnp.inf),
+    )
+
+
+@compiled_when_concrete
+def _advance(
+    search: _Search, value: Array, origin: Array, slope: Array, limits: _Limits
+) -> _Search:
+    """Judges the rate that was tried; if the search goes on, a smaller one is next."""
+    dtype = value.dtype
+    most = limits.steps
+    slope_rtol, decrease_factor, atol, rtol = (jnp.asarray(x, dtype) for x in limits[1:])
+    error = value - ((1 + rtol) * origin + slope_rtol * search.rate * slope + atol)
+    fails = ~(error <= 0)
+    # What is tried last is taken, unless the parameters would be no numbers there.
+    take = jnp.isfinite(value)
+    return _Search(
+        done=~fails | (search.steps >= most),
+        steps=search.steps + 1,
+        rate=decrease_factor * search.rate,
+        chosen=jnp.where(take, search.rate, 0),
+        value=jnp.where(take, value, origin),
+        grad=search.grad,
+        decrease_error=jnp.where(fails, error, 0),
+    )
+
+
+def _cast(tree: Any, like: Any) -> Any:
+    return jax.tree.map(lambda x, o: jnp.asarray(x, o.dtype), tree, like)
+
+
+def _report(search: _Search) -> None:
+    """Prints what went wrong, if anything did."""
+
+    def tell() -> None:
+        jax.debug.print(
+            "scale_by_backtracking_linesearch: no rate decreases the loss sufficiently after "
+            "{steps} evaluations. Taken is {rate}, with the loss {value}; the condition fails by "
+            "{error}.",
+            steps=search.steps,
+            rate=search.chosen,
+            value=search.value,
+            error=search.decrease_error,
+        )
+
+    branch(search.decrease_error > 0, tell, lambda: None)

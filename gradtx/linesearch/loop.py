@@ -1,0 +1,62 @@
+"""A loop for searches: with Python where it can, and differentiable both ways where it cannot."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+
+S = TypeVar("S")
+
+
+def loop_until_done(body: Callable[[S], S], state: S, most: Any) -> S:
+    """Repeats `state = body(state)` until `state.done`.
+
+    With concrete arrays the loop is Python's, so that the loss function is simply called: nothing
+    is compiled anew for a function that is defined anew at every step, and one that reads a
+    variable reads its value of the day. Under tracing it is `lax.while_loop`, and where that has
+    to be differentiated, a `lax.scan` whose idle steps are skipped: unlike the former it can be
+    differentiated in reverse.
+
+    Args:
+      body: gives the next state, of the same structure and shapes; it counts its calls by itself,
+        and is done after `most` of them.
+      state: the first state, with the boolean scalar `done`.
+      most: the largest number of calls. Reverse differentiation needs it to be a Python number.
+
+    Returns:
+      The first state that is done.
+    """
+    # What the loss function closes over may be traced though nothing in the first state is.
+    while not any(isinstance(x, Tracer) for x in jax.tree.leaves(state)):
+        if state.done:  # type: ignore[attr-defined]
+            return state
+        state = _of_the_same_dtypes(body(state), state)
+    # A loop with a derivative of its own must be told what its body closes over.
+    closed, hidden = jax.closure_convert(lambda s: _of_the_same_dtypes(body(s), s), state)
+
+    @jax.custom_jvp
+    def loop(state: S, hidden: list[Any]) -> S:
+        return lax.while_loop(_goes_on, lambda s: closed(s, *hidden), state)
+
+    @loop.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        def unrolled(state: S, hidden: list[Any]) -> S:
+            def step(s: Any, _: None) -> tuple[Any, None]:
+                return lax.cond(s.done, lambda s: s, lambda s: closed(s, *hidden), s), None
+
+            return lax.scan(step, state, length=int(most))[0]
+
+        return jax.jvp(unrolled, primals, tangents)
+
+    return loop(state, hidden)
+
+
+def _goes_on(state: Any) -> Any:
+    return ~state.done
+
+
+def _of_the_same_dtypes(new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda x, o: jnp.asarray(x, o.dtype), new, old)

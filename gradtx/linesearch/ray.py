@@ -1,0 +1,132 @@
+"""A loss along a direction: what every line search measures."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.apply import apply_updates
+from gradtx.base import Array, Params, Updates
+from gradtx.concrete import compiled_when_concrete
+from gradtx.coupled import present, replaced
+from gradtx.numerics import compute_dtype, rescale, widen
+
+
+class Ray(NamedTuple):
+    """The loss `f(p + rate * u)` as a function of the rate.
+
+    Attributes:
+      f: the loss, a function of the parameters alone.
+      p: the parameters.
+      u: the direction.
+      dtype: the real dtype of rates, values and slopes.
+    """
+
+    f: Callable[[Params], Array]
+    p: Params
+    u: Updates
+    dtype: Any
+
+    def point(self, rate: Array) -> Params:
+        """Gives the parameters that a step of this rate leads to, rounding and all."""
+        return apply_updates(self.p, scaled(self.u, rate))
+
+    def value(self, rate: Array) -> Array:
+        """Gives the loss there; what is not finite counts as infinite."""
+        return self._bounded(self.f(self.point(rate)))
+
+    def value_and_pullback(self, rate: Array) -> tuple[Array, Callable[[], Updates]]:
+        """Gives the loss there, and a function that gives its gradient."""
+        value, pullback = jax.vjp(self.f, self.point(rate))
+        return self._bounded(value), lambda: pullback(jnp.ones_like(value))[0]
+
+    def value_and_grad(self, rate: Array) -> tuple[Array, Updates, Array]:
+        """Gives the loss there, its gradient as `jax.grad` has it, and the slope along the ray."""
+        value, grad = jax.value_and_grad(self.f)(self.point(rate))
+        return self._bounded(value), grad, self.slope(conjugate(grad))
+
+    def slope(self, ascent: Updates) -> Array:
+        """Gives the slope along the ray where `ascent` is the direction of steepest ascent."""
+        (g,) = present(self.u, grad=ascent)
+        (u,) = present(self.u, updates=self.u)
+        return jnp.asarray(_real_inner(g, u), self.dtype)
+
+    def _bounded(self, value: Array) -> Array:
+        if jnp.shape(value) != ():
+            raise ValueError(f"value_fn must give a scalar, and gave shape {jnp.shape(value)}")
+        value = jnp.asarray(value, self.dtype)
+        return jnp.where(jnp.isfinite(value), value, jnp.inf)
+
+
+@compiled_when_concrete
+def scaled(u: Updates, rate: Any) -> Updates:
+    """Multiplies updates by a rate; each is rounded once, to its own dtype.
+
+    Args:
+      u: the updates.
+      rate: a real scalar.
+    """
+    return jax.tree.map(lambda x: rescale(x, rate), u)
+
+
+@compiled_when_concrete
+def conjugate(tree: Any) -> Any:
+    """Gives the complex conjugate; of a gradient that `jax.grad` gave, the steepest ascent.
+
+    Args:
+      tree: a pytree of arrays.
+    """
+    return jax.tree.map(jnp.conj, tree)
+
+
+@compiled_when_concrete
+def _real_inner(a: list[Array], b: list[Array]) -> Any:
+    # Not `vdot`: on accelerators a matrix unit would round its factors.
+    products = [jnp.sum(jnp.real(jnp.conj(widen(x)) * widen(y))) for x, y in zip(a, b, strict=True)]
+    return sum(products, start=0.0)
+
+
+def zero_gradient(params: Params) -> Updates:
+    """Makes a gradient of zeros, with those of half-precision leaves in float32.
+
+    Args:
+      params: the parameters.
+    """
+    return jax.tree.map(
+        lambda p: jnp.zeros(jnp.shape(p), compute_dtype(jnp.result_type(p))), params
+    )
+
+
+@compiled_when_concrete
+def gradient_here(like: Updates, updates: Updates, ascent: Updates) -> Updates:
+    """Gives the gradient that `update` was given, in the form in which states keep it.
+
+    Args:
+      like: the gradient in the state, whose leaves stay where there are no updates.
+      updates: the updates.
+      ascent: the gradient, conjugated if it is complex.
+    """
+    old, given = present(updates, **{"state.grad": like, "grad": ascent})
+    new = [jnp.asarray(jnp.conj(g), o.dtype) for g, o in zip(given, old, strict=True)]
+    return replaced(like, updates, new)
+
+
+def loss_of_params(
+    value_fn: Callable[..., Array], extra: Mapping[str, Any]
+) -> Callable[[Params], Array]:
+    """Binds those extra arguments that a loss function takes.
+
+    Args:
+      value_fn: the loss as a function of the parameters, and perhaps of further keywords.
+      extra: the extra arguments of `update`, of which some may be meant for other transformations.
+
+    Returns:
+      The loss as a function of the parameters alone.
+    """
+    parameters = list(inspect.signature(value_fn).parameters.values())[1:]
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    bound = {n: x for n, x in extra.items() if takes_all or n in names}
+    return lambda params: value_fn(params, **bound)

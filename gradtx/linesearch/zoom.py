@@ -1,0 +1,210 @@
+"""The line search for the strong Wolfe conditions: bracketing, then zooming in."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import Array, GradientTransformation, Params, Updates
+from gradtx.concrete import branch
+from gradtx.coupled import common_dtype, coupled
+from gradtx.linesearch.loop import loop_until_done
+from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, zero_gradient
+from gradtx.linesearch.wolfe import Limits, Point, Search, advance, begin
+
+
+class ZoomLinesearchInfo(NamedTuple):
+    """What the last search of `scale_by_zoom_linesearch` came to.
+
+    Attributes:
+      num_linesearch_steps: how often it evaluated the loss and its gradient.
+      decrease_error: by how much the step fails the condition of sufficient decrease; 0 if it
+        does not.
+      curvature_error: by how much it fails the curvature condition; 0 if it does not.
+    """
+
+    num_linesearch_steps: Array
+    decrease_error: Array
+    curvature_error: Array
+
+
+class ScaleByZoomLinesearchState(NamedTuple):
+    """The state of `scale_by_zoom_linesearch`.
+
+    Attributes:
+      learning_rate: the rate that the last search chose; 1 before the first.
+      value: the loss at that step's end; infinite before the first.
+      grad: its gradient there, as `jax.grad` gives it.
+      info: how the search went, a `ZoomLinesearchInfo`.
+    """
+
+    learning_rate: Array
+    value: Array
+    grad: Updates
+    info: ZoomLinesearchInfo
+
+
+def scale_by_zoom_linesearch(
+    max_linesearch_steps: Any,
+    max_learning_rate: Any = None,
+    tol: Any = 0.0,
+    increase_factor: Any = 2.0,
+    slope_rtol: Any = 1e-4,
+    curv_rtol: Any = 0.9,
+    approx_dec_rtol: Any = 1e-6,
+    stepsize_precision: Any = 1e-5,
+    initial_guess_strategy: str = "keep",
+    verbose: bool = False,
+) -> GradientTransformation:
+    """Scales updates by a rate that fulfils the strong Wolfe conditions.
+
+    With `phi(rate) = f(p + rate * u)` for the updates `u`, the rate is such that
+
+        phi(rate) <= phi(0) + slope_rtol * rate * phi'(0) + tol     (sufficient decrease)
+        |phi'(rate)| <= curv_rtol * |phi'(0)| + tol                 (curvature).
+
+    Rates grow by `increase_factor` until an interval holds a solution; it then shrinks around the
+    minimum of a cubic, of a parabola, or around its middle. Close to a minimum rounding hides a
+    decrease, so that the first condition may be met in the form of Hager and Zhang instead:
+    `phi'(rate) <= (2 slope_rtol - 1) phi'(0)` while `phi(rate) <= phi(0) + approx_dec_rtol
+    |phi(0)|`. Losses that are not finite count as too large.
+
+    `update` takes, beside the parameters, `value=` the loss and `grad=` its gradient there, and
+    `value_fn=` the loss as a function of the parameters; further keywords that `value_fn` has are
+    passed to it. Of complex gradients it takes the conjugate of what `jax.grad` gives, like every
+    transformation.
+
+    If no rate is found, the best one with sufficient decrease is taken; without any, the last one
+    that was tried; and rate 0 if the loss was not finite there.
+
+    Args:
+      max_linesearch_steps: how often the loss and its gradient may be evaluated.
+      max_learning_rate: the largest rate. Default: there is none.
+      tol: what either condition may be missed by. Default: 0.
+      increase_factor: the growth of rates until an interval is found, above 1. Default: 2.
+      slope_rtol: the least decrease as a part of what the slope promises, in (0, 1/2). Default:
+        1e-4.
+      curv_rtol: the part of the slope that may be left, in (`slope_rtol`, 1). Default: 0.9.
+      approx_dec_rtol: the relative increase that rounding may feign, or `None` for the first form
+        alone. Default: 1e-6.
+      stepsize_precision: a shorter interval ends the search, if its better end decreases the loss
+        sufficiently. Default: 1e-5.
+      initial_guess_strategy: what is tried first: `"keep"`, the last search's rate, which suits
+        gradient descent, or `"one"`, which suits Newton's method and its like. Default: `"keep"`.
+      verbose: whether failed searches are reported, by `jax.debug.print`. Default: no.
+
+    Raises:
+      ValueError: the strategy is neither `"keep"` nor `"one"`.
+      TypeError: `update` was called without `value`, `grad` or `value_fn`.
+
+    Source: Nocedal and Wright, "Numerical Optimization", 2nd edition (2006), algorithms 3.5 and
+    3.6; Hager and Zhang, "Algorithm 851: CG_DESCENT, a conjugate gradient method with guaranteed
+    descent" (2006).
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> def loss(p):
+      ...     return jnp.sum((p - 3.0) ** 4)
+      >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_zoom_linesearch(15))
+      >>> p = jnp.zeros(2)
+      >>> value, grad = jax.value_and_grad(loss)(p)
+      >>> updates, state = tx.update(grad, tx.init(p), p, value=value, grad=grad, value_fn=loss)
+      >>> loss(p + updates) < value
+      Array(True, dtype=bool)
+      >>> state[-1].info.decrease_error.item(), state[-1].info.curvature_error.item()
+      (0.0, 0.0)
+    """
+    if initial_guess_strategy not in ("keep", "one"):
+        raise ValueError(
+            f"scale_by_zoom_linesearch: initial_guess_strategy is {initial_guess_strategy!r}, and "
+            "must be 'keep' or 'one'"
+        )
+    limits = Limits(
+        max_linesearch_steps,
+        math.inf if max_learning_rate is None else max_learning_rate,
+        tol,
+        increase_factor,
+        slope_rtol,
+        2 * slope_rtol - 1,
+        curv_rtol,
+        approx_dec_rtol,
+        stepsize_precision,
+    )
+
+    def init(params: Params) -> ScaleByZoomLinesearchState:
+        dtype = common_dtype(params)
+        return ScaleByZoomLinesearchState(
+            learning_rate=jnp.ones((), dtype),
+            value=jnp.full((), jnp.inf, dtype),
+            grad=zero_gradient(params),
+            info=ZoomLinesearchInfo(
+                num_linesearch_steps=jnp.zeros((), jnp.int32),
+                decrease_error=jnp.full((), jnp.inf, dtype),
+                curvature_error=jnp.full((), jnp.inf, dtype),
+            ),
+        )
+
+    def update(
+        updates: Updates,
+        state: ScaleByZoomLinesearchState,
+        params: Params,
+        *,
+        value: Any,
+        grad: Any,
+        value_fn: Callable[..., Array],
+        **extra: Any,
+    ) -> tuple[Updates, ScaleByZoomLinesearchState]:
+        ray = Ray(loss_of_params(value_fn, extra), params, updates, state.value.dtype)
+        here = gradient_here(state.grad, updates, grad)
+        guess = state.learning_rate if initial_guess_strategy == "keep" else None
+        search = begin(jnp.asarray(value), ray.slope(grad), here, guess, limits)
+        origin = search.low
+
+        def body(search: Search) -> Search:
+            value, grad, slope = ray.value_and_grad(search.rate)
+            return advance(search, Point(search.rate, value, slope), grad, origin, limits)
+
+        search = loop_until_done(body, search, max_linesearch_steps)
+        chosen = search.chosen
+        if verbose:
+            _report(origin, search)
+        info = ZoomLinesearchInfo(search.steps, search.decrease_error, search.curvature_error)
+        state = ScaleByZoomLinesearchState(chosen.rate, chosen.value, search.grad, info)
+        return scaled(updates, chosen.rate), state
+
+    return coupled(
+        ScaleByZoomLinesearchState,
+        init,
+        update,
+        name="scale_by_zoom_linesearch",
+        needs=("value", "grad", "value_fn"),
+        params=True,
+    )
+
+
+def _report(origin: Point, search: Search) -> None:
+    """Prints what went wrong, if anything did."""
+    failed = (search.decrease_error > 0) | (search.curvature_error > 0)
+
+    def tell() -> None:
+        jax.debug.print(
+            "scale_by_zoom_linesearch: no rate fulfils both conditions after {steps} evaluations. "
+            "Taken is {rate}: sufficient decrease fails by {decrease}, curvature by {curvature}. "
+            "Loss {before} -> {after}; slope {slope} -> {slope_after} (at first it must be "
+            "negative); interval between {low} and {high}.",
+            steps=search.steps,
+            rate=search.chosen.rate,
+            decrease=search.decrease_error,
+            curvature=search.curvature_error,
+            before=origin.value,
+            after=search.chosen.value,
+            slope=origin.slope,
+            slope_after=search.chosen.slope,
+            low=search.low.rate,
+            high=search.high.rate,
+        )
+
+    branch(failed, tell, lambda: None)

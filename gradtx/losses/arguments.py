@@ -1,0 +1,149 @@
+"""What losses do with their arguments before any arithmetic: dtypes, shapes, masks, labels."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.base import Array
+from gradtx.numerics import default_float
+
+
+def accumulator(dtype: Any) -> Any:
+    """The dtype in which a loss is computed: float32 for anything narrower."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def floating(name: str, role: str, x: Any) -> Array:
+    """Gives `x` as an array, once it is known to be floating-point."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name}: {role} must be floating-point numbers, not {x.dtype}")
+    return x
+
+
+def common_dtype(*arrays: Any) -> Any:
+    """The dtype of a loss of these: what they promote to, or a float where they are integers."""
+    dtype = jnp.result_type(*arrays)
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
+
+
+def elementwise(name: str, **two: Any) -> tuple[Array, Array, Any]:
+    """Brings two arrays that meet element by element to one shape and to the dtype to compute in.
+
+    Shapes broadcast, but not `(n, 1)` with `(n,)`: what comes of arrays that differ in rank must
+    have the shape of one of them. Else every prediction would meet every target, in silence.
+
+    Args:
+      name: the function that asks, for errors.
+      **two: the two arrays, by the names that an error calls them.
+
+    Returns:
+      The arrays, and the dtype in which the loss is to be handed out.
+    """
+    dtype = common_dtype(*two.values())
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(f"{name}: {' and '.join(two)} must be real, not {dtype}")
+    shape = elementwise_shape(name, **{role: jnp.shape(x) for role, x in two.items()})
+    a, b = (
+        jnp.broadcast_to(jnp.asarray(x).astype(accumulator(dtype)), shape) for x in two.values()
+    )
+    return a, b, dtype
+
+
+def elementwise_shape(name: str, **two: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that two shapes broadcast to, where it can be meant (see `elementwise`)."""
+    (role_a, a), (role_b, b) = two.items()
+    shape = broadcast_shape(name, **two)
+    if len(a) != len(b) and shape not in (a, b):
+        raise ValueError(
+            f"{name}: {role_a} of shape {a} and {role_b} of shape {b} would make a loss of shape "
+            f"{shape}; give both the same number of axes"
+        )
+    return shape
+
+
+def broadcast_shape(name: str, **shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that several shapes broadcast to, or an error that names them."""
+    try:
+        return jnp.broadcast_shapes(*shapes.values())
+    except ValueError:
+        told = " and ".join(f"{role} of shape {shape}" for role, shape in shapes.items())
+        raise ValueError(f"{name}: {told} do not broadcast") from None
+
+
+def over_axes(name: str, axis: Any, where: Any, **two: Any) -> tuple[Array, Array, Any, Any]:
+    """Brings two arrays whose loss is a sum over axes to one shape, and a mask with them.
+
+    Args:
+      name: the function that asks, for errors.
+      axis: the axis or axes that are summed over, or `None` for all.
+      where: a mask that broadcasts to the arrays, or `None`.
+      **two: the two arrays, by the names that an error calls them.
+
+    Returns:
+      The arrays, in the dtype to compute in; the mask, `True` for none; and the dtype in which the
+      loss is to be handed out.
+    """
+    for role, x in two.items():
+        floating(name, role, x)
+    dtype = common_dtype(*two.values())
+    shapes = {role: jnp.shape(x) for role, x in two.items()}
+    shape = broadcast_shape(name, **shapes)
+    if where is not None:
+        where = jnp.asarray(where)
+        if broadcast_shape(name, **shapes, where=where.shape) != shape:
+            raise ValueError(f"{name}: where of shape {where.shape} does not broadcast to {shape}")
+    axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    for i in axes:
+        if not -len(shape) <= i < len(shape):
+            raise ValueError(f"{name}: axis {i} is not one of an array of shape {shape}")
+    a, b = (
+        jnp.broadcast_to(jnp.asarray(x).astype(accumulator(dtype)), shape) for x in two.values()
+    )
+    return a, b, True if where is None else where.astype(bool), dtype
+
+
+def class_numbers(name: str, labels: Any) -> Array:
+    """Gives labels as an array, once they are known to be integers."""
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"{name}: labels must be integers, not {labels.dtype}")
+    return labels
+
+
+def examples(name: str, scores: Array, labels: Array, told: str) -> tuple[Array, Array]:
+    """Brings scores `[..., classes]` and their labels to the same examples.
+
+    Args:
+      name: the function that asks, for errors.
+      scores: the scores.
+      labels: the classes' numbers, of the shape of `scores` without the classes, or one that
+        broadcasts with it (as in `elementwise`).
+      told: how an error describes the scores.
+    """
+    try:
+        shape = elementwise_shape(name, scores=scores.shape[:-1], labels=labels.shape)
+    except ValueError:
+        raise ValueError(
+            f"{name}: {told} want labels of shape {scores.shape[:-1]}, got {labels.shape}"
+        ) from None
+    return jnp.broadcast_to(scores, (*shape, scores.shape[-1])), jnp.broadcast_to(labels, shape)
+
+
+def pick(scores: Array, labels: Array) -> Array:
+    """Gives `scores[..., labels]` with an axis of length 1 last, `nan` where there is no class."""
+    return jnp.take_along_axis(scores, labels[..., None], axis=-1, mode="fill")
+
+
+def weighted(weight: Array, cost: Array) -> Array:
+    """Gives `weight * cost`, where an infinite cost of weight 0 counts nothing.
+
+    The slope along a weight of 0 is the cost as everywhere, if it is finite.
+
+    Args:
+      weight: an array.
+      cost: an array of the same shape and dtype.
+    """
+    counted = (weight != 0) | jnp.isfinite(cost)
+    # 0 * inf is nan, in the value and in both slopes: neither may meet the other.
+    return jnp.where(counted, weight, 0) * jnp.where(counted, cost, 0)

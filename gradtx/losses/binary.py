@@ -1,0 +1,97 @@
+"""Losses for one class or not, with the score as a logit."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import Array
+from gradtx.losses.arguments import elementwise, floating, weighted
+
+
+def _cross_entropy(z: Array, y: Array) -> Array:
+    return weighted(y, jax.nn.softplus(-z)) + weighted(1 - y, jax.nn.softplus(z))
+
+
+def sigmoid_binary_cross_entropy(logits: Any, labels: Any) -> Array:
+    r"""Cross entropy between the sigmoid of a logit and the probability of a class.
+
+    With a logit `z` and the probability `y`::
+
+        loss = -y log(sigmoid(z)) - (1 - y) log(1 - sigmoid(z))
+             = y softplus(-z) + (1 - y) softplus(z)
+
+    where what has probability 0 costs nothing, even at an infinite logit. Its gradient is
+    `sigmoid(z) - y`. Classes that do not exclude each other are so many losses.
+
+    Args:
+      logits: the log-odds, floating-point, of any shape.
+      labels: the probabilities, in [0, 1]; 0 and 1, or booleans, for hard labels. Of the shape of
+        `logits`, or one that broadcasts with it.
+
+    Returns:
+      The loss of each element, of the dtype that `logits` and `labels` promote to.
+
+    Raises:
+      TypeError: if `logits` are not floating-point.
+      ValueError: if the shapes do not broadcast, or only to a shape that is neither's.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> logits = jnp.array([2.0, -2.0, 0.0])
+      >>> losses.sigmoid_binary_cross_entropy(logits, jnp.array([1, 1, 0])).tolist()
+      [0.1269, 2.1269, 0.6931]
+    """
+    name = "sigmoid_binary_cross_entropy"
+    floating(name, "logits", logits)
+    z, y, dtype = elementwise(name, logits=logits, labels=labels)
+    return _cross_entropy(z, y).astype(dtype)
+
+
+def sigmoid_focal_loss(
+    logits: Any, labels: Any, *, alpha: Any | None = None, gamma: Any = 2.0
+) -> Array:
+    r"""Cross entropy of a logit that counts less what is right already.
+
+    With a logit `z` and the probability `y`::
+
+        q    = sigmoid(z) y + (1 - sigmoid(z)) (1 - y)        how right the prediction is
+        w    = alpha y + (1 - alpha) (1 - y)                  1 without alpha
+        loss = w (1 - q)^gamma sigmoid_binary_cross_entropy(z, y)
+
+    "Focal loss for dense object detection" (arXiv:1708.02002).
+
+    Args:
+      logits: the log-odds, floating-point, of any shape.
+      labels: the probabilities, in [0, 1]; 0 and 1 for hard labels. Of the shape of `logits`, or
+        one that broadcasts with it.
+      alpha: how much a label of 1 weighs against one of 0, in [0, 1]. Default: `None`, the same.
+      gamma: how steeply the weight falls for what is right, not negative; with 0 it does not.
+        Default: 2.
+
+    Returns:
+      The loss of each element, of the dtype that `logits` and `labels` promote to.
+
+    Raises:
+      TypeError: if `logits` are not floating-point.
+      ValueError: if the shapes do not broadcast, or only to a shape that is neither's.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> logits = jnp.array([2.0, -2.0])
+      >>> losses.sigmoid_focal_loss(logits, jnp.array([1, 1])).tolist()
+      [0.0018, 1.6501]
+    """
+    name = "sigmoid_focal_loss"
+    floating(name, "logits", logits)
+    z, y, dtype = elementwise(name, logits=logits, labels=labels)
+    # 1 - q without the subtraction that would cancel. Its powers have slopes that are infinite at
+    # 0 if gamma is small: below the floor the loss is 0 in any dtype, and curvatures stay finite.
+    wrong = y * jax.nn.sigmoid(-z) + (1 - y) * jax.nn.sigmoid(z)
+    wrong = jnp.maximum(wrong, float(jnp.finfo(z.dtype).tiny) ** 0.5)
+    loss = wrong**gamma * _cross_entropy(z, y)
+    if alpha is not None:
+        loss = (alpha * y + (1 - alpha) * (1 - y)) * loss
+    return loss.astype(dtype)

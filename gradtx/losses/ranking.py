@@ -1,0 +1,81 @@
+"""Losses for lists of items that are to be put in order."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.base import Array
+from gradtx.losses.arguments import broadcast_shape, floating
+from gradtx.losses.classification import softmax_cross_entropy
+
+
+def ranking_softmax_loss(
+    logits: Any,
+    labels: Any,
+    *,
+    where: Any | None = None,
+    weights: Any | None = None,
+    reduce_fn: Callable[..., Array] | None = jnp.mean,
+) -> Array:
+    r"""Softmax loss of a list of items: each relevant one should have a high score.
+
+    With the scores `s` of a list's items, their relevance `y` and their weights `w`::
+
+        loss = -sum_i w[i] y[i] log(exp(s[i]) / sum_j exp(s[j]))
+
+    ListNet's loss with the relevance as it is: "Learning to rank: from pairwise approach to
+    listwise approach" (Cao et al., ICML 2007), "An alternative cross entropy loss for
+    learning-to-rank" (arXiv:1911.09798).
+
+    Args:
+      logits: the scores, floating-point, `[..., items]`.
+      labels: the relevance of each item, not negative, of a shape that broadcasts with it.
+      where: which items are there, a mask that broadcasts to both. The scores, labels and weights
+        of the others have no say; a list without items has loss 0. Default: `None`, all.
+      weights: the weight of each item, of a shape that broadcasts with `logits`. Default: `None`,
+        all 1.
+      reduce_fn: how to make one number of the losses, `jnp.mean` or `jnp.sum`; `None` for a loss a
+        list. With `where` it is called as `reduce_fn(losses, where=...)`, with a mask of the lists
+        that have items. Default: `jnp.mean`.
+
+    Returns:
+      What `reduce_fn` gives; or the loss of each list, of the broadcast shape without the last axis
+      and of the dtype that `logits`, `labels` and `weights` promote to.
+
+    Raises:
+      TypeError: if `logits` are not floating-point.
+      ValueError: if the shapes do not broadcast.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> scores = jnp.array([[2.0, 1.0, 3.0], [1.0, 0.5, 1.5]])
+      >>> relevance = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+      >>> losses.ranking_softmax_loss(scores, relevance, reduce_fn=None).tolist()
+      [1.4076, 0.6803]
+      >>> losses.ranking_softmax_loss(scores, relevance).item()
+      1.0439
+    """
+    name = "ranking_softmax_loss"
+    floating(name, "logits", logits)
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+    shapes = {"logits": logits.shape, "labels": labels.shape}
+    if weights is not None:
+        shapes["weights"] = jnp.shape(weights)
+    if where is not None:
+        shapes["where"] = jnp.shape(where)
+    shape = broadcast_shape(name, **shapes)
+    there = None if where is None else jnp.broadcast_to(jnp.asarray(where, bool), shape)
+    if weights is not None:
+        labels = labels * jnp.asarray(weights)
+    if there is not None:
+        labels = jnp.where(there, labels, 0)
+    loss = softmax_cross_entropy(jnp.broadcast_to(logits, shape), labels, where=there)
+    if reduce_fn is None:
+        return loss
+    if there is None:
+        return reduce_fn(loss)
+    lists = jnp.any(there, axis=-1)
+    # Where no list has items all of them count, with their loss of 0: a mean of none is nan.
+    return reduce_fn(loss, where=lists | ~jnp.any(lists))

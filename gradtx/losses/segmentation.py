@@ -1,0 +1,253 @@
+"""Dice losses: how far a predicted region and the true one fail to overlap."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import Array
+from gradtx.concrete import is_traced
+from gradtx.losses.arguments import accumulator, common_dtype, floating
+
+Axis = int | tuple[int, ...] | None
+
+
+def _regions(
+    name: str, predictions: Any, targets: Any, as_logits: bool, ignore_background: bool
+) -> tuple[Array, Array, Any]:
+    """Brings both to `[..., classes]`, as probabilities in the dtype to compute in."""
+    p, t = floating(name, "predictions", predictions), jnp.asarray(targets)
+    dtype = common_dtype(p, t)
+    # One class needs no axis: who leaves it out in one of the two means the same.
+    if p.ndim == t.ndim - 1 and t.shape[-1] == 1:
+        p = p[..., None]
+    if t.ndim == p.ndim - 1 and p.shape[-1] == 1:
+        t = t[..., None]
+    if p.shape != t.shape or not p.ndim:
+        raise ValueError(
+            f"{name}: predictions of shape {jnp.shape(predictions)} want targets of the same "
+            f"shape, [..., classes], got {jnp.shape(targets)}"
+        )
+    if not as_logits:
+        _check_probabilities(name, p)
+    p, t = p.astype(accumulator(dtype)), t.astype(accumulator(dtype))
+    if as_logits:
+        p = jax.nn.sigmoid(p) if p.shape[-1] == 1 else jax.nn.softmax(p, axis=-1)
+    if ignore_background and p.shape[-1] > 1:
+        p, t = p[..., 1:], t[..., 1:]
+    return p, t, dtype
+
+
+def _check_probabilities(name: str, p: Array) -> None:
+    if is_traced(p) or not p.size:
+        return  # values are not known under jit
+    slack = math.sqrt(float(jnp.finfo(p.dtype).eps))
+    low, high = float(p.min()), float(p.max())
+    if low < -slack or high > 1 + slack:
+        raise ValueError(f"{name}: probabilities lie in [0, 1], predictions in [{low}, {high}]")
+    totals = p.astype(accumulator(p.dtype)).sum(axis=-1)
+    low, high = float(totals.min()), float(totals.max())
+    if p.shape[-1] > 1 and (low < 1 - slack or high > 1 + slack):
+        raise ValueError(
+            f"{name}: predictions are no valid probability distributions, they sum to between "
+            f"{low} and {high} along the classes"
+        )
+
+
+def _spatial(x: Array) -> tuple[int, ...]:
+    return tuple(range(1, x.ndim - 1))
+
+
+def _overlap_losses(
+    p: Array, t: Array, axis: Axis, smooth: Any, alpha: Any = 0.5, beta: Any = 0.5
+) -> Array:
+    both = jnp.sum(p * t, axis=axis)
+    wrong = jnp.sum(alpha * p * (1 - t) + beta * t * (1 - p), axis=axis)
+    # 1 - (both + smooth) / whole, without the subtraction. A class that is neither predicted nor
+    # there has nothing wrong, and without smoothing no size either.
+    whole = both + wrong + smooth
+    return wrong / jnp.where(whole == 0, 1, whole)
+
+
+def dice_loss(
+    predictions: Any,
+    targets: Any,
+    *,
+    class_weights: Any | None = None,
+    smooth: Any = 1.0,
+    alpha: Any = 0.5,
+    beta: Any = 0.5,
+    apply_softmax: bool = True,
+    reduction: str = "mean",
+    ignore_background: bool = False,
+    axis: Axis = None,
+) -> Array:
+    r"""Dice loss of segmentations, or with other weights Tversky's.
+
+    For each class, with the predicted probabilities `p` and the targets `t` of its pixels::
+
+        both   = sum p t
+        excess = sum p (1 - t)
+        missed = sum (1 - p) t
+        loss   = 1 - (both + smooth) / (both + alpha excess + beta missed + smooth)
+
+    "V-Net: fully convolutional neural networks for volumetric medical image segmentation"
+    (arXiv:1606.04797); with weights "Tversky loss function for image segmentation using 3D fully
+    convolutional deep networks" (arXiv:1706.05721).
+
+    Args:
+      predictions: logits, floating-point, `[batch, ..., classes]`. With one class they are logits
+        of a sigmoid, and its axis may be left out if `targets` have it.
+      targets: the true regions, one-hot or soft, of the same shape. With one class its axis may be
+        left out if `predictions` have it.
+      class_weights: what the losses of the classes are multiplied by, `[classes]` with the
+        background included. Default: `None`, 1.
+      smooth: what is added to both sides of the fraction, not negative. Default: 1.
+      alpha: the weight of false positives. Default: 0.5.
+      beta: the weight of false negatives. Default: 0.5, for which this is Dice's coefficient.
+      apply_softmax: whether `predictions` are logits. If not, they are probabilities. Default:
+        `True`.
+      reduction: what to make of the classes' losses: `"mean"`, `"sum"`, or `"none"` for one each.
+        Default: `"mean"`.
+      ignore_background: whether to leave out class 0, if there are several. Default: `False`.
+      axis: the axis or axes of the pixels. Default: `None`, all but the first and the last.
+
+    Returns:
+      The loss of each example, `[batch]`; or `[batch, classes]` without reduction. Its dtype is
+      what `predictions` and `targets` promote to.
+
+    Raises:
+      TypeError: if `predictions` are not floating-point.
+      ValueError: if shapes differ, `reduction` is not known, classes would be summed over before
+        they are reduced, or (outside of `jit`) `predictions` are no probabilities and should be.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> truth = jnp.array([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+      >>> losses.dice_loss(20 * truth, truth, reduction="none").tolist()
+      [[0.0, 0.0]]
+      >>> losses.dice_loss(0 * truth, truth, reduction="none").tolist()
+      [[0.2727, 0.3333]]
+    """
+    name = "dice_loss"
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{name}: reduction must be mean, sum or none, got {reduction!r}")
+    p, t, dtype = _regions(name, predictions, targets, apply_softmax, ignore_background)
+    axes = _spatial(p) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    if any(i % p.ndim == p.ndim - 1 for i in axes) and (
+        reduction != "none" or class_weights is not None
+    ):
+        raise ValueError(
+            f"{name}: axis={axis} sums over the classes, the last of {p.ndim} axes; that leaves "
+            f'none to weigh or reduce, and wants reduction="none" without class_weights'
+        )
+    loss = _overlap_losses(p, t, axes, smooth, alpha, beta)
+    if class_weights is not None:
+        classes = jnp.shape(predictions)[-1] if jnp.ndim(predictions) == p.ndim else 1
+        weights = jnp.asarray(class_weights)
+        if weights.shape not in ((), (1,), (classes,)):
+            raise ValueError(
+                f"{name}: {classes} classes want class_weights of shape {(classes,)}, got "
+                f"{weights.shape}"
+            )
+        loss = loss * jnp.broadcast_to(weights, (classes,))[-p.shape[-1] :]
+    if reduction != "none":
+        loss = (jnp.mean if reduction == "mean" else jnp.sum)(loss, axis=-1)
+    return loss.astype(dtype)
+
+
+def multiclass_generalized_dice_loss(
+    predictions: Any,
+    targets: Any,
+    *,
+    smooth: Any = 1.0,
+    apply_softmax: bool = True,
+    ignore_background: bool = False,
+) -> Array:
+    r"""Dice loss in which rare classes weigh as much as common ones.
+
+    With the Dice losses `loss[c]` of the classes (see `dice_loss`)::
+
+        w[c]   = 1 / (sum of the targets of c in the whole batch)^2
+        result = mean over the batch of  sum_c w[c] loss[c] / sum_c w[c]
+
+    A class that is nowhere in the batch has weight 0. The weights are those of "Generalised Dice
+    overlap as a deep learning loss function for highly unbalanced segmentations"
+    (arXiv:1707.03237), which however applies them inside of one fraction for all classes; this
+    mean of fractions is what the function of this name in optax gives.
+
+    Args:
+      predictions: logits, floating-point, `[batch, ..., classes]`.
+      targets: the true regions, one-hot or soft, of the same shape.
+      smooth: what is added to both sides of the fraction, not negative. Default: 1.
+      apply_softmax: whether `predictions` are logits. If not, they are probabilities. Default:
+        `True`.
+      ignore_background: whether to leave out class 0, if there are several. Default: `False`.
+
+    Returns:
+      A scalar of the dtype that `predictions` and `targets` promote to.
+
+    Raises:
+      TypeError: if `predictions` are not floating-point.
+      ValueError: if shapes differ, or (outside of `jit`) `predictions` are no probabilities and
+        should be.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> truth = jnp.array([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+      >>> losses.multiclass_generalized_dice_loss(0 * truth, truth).item()
+      0.3212
+    """
+    name = "multiclass_generalized_dice_loss"
+    p, t, dtype = _regions(name, predictions, targets, apply_softmax, ignore_background)
+    loss = _overlap_losses(p, t, _spatial(p), smooth)
+    volume = jnp.sum(t, axis=tuple(range(t.ndim - 1)))
+    there = volume > 0
+    weights = jnp.where(there, 1 / jnp.where(there, volume, 1) ** 2, 0)
+    weights = jnp.where(jnp.any(there), weights, 1)  # nothing is there: all classes alike
+    return jnp.mean(jnp.sum(loss * weights, axis=-1) / jnp.sum(weights)).astype(dtype)
+
+
+def binary_dice_loss(
+    predictions: Any, targets: Any, *, smooth: Any = 1.0, apply_sigmoid: bool = True
+) -> Array:
+    r"""Dice loss of one region against its background.
+
+    With the probabilities `p` and the targets `t` of an image's pixels::
+
+        loss = 1 - (sum p t + smooth) / (sum (p + t) / 2 + smooth)
+
+    which is `dice_loss` of one class. "V-Net: fully convolutional neural networks for volumetric
+    medical image segmentation" (arXiv:1606.04797).
+
+    Args:
+      predictions: logits of a sigmoid, floating-point, `[batch, ...]` or `[batch, ..., 1]`.
+      targets: the true region, 0 and 1 or soft, of the same shape, but for a last axis of 1.
+      smooth: what is added to both sides of the fraction, not negative. Default: 1.
+      apply_sigmoid: whether `predictions` are logits. If not, they are probabilities. Default:
+        `True`.
+
+    Returns:
+      The loss of each example, `[batch]`, of the dtype that `predictions` and `targets` promote to.
+
+    Raises:
+      TypeError: if `predictions` are not floating-point.
+      ValueError: if shapes differ, or (outside of `jit`) `predictions` are no probabilities and
+        should be.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> truth = jnp.array([[1.0, 1.0, 0.0]])
+      >>> losses.binary_dice_loss(jnp.array([[0.0, 0.0, 0.0]]), truth).tolist()
+      [0.2727]
+    """
+    name = "binary_dice_loss"
+    predictions, targets = floating(name, "predictions", predictions), jnp.asarray(targets)
+    if predictions.shape[-1:] != (1,):
+        predictions = predictions[..., None]
+    p, t, dtype = _regions(name, predictions, targets, apply_sigmoid, False)
+    return _overlap_losses(p, t, _spatial(p), smooth)[..., 0].astype(dtype)

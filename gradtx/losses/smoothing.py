@@ -1,0 +1,62 @@
+"""Making hard labels a little softer."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.base import Array
+from gradtx.losses.arguments import accumulator, broadcast_shape, floating
+
+
+def smooth_labels(
+    labels: Any,
+    alpha: Any,
+    *,
+    axis: int | tuple[int, ...] | None = -1,
+    where: Any | None = None,
+) -> Array:
+    """Label smoothing: `(1 - alpha) * labels + alpha / n` for `n` classes.
+
+    What a one-hot label gives to its class is shared in part among all of them, so that no logit
+    is driven to infinity. Section 7 of "Rethinking the Inception architecture for computer vision"
+    (arXiv:1512.00567).
+
+    Args:
+      labels: the probabilities of the classes, one-hot as a rule, floating-point,
+        `[..., classes]`.
+      alpha: how much is shared, in [0, 1].
+      axis: the axis or axes that hold the classes; `None` for all. Default: the last.
+      where: which classes take part, a mask that broadcasts to `labels`: the others are not
+        counted in `n`, and stay as they are. Default: `None`, all.
+
+    Returns:
+      The smoothed labels, of the shape and dtype of `labels`.
+
+    Raises:
+      TypeError: if `labels` are not floating-point.
+      ValueError: if `where` does not broadcast to `labels`, or `alpha` is a number outside of
+        [0, 1].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> losses.smooth_labels(jnp.array([0.0, 1.0, 0.0, 0.0]), 0.1).tolist()
+      [0.025, 0.925, 0.025, 0.025]
+    """
+    name = "smooth_labels"
+    labels = floating(name, "labels", labels)
+    if isinstance(alpha, (int, float)) and not 0 <= alpha <= 1:
+        raise ValueError(f"{name}: alpha must be in [0, 1], got {alpha}")
+    taking_part = jnp.ones(labels.shape, bool)
+    if where is not None:
+        shape = broadcast_shape(name, labels=labels.shape, where=jnp.shape(where))
+        if shape != labels.shape:
+            raise ValueError(
+                f"{name}: where of shape {jnp.shape(where)} does not broadcast to labels of shape "
+                f"{labels.shape}"
+            )
+        taking_part = jnp.broadcast_to(jnp.asarray(where, bool), shape)
+    p = labels.astype(accumulator(labels.dtype))
+    n = jnp.sum(taking_part, axis=axis, keepdims=True).astype(p.dtype)
+    smooth = (1 - alpha) * p + alpha / jnp.maximum(n, 1)
+    return jnp.where(taking_part, smooth, p).astype(labels.dtype)

@@ -1,0 +1,95 @@
+"""Losses whose predictions are sparse: the classes' probabilities are a projection of the scores.
+
+"From softmax to sparsemax: a sparse model of attention and multi-label classification"
+(arXiv:1602.02068), and as one family of losses "Learning with Fenchel-Young losses"
+(arXiv:1901.02324).
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from gradtx.base import Array
+from gradtx.losses.arguments import elementwise, pick, weighted
+from gradtx.losses.margin import scores_and_labels
+from gradtx.projections.simplex import onto_simplex
+
+
+def _sparse_plus(z: Array) -> Array:
+    """0 below -1, `z` above 1, and the parabola `(z + 1)^2 / 4` between."""
+    return (jnp.clip(z, -1, 1) + 1) ** 2 / 4 + jnp.maximum(z - 1, 0)
+
+
+def sparsemax_loss(logits: Any, labels: Any) -> Array:
+    r"""Sparsemax loss of one class or not.
+
+    With a score `z`, the probability `y`, and `plus(z)` which is 0 below -1, `z` above 1 and
+    `(z + 1)^2 / 4` between::
+
+        loss = y plus(-z) + (1 - y) plus(z) - y (1 - y)
+
+    It is 0 if and only if `y` is the sparse sigmoid `min(max((z + 1) / 2, 0), 1)`. Section 4.4 of
+    "Learning with Fenchel-Young losses" (arXiv:1901.02324).
+
+    Args:
+      logits: the scores, real numbers of any shape.
+      labels: the probabilities, in [0, 1]; 0 and 1, or booleans, for hard labels. Of the shape of
+        `logits`, or one that broadcasts with it.
+
+    Returns:
+      The loss of each element, of the dtype that `logits` and `labels` promote to, or the default
+      float's for integers.
+
+    Raises:
+      TypeError: if the arguments are complex.
+      ValueError: if the shapes do not broadcast, or only to a shape that is neither's.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> logits = jnp.array([-2.0, 0.0, 0.5, 2.0])
+      >>> losses.sparsemax_loss(logits, jnp.array([1, 1, 1, 1])).tolist()
+      [2.0, 0.25, 0.0625, 0.0]
+    """
+    z, y, dtype = elementwise("sparsemax_loss", logits=logits, labels=labels)
+    loss = weighted(y, _sparse_plus(-z)) + weighted(1 - y, _sparse_plus(z)) - y * (1 - y)
+    return loss.astype(dtype)
+
+
+def multiclass_sparsemax_loss(scores: Any, labels: Any) -> Array:
+    r"""Sparsemax loss of several classes.
+
+    With the scores `s` of one example, its class `y` and `p = projection_simplex(s)`::
+
+        loss = sum_k p[k] s[k] - sum_k p[k]^2 / 2 - s[y] + 1/2
+
+    Its gradient is `p` less one at `y`. It is 0 where the score of `y` leads all others by 1 at
+    least. "From softmax to sparsemax" (arXiv:1602.02068).
+
+    Args:
+      scores: real numbers, `[..., classes]`.
+      labels: the classes' numbers, integers of the shape of `scores` without the last axis, or one
+        that broadcasts with it. Negative numbers count from the last class; a number beyond the
+        classes gives `nan`, as nothing can be raised under `jit`.
+
+    Returns:
+      The loss of each example, of the dtype of `scores`.
+
+    Raises:
+      TypeError: if `labels` are not integers.
+      ValueError: if the shapes do not fit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import losses
+      >>> scores = jnp.array([[1.0, 2.0, 0.5], [0.0, 0.2, 0.1]])
+      >>> losses.multiclass_sparsemax_loss(scores, jnp.array([0, 1])).tolist()
+      [1.0, 0.2433]
+    """
+    s, y, dtype = scores_and_labels("multiclass_sparsemax_loss", scores, labels)
+    # The loss of shifted scores is the same, and that of small ones loses no digits.
+    s = s - stop_gradient(jnp.max(s, axis=-1, keepdims=True))
+    p = onto_simplex(s, 1)
+    expected = jnp.sum(weighted(p, s) - p * p / 2, axis=-1)
+    return (expected - pick(s, y)[..., 0] + 0.5).astype(dtype)

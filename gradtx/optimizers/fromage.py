@@ -1,0 +1,68 @@
+"""Fromage: steps that are relative to the parameters in every layer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jax import lax
+
+from gradtx.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.catalog import optimizer
+from gradtx.leafwise import leafwise
+from gradtx.numerics import times
+from gradtx.rules import Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.scaling import ScaleByLearningRateState, rate_of
+from gradtx.transforms.trust_ratio import scale_by_trust_ratio
+
+
+@optimizer(
+    "Bernstein et al., 'On the distance between two neural networks and the stability of "
+    "learning', arXiv:2002.03432",
+    probe={"learning_rate": 0.1, "min_norm": 1e-3},
+    usual_rate=0.01,
+)
+def fromage(learning_rate: ScalarOrSchedule, min_norm: Any = 1e-6) -> GradientTransformation:
+    """Fromage: each leaf moves by a fixed fraction of its norm, then shrinks to keep that norm.
+
+    `(p - learning_rate * g * size(p) / size(g)) / sqrt(1 + learning_rate**2)`, where
+    `size(x) = max(norm(x), min_norm)` is taken over one leaf; see `scale_by_trust_ratio`. The
+    divisor keeps the norm of a leaf from growing, as it would by steps at right angles to it.
+
+    Args:
+      learning_rate: the fraction; a number, a scalar array or a schedule. The paper's is 0.01.
+      min_norm: the smallest size of either, so that parameters can leave zero. Default: 1e-6.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.fromage(0.75)
+      >>> params = jnp.array([3.0, 4.0])
+      >>> updates, _ = tx.update(jnp.array([8.0, -6.0]), tx.init(params), params)
+      >>> print(params + updates)
+      [0. 5.]
+    """
+    return chain(scale_by_trust_ratio(min_norm), _descend_and_shrink(learning_rate))
+
+
+def _descend_and_shrink(learning_rate: ScalarOrSchedule) -> GradientTransformation:
+    """Gives the step to `(p - learning_rate * g) / sqrt(1 + learning_rate**2)`."""
+    rate_at = rate_of(learning_rate)
+
+    def shared(step: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
+        rate = rate_at(step, extra)["learning_rate"]
+        length = (1 + rate * rate) ** 0.5
+        # 1 - 1 / length, without taking the difference of two numbers that are near.
+        shrink = rate * rate / (length * (1 + length))
+        return {"learning_rate": rate, "step_size": rate / length, "shrink": shrink}
+
+    return leafwise(
+        ScaleByLearningRateState, None, _step, params=True, shared=shared, name="fromage"
+    )
+
+
+def _step(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+    moved = lax.add(times(s.step_size, g), times(s.shrink, p).astype(g.dtype))
+    return lax.neg(moved), Slots()

@@ -1,0 +1,138 @@
+"""Lion."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.catalog import optimizer
+from gradtx.leafwise import leafwise, piece, store_as
+from gradtx.numerics import ema, times
+from gradtx.rules import Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+class ScaleByLionState(NamedTuple):
+    """The state of `scale_by_lion`.
+
+    Attributes:
+      count: the number of steps taken.
+      mu: moving average of gradients.
+    """
+
+    count: Array
+    mu: Updates
+
+
+@piece
+def scale_by_lion(
+    b1: Any = 0.9,
+    b2: Any = 0.99,
+    mu_dtype: Any | None = None,
+    *,
+    mode: str = "hard",
+    smooth_beta: Any = 1.0,
+) -> GradientTransformation:
+    """Replaces gradients by the sign of a mix of momentum and gradient.
+
+    `c = b1*mu + (1-b1)*g; mu = b2*mu + (1-b2)*g; sign(c)`. Two other modes bound `c` by 1 without
+    the sign's jump at 0, so that small `c` make small steps.
+
+    Args:
+      b1: the momentum's part in the mix. Default: 0.9.
+      b2: the decay of the average of gradients. Default: 0.99.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      mode: `"hard"` for `sign(c)`, `"smooth"` for `tanh(smooth_beta * c)`, `"refined"` for `c` cut
+        to [-1, 1]. Complex `c` keep their angle in all of them, and their magnitude becomes 1,
+        `tanh(smooth_beta * |c|)` or `min(|c|, 1)`. Default: hard.
+      smooth_beta: the slope at 0 of the smooth mode; the others ignore it. Default: 1.
+
+    Raises:
+      ValueError: the mode is unknown; at the first update.
+
+    Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", arXiv:2302.06675. The
+    other modes are gradients of other norm-like functions in place of `|c|`: Chen et al., "Lion
+    Secretly Solves Constrained Optimization: As Lyapunov Predicts", arXiv:2310.05898.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_lion()
+      >>> print(tx.update(jnp.array([4.0, -0.1]), tx.init(jnp.zeros(2)))[0])
+      [ 1. -1.]
+    """
+    bounds: dict[str, Callable[[Array], Array]] = {
+        "hard": jnp.sign,
+        "smooth": lambda c: _tanh(times(smooth_beta, c)),
+        "refined": _cut,
+    }
+
+    def bound(c: Array) -> Array:
+        if mode not in bounds:  # said at the first update, as people's tests expect it
+            raise ValueError(f"mode is {mode!r}, not one of {sorted(bounds)}")
+        return bounds[mode](c)
+
+    def init(p: Array) -> Slots:
+        return Slots(mu=jnp.zeros_like(p))
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        return bound(ema(g, s.mu, b1)), Slots(mu=ema(g, s.mu, b2))
+
+    return store_as(leafwise(ScaleByLionState, init, update), mu=mu_dtype)
+
+
+def _tanh(c: Array) -> Array:
+    # The complex tanh has poles, and depends on where angles are counted from.
+    return jnp.sign(c) * jnp.tanh(jnp.abs(c)) if jnp.iscomplexobj(c) else jnp.tanh(c)
+
+
+def _cut(c: Array) -> Array:
+    return c / jnp.maximum(jnp.abs(c), 1) if jnp.iscomplexobj(c) else jnp.clip(c, -1, 1)
+
+
+@optimizer(
+    "Chen et al., 'Symbolic Discovery of Optimization Algorithms', arXiv:2302.06675",
+    probe={"learning_rate": 0.02},
+    usual_rate=1e-4,
+)
+def lion(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.9,
+    b2: Any = 0.99,
+    mu_dtype: Any | None = None,
+    weight_decay: Any = 1e-3,
+    mask: Any | None = None,
+) -> GradientTransformation:
+    """Lion: every element moves by the learning rate, against the sign of mixed momentum.
+
+    `p - learning_rate * (sign(b1*mu + (1-b1)*g) + weight_decay * p)`, see `scale_by_lion`. The
+    paper's advice is a learning rate 3 to 10 times smaller than AdamW's, and a weight decay larger
+    by as much.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the momentum's part in the mix. Default: 0.9.
+      b2: the decay of the average of gradients. Default: 0.99.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
+        each step. Default: 1e-3.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.lion(1e-4)
+      >>> params = jnp.array([2.0])
+      >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
+      [-0.0001002]
+    """
+    return chain(
+        scale_by_lion(b1, b2, mu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,125 @@
+"""NovoGrad: gradients that are normalized layer by layer."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.catalog import optimizer
+from gradtx.leafwise import leafwise, piece, store_as
+from gradtx.numerics import abs_sq, ema, over, plus, real_full_like, root, times
+from gradtx.rules import Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+class ScaleByNovogradState(NamedTuple):
+    """The state of `scale_by_novograd`.
+
+    Attributes:
+      count: the number of steps taken.
+      mu: sum with decay of normalized gradients.
+      nu: for each leaf one number, the moving average of its gradient's squared norm.
+    """
+
+    count: Array
+    mu: Updates
+    nu: Updates
+
+
+@piece
+def scale_by_novograd(
+    b1: Any = 0.9,
+    b2: Any = 0.25,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    weight_decay: Any = 0.0,
+    mu_dtype: Any | None = None,
+) -> GradientTransformation:
+    """Adds up gradients that are divided by an average of their norm, one number a leaf.
+
+    `nu = b2*nu + (1-b2)*norm(g)^2`, but `nu = norm(g)^2` at the first step;
+    `mu = b1*mu + g / (sqrt(nu + eps_root) + eps) + weight_decay*p`. The result is `mu`, in which
+    equal gradients add up to `1 / (1-b1)` times one of them.
+
+    Args:
+      b1: how much of the sum stays. Default: 0.9.
+      b2: the decay of the average of squared norms. Default: 0.25.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      weight_decay: the multiple of the parameters that joins the sum. Default: 0.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Source: Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments for
+    Training of Deep Networks", arXiv:1905.11286, Algorithm 1, which has no `eps` at the first step.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_novograd()
+      >>> params = jnp.zeros(2)
+      >>> print(tx.update(jnp.array([30.0, 40.0]), tx.init(params), params)[0])
+      [0.6 0.8]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(mu=jnp.zeros_like(p), nu=real_full_like(jnp.zeros((), p.dtype), 0))
+
+    def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+        square = jnp.sum(abs_sq(g))
+        nu = jnp.where(step == 0, square, ema(square, s.nu, b2))
+        normalized = over(g, plus(root(plus(nu, eps_root)), eps))
+        decayed = lax.add(normalized, times(weight_decay, p).astype(g.dtype))
+        mu = lax.add(times(b1, s.mu), decayed)
+        return mu, Slots(mu=mu, nu=nu)
+
+    return store_as(leafwise(ScaleByNovogradState, init, update, params=True), mu=mu_dtype)
+
+
+@optimizer(
+    "Ginsburg et al., 'Stochastic Gradient Methods with Layer-wise Adaptive Moments for Training "
+    "of Deep Networks', arXiv:1905.11286",
+    probe={"learning_rate": 0.01},
+    usual_rate=0.01,
+)
+def novograd(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.9,
+    b2: Any = 0.25,
+    eps: Any = 1e-6,
+    eps_root: Any = 0.0,
+    weight_decay: Any = 0.0,
+) -> GradientTransformation:
+    """NovoGrad: momentum over gradients that are normalized layer by layer.
+
+    `nu = b2*nu + (1-b2)*norm(g)^2; mu = b1*mu + g / (sqrt(nu + eps_root) + eps) + weight_decay*p;
+    p - learning_rate * mu`, with norms over one leaf; see `scale_by_novograd`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule; the paper's is 0.01 and more.
+      b1: how much of the sum stays. Default: 0.9; the paper's is 0.95.
+      b2: the decay of the average of squared norms. Default: 0.25; the paper's is 0.98.
+      eps: added to the root. Default: 1e-6.
+      eps_root: added under the root. Default: 0.
+      weight_decay: the multiple of the parameters that joins the sum. Default: 0.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.novograd(0.1)
+      >>> params = jnp.zeros(2)
+      >>> print(tx.update(jnp.array([30.0, 40.0]), tx.init(params), params)[0])
+      [-0.06 -0.08]
+    """
+    return chain(
+        scale_by_novograd(b1, b2, eps, eps_root, weight_decay),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,100 @@
+"""How projections take trees apart and put them together again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import Array
+from gradtx.numerics import compute_dtype, default_float
+from gradtx.paths import StructureError, align, is_none, nth_path
+
+
+def flattened(name: str, tree: Any, *, complex_too: bool = False) -> tuple[list[Any], Any]:
+    """Gives a tree's leaves as floating arrays in the dtype to compute in, and its structure.
+
+    Args:
+      name: the function that asks, for errors.
+      tree: a pytree of numbers and arrays. `None` leaves stay `None`.
+      complex_too: whether complex leaves may be.
+
+    Raises:
+      TypeError: if a leaf is no number, or complex where it may not be.
+    """
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
+    return [
+        None if x is None else _wide(f"{name}: tree{nth_path(tree, i)}", x, complex_too)
+        for i, x in enumerate(leaves)
+    ], treedef
+
+
+def _wide(told: str, x: Any, complex_too: bool) -> Array:
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.number):
+        raise TypeError(f"{told} is of dtype {x.dtype}, want numbers")
+    if jnp.iscomplexobj(x) and not complex_too:
+        raise TypeError(f"{told} is of dtype {x.dtype}; this set has real points only")
+    return x.astype(_computed_in(x.dtype))
+
+
+def _computed_in(dtype: Any) -> Any:
+    return compute_dtype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else default_float()
+
+
+def rebuilt(treedef: Any, leaves: Sequence[Any], like: Any) -> Any:
+    """Puts leaves together again, each in the dtype that `like` has there.
+
+    Args:
+      treedef: the structure, from `flattened`.
+      leaves: the leaves that were computed, `None` included.
+      like: the tree that was flattened. Where it has integers, the result has floats.
+    """
+    originals = jax.tree.leaves(like, is_leaf=is_none)
+    return jax.tree.unflatten(
+        treedef,
+        [
+            None if x is None else x.astype(_stored_in(jnp.result_type(old)))
+            for x, old in zip(leaves, originals, strict=True)
+        ],
+    )
+
+
+def _stored_in(dtype: Any) -> Any:
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
+
+
+def aligned(name: str, other_name: str, other: Any, tree: Any, treedef: Any) -> list[Any]:
+    """Gives the leaves of a second tree, in the order of those of the first.
+
+    Args:
+      name: the function that asks, for errors.
+      other_name: what an error calls the second tree.
+      other: the second tree.
+      tree: the first tree.
+      treedef: its structure, from `flattened`.
+
+    Raises:
+      ValueError: if the structures differ.
+    """
+    try:
+        return align(treedef, other, other_name, tree, "tree")
+    except StructureError as error:
+        raise StructureError(f"{name}: {error}") from None
+
+
+def checked_scale(name: str, scale: Any) -> Any:
+    """Gives the size of a set, once it is known that it can be one.
+
+    Args:
+      name: the function that asks, for errors.
+      scale: a number, not negative, or a scalar array, whose value is not looked at.
+
+    Raises:
+      ValueError: if it is negative or no scalar.
+    """
+    if isinstance(scale, (int, float)) and not scale >= 0:
+        raise ValueError(f"{name}: scale must not be negative, got {scale}")
+    if jnp.ndim(scale) != 0:
+        raise ValueError(f"{name}: scale must be a scalar, got the shape {jnp.shape(scale)}")
+    return scale

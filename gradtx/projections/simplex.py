@@ -1,0 +1,149 @@
+"""Projections onto the simplex and onto balls of the sum of absolute values.
+
+"Efficient projections onto the l1-ball for learning in high dimensions" (Duchi et al., ICML 2008).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from gradtx.base import Array
+from gradtx.projections.leaves import checked_scale, flattened, rebuilt
+
+
+def onto_simplex(x: Array, scale: Any) -> Array:
+    """Projects each row of `x`, along its last axis, onto the simplex.
+
+    The projection is `max(x - tau, 0)`, with the `tau` for which it sums to `scale`. The elements
+    above `tau`, its support, are found by sorting. Then `tau` is computed again from them: this is
+    what gradients see, so that the Jacobian is exact, and costs no pass through the sort.
+
+    Args:
+      x: real, `[..., n]`, with `n > 0`, in float32 or wider. Elements at `-inf` become 0.
+      scale: what a row sums to, a scalar that is not negative.
+    """
+    # Sums over elements near 0 keep the digits that sums over large ones would lose.
+    z = x - stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+    falling = -jnp.sort(-stop_gradient(z), axis=-1)
+    excess = jnp.cumsum(falling, axis=-1) - scale
+    k = jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype)
+    count = jnp.maximum(jnp.sum(k * falling > excess, axis=-1, keepdims=True), 1)
+    tau = jnp.take_along_axis(excess, count - 1, axis=-1) / count
+    # The largest is in it even when `scale` is 0. A nan is too, so that it is not lost.
+    support = ~(z <= tau) | (z == 0)
+    count = jnp.sum(support, axis=-1, keepdims=True)
+    tau = (jnp.sum(jnp.where(support, z, 0), axis=-1, keepdims=True) - scale) / count
+    return jnp.where(support & ~(z <= tau), z - tau, 0)
+
+
+def _as_one_vector(name: str, tree: Any, project: Callable[[Array], Array]) -> Any:
+    """Applies a projection to the vector of all elements of a tree."""
+    leaves, treedef = flattened(name, tree)
+    arrays = [x for x in leaves if x is not None]
+    if not sum(x.size for x in arrays):
+        raise ValueError(f"{name}: there is nothing to project, the tree has no elements")
+    vector = project(jnp.concatenate([x.ravel() for x in arrays]))
+    projected, start = [], 0
+    for x in leaves:
+        if x is None:
+            projected.append(None)
+            continue
+        projected.append(vector[start : start + x.size].reshape(x.shape))
+        start += x.size
+    return rebuilt(treedef, projected, tree)
+
+
+def projection_simplex(tree: Any, scale: Any = 1) -> Any:
+    """Projects onto the simplex: non-negative elements that sum to `scale`.
+
+    `p = max(x - tau, 0)`, with the number `tau` for which `sum(p) = scale`, is the nearest point
+    of `{p : p >= 0, sum(p) = scale}`, where sums go over all leaves. Of the vector of scores it
+    makes the sparse distribution "sparsemax" (arXiv:1602.02068).
+
+    Args:
+      tree: what to project, a pytree of real arrays with one element at least. Elements at `-inf`
+        become 0.
+      scale: the sum, a scalar, not negative. Default: 1.
+
+    Returns:
+      A tree like `tree`, with its dtypes; integers become floats.
+
+    Raises:
+      TypeError: if a leaf is not real.
+      ValueError: if there are no elements, or `scale` is negative or no scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import projections
+      >>> projections.projection_simplex(jnp.array([0.5, 0.9, -2.0])).tolist()
+      [0.3, 0.7, 0.0]
+    """
+    scale = checked_scale("projection_simplex", scale)
+    return _as_one_vector("projection_simplex", tree, lambda x: onto_simplex(x, scale))
+
+
+def _onto_l1_sphere(x: Array, scale: Any) -> Array:
+    sign = jnp.where(x < 0, -1, 1).astype(x.dtype)  # 0 has a side too, or it could not leave
+    return sign * onto_simplex(sign * x, scale)
+
+
+def projection_l1_sphere(tree: Any, scale: Any = 1) -> Any:
+    """Projects onto the sphere of the sum norm: absolute values that sum to `scale`.
+
+    `p = sign(x) * projection_simplex(|x|, scale)` is a nearest point of
+    `{p : sum(|p|) = scale}`, where sums go over all leaves and `sign(0)` counts as 1. (The nearest
+    point is not unique where elements that must grow are 0.)
+
+    Args:
+      tree: what to project, a pytree of real arrays with one element at least.
+      scale: the radius, a scalar, not negative. Default: 1.
+
+    Returns:
+      A tree like `tree`, with its dtypes; integers become floats.
+
+    Raises:
+      TypeError: if a leaf is not real.
+      ValueError: if there are no elements, or `scale` is negative or no scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import projections
+      >>> projections.projection_l1_sphere(jnp.array([0.1, -0.3])).tolist()
+      [0.4, -0.6]
+    """
+    scale = checked_scale("projection_l1_sphere", scale)
+    return _as_one_vector("projection_l1_sphere", tree, lambda x: _onto_l1_sphere(x, scale))
+
+
+def projection_l1_ball(tree: Any, scale: Any = 1) -> Any:
+    """Projects onto the ball of the sum norm: absolute values that sum to `scale` at most.
+
+    `p = x` where `sum(|x|) <= scale`, else the projection onto the sphere, is the nearest point of
+    `{p : sum(|p|) <= scale}`, where sums go over all leaves. ("Efficient projections onto the
+    l1-ball for learning in high dimensions", ICML 2008.)
+
+    Args:
+      tree: what to project, a pytree of real arrays with one element at least.
+      scale: the radius, a scalar, not negative. Default: 1.
+
+    Returns:
+      A tree like `tree`, with its dtypes; integers become floats.
+
+    Raises:
+      TypeError: if a leaf is not real.
+      ValueError: if there are no elements, or `scale` is negative or no scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx import projections
+      >>> projections.projection_l1_ball(jnp.array([0.5, -0.9, 0.1])).tolist()
+      [0.3, -0.7, 0.0]
+    """
+    scale = checked_scale("projection_l1_ball", scale)
+
+    def project(x: Array) -> Array:
+        return jnp.where(jnp.sum(jnp.abs(x)) <= scale, x, _onto_l1_sphere(x, scale))
+
+    return _as_one_vector("projection_l1_ball", tree, project)

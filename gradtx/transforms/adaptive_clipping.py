@@ -1,0 +1,123 @@
+"""Bounding the size of updates by the size of the parameters."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.base import Array, EmptyState, GradientTransformation
+from gradtx.leafwise import leafwise, piece
+from gradtx.numerics import abs_sq, safe_sqrt, times, widen
+from gradtx.rules import Slots
+from gradtx.transforms.clipping import shrinking_factor
+
+AdaptiveGradClipState = EmptyState
+
+
+@piece
+def adaptive_grad_clip(
+    clipping: Any, eps: Any = 1e-3, axis: int | tuple[int, ...] | None = None
+) -> GradientTransformation:
+    """Clips the gradient of each unit to a multiple of the norm of that unit's weights.
+
+    `g * min(1, clipping * max(norm(p), eps) / norm(g))`, where `norm` is taken over the weights
+    that lead to one output; see `unitwise_norm`. Zero gradients stay zero, and a unit whose norm is
+    not finite stays as it is, for a guard to see.
+
+    Args:
+      clipping: the largest ratio of the two norms.
+      eps: the least norm that weights are taken to have, so that a unit that starts at zero can
+        leave it. Default: 1e-3.
+      axis: the axes of a unit. Default: by the number of axes, as in `unitwise_norm`.
+
+    Raises:
+      ValueError: `update` was called without params, or a leaf has more than five axes.
+
+    Source: Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization",
+    arXiv:2102.06171, equation 3.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.adaptive_grad_clip(0.1)
+      >>> params = jnp.array([[3.0, 30.0], [4.0, 40.0]])  # two units, with norms 5 and 50
+      >>> print(tx.update(jnp.ones((2, 2)), tx.init(params), params)[0])
+      [[0.35... 1. ]
+       [0.35... 1. ]]
+    """
+
+    def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+        largest = times(clipping, jnp.maximum(unitwise_norm(p, axis), eps))
+        return unitwise_clip(unitwise_norm(g, axis), largest, g, div_eps=0.0), Slots()
+
+    return leafwise(AdaptiveGradClipState, None, update, params=True, name="adaptive_grad_clip")
+
+
+def unitwise_norm(x: Any, axis: int | tuple[int, ...] | None = None) -> Array:
+    """Gives, in the place of each element, the Euclidean norm of the unit that it belongs to.
+
+    A unit is what leads to one output. JAX's layers keep outputs on the last axis: a unit of a
+    matrix is a column; of a convolution's kernel, what has the last index in common; a scalar or a
+    vector, axes of length 1 not counted, is one unit. With three axes, as in projections to heads,
+    the last two are outputs.
+
+    Args:
+      x: an array of up to five axes, or of any number with `axis`; half precision is squared and
+        added in float32.
+      axis: the axes to add over. Default: all of a vector, the first of two or three axes, all but
+        the last of four or five.
+
+    Returns:
+      A real array of the shape of `x`, float32 or wider. Its gradient at zero is zero.
+
+    Raises:
+      ValueError: `x` has more than five axes, and `axis` was not given.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> print(gradtx.transforms.unitwise_norm(jnp.array([[3.0, 0.0], [4.0, 2.0]])))
+      [[5. 2.]
+       [5. 2.]]
+    """
+    x = widen(x)
+    axis = _unit(x.shape) if axis is None else axis
+    return jnp.broadcast_to(safe_sqrt(jnp.sum(abs_sq(x), axis, keepdims=True)), x.shape)
+
+
+def _unit(shape: tuple[int, ...]) -> tuple[int, ...]:
+    axes = len(shape)
+    if axes > 5:
+        raise ValueError(
+            f"unitwise_norm: shape {shape} has {axes} axes; up to five have a meaning by "
+            "themselves, for more say which ones make a unit with `axis`"
+        )
+    if sum(n != 1 for n in shape) <= 1:
+        return tuple(range(axes))
+    return (0,) if axes <= 3 else tuple(range(axes - 1))
+
+
+def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: Any = 1e-6) -> Array:
+    """Scales a gradient down where its norm is too large.
+
+    `grad * max_norm / max(g_norm, div_eps)` where `g_norm > max_norm`, else `grad`.
+
+    Args:
+      g_norm: the norm of the gradient, of a shape that goes with `grad`.
+      max_norm: the largest norm, likewise.
+      grad: the gradient, any shape.
+      div_eps: the least norm to divide by. Norms below it are scaled down too far, which
+        `adaptive_grad_clip` does not do. Default: 1e-6.
+
+    Returns:
+      An array of the shape and dtype of `grad`; of integers, a floating one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> print(gradtx.transforms.unitwise_clip(5.0, 1.0, jnp.array([3.0, 4.0])))
+      [0.6 0.8]
+    """
+    factor = shrinking_factor(jnp.asarray(g_norm), max_norm, div_eps)
+    scaled = widen(grad) * factor
+    dtype = jnp.result_type(grad)
+    return scaled.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else scaled

@@ -1,0 +1,43 @@
+"""Taking the mean off gradients."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.base import Array, EmptyState, GradientTransformation
+from gradtx.leafwise import leafwise, piece
+from gradtx.rules import Slots
+
+
+@piece
+def centralize(*, output_axis: int = 0) -> GradientTransformation:
+    """Takes off the gradient of each unit its mean, so that the sum of the unit's weights stays.
+
+    `g - mean(g)`, the mean over all axes but that of the outputs. Scalars and vectors pass by.
+
+    Args:
+      output_axis: the axis on which outputs stand: the first in kernels of PyTorch and Equinox, the
+        last, -1, in those of Flax and Haiku. Default: 0, which is optax's reading too.
+
+    Source: Yong et al., "Gradient Centralization: A New Optimization Technique for Deep Neural
+    Networks", arXiv:2004.01461, equation 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> g = jnp.array([[1.0, 2.0], [3.0, 8.0]])
+      >>> for axis in (0, -1):
+      ...     tx = gradtx.centralize(output_axis=axis)
+      ...     print(tx.update(g, tx.init(g))[0].tolist())
+      [[-0.5, 0.5], [-2.5, 2.5]]
+      [[-1.0, -3.0], [1.0, 3.0]]
+    """
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        if g.ndim < 2:
+            return g, Slots()
+        others = [axis for axis in range(g.ndim) if axis != output_axis % g.ndim]
+        return lax.sub(g, jnp.mean(g, others, keepdims=True)), Slots()
+
+    return leafwise(EmptyState, None, update, name="centralize")

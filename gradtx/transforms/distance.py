@@ -1,0 +1,74 @@
+"""Finding the step size from how far the parameters have come."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx import tree
+from gradtx.base import Array, GradientTransformation, Params
+from gradtx.leafwise import leafwise, piece
+from gradtx.numerics import plus, real_full_like, root, times
+from gradtx.rules import Slots
+
+
+class ScaleByDistanceOverGradientsState(NamedTuple):
+    """The state of `scale_by_distance_over_gradients`.
+
+    Attributes:
+      max_dist: for each leaf, the farthest that it has been from its start.
+      grad_sum_of_squares: for each leaf, the sum of the squared norms of its gradients.
+      init_params: the parameters at the start.
+    """
+
+    max_dist: Params
+    grad_sum_of_squares: Params
+    init_params: Params
+
+
+@piece
+def scale_by_distance_over_gradients(
+    reps_rel: Any = 1e-6, eps: Any = 1e-8, param_dtype: Any = jnp.float32, global_scale: Any = 1.0
+) -> GradientTransformation:
+    """Finds each leaf's step size: the distance from the start over the root of squared gradients.
+
+    `d = max(d, norm(p - p_0)); G = G + norm(g)^2;
+    g * global_scale * max(d, reps_rel * (1 + norm(p_0))) / sqrt(G + eps)`,
+    with norms over one leaf each. Follow with `scale(-1.0)` to descend.
+
+    Args:
+      reps_rel: the first step, relative to the norm of the parameters. Default: 1e-6.
+      eps: added under the root. Default: 1e-8.
+      param_dtype: the dtype in which the start is stored; complex parameters are stored in the
+        complex dtype of that precision. Default: float32.
+      global_scale: multiplies all steps. Default: 1.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Source: Ivgi, Hinder and Carmon, "DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size
+    Schedule", arXiv:2302.12022, in its layer-wise form L-DoG.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_distance_over_gradients(reps_rel=0.1)
+      >>> params = jnp.array([3.0, 4.0])
+      >>> print(tx.update(jnp.array([0.0, 2.0]), tx.init(params), params)[0])
+      [0. 0.6]
+    """
+
+    def init(p: Array) -> Slots:
+        kind = jnp.result_type(param_dtype, jnp.complex64) if jnp.iscomplexobj(p) else param_dtype
+        zero = real_full_like(jnp.zeros((), p.dtype), 0)
+        return Slots(init_params=p.astype(kind), max_dist=zero, grad_sum_of_squares=zero)
+
+    def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+        distance = jnp.maximum(s.max_dist, tree.norm(p - s.init_params))
+        squares = s.grad_sum_of_squares + jnp.square(tree.norm(g))
+        farthest = jnp.maximum(distance, reps_rel * (1 + tree.norm(s.init_params)))
+        factor = global_scale * farthest / root(plus(squares, eps))
+        return times(factor, g), Slots(
+            max_dist=distance, grad_sum_of_squares=squares, init_params=s.init_params
+        )
+
+    return leafwise(ScaleByDistanceOverGradientsState, init, update, params=True)

@@ -1,0 +1,67 @@
+"""Averaging updates over steps."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx import numerics
+from gradtx.base import Array, GradientTransformation, Updates
+from gradtx.leafwise import leafwise, piece, store_as
+from gradtx.rules import Slots
+
+
+class EmaState(NamedTuple):
+    """The state of `ema`.
+
+    Attributes:
+      count: the number of steps taken.
+      ema: the average, whose weights sum to `1 - decay**count`.
+    """
+
+    count: Array
+    ema: Updates
+
+
+@piece
+def ema(
+    decay: Any, debias: bool = True, accumulator_dtype: Any | None = None
+) -> GradientTransformation:
+    """Replaces updates by their exponential moving average.
+
+    `m = decay * m + (1 - decay) * g`, where `m` starts at zero. The result is `m / (1 - decay**t)`,
+    with `t` the number of updates seen, or `m` itself without debiasing.
+
+    Args:
+      decay: how much of the average stays, in [0, 1).
+      debias: whether to divide by the sum of the weights, so that the average of equal updates is
+        that update from the first step on. Default: yes.
+      accumulator_dtype: the dtype in which `m` is stored. Default: the parameters' dtype, and
+        float32 for half precision.
+
+    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, section 3.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.ema(0.5)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for g in [1.0, 4.0]:
+      ...     updates, state = tx.update(jnp.array([g]), state)
+      >>> print(updates, state.ema)
+      [3.] [2.25]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(ema=jnp.zeros_like(p))
+
+    def weight(step: Any) -> Mapping[str, Array]:
+        return {"weight": numerics.gathered_weight(decay, step + 1)} if debias else {}
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        m = numerics.ema(g, s.ema, decay)
+        return (numerics.over(m, s.weight) if debias else m), Slots(ema=m)
+
+    return store_as(
+        leafwise(EmaState, init, update, per_step=weight, name="ema"), ema=accumulator_dtype
+    )

@@ -1,0 +1,112 @@
+"""Handling a whole tree as one vector."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import (
+    Array,
+    GradientTransformation,
+    OptState,
+    Params,
+    Updates,
+    with_extra_args_support,
+)
+from gradtx.concrete import compiled_when_concrete
+from gradtx.numerics import compute_dtype
+from gradtx.paths import align, is_none, nth_path
+
+
+def flatten(inner: Any) -> GradientTransformation:
+    """Shows a transformation all leaves as one vector, and gives its updates back leaf by leaf.
+
+    What `inner` does to an array it does to the whole tree, so that a norm or a mean becomes that
+    of all leaves. Rules for single elements give what they give without it, with a state of one
+    vector a slot.
+
+    The vector has the dtype of the leaves if they agree, and else the narrowest that holds each of
+    them exactly: float32 for bfloat16 beside float16 or float32. Updates come back in the dtypes
+    that they came in. Real leaves beside complex ones become complex, and their updates' real parts
+    come back. Mind that leaves which are sharded in different ways are gathered, and that extra
+    arguments reach `inner` as they are, not flattened.
+
+    Args:
+      inner: the transformation.
+
+    Raises:
+      TypeError: an integer leaf stands beside leaves of another dtype.
+      ValueError: params and updates differ in structure or shapes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.flatten(gradtx.scale_by_adam())
+      >>> params = {"a": jnp.zeros(2), "b": jnp.zeros((2, 3))}
+      >>> state = tx.init(params)
+      >>> print(state.mu)
+      [0. 0. 0. 0. 0. 0. 0. 0.]
+      >>> updates, state = tx.update(params, state)
+      >>> print(updates["b"].shape)
+      (2, 3)
+    """
+    inner = with_extra_args_support(inner)
+
+    def init(params: Params) -> OptState:
+        _check_dtypes(params, "params")
+        return inner.init(_join(params))
+
+    def update(
+        updates: Updates, state: OptState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, OptState]:
+        _check_dtypes(updates, "updates")
+        if params is not None:
+            _check_shapes(updates, params)
+        vector = None if params is None else _join(params)
+        new, state = inner.update(_join(updates), state, vector, **extra)
+        return _cut(new, updates), state
+
+    return GradientTransformation(init, update)
+
+
+@compiled_when_concrete
+def _join(tree: Any) -> Array:
+    leaves = [jnp.ravel(x) for x in jax.tree.leaves(tree)] or [jnp.zeros(0)]
+    dtypes = {x.dtype for x in leaves}
+    dtype = dtypes.pop() if len(dtypes) == 1 else jnp.result_type(*map(compute_dtype, dtypes))
+    return jnp.concatenate([x.astype(dtype) for x in leaves])
+
+
+@compiled_when_concrete
+def _cut(vector: Array, like: Any) -> Any:
+    leaves, treedef = jax.tree.flatten(like)
+    pieces, start = [], 0
+    for x in map(jnp.asarray, leaves):
+        piece = vector[start : start + x.size].reshape(x.shape)
+        start += x.size
+        real = jnp.iscomplexobj(vector) and not jnp.iscomplexobj(x)
+        pieces.append((piece.real if real else piece).astype(x.dtype))
+    return treedef.unflatten(pieces)
+
+
+def _check_dtypes(tree: Any, name: str) -> None:
+    found = [(path, jnp.result_type(x)) for path, x in jax.tree.leaves_with_path(tree)]
+    for path, dtype in found:
+        other = next((d for _, d in found if d != dtype), dtype)
+        if other != dtype and not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"flatten: {name}{jax.tree_util.keystr(path)} is {dtype}, and {other} stands "
+                "beside it; keep integers out of the tree, or make them floating"
+            )
+
+
+def _check_shapes(updates: Updates, params: Params) -> None:
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    for i, (g, p) in enumerate(zip(leaves, align(treedef, params, "params", updates), strict=True)):
+        if (mine := _outline(g)) != (other := _outline(p)):
+            path = nth_path(updates, i)
+            raise ValueError(f"flatten: updates{path} has {mine}, params{path} has {other}")
+
+
+def _outline(x: Any) -> str:
+    return "nothing" if x is None else f"shape {jnp.shape(x)}"

@@ -1,0 +1,212 @@
+"""Keeping in the state what one wants to see of the updates."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import (
+    Array,
+    GradientTransformation,
+    OptState,
+    Params,
+    Updates,
+    stateless,
+    with_extra_args_support,
+)
+from gradtx.numerics import compute_dtype, default_float
+from gradtx.transforms.ema import EmaState, ema
+
+
+class SnapshotState(NamedTuple):
+    """The state of `snapshot`.
+
+    Attributes:
+      measurement: a dict from the measurement's name to its last value; before any update, zeros.
+    """
+
+    measurement: dict[str, Any]
+
+
+class MonitorState(NamedTuple):
+    """The state of `monitor`.
+
+    Attributes:
+      measurements: a dict from each name to the last value; before any update, zeros.
+      measure_states: the states of the measures, in their order.
+    """
+
+    measurements: dict[str, Any]
+    measure_states: tuple[OptState, ...]
+
+
+def snapshot(measure_name: str, measure: Callable[[Updates], Any]) -> GradientTransformation:
+    """Notes in the state what a function says of the updates, which pass by unchanged.
+
+    Where it stands in a chain says which updates it sees. `gradtx.tree.get(state, measure_name)`
+    finds the value. Half-precision values are kept as float32.
+
+    Args:
+      measure_name: the name of the value.
+      measure: a function of the updates that JAX can trace; it gives an array or a pytree of such,
+        whose shapes must not change.
+
+    Raises:
+      ValueError: a measurement has another structure or shape than at `init`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.chain(gradtx.snapshot("norm", gradtx.global_norm), gradtx.sgd(0.1))
+      >>> updates, state = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
+      >>> print(updates, state[0].measurement["norm"])
+      [-0.3 -0.4] 5.0
+    """
+
+    def init(params: Params) -> SnapshotState:
+        return SnapshotState({measure_name: _blank(jax.eval_shape(measure, params))})
+
+    def update(
+        updates: Updates, state: SnapshotState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, SnapshotState]:
+        del params, extra
+        value = _store(measure(updates), state.measurement[measure_name], measure_name)
+        return updates, SnapshotState({measure_name: value})
+
+    return GradientTransformation(init, update)
+
+
+def monitor(
+    measures: Mapping[str, GradientTransformation | Callable[[Updates], Any]],
+) -> GradientTransformation:
+    """Notes in the state what several measures say of the updates, which pass by unchanged.
+
+    A measure is a function of the updates, as for `snapshot`, or a transformation, such as
+    `measure_with_ema`, whose transformed updates are the value; it has a state of its own, and sees
+    params and extra arguments. `gradtx.tree.get(state, name)` finds a value. Half-precision values
+    are kept as float32.
+
+    Args:
+      measures: from names to measures.
+
+    Raises:
+      ValueError: a measurement has another structure or shape than at `init`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.monitor({
+      ...     "norm": gradtx.global_norm,
+      ...     "average": gradtx.measure_with_ema(gradtx.global_norm, decay=0.5),
+      ... })
+      >>> state = tx.init(jnp.zeros(2))
+      >>> for size in [5.0, 20.0]:
+      ...     updates, state = tx.update(size * jnp.array([0.6, 0.8]), state)
+      >>> print(state.measurements["norm"], state.measurements["average"])
+      20.0 15.0
+    """
+    parts = {name: _as_transformation(measure) for name, measure in measures.items()}
+
+    def init(params: Params) -> MonitorState:
+        states = tuple(tx.init(params) for tx in parts.values())
+        seen = {
+            name: jax.eval_shape(lambda p, s, tx=tx: tx.update(p, s, p)[0], params, state)
+            for (name, tx), state in zip(parts.items(), states, strict=True)
+        }
+        return MonitorState({name: _blank(value) for name, value in seen.items()}, states)
+
+    def update(
+        updates: Updates, state: MonitorState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, MonitorState]:
+        measurements, states = {}, []
+        for (name, tx), old in zip(parts.items(), state.measure_states, strict=True):
+            value, new = tx.update(updates, old, params, **extra)
+            measurements[name] = _store(value, state.measurements[name], name)
+            states.append(new)
+        return updates, MonitorState(measurements, tuple(states))
+
+    return GradientTransformation(init, update)
+
+
+def measure_with_ema(
+    measure: Callable[[Updates], Any],
+    decay: Any,
+    debias: bool = True,
+    accumulator_dtype: Any | None = None,
+) -> GradientTransformation:
+    """Makes a measure for `monitor`: the exponential moving average of another.
+
+    The transformation gives, in place of updates, the average of `measure(updates)`; see `ema`.
+    Booleans count as 0 and 1, so that their average is how often they were true.
+
+    Args:
+      measure: a function of the updates that JAX can trace; it gives an array or a pytree of such.
+      decay: how much of the average stays, in [0, 1).
+      debias: whether to divide by the sum of the weights. Default: yes.
+      accumulator_dtype: the dtype in which the average is stored. Default: that of the measured
+        value, and float32 for what is narrower or an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> large = gradtx.measure_with_ema(lambda u: gradtx.global_norm(u) > 1, decay=0.5)
+      >>> tx = gradtx.monitor({"large": large})
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for size in [3.0, 0.3]:
+      ...     updates, state = tx.update(jnp.array([size]), state)
+      >>> print(state.measurements["large"])
+      0.33333334
+    """
+    average = ema(decay, debias, accumulator_dtype)
+
+    def init(params: Params) -> EmaState:
+        return average.init(_blank(jax.eval_shape(lambda p: _floating(measure(p)), params)))
+
+    def update(
+        updates: Updates, state: EmaState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, EmaState]:
+        return average.update(_floating(measure(updates)), state)
+
+    return GradientTransformation(init, update)
+
+
+def _as_transformation(measure: Any) -> GradientTransformation:
+    if callable(measure):
+        return stateless(lambda updates, params: measure(updates))
+    return with_extra_args_support(measure)
+
+
+def _floating(value: Any) -> Any:
+    """Makes arrays of numbers that an average can hold."""
+
+    def one(x: Any) -> Array:
+        dtype = jnp.result_type(x)
+        floating = dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
+        return jnp.asarray(x, compute_dtype(floating))
+
+    return jax.tree.map(one, value)
+
+
+def _blank(avals: Any) -> Any:
+    """Makes the zeros that stand where nothing was measured yet."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, compute_dtype(x.dtype)), avals)
+
+
+def _store(new: Any, old: Any, name: str) -> Any:
+    """Gives a measurement the dtypes that the state has, and buffers of its own."""
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        raise ValueError(
+            f"the measurement {name!r} is {jax.tree.structure(new)}, and was "
+            f"{jax.tree.structure(old)} at init"
+        )
+
+    def one(x: Any, kept: Any) -> Array:
+        if jnp.shape(x) != jnp.shape(kept):
+            raise ValueError(
+                f"the measurement {name!r} has shape {jnp.shape(x)}, and had {jnp.shape(kept)} at "
+                "init"
+            )
+        return jnp.array(x, dtype=jnp.result_type(kept), copy=True)
+
+    return jax.tree.map(one, new, old)

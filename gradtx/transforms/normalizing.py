@@ -1,0 +1,43 @@
+"""Giving all updates together a norm of one's choice."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx import tree
+from gradtx.base import GradientTransformation, Params, Updates, stateless
+from gradtx.concrete import compiled_when_concrete
+from gradtx.numerics import rescale
+
+
+def normalize_by_update_norm(scale_factor: Any = 1.0, eps: Any = 1e-6) -> GradientTransformation:
+    """Divides all updates by their common norm.
+
+    `g * scale_factor / (norm(updates) + eps)`, the norm taken over all leaves in float32 or wider.
+    Zero updates stay zero.
+
+    Args:
+      scale_factor: the norm that the updates get. Default: 1.
+      eps: added to the norm. Default: 1e-6.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.normalize_by_update_norm(eps=0.0)
+      >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(None))[0])
+      [0.6 0.8]
+    """
+
+    @compiled_when_concrete
+    def normalize(updates: Updates, size: Any, eps: Any) -> Updates:
+        denominator = tree.norm(updates) + eps
+        positive = denominator > 0
+        factor = jnp.where(positive, size / jnp.where(positive, denominator, 1), 0)
+        return jax.tree.map(lambda g: rescale(g, factor), updates)
+
+    def over_tree(updates: Updates, params: Params | None) -> Updates:
+        del params
+        return normalize(updates, scale_factor, eps)
+
+    return stateless(over_tree)

@@ -1,0 +1,84 @@
+"""Making steps relative to the size of the parameters."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx import tree
+from gradtx.base import Array, EmptyState, GradientTransformation
+from gradtx.leafwise import leafwise
+from gradtx.numerics import times
+from gradtx.rules import Slots
+
+
+def scale_by_param_block_norm(min_scale: Any = 1e-3) -> GradientTransformation:
+    """Multiplies each leaf's update by the norm of that leaf's parameters.
+
+    `g * max(norm(p), min_scale)`, where `norm(p) = sqrt(sum(|p|^2))` is taken over one leaf.
+
+    Args:
+      min_scale: the smallest factor, so that parameters can leave zero. Default: 1e-3.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+    arXiv:1804.04235, section 8, which takes the root mean square instead.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_param_block_norm()
+      >>> params = jnp.array([3.0, 4.0])
+      >>> print(tx.update(jnp.ones(2), tx.init(params), params)[0])
+      [5. 5.]
+    """
+    return leafwise(
+        EmptyState,
+        None,
+        _by_norm,
+        params=True,
+        shared=lambda step, extra: {"min_scale": min_scale},
+        name="scale_by_param_block_norm",
+    )
+
+
+def _by_norm(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+    return times(jnp.maximum(tree.norm(p), s.min_scale), g), Slots()
+
+
+def scale_by_param_block_rms(min_scale: Any = 1e-3) -> GradientTransformation:
+    """Multiplies each leaf's update by the root mean square of that leaf's parameters.
+
+    `g * max(rms(p), min_scale)`, where `rms(p) = sqrt(mean(|p|^2))` is taken over one leaf.
+
+    Args:
+      min_scale: the smallest factor, so that parameters can leave zero. Default: 1e-3.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+    arXiv:1804.04235, section 8.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_param_block_rms()
+      >>> params = jnp.array([3.0, 3.0])
+      >>> print(tx.update(jnp.ones(2), tx.init(params), params)[0])
+      [3. 3.]
+    """
+    return leafwise(
+        EmptyState,
+        None,
+        _by_rms,
+        params=True,
+        shared=lambda step, extra: {"min_scale": min_scale},
+        name="scale_by_param_block_rms",
+    )
+
+
+def _by_rms(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+    rms = tree.norm(p) / max(p.size, 1) ** 0.5
+    return times(jnp.maximum(rms, s.min_scale), g), Slots()

@@ -1,0 +1,147 @@
+"""Clipping the gradient of each example before they are added up, as differential privacy needs.
+
+The leaves of `grads` have the examples on their first axis, as `jax.vmap(jax.grad(loss), ...)`
+makes them. These are functions of such gradients, no transformations.
+"""
+
+import functools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.base import Array, Updates
+from gradtx.concrete import compiled_when_concrete
+from gradtx.numerics import abs_sq, default_float, safe_sqrt, widen
+
+
+def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Updates, Array]:
+    """Clips each example's gradient to a norm, taken over all leaves, and adds the examples up.
+
+    `sum_i g_i * min(1, l2_norm_clip / norm(g_i))`, in float32 or wider. The bound holds for every
+    finite gradient: neither its squares nor their sum can overflow.
+
+    Args:
+      grads: a pytree of arrays, each with the examples on its first axis.
+      l2_norm_clip: the largest Euclidean norm of one example's gradient.
+
+    Returns:
+      The sum, a tree like `grads` without the first axis, and the number of examples that were
+      clipped, an int32 scalar.
+
+    Raises:
+      ValueError: a leaf has no first axis, or one of another length than the others.
+
+    Source: Abadi et al., "Deep Learning with Differential Privacy", arXiv:1607.00133, Algorithm 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> grads = {"w": jnp.array([[3.0, 4.0], [0.3, 0.4]])}  # two examples
+      >>> total, clipped = gradtx.per_example_global_norm_clip(grads, 1.0)
+      >>> print(total["w"], clipped)
+      [0.9... 1.2...] 1
+    """
+    _check_batch(grads, "per_example_global_norm_clip")
+    return _clip_together(grads, l2_norm_clip)
+
+
+def per_example_layer_norm_clip(
+    grads: Updates, global_l2_norm_clip: Any, uniform: bool = True
+) -> tuple[Updates, Updates]:
+    """Clips each example's gradient leaf by leaf, and adds the examples up.
+
+    Leaf `k` of `K`, with `D_k` of all `D` elements, is clipped to the norm
+    `global_l2_norm_clip / sqrt(K)`, or to `global_l2_norm_clip * sqrt(D_k / D)` if not uniform.
+    Either way one example's gradient has at most the norm `global_l2_norm_clip` in all.
+
+    Args:
+      grads: a pytree of arrays, each with the examples on its first axis.
+      global_l2_norm_clip: the largest Euclidean norm of one example's gradient.
+      uniform: whether all leaves get the same share of it. Default: yes.
+
+    Returns:
+      The sum, a tree like `grads` without the first axis, and a tree of the numbers of examples
+      that were clipped in each leaf, int32 scalars.
+
+    Raises:
+      ValueError: a leaf has no first axis, or one of another length than the others.
+
+    Source: McMahan et al., "Learning Differentially Private Recurrent Language Models",
+    arXiv:1710.06963, section 3.2.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> grads = {"b": jnp.array([[1.0]]), "w": jnp.array([[6.0, 8.0]])}  # one example
+      >>> total, clipped = gradtx.per_example_layer_norm_clip(grads, 1.0)
+      >>> print(total["b"], total["w"], clipped["b"])
+      [0.7...] [0.42... 0.56...] 1
+    """
+    _check_batch(grads, "per_example_layer_norm_clip")
+    leaves, treedef = jax.tree.flatten(grads)
+    sizes = [x.size for x in map(jnp.asarray, leaves)]
+    shares = [1 / len(leaves) if uniform else size / max(sum(sizes), 1) for size in sizes]
+    pairs = [
+        _clip_together(leaf, global_l2_norm_clip * share**0.5)
+        for leaf, share in zip(leaves, shares, strict=True)
+    ]
+    return treedef.unflatten(s for s, _ in pairs), treedef.unflatten(n for _, n in pairs)
+
+
+@compiled_when_concrete
+def _clip_together(grads: Updates, limit: Any) -> tuple[Updates, Array]:
+    leaves, treedef = jax.tree.flatten(grads)
+    wide = [_floating(x) for x in leaves]
+    if not wide:
+        return grads, jnp.zeros((), jnp.int32)
+    # Each example is divided by its largest element, so that squares stay in range; within bounds
+    # in which the reciprocal is a normal number too.
+    largest = functools.reduce(jnp.maximum, [_over_examples(jnp.max, jnp.abs(x)) for x in wide])
+    top = float(jnp.finfo(largest.dtype).max) ** 0.75
+    scale = lax.stop_gradient(jnp.clip(largest, 1 / top, top))
+    units = [x / _beside(scale, x) for x in wide]
+    squares = [_over_examples(jnp.sum, abs_sq(x)) for x in units]
+    relative = safe_sqrt(functools.reduce(operator.add, squares))
+    clipped = relative * scale > limit
+    shortened = jnp.where(clipped, limit / jnp.where(clipped, relative, 1), 1)
+
+    def add_up(x: Array, unit: Array, like: Any) -> Array:
+        chosen = jnp.where(_beside(clipped, x), unit * _beside(shortened, x), x)
+        dtype = jnp.result_type(like)
+        total = jnp.sum(chosen, axis=0)
+        return total.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else total
+
+    sums = map(add_up, wide, units, leaves)
+    return treedef.unflatten(sums), jnp.sum(clipped, dtype=jnp.int32)
+
+
+def _floating(x: Any) -> Array:
+    x = widen(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(default_float())
+
+
+def _over_examples(reduce: Any, x: Array) -> Array:
+    """Reduces all axes but that of the examples; of nothing, to zero."""
+    return reduce(x, tuple(range(1, x.ndim)), initial=0)
+
+
+def _beside(per_example: Array, x: Array) -> Array:
+    """Gives one number for each example a shape that goes with `x`."""
+    return per_example.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def _check_batch(grads: Updates, name: str) -> None:
+    """Raises unless all leaves have a first axis, and of one length."""
+    found = jax.tree.leaves_with_path(grads)
+    shapes = [(jax.tree_util.keystr(path), jnp.shape(x)) for path, x in found]
+    for path, shape in shapes:
+        if not shape:
+            raise ValueError(f"{name}: grads{path} is a scalar; the first axis is the examples'")
+        if shape[0] != shapes[0][1][0]:
+            raise ValueError(
+                f"{name}: grads{path} has {shape[0]} examples on its first axis, "
+                f"grads{shapes[0][0]} has {shapes[0][1][0]}"
+            )

@@ -1,0 +1,62 @@
+"""Making steps as long as the parameters that they change."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx import tree
+from gradtx.base import Array, EmptyState, GradientTransformation
+from gradtx.leafwise import leafwise
+from gradtx.numerics import times
+from gradtx.rules import Slots
+
+ScaleByTrustRatioState = EmptyState
+
+
+def scale_by_trust_ratio(
+    min_norm: Any = 0.0, trust_coefficient: Any = 1.0, eps: Any = 0.0
+) -> GradientTransformation:
+    """Scales each leaf's update to the norm of that leaf's parameters.
+
+    `g * trust_coefficient * size(p) / (size(g) + eps)`, where `size(x) = max(norm(x), min_norm)` is
+    taken over one leaf. Where the ratio means nothing, because a size is 0 or the one of `p` is not
+    finite, the update stays as it is.
+
+    Args:
+      min_norm: the smallest size of either. Default: 0.
+      trust_coefficient: how far a leaf may move, relative to its norm. Default: 1.
+      eps: added to the size of the update. Default: 0.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Source: You et al., "Large Batch Training of Convolutional Networks", arXiv:1708.03888.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_trust_ratio()
+      >>> params = jnp.array([3.0, 4.0])
+      >>> print(tx.update(jnp.array([0.0, 0.1]), tx.init(params), params)[0])
+      [0. 5.]
+    """
+    return leafwise(
+        ScaleByTrustRatioState,
+        None,
+        _by_trust_ratio,
+        params=True,
+        shared=lambda step, extra: {
+            "min_norm": min_norm,
+            "trust_coefficient": trust_coefficient,
+            "eps": eps,
+        },
+        name="scale_by_trust_ratio",
+    )
+
+
+def _by_trust_ratio(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+    of_p = jnp.maximum(tree.norm(p), s.min_norm)
+    of_g = jnp.maximum(tree.norm(g), s.min_norm)
+    meant = (of_p > 0) & (of_g > 0) & jnp.isfinite(of_p)
+    ratio = s.trust_coefficient * of_p / (jnp.where(meant, of_g, 1) + s.eps)
+    return times(jnp.where(meant, ratio, 1), g), Slots()

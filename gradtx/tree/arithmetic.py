@@ -1,0 +1,204 @@
+"""Arithmetic leaf by leaf.
+
+Dtypes are promoted as in `jax.numpy`. What takes more than one operation is computed in float32 for
+half-precision leaves, and rounded once. `None` leaves stay `None`.
+"""
+
+import functools
+import operator
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.tree.mapping import PAIR, map_leaves, rounded_once
+
+
+def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
+    """Adds trees leaf by leaf: `tree_x + tree_y + ...`.
+
+    Args:
+      tree_x: a pytree of arrays.
+      tree_y: a pytree of the same structure.
+      *other_trees: more of them.
+
+    Raises:
+      ValueError: the structures differ; the message names the paths.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.add({"a": 1.0}, {"a": 2.0}, {"a": 3.0})
+      {'a': 6.0}
+    """
+    if not other_trees:
+        return map_leaves("tree.add", operator.add, tree_x, tree_y)
+    names = (*PAIR, *(f"other_trees[{i}]" for i in range(len(other_trees))))
+
+    def add_all(*xs: Any) -> Any:
+        return rounded_once(lambda *xs: functools.reduce(operator.add, xs), *xs)
+
+    return map_leaves("tree.add", add_all, tree_x, tree_y, *other_trees, names=names)
+
+
+def sub(tree_x: Any, tree_y: Any) -> Any:
+    """Subtracts trees leaf by leaf: `tree_x - tree_y`.
+
+    Args:
+      tree_x: a pytree of arrays.
+      tree_y: a pytree of the same structure.
+
+    Raises:
+      ValueError: the structures differ; the message names the paths.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.sub({"a": 3.0}, {"a": 2.0})
+      {'a': 1.0}
+    """
+    return map_leaves("tree.sub", operator.sub, tree_x, tree_y)
+
+
+def mul(tree_x: Any, tree_y: Any) -> Any:
+    """Multiplies trees leaf by leaf: `tree_x * tree_y`.
+
+    Args:
+      tree_x: a pytree of arrays.
+      tree_y: a pytree of the same structure.
+
+    Raises:
+      ValueError: the structures differ; the message names the paths.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.mul({"a": 3.0}, {"a": 2.0})
+      {'a': 6.0}
+    """
+    return map_leaves("tree.mul", operator.mul, tree_x, tree_y)
+
+
+def div(tree_x: Any, tree_y: Any) -> Any:
+    """Divides trees leaf by leaf: `tree_x / tree_y`.
+
+    Args:
+      tree_x: a pytree of arrays.
+      tree_y: a pytree of the same structure.
+
+    Raises:
+      ValueError: the structures differ; the message names the paths.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.div({"a": 3.0}, {"a": 2.0})
+      {'a': 1.5}
+    """
+    return map_leaves("tree.div", operator.truediv, tree_x, tree_y)
+
+
+def scale(scalar: Any, tree: Any) -> Any:
+    """Multiplies every leaf by a number: `scalar * tree`.
+
+    Args:
+      scalar: a number or a scalar array. An array is promoted with the leaves as `jax.numpy` does:
+        of a float32 scalar and a bfloat16 leaf comes a float32 leaf; of a Python number none.
+      tree: a pytree of arrays.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.scale(2.0, {"a": 3.0})
+      {'a': 6.0}
+    """
+
+    def times(x: Any) -> Any:
+        return rounded_once(operator.mul, scalar, x)
+
+    return map_leaves("tree.scale", times, tree, names=("tree",))
+
+
+def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
+    """Adds a multiple of one tree to another: `tree_x + scalar * tree_y`.
+
+    Args:
+      tree_x: a pytree of arrays; where it is `None`, so is the result.
+      scalar: a number or a scalar array.
+      tree_y: a pytree of the same structure as `tree_x`.
+
+    Raises:
+      ValueError: the structures differ; the message names the paths.
+
+    Example:
+      >>> from gradtx import tree
+      >>> tree.add_scale({"a": 1.0}, 2.0, {"a": 3.0})
+      {'a': 7.0}
+    """
+
+    def combine(x: Any, y: Any) -> Any:
+        return rounded_once(lambda x, s, y: x + s * y, x, scalar, y)
+
+    return map_leaves("tree.add_scale", combine, tree_x, tree_y, none_wins=True)
+
+
+def clip(tree: Any, min_value: Any | None = None, max_value: Any | None = None) -> Any:
+    """Limits every element to a range: `min(max(tree, min_value), max_value)`.
+
+    Args:
+      tree: a pytree of real arrays.
+      min_value: the least value, a number or an array that broadcasts against every leaf. Default:
+        `None`, no limit.
+      max_value: the greatest value, likewise. Default: `None`, no limit.
+
+    Example:
+      >>> from gradtx import tree
+      >>> print(tree.clip({"a": 3.0}, max_value=2.0))
+      {'a': Array(2., dtype=float32, weak_type=True)}
+    """
+
+    def limit(x: Any) -> Any:
+        return jnp.clip(x, min=min_value, max=max_value)
+
+    return map_leaves("tree.clip", limit, tree, names=("tree",))
+
+
+def where(condition: Any, tree_x: Any, tree_y: Any) -> Any:
+    """Chooses between two trees: `tree_x` where the condition holds, `tree_y` elsewhere.
+
+    Args:
+      condition: a boolean, or an array of booleans that broadcasts against every leaf.
+      tree_x: a pytree of arrays.
+      tree_y: a pytree of the same structure.
+
+    Raises:
+      ValueError: the structures differ; the message names the paths.
+
+    Example:
+      >>> from gradtx import tree
+      >>> print(tree.where(True, {"a": 1.0}, {"a": 2.0})["a"])
+      1.0
+    """
+    return map_leaves("tree.where", lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
+
+
+def conj(tree: Any) -> Any:
+    """Gives the complex conjugate of every leaf; real leaves stay as they are.
+
+    Args:
+      tree: a pytree of arrays.
+
+    Example:
+      >>> from gradtx import tree
+      >>> print(tree.conj({"a": 1 + 2j})["a"])
+      (1-2j)
+    """
+    return map_leaves("tree.conj", jnp.conj, tree, names=("tree",))
+
+
+def real(tree: Any) -> Any:
+    """Gives the real part of every leaf.
+
+    Args:
+      tree: a pytree of arrays.
+
+    Example:
+      >>> from gradtx import tree
+      >>> print(tree.real({"a": 1 + 2j})["a"])
+      1.0
+    """
+    return map_leaves("tree.real", jnp.real, tree, names=("tree",))

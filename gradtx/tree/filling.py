@@ -1,0 +1,72 @@
+"""Trees of the shapes of other trees."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def zeros_like(tree: Any, dtype: Any | None = None) -> Any:
+    """Makes a tree of zeros.
+
+    Args:
+      tree: a pytree of arrays, whose shapes are taken.
+      dtype: the dtype of the zeros. Default: `None`, each leaf's own.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> tree.zeros_like({"a": jax.numpy.ones(2)})["a"].tolist()
+      [0.0, 0.0]
+    """
+    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
+
+
+def ones_like(tree: Any, dtype: Any | None = None) -> Any:
+    """Makes a tree of ones.
+
+    Args:
+      tree: a pytree of arrays, whose shapes are taken.
+      dtype: the dtype of the ones. Default: `None`, each leaf's own.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> tree.ones_like({"a": jax.numpy.zeros(2)})["a"].tolist()
+      [1.0, 1.0]
+    """
+    return jax.tree.map(lambda x: jnp.ones_like(x, dtype=dtype), tree)
+
+
+def full_like(tree: Any, fill_value: Any, dtype: Any | None = None) -> Any:
+    """Makes a tree of one value.
+
+    Args:
+      tree: a pytree of arrays, whose shapes are taken.
+      fill_value: a number, or an array that broadcasts to every leaf's shape.
+      dtype: the dtype of the result. Default: `None`, each leaf's own.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> tree.full_like({"a": jax.numpy.zeros(2)}, 3.0)["a"].tolist()
+      [3.0, 3.0]
+    """
+    return jax.tree.map(lambda x: jnp.full_like(x, fill_value, dtype=dtype), tree)
+
+
+def batch_shape(tree: Any, shape: Sequence[int] = ()) -> Any:
+    """Repeats every leaf along new leading axes.
+
+    Args:
+      tree: a pytree of arrays.
+      shape: the lengths of the new axes, which stand before a leaf's own. Default: `()`, no axes.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> tree.batch_shape({"a": jax.numpy.ones(2)}, (3,))["a"].shape
+      (3, 2)
+    """
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), tree)

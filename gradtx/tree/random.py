@@ -1,0 +1,77 @@
+"""Random trees, and trees of random keys."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.tree.mapping import map_leaves
+
+
+def split_key_like(rng_key: Any, target_tree: Any) -> Any:
+    """Gives every leaf a random key of its own.
+
+    Args:
+      rng_key: a random key, typed or not; the leaves' keys are what `jax.random.split` makes of it.
+      target_tree: a pytree, whose structure is taken.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> keys = tree.split_key_like(jax.random.key(0), {"a": 1.0, "b": 2.0})
+      >>> bool(keys["a"] == keys["b"])
+      False
+    """
+    treedef = jax.tree.structure(target_tree)
+    return treedef.unflatten(list(jax.random.split(rng_key, treedef.num_leaves)))
+
+
+def random_like(
+    rng_key: Any,
+    target_tree: Any,
+    sampler: Callable[..., Any] = jax.random.normal,
+    dtype: Any | None = None,
+) -> Any:
+    """Draws a random tree of the shapes of another; leaves are independent of each other.
+
+    Args:
+      rng_key: a random key, typed or not.
+      target_tree: a pytree of arrays, whose shapes are taken.
+      sampler: `sampler(key, shape, dtype) -> array`, such as the functions of `jax.random`.
+        Default: `jax.random.normal`.
+      dtype: the dtype of all leaves. Default: `None`, each leaf's own.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> noise = tree.random_like(jax.random.key(0), {"a": jax.numpy.ones((2, 3))})
+      >>> noise["a"].shape
+      (2, 3)
+    """
+
+    def draw(x: Any, key: Any) -> Any:
+        return sampler(key, jnp.shape(x), jnp.result_type(x) if dtype is None else dtype)
+
+    keys = split_key_like(rng_key, target_tree)
+    return map_leaves("tree.random_like", draw, target_tree, keys, names=("target_tree", "keys"))
+
+
+def unwrap_random_key_data(input_tree: Any) -> Any:
+    """Replaces typed random keys by the integers that they hold; other leaves stay as they are.
+
+    Args:
+      input_tree: a pytree, such as a state to be compared or saved.
+
+    Example:
+      >>> import jax
+      >>> from gradtx import tree
+      >>> tree.unwrap_random_key_data({"key": jax.random.key(3), "count": 1})["key"].tolist()
+      [0, 3]
+    """
+
+    def unwrap(x: Any) -> Any:
+        typed = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(x) if typed else x
+
+    return jax.tree.map(unwrap, input_tree)

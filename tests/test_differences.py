@@ -1,0 +1,238 @@
+"""The README's table of differences: what optax 0.2.8 does, and what gradtx does instead.
+
+Each test states both sides, so that a row that is no longer true fails.
+"""
+
+import functools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+HALF = jnp.float16
+
+
+@pytest.fixture(autouse=True)
+def quiet_optax():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def one_step(library, name, g, *args, **settings):
+    tx = getattr(library, name)(*args, **settings)
+    params = jax.tree.map(jnp.zeros_like, g)
+    return tx.update(g, tx.init(params), params)[0]
+
+
+@pytest.mark.parametrize("name", ["adam", "adabelief", "rmsprop", "adan", "novograd"])
+def test_float16_zero_gradients(name):
+    zeros = jnp.zeros(2, HALF)
+    assert bool(jnp.any(jnp.isnan(one_step(optax, name, zeros, 1e-3))))
+    np.testing.assert_array_equal(one_step(gradtx, name, zeros, 1e-3), zeros)
+
+
+def test_float16_adam_on_small_gradients():
+    g = jnp.full(2, 1e-4, HALF)
+    assert not bool(jnp.all(jnp.isfinite(one_step(optax, "adam", g, 1e-3))))
+    np.testing.assert_allclose(one_step(gradtx, "adam", g, 1e-3), -1e-3, rtol=1e-3)
+
+
+def second_moment(library):
+    tx = library.adam(1e-3)
+    one = jnp.ones((), jnp.bfloat16)
+
+    def step(state, _):
+        return tx.update(one, state)[1], None
+
+    return float(jax.lax.scan(step, tx.init(one), length=3000)[0][0].nu)
+
+
+def test_second_moments_of_bfloat16():
+    exact = 1 - 0.999**3000
+    assert second_moment(optax) < 0.6 * exact
+    assert abs(second_moment(gradtx) - exact) < 1e-3
+
+
+def average(library):
+    tx = library.ema(0.999, debias=False)
+    one = jnp.ones((), jnp.bfloat16)
+    step = lambda state, _: (tx.update(one, state)[1], None)  # noqa: E731
+    return float(jax.lax.scan(step, tx.init(one), length=3000)[0].ema)
+
+
+def test_averages_of_bfloat16():
+    assert average(optax) < 0.6
+    assert abs(average(gradtx) - 0.950) < 1e-3
+
+
+def test_a_float16_norm():
+    g = {f"w{i}": jnp.full((), 300.0, HALF) for i in range(100)}
+    assert float(one_step(optax, "clip_by_global_norm", g, 1.0)["w0"]) == 0
+    for leaf in jax.tree.leaves(one_step(gradtx, "clip_by_global_norm", g, 1.0)):
+        np.testing.assert_allclose(leaf, 0.1, rtol=1e-3)
+
+
+def test_the_norm_of_many_bfloat16_leaves():
+    ones = [jnp.ones((), jnp.bfloat16)] * 600
+    assert float(optax.global_norm(ones)) == 16
+    np.testing.assert_allclose(gradtx.global_norm(ones), 600**0.5, rtol=1e-6)
+
+
+def test_clipping_zeros_to_norm_0():
+    zeros = jnp.zeros(3)
+    np.testing.assert_array_equal(one_step(gradtx, "clip_by_global_norm", zeros, 0.0), zeros)
+    np.testing.assert_array_equal(one_step(gradtx, "clip_by_block_rms", zeros, 0.0), zeros)
+
+
+def test_norms_that_are_not_finite():
+    g = jnp.array([jnp.inf, 1.0])
+    assert bool(jnp.any(jnp.isnan(one_step(optax, "clip_by_global_norm", g, 1.0))))
+    np.testing.assert_array_equal(one_step(gradtx, "clip_by_global_norm", g, 1.0), g)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [("adam", 1e-3), ("clip_by_global_norm", 1.0), ("clip_by_global_norm", 0.0)],
+)
+def test_gradients_through_an_update_at_zero(name, argument):
+    def total(library, g):
+        return jnp.sum(one_step(library, name, g, argument))
+
+    slope = jax.grad(functools.partial(total, gradtx))(jnp.zeros(2))
+    assert bool(jnp.all(jnp.isfinite(slope)))
+    if name == "adam":
+        slope = jax.grad(functools.partial(total, optax))(jnp.zeros(2))
+        assert bool(jnp.any(jnp.isnan(slope)))
+
+
+def test_adafactor_with_an_offset():
+    g = jnp.ones((3, 3))
+    assert not bool(jnp.all(jnp.isfinite(one_step(optax, "adafactor", g, 0.1, decay_offset=1))))
+    assert bool(jnp.all(jnp.isfinite(one_step(gradtx, "adafactor", g, 0.1, decay_offset=1))))
+
+
+def test_rprop_follows_the_current_gradient():
+    def steps(library):
+        tx, params = library.rprop(0.1), jnp.zeros(())
+        state, found = tx.init(params), []
+        for g in (3.0, 5.0):
+            updates, state = tx.update(jnp.asarray(g), state, params)
+            found.append(float(updates))
+        return found
+
+    np.testing.assert_allclose(steps(optax), [0.0, -0.1], atol=1e-7)
+    np.testing.assert_allclose(steps(gradtx), [-0.1, -0.12], rtol=1e-6)
+
+
+# ---- Wrappers ---------------------------------------------------------------------------------
+
+
+def test_injected_hyperparameters_of_bfloat16():
+    g = jnp.ones(2, jnp.bfloat16)
+
+    def step(library):
+        tx = library.inject_hyperparams(library.adam)(1e-3)
+        return tx.update(g, tx.init(g), g)[0]
+
+    assert bool(jnp.any(jnp.isnan(step(optax))))
+    np.testing.assert_allclose(step(gradtx).astype(jnp.float32), -1e-3, rtol=1e-2)
+
+
+def test_injected_adafactor_can_be_initialized_in_jit():
+    params = {"w": jnp.ones((4, 4))}
+    with pytest.raises(jax.errors.JAXTypeError):
+        jax.jit(optax.inject_hyperparams(optax.adafactor)(0.1).init)(params)
+    tx = gradtx.inject_hyperparams(gradtx.adafactor)(0.1)
+    state = jax.jit(tx.init)(params)
+    updates, _ = tx.update(params, state, params)
+    assert bool(jnp.all(jnp.isfinite(updates["w"])))
+
+
+def test_a_bad_micro_batch():
+    def last_window(library):
+        tx = library.MultiSteps(library.sgd(1.0), 2)
+        state = tx.init(jnp.zeros(()))
+        for g in (jnp.nan, 1.0, 1.0, 3.0):
+            updates, state = tx.update(jnp.asarray(g), state)
+        return float(updates)
+
+    assert np.isnan(last_window(optax))
+    assert last_window(gradtx) == -2.0
+
+
+def test_float64_micro_batches(x64):
+    def mean(library):
+        tx = library.MultiSteps(library.scale(1.0), 2)
+        state = tx.init(jnp.zeros(()))
+        for g in (1.0, 1.0 + 2e-12):
+            updates, state = tx.update(jnp.asarray(g), state)
+        return float(updates)
+
+    assert mean(optax) == 1.0
+    assert mean(gradtx) == 1.0 + 1e-12
+
+
+def test_a_partition_with_a_line_search_inside():
+    target = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([3.0])}
+
+    def loss(p):
+        return sum(jnp.sum((p[k] - target[k]) ** 2) for k in target)
+
+    tx = gradtx.partition(
+        {"search": gradtx.lbfgs(), "sgd": gradtx.sgd(0.3)}, {"a": "search", "b": "sgd"}
+    )
+    params = jax.tree.map(jnp.zeros_like, target)
+    state = tx.init(params)
+    for _ in range(20):
+        value, g = jax.value_and_grad(loss)(params)
+        updates, state = tx.update(g, state, params, value=value, grad=g, value_fn=loss)
+        params = gradtx.apply_updates(params, updates)
+    assert float(loss(params)) < 1e-6
+
+
+def test_selective_transform_with_a_function():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+
+    def mask(tree):
+        return {"a": False, "b": True}
+
+    tx = gradtx.selective_transform(gradtx.sgd(0.1), freeze_mask=mask)
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_allclose(updates["a"], -0.1, rtol=1e-6)
+    np.testing.assert_array_equal(updates["b"], 0.0)
+
+
+def test_flatten_keeps_dtypes():
+    params = {"h": jnp.ones(2, jnp.bfloat16), "f": jnp.ones(2)}
+
+    def dtypes(library):
+        tx = library.flatten(library.sgd(0.1))
+        return [str(u.dtype) for u in jax.tree.leaves(tx.update(params, tx.init(params))[0])]
+
+    assert dtypes(optax) == ["float32", "float32"]
+    assert dtypes(gradtx) == ["float32", "bfloat16"]
+
+
+# ---- Errors -----------------------------------------------------------------------------------
+
+
+def test_integer_parameters():
+    optax.adam(0.1).init({"n": jnp.arange(3)})
+    with pytest.raises(TypeError, match=r"adam.*params\['n'\].*int32"):
+        gradtx.adam(0.1).init({"n": jnp.arange(3)})
+
+
+def test_counts_of_a_scheduled_adam():
+    def count(library):
+        tx = library.adam(lambda step: 0.1)
+        return library.tree.get(tx.init(jnp.zeros(2)), "count")
+
+    with pytest.raises(KeyError):
+        count(optax)
+    assert int(count(gradtx)) == 0

@@ -1,0 +1,243 @@
+"""The engine for rules of stacks of matrices: layouts, stacks, states, masks, errors."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import trees
+from hypothesis import given, settings, strategies as st
+from trees import assert_equal, avals
+
+import gradtx
+from gradtx import EmptyState, MaskedNode, MatrixAxes, Slots, matrixwise
+from gradtx.matrix_layout import layout_of
+
+# ---- Layouts ----------------------------------------------------------------------------------
+
+
+@st.composite
+def tensors_and_axes(draw):
+    shape = draw(st.lists(st.integers(1, 4), min_size=2, max_size=5))
+    order = draw(st.permutations(range(len(shape))))
+    a = draw(st.integers(1, len(shape) - 1))
+    b = draw(st.integers(1, len(shape) - a))
+    signs = draw(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)))
+    named = [x - len(shape) if s else x for x, s in zip(order, signs, strict=True)]
+    return tuple(shape), MatrixAxes(tuple(named[:a]), tuple(named[a : a + b]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(tensors_and_axes())
+def test_what_is_taken_apart_is_put_together_again(case):
+    shape, axes = case
+    layout = layout_of(shape, axes)
+    x = jnp.arange(math.prod(shape), dtype=jnp.float32).reshape(shape)
+    matrices = layout.take_apart(x)
+    rank = len(shape)
+    rows, columns = ([a % rank for a in part] for part in axes)
+    assert matrices.shape == (
+        math.prod(shape) // math.prod(shape[a] for a in rows + columns),
+        math.prod(shape[a] for a in rows),
+        math.prod(shape[a] for a in columns),
+    )
+    np.testing.assert_array_equal(layout.put_together(matrices), x)
+
+
+def test_layouts_by_hand():
+    x = jnp.arange(24.0).reshape(2, 3, 4)
+    heads = layout_of((2, 3, 4), MatrixAxes(1, 2)).take_apart(x)  # two matrices 3 x 4
+    np.testing.assert_array_equal(heads, x)
+    flat = layout_of((2, 3, 4), MatrixAxes(0, (1, 2))).take_apart(x)
+    np.testing.assert_array_equal(flat[0], x.reshape(2, 12))
+    tall = layout_of((2, 3, 4), MatrixAxes(-1, 0)).take_apart(x)  # three matrices 4 x 2
+    np.testing.assert_array_equal(tall[1], x[:, 1, :].T)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "told"),
+    [
+        ((3,), None, "has shape (3,), which is no matrix"),
+        ((2, 3, 4), None, "has shape (2, 3, 4), which is no matrix"),
+        ((2, 3), MatrixAxes(0, 2), "has shape (2, 3), in which there are no axes 2"),
+        ((2, 3), MatrixAxes((), 1), "has shape (2, 3), in which there are no axes ()"),
+        ((2, 3), MatrixAxes(0, -2), "names an axis twice"),
+    ],
+)
+def test_layouts_that_do_not_fit(shape, axes, told):
+    with pytest.raises(ValueError) as caught:
+        layout_of(shape, axes)
+    assert told in str(caught.value)
+
+
+# ---- The engine -------------------------------------------------------------------------------
+
+
+class RowsState(NamedTuple):
+    count: jax.Array
+    total: gradtx.Updates
+
+
+def by_rows(seen=None, **settings):
+    """AdaGrad with one accumulator a row: a rule with a slot that is smaller than its leaf."""
+
+    def init(p):
+        return Slots(total=jnp.zeros(p.shape[:2]))
+
+    def update(g, s, step, p):
+        if seen is not None:
+            seen.append(g.shape)
+        total = s.total + jnp.sum(g * g, 2)
+        return g / jnp.sqrt(total + 1e-30)[:, :, None], Slots(total=total)
+
+    return matrixwise(RowsState, init, update, **settings)
+
+
+def test_matrices_of_one_shape_travel_together():
+    seen = []
+    params = {
+        "a": trees.numbers((2, 3), 1),
+        "b": {"c": trees.numbers((2, 3), 2), "d": trees.numbers((3, 2), 3)},
+        "none": None,
+        "t": trees.numbers((5, 2, 3), 4),
+    }
+    axes = {"a": None, "b": None, "none": None, "t": MatrixAxes(1, 2)}
+    tx = by_rows(seen, axes=axes)
+    state = tx.init(params)
+    updates, new = jax.jit(tx.update)(params, state)
+    assert sorted(seen) == [(1, 3, 2), (7, 2, 3)]
+    assert avals(new) == avals(state) and avals(updates) == avals(params)
+    assert new.total["t"].shape == (5, 2) and new.total["a"].shape == (1, 2)
+    for path in ("a", "t"):
+        g = np.asarray(params[path]).reshape(-1, 2, 3)
+        wanted = g / np.sqrt(np.sum(g * g, 2, keepdims=True))
+        np.testing.assert_allclose(updates[path].reshape(-1, 2, 3), wanted, rtol=1e-6)
+        np.testing.assert_allclose(new.total[path], np.sum(g * g, 2), rtol=1e-6)
+    assert int(new.count) == 1
+
+
+def test_lying_rules_see_tall_matrices_transposed():
+    seen = []
+
+    def update(g, s, step, p):
+        seen.append(g.shape)
+        return g * jnp.arange(1.0, 3.0)[:, None], Slots()  # by the row
+
+    tx = matrixwise(EmptyState, None, update, lying=True)
+    params = {"wide": jnp.ones((2, 3)), "tall": jnp.ones((3, 2)), "square": jnp.ones((2, 2))}
+    updates, _ = tx.update(params, tx.init(params))
+    assert sorted(seen) == [(1, 2, 2), (2, 2, 3)]
+    np.testing.assert_array_equal(updates["wide"], [[1, 1, 1], [2, 2, 2]])
+    np.testing.assert_array_equal(updates["tall"], [[1, 2], [1, 2], [1, 2]])
+    np.testing.assert_array_equal(updates["square"], [[1, 1], [2, 2]])
+
+
+def test_what_comes_after_sees_each_leafs_own_shape():
+    tx = matrixwise(
+        EmptyState,
+        None,
+        lambda g, s, step, p: (g, Slots()),
+        lying=True,
+        after=lambda g, layout: g * layout.rows,
+    )
+    params = {"wide": jnp.ones((2, 3)), "tall": jnp.ones((3, 2))}
+    updates, _ = tx.update(params, tx.init(params))
+    assert float(updates["wide"][0, 0]) == 2 and float(updates["tall"][0, 0]) == 3
+
+
+def test_dtypes_are_kept_and_arithmetic_is_wide():
+    seen = []
+
+    def update(g, s, step, p):
+        seen.append((g.dtype, p.dtype))
+        return g * g, Slots()
+
+    tx = matrixwise(EmptyState, None, update, params=True)
+    params = {d: jnp.full((2, 2), 300.0, d) for d in ("float16", "bfloat16", "float32")}
+    g = jax.tree.map(lambda x: x / 300 * 2, params)
+    updates, _ = tx.update(g, tx.init(params), params)
+    assert set(seen) == {(jnp.dtype("float32"),) * 2} and len(seen) == 1
+    assert avals(updates) == avals(params)
+    with pytest.raises(ValueError, match="needs the parameters"):
+        tx.update(g, tx.init(params))
+
+
+def test_masked_leaves_pass_by_and_need_no_layout():
+    params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3), "i": jnp.arange(4)}
+    mask = {"w": True, "b": False, "i": False}
+    for way in (mask, lambda tree: mask):
+        tx = gradtx.masked(gradtx.chain(by_rows(), gradtx.scale(2.0)), way)
+        state = tx.init(params)
+        updates, new = tx.update(params, state)
+        assert_equal(updates["b"], params["b"])
+        assert_equal(updates["i"], params["i"])
+        assert avals(new) == avals(state)
+        rows = new.inner_state[0]
+        assert rows.total["b"] == MaskedNode() and rows.total["w"].shape == (1, 2)
+    labels = {"w": "rows", "b": "rest", "i": "frozen"}
+    parts = {"rows": by_rows(), "rest": gradtx.sgd(0.1), "frozen": gradtx.set_to_zero()}
+    tx = gradtx.partition(parts, labels)
+    updates, _ = tx.update(params, tx.init(params))
+    np.testing.assert_allclose(updates["b"], -0.1, rtol=1e-6)
+    np.testing.assert_allclose(updates["w"], 3**-0.5, rtol=1e-6)
+
+
+def test_functions_of_the_tree_see_the_whole_tree():
+    """Under masks too: a user's function asks leaves for their rank."""
+
+    def axes(tree):
+        return {k: MatrixAxes(1, 2) if x.ndim == 3 else None for k, x in tree.items()}
+
+    params = {"t": jnp.ones((2, 3, 4)), "w": jnp.ones((3, 4)), "b": jnp.ones(3)}
+    labels = {"t": "rows", "w": "rows", "b": "rest"}
+    tx = gradtx.partition({"rows": by_rows(axes=axes), "rest": gradtx.sgd(0.1)}, labels)
+    updates, _ = tx.update(params, tx.init(params))
+    np.testing.assert_allclose(updates["t"], 0.5, rtol=1e-6)
+
+
+def test_errors_name_the_rule_and_the_leaf():
+    params = {"a": {"b": jnp.ones(3)}, "w": jnp.ones((2, 2))}
+    with pytest.raises(ValueError, match=r"by_rows: params\['a'\]\['b'\] has shape \(3,\)"):
+        by_rows().init(params)
+    state = by_rows().init({"w": jnp.ones((2, 2))})
+    with pytest.raises(ValueError, match=r"by_rows: .*only updates has updates\['a'\]\['b'\]"):
+        by_rows().update({"a": {"b": jnp.ones((2, 2))}, "w": jnp.ones((2, 2))}, state)
+    with pytest.raises(TypeError, match=r"by_rows: .*update\(updates, state, params\)"):
+        by_rows().update(params, params)
+    tx = by_rows(axes={"v": None})
+    with pytest.raises(ValueError, match=r"only the dimension numbers has the dimension numbers"):
+        tx.init({"w": jnp.ones((2, 2))})
+
+
+def test_eager_equals_jitted_and_compiles_once():
+    params = [trees.numbers((2, 3), i) for i in range(4)]
+    tx = by_rows()
+    state = tx.init(params)
+    trees.assert_ulps(tx.update(params, state), jax.jit(tx.update)(params, state))
+    assert avals(jax.eval_shape(tx.init, params)) == avals(state)
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        listen := lambda event, _, **kwargs: compiled.append(event)
+    )
+    try:
+        tx.update(params, state)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not [event for event in compiled if "trace" in event]
+
+
+def test_vmap_over_everything():
+    params = {"w": trees.numbers((4, 2, 3), 1)}
+    tx = by_rows()
+    many = jax.vmap(lambda p: tx.update(p, tx.init(p))[0])(params)
+    one = [tx.update({"w": p}, tx.init({"w": p}))[0]["w"] for p in params["w"]]
+    np.testing.assert_allclose(many["w"], jnp.stack(one), rtol=1e-6)
+
+
+def test_empty_trees_and_matrices_without_elements():
+    tx = by_rows()
+    for tree in ({}, (), {"a": None}, {"a": jnp.zeros((0, 3))}, {"a": jnp.zeros((3, 0))}):
+        updates, state = tx.update(tree, tx.init(tree))
+        assert avals(updates) == avals(tree) and avals(state) == avals(tx.init(tree))
