@@ -41,7 +41,8 @@ class Entry:
       fixed_rate: whether its learning rate must be a number, not a schedule.
       rate: the hyperparameter that multiplies all steps.
       differs_from_optax: how optax's optimizer of this name differs, and why ours is right.
-      differs_when: the same for those hyperparameters that have to be moved for it.
+      differs_when: the same for those hyperparameters that have to be moved for it, and for
+        "complex" parameters.
       optax_refuses: what optax's optimizer of this name cannot take: leaves of the cross-check's
         sample tree, hyperparameters as the cross-check moves them, and "complex" parameters.
     """

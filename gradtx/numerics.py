@@ -98,7 +98,10 @@ def zeros_without(x: Array, axes: Any) -> Array:
       x: a real or complex array, or its shape and dtype; its values are not read.
       axes: the axis or axes to leave out.
     """
-    return real_full_like(jax.eval_shape(lambda x: jnp.sum(x, axes), x), 0)
+    return real_full_like(_sum.eval_shape(x, axes), 0)
+
+
+_sum = jax.jit(jnp.sum, static_argnums=1)  # one function, so that JAX remembers its trace
 
 
 def ema(x: Array, average: Array, decay: Any) -> Array:

@@ -141,7 +141,7 @@ def test_gradients_pass_through_training(entry, x64):
     with jax.checking_leaks():
         slope = jax.jit(jax.grad(last_loss))(rate)
     values = jax.jit(jax.vmap(last_loss))(jnp.asarray([rate - h, rate + h]))
-    np.testing.assert_allclose(slope, (values[1] - values[0]) / (2 * h), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(slope, (values[1] - values[0]) / (2 * h), rtol=1e-5, atol=1e-12)
 
 
 def test_the_rate_at_the_call_may_be_traced():

@@ -117,8 +117,9 @@ def test_a_transformation_among_the_measures_sees_params_and_extra_arguments():
     tx = gradtx.chain(
         gradtx.monitor({"step": gradtx.adamw(0.1), "scaled": gradtx.sgd(1.0)}), gradtx.sgd(0.5)
     )
-    updates, state, _ = walk(tx, PARAMS, GRADIENTS[:1], learning_rate=2.0)
-    plain, _, _ = walk(gradtx.adamw(0.1), PARAMS, GRADIENTS[:1], learning_rate=2.0)
+    updates, state = tx.update(GRADIENTS[0], tx.init(PARAMS), PARAMS, learning_rate=2.0)
+    adamw = gradtx.adamw(0.1)
+    plain, _ = adamw.update(GRADIENTS[0], adamw.init(PARAMS), PARAMS, learning_rate=2.0)
     trees.assert_ulps(state[0].measurements["step"], plain, 4)
     assert_equal(updates, jax.tree.map(lambda g: -2 * g, GRADIENTS[0]))
     assert isinstance(state[0].measure_states[0], tuple)

@@ -385,9 +385,6 @@ def long_problem(name, with_complex):
     return start, stacked
 
 
-DIFFERENT_ON_COMPLEX = {"adadelta", "cocob"}
-
-
 @pytest.mark.parametrize(
     ("entry", "settings"),
     [
@@ -400,8 +397,8 @@ DIFFERENT_ON_COMPLEX = {"adadelta", "cocob"}
     ids=label,
 )
 def test_optax_agrees_over_100_steps(entry, settings, x64):
-    refused = "complex" in entry.optax_refuses or entry.name in DIFFERENT_ON_COMPLEX
-    with_complex = entry.takes_complex and not refused
+    elsewhere = "complex" in {*entry.optax_refuses, *entry.differs_when}
+    with_complex = entry.takes_complex and not elsewhere
     start, gradients = long_problem(entry.name, with_complex)
     ours = steps_of(entry.factory(**settings), start, gradients, entry.needs)
     theirs = steps_of(of_optax(entry.name)(**settings), start, gradients, entry.needs)

@@ -60,6 +60,7 @@ def scale_by_adadelta(rho: Any = 0.9, eps: Any = 1e-6) -> GradientTransformation
     "Zeiler, 'ADADELTA: An Adaptive Learning Rate Method', arXiv:1212.5701",
     probe={"learning_rate": 10.0},
     scale_free=True,
+    differs_when={"complex": "optax squares gradients without conjugating them"},
 )
 def adadelta(
     learning_rate: ScalarOrSchedule | None = None,

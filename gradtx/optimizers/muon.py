@@ -35,13 +35,15 @@ MuonDimensionNumbers = MatrixAxes
 COEFFICIENTS = {
     # Jordan et al.: the steepest slope at 0, singular values end between 0.7 and 1.2
     "standard": (3.4445, -4.7750, 2.0315),
-    # Ahn et al., arXiv:2504.05295: a polynomial of its own for each of five steps
-    "dion": (
-        (4.0848, -6.8946, 2.9270),
-        (3.9505, -6.3029, 2.6377),
-        (3.7418, -5.5913, 2.3037),
-        (2.8769, -3.1427, 1.2046),
-        (2.8366, -3.0525, 1.2012),
+    # of the programs beside Ahn et al., arXiv:2504.05295: a polynomial of its own for each of
+    # five steps, written down coefficient by coefficient
+    "dion": tuple(
+        zip(
+            (4.0848, 3.9505, 3.7418, 2.8769, 2.8366),
+            (-6.8946, -6.3029, -5.5913, -3.1427, -3.0525),
+            (2.9270, 2.6377, 2.3037, 1.2046, 1.2012),
+            strict=True,
+        )
     ),
 }
 

@@ -4,6 +4,7 @@ One mechanism, `run_if`, under all of them: a branch, so that the transformation
 not, and neither its state nor its cost is touched when it does not.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -193,22 +194,13 @@ def conditionally_transform(
       [2.]
       [1.]
     """
-    inner = with_extra_args_support(inner)
-
-    def init(params: Params) -> ConditionallyTransformState:
-        return ConditionallyTransformState(inner.init(params), jnp.zeros((), jnp.int32))
-
-    def update(
-        updates: Updates,
-        state: ConditionallyTransformState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, ConditionallyTransformState]:
-        go = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
-        updates, inner_state = run_if(go, inner, updates, state.inner_state, params, extra, updates)
-        return updates, ConditionallyTransformState(inner_state, safe_increment(state.step))
-
-    return GradientTransformation(init, update)
+    return _conditional(
+        inner,
+        should_transform_fn,
+        forward_extra_args,
+        ConditionallyTransformState,
+        lambda updates: updates,
+    )
 
 
 def conditionally_mask(
@@ -232,18 +224,33 @@ def conditionally_mask(
       [2.]
       [0.]
     """
+    return _conditional(
+        inner, should_transform_fn, forward_extra_args, ConditionallyMaskState, tree.zeros_like
+    )
+
+
+def _conditional(
+    inner: Any,
+    condition: ConditionFn,
+    forward_extra_args: bool,
+    state_class: type[ConditionallyTransformState] | type[ConditionallyMaskState],
+    instead: Callable[[Updates], Updates],
+) -> GradientTransformation:
+    """Runs a transformation at some steps; at the others, `instead` makes the updates."""
     inner = with_extra_args_support(inner)
 
-    def init(params: Params) -> ConditionallyMaskState:
-        return ConditionallyMaskState(jnp.zeros((), jnp.int32), inner.init(params))
+    def init(params: Params) -> Any:
+        return state_class(step=jnp.zeros((), jnp.int32), inner_state=inner.init(params))
 
     def update(
-        updates: Updates, state: ConditionallyMaskState, params: Params | None = None, **extra: Any
-    ) -> tuple[Updates, ConditionallyMaskState]:
-        go = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
-        zeros = tree.zeros_like(updates)
-        updates, inner_state = run_if(go, inner, updates, state.inner_state, params, extra, zeros)
-        return updates, ConditionallyMaskState(safe_increment(state.step), inner_state)
+        updates: Updates, state: Any, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, Any]:
+        go = condition(state.step, **(extra if forward_extra_args else {}))
+        left_out = instead(updates)
+        updates, inner_state = run_if(
+            go, inner, updates, state.inner_state, params, extra, left_out
+        )
+        return updates, state_class(step=safe_increment(state.step), inner_state=inner_state)
 
     return GradientTransformation(init, update)
 
