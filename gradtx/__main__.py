@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import gradtx
 from gradtx import catalog
-from gradtx.crosscheck import Comparison, comparison_table, crosscheck_catalog
+from gradtx.crosscheck import Comparison, comparison_table, crosscheck_catalog, factory_of
 from gradtx.table import text_table
 from gradtx.train import command as train
 
@@ -94,7 +94,7 @@ def run_crosscheck(args: argparse.Namespace) -> int:
 
     try:
         for name in args.names:
-            if not hasattr(peer, catalog.get(name).name):
+            if factory_of(peer, catalog.get(name).name) is None:
                 return _fail("crosscheck", f"optax has no optimizer named {name!r}")
         rows = crosscheck_catalog(
             peer,

@@ -22,8 +22,10 @@ from gradtx.table import text_table
 
 AGREEMENT = 1e-10
 """The largest relative difference in float64 that passes, over all steps."""
-ROUNDING = 16.0
-"""The largest error of ours in units of the last place that passes, over all steps."""
+ROUNDING = (16.0, 16.0)
+"""The largest errors of ours in float32 and in half precision, in ulps, that pass, over all steps."""
+COUPLED_ROUNDING = (16.0 * 2**16, 16.0)
+"""The same where leaves act on each other: float32 leaves then carry the rounding of bfloat16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Comparison:
       half_errors: the same for leaves in half precision.
       note: why a difference is right, if one is documented.
       agreement: the largest `float64` that passes.
-      rounding: the largest error of ours in float32 and in half precision that passes, in ulps.
+      rounding: the largest errors of ours in float32 and in half precision that pass, in ulps.
     """
 
     name: str
@@ -54,7 +56,7 @@ class Comparison:
     half_errors: tuple[float, float]
     note: str = ""
     agreement: float = AGREEMENT
-    rounding: float = ROUNDING
+    rounding: tuple[float, float] = ROUNDING
 
     @property
     def agrees(self) -> bool:
@@ -64,9 +66,12 @@ class Comparison:
     @property
     def ok(self) -> bool:
         """Whether they agree, or differ as documented, and the first one rounds properly."""
-        error = max(self.single_errors[0], self.half_errors[0])
-        rounds_well = np.isfinite(error) and error <= self.rounding
-        return (self.agrees != bool(self.note)) and bool(rounds_well)
+        errors = self.single_errors[0], self.half_errors[0]
+        rounds_well = all(
+            np.isfinite(error) and error <= bound
+            for error, bound in zip(errors, self.rounding, strict=True)
+        )
+        return (self.agrees != bool(self.note)) and rounds_well
 
     @property
     def verdict(self) -> str:
@@ -125,6 +130,7 @@ def crosscheck(
     name: str = "",
     note: str = "",
     agreement: float = AGREEMENT,
+    rounding: tuple[float, float] = ROUNDING,
     loss: Callable[[Params], Any] | None = None,
     **extra: Any,
 ) -> Comparison:
@@ -143,6 +149,8 @@ def crosscheck(
       name: what the table calls the pair. Default: nothing.
       note: why the two differ, if they should; agreement then fails. Default: they should not.
       agreement: the largest relative difference in float64 that passes. Default: 1e-10.
+      rounding: the largest errors of `mine` in float32 and in half precision that pass, in ulps.
+        Default: 16 and 16.
       loss: a function of the parameters. Each transformation then gets its gradient at the
         parameters that it has come to, and `value`, `grad` and `value_fn`; errors in float32 then
         are those of whole trajectories, and any finite one passes. Default: there is none, and
@@ -205,7 +213,7 @@ def crosscheck(
         agreement=agreement,
         # Where the gradients depend on the steps, errors grow with the trajectory's; and random
         # numbers are others in float64.
-        rounding=ROUNDING if loss is None and not _draws(mine, params) else np.inf,
+        rounding=rounding if loss is None and not _draws(mine, params) else (np.inf, np.inf),
     )
 
 
@@ -302,7 +310,10 @@ def sample_loss(params: Params) -> Any:
     return sum(of_leaf(x) for x in jax.tree.leaves(params))
 
 
-ABSENT = {"momentum": 0.9, "optimism": 0.03}
+ABSENT = {
+    **{"momentum": 0.9, "optimism": 0.03, "beta3": 0.95, "weight_decay": 0.01},
+    **{"init_estim_sq_dist": 0.01, "adam_learning_rate": 0.02},
+}
 """What stands in the settings for hyperparameters that are `None` otherwise."""
 
 
@@ -335,6 +346,16 @@ def settings(entry: catalog.Entry) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}={ABSENT[name]}", {**base, name: ABSENT[name]}
 
 
+def factory_of(peer: Any, name: str) -> Callable[..., Any] | None:
+    """Finds a library's optimizer, at its top level or in its `contrib`.
+
+    Args:
+      peer: a module such as `optax`.
+      name: the optimizer's name.
+    """
+    return getattr(peer, name, None) or getattr(getattr(peer, "contrib", None), name, None)
+
+
 def crosscheck_catalog(
     peer: Any,
     names: list[str] | None = None,
@@ -358,8 +379,7 @@ def crosscheck_catalog(
     chosen = [catalog.get(n) for n in names] if names is not None else catalog.entries()
     rows = []
     for entry in chosen:
-        beside = getattr(peer, "contrib", None)
-        factory = getattr(peer, entry.name, None) or getattr(beside, entry.name, None)
+        factory = factory_of(peer, entry.name)
         if factory is None:
             continue
         # Random gradients have a constant for their loss; only a search asks for a function.
@@ -375,6 +395,7 @@ def crosscheck_catalog(
                 steps=steps,
                 name=f"{entry.name} {label}".strip(),
                 note=entry.differs_when.get(label.split("=")[0], entry.differs_from_optax),
+                rounding=COUPLED_ROUNDING if entry.couples_leaves else ROUNDING,
                 loss=sample_loss if "value_fn" in entry.needs else None,
                 **value,
             )
