@@ -45,6 +45,8 @@ class Entry:
         "complex" parameters.
       optax_refuses: what optax's optimizer of this name cannot take: leaves of the cross-check's
         sample tree, hyperparameters as the cross-check moves them, and "complex" parameters.
+      amplifies: how many times the usual error of rounding its equations make, if they enlarge
+        differences.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Entry:
     differs_from_optax: str = ""
     differs_when: Mapping[str, str] = dataclasses.field(default_factory=dict)
     optax_refuses: tuple[str, ...] = ()
+    amplifies: float = 1.0
 
     def make(self, **changes: Any) -> GradientTransformation:
         """Makes the optimizer with the probe's hyperparameters, some of them changed."""
@@ -71,7 +74,8 @@ class Entry:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The extra arguments that `update` needs, among `value`, `grad` and `value_fn`."""
+        """The extra arguments that `update` needs, among `value`, `grad`, `value_fn` and
+        `obj_fn`."""
         return tuple(dict.fromkeys(n for link in self._links for n in link.needs))
 
     @property

@@ -87,6 +87,8 @@ _MEANING = {
     "value": "the loss",
     "grad": "the gradient",
     "value_fn": "the function that gives the loss",
+    "obj_fn": "the loss as a function of the parameters",
+    "grad_fn": "the function that gives the gradient",
 }
 
 

@@ -23,7 +23,7 @@ from gradtx.table import text_table
 AGREEMENT = 1e-10
 """The largest relative difference in float64 that passes, over all steps."""
 ROUNDING = (16.0, 16.0)
-"""The largest errors of ours in float32 and in half precision, in ulps, that pass, over all steps."""
+"""The largest errors of ours that pass, in float32 and in half precision, in ulps."""
 COUPLED_ROUNDING = (16.0 * 2**16, 16.0)
 """The same where leaves act on each other: float32 leaves then carry the rounding of bfloat16."""
 
@@ -152,9 +152,9 @@ def crosscheck(
       rounding: the largest errors of `mine` in float32 and in half precision that pass, in ulps.
         Default: 16 and 16.
       loss: a function of the parameters. Each transformation then gets its gradient at the
-        parameters that it has come to, and `value`, `grad` and `value_fn`; errors in float32 then
-        are those of whole trajectories, and any finite one passes. Default: there is none, and
-        gradients are random.
+        parameters that it has come to, and `value`, `grad`, `value_fn` and `obj_fn`; errors in
+        float32 then are those of whole trajectories, and any finite one passes. Default: there is
+        none, and gradients are random.
       **extra: keyword arguments for both `update` functions.
 
     Returns:
@@ -234,7 +234,7 @@ def _trajectory(
         if loss is not None:
             value, slope = jax.value_and_grad(loss)(params)
             g = jax.tree.map(jnp.conj, slope)
-            more = {"value": value, "grad": g, "value_fn": loss}
+            more = {"value": value, "grad": g, "value_fn": loss, "obj_fn": loss}
         updates, new = tx.update(g, state, params, **more, **extra)
         # Some libraries' states change their dtypes at the first step, which scan refuses.
         new = jax.tree.map(lambda old, x: jnp.asarray(x, jnp.result_type(old)), state, new)
@@ -310,6 +310,11 @@ def sample_loss(params: Params) -> Any:
     return sum(of_leaf(x) for x in jax.tree.leaves(params))
 
 
+def _rounding(entry: catalog.Entry) -> tuple[float, float]:
+    single, half = COUPLED_ROUNDING if entry.couples_leaves else ROUNDING
+    return entry.amplifies * single, entry.amplifies * half
+
+
 ABSENT = {
     **{"momentum": 0.9, "optimism": 0.03, "beta3": 0.95, "weight_decay": 0.01},
     **{"init_estim_sq_dist": 0.01, "adam_learning_rate": 0.02},
@@ -333,7 +338,7 @@ def settings(entry: catalog.Entry) -> Iterator[tuple[str, dict[str, Any]]]:
         value = base.get(name, default)
         if name == entry.rate and not entry.fixed_rate:
             rate = 1.0 if value is None else value
-            yield f"{name}=schedule", {**base, name: lambda t, rate=rate: rate / (1 + 0.1 * t)}
+            yield f"{name}=schedule", {**base, name: lambda t, rate=rate: rate * _wave(t)}
         elif isinstance(value, bool):
             needed = {"momentum": 0.9} if name == "nesterov" and "momentum" in known else {}
             yield f"{name}={not value}", {**needed, **base, name: not value}
@@ -354,6 +359,10 @@ def factory_of(peer: Any, name: str) -> Callable[..., Any] | None:
       name: the optimizer's name.
     """
     return getattr(peer, name, None) or getattr(getattr(peer, "contrib", None), name, None)
+
+
+def _wave(t: Any) -> Any:
+    return (1 + 0.1 * t) / (1 + 0.01 * t**2)  # up for ten steps, and down
 
 
 def crosscheck_catalog(
@@ -395,8 +404,8 @@ def crosscheck_catalog(
                 steps=steps,
                 name=f"{entry.name} {label}".strip(),
                 note=entry.differs_when.get(label.split("=")[0], entry.differs_from_optax),
-                rounding=COUPLED_ROUNDING if entry.couples_leaves else ROUNDING,
-                loss=sample_loss if "value_fn" in entry.needs else None,
+                rounding=_rounding(entry),
+                loss=sample_loss if {"value_fn", "obj_fn"} & {*entry.needs} else None,
                 **value,
             )
             rows.append(row)

@@ -1,14 +1,18 @@
 """Taking tensors apart into stacks of matrices."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from gradtx.base import Array
-from gradtx.paths import align, is_none
+from gradtx.numerics import widen
+from gradtx.one_leaf import store
+from gradtx.paths import align, is_none, nth_path
+from gradtx.rules import LeafError
 
 
 class MatrixAxes(NamedTuple):
@@ -32,16 +36,26 @@ class Layout(NamedTuple):
     Attributes:
       order: the tensor's axes: those that count matrices, those of the rows, those of the columns.
       shape: the tensor's shape in that order.
-      matrices: how many there are.
+      counted: how many of these axes count matrices.
       rows: how many rows each has.
       columns: how many columns each has.
     """
 
     order: tuple[int, ...]
     shape: tuple[int, ...]
-    matrices: int
+    counted: int
     rows: int
     columns: int
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The lengths of the axes that count matrices."""
+        return self.shape[: self.counted]
+
+    @property
+    def matrices(self) -> int:
+        """How many matrices there are."""
+        return math.prod(self.counts)
 
     def take_apart(self, x: Array) -> Array:
         """Gives the matrices of a tensor, stacked.
@@ -87,8 +101,8 @@ def layout_of(shape: Sequence[int], axes: MatrixAxes | None) -> Layout:
         raise ValueError(f"has shape {tuple(shape)}, and {axes} names an axis twice")
     rest = tuple(a for a in range(len(shape)) if a not in rows + columns)
     order = rest + rows + columns
-    sizes = [math.prod(shape[a] for a in part) for part in (rest, rows, columns)]
-    return Layout(order, tuple(shape[a] for a in order), *sizes)
+    sizes = [math.prod(shape[a] for a in part) for part in (rows, columns)]
+    return Layout(order, tuple(shape[a] for a in order), len(rest), *sizes)
 
 
 def _axes(axes: int | Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
@@ -124,3 +138,125 @@ def axes_of_leaves(axes: Any, tree: Any) -> list[MatrixAxes | None]:
     except (ValueError, TypeError):
         whole = found  # `align` says what differs
     return align(treedef, whole, "the dimension numbers", tree, "params")
+
+
+class Place(NamedTuple):
+    """Where a leaf's matrices stand.
+
+    Attributes:
+      layout: how the leaf is taken apart.
+      transposed: whether its matrices are transposed then.
+    """
+
+    layout: Layout
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the matrices in the stack."""
+        rows, columns = self.layout.rows, self.layout.columns
+        return (columns, rows) if self.transposed else (rows, columns)
+
+    def stack(self, x: Any) -> Array:
+        """Gives the leaf's matrices, in float32 or wider.
+
+        Args:
+          x: the leaf.
+        """
+        matrices = self.layout.take_apart(widen(x))
+        return lax.transpose(matrices, (0, 2, 1)) if self.transposed else matrices
+
+    def unstack(self, matrices: Array, dtype: Any) -> Array:
+        """Gives the leaf of a stack of matrices.
+
+        Args:
+          matrices: the stack.
+          dtype: the leaf's dtype.
+        """
+        if self.transposed:
+            matrices = lax.transpose(matrices, (0, 2, 1))
+        return store(self.layout.put_together(matrices), dtype)
+
+    def with_rows(self, rows: int) -> "Place":
+        """Gives the place of matrices that have other rows in the stack.
+
+        The leaf then is their plain stack: its shape is that of the axes that count matrices, and
+        one axis each for rows and columns.
+
+        Args:
+          rows: how many rows they have in the stack.
+        """
+        columns = self.shape[1]
+        sides = (columns, rows) if self.transposed else (rows, columns)
+        shape = (*self.layout.counts, *sides)
+        return Place(
+            Layout(tuple(range(len(shape))), shape, self.layout.counted, *sides), self.transposed
+        )
+
+
+def places_of(
+    tree: Any,
+    name: str,
+    axes: Sequence[MatrixAxes | None],
+    active: Sequence[bool],
+    lying: bool = False,
+) -> dict[int, Place]:
+    """Gives the places of a tree's leaves, by the leaves' numbers.
+
+    Args:
+      tree: the tree.
+      name: what an error calls it.
+      axes: the axes of each leaf; `None` for a matrix.
+      active: whether a leaf takes part.
+      lying: whether matrices with more rows than columns are transposed. Default: no.
+
+    Raises:
+      LeafError: the axes of a leaf do not fit its shape.
+    """
+    places = {}
+    for i, leaf in enumerate(jax.tree.leaves(tree, is_leaf=is_none)):
+        if not active[i]:
+            continue
+        try:
+            layout = layout_of(jnp.shape(leaf), axes[i])
+        except ValueError as e:
+            raise LeafError(ValueError, f"{name}{nth_path(tree, i)} {e}") from None
+        places[i] = Place(layout, lying and layout.rows > layout.columns)
+    return places
+
+
+def map_stacks(
+    function: Callable[..., Sequence[Array]], *columns: Mapping[int, Array]
+) -> dict[int, Sequence[Array]]:
+    """Calls a function of stacks of matrices once for each shape that there is.
+
+    Leaves whose arrays have the same shapes, but for the numbers of matrices, and the same dtypes
+    are joined to longer stacks.
+
+    Args:
+      function: of stacks with as many entries, one from each column; gives such stacks again. What
+        it does to one entry must not depend on the others.
+      *columns: for each leaf, by its number, an array whose first axis counts its matrices.
+
+    Returns:
+      What the function gives for each leaf.
+    """
+    groups: dict[Any, list[int]] = {}
+    for i in columns[0]:
+        kind = tuple((column[i].shape[1:], column[i].dtype) for column in columns)
+        groups.setdefault(kind, []).append(i)
+    found: dict[int, Sequence[Array]] = {}
+    for group in groups.values():
+        made = function(*(_join([column[i] for i in group]) for column in columns))
+        sizes = [columns[0][i].shape[0] for i in group]
+        parts = zip(*(_part(stack, sizes) for stack in made), strict=True)
+        found.update(zip(group, parts, strict=True))
+    return found
+
+
+def _join(stacks: Sequence[Array]) -> Array:
+    return stacks[0] if len(stacks) == 1 else lax.concatenate(stacks, 0)
+
+
+def _part(stack: Array, sizes: Sequence[int]) -> Sequence[Array]:
+    return [stack] if len(sizes) == 1 else lax.split(stack, sizes)

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from gradtx.base import Array, GradientTransformation, OptState, Params, Updates
 from gradtx.concrete import compiled_when_concrete
-from gradtx.matrix_layout import Layout, axes_of_leaves, layout_of
+from gradtx.matrix_layout import Layout, Place, axes_of_leaves, map_stacks, places_of
 from gradtx.numerics import safe_increment, widen
 from gradtx.one_leaf import store
-from gradtx.paths import align, is_none, nth_path
+from gradtx.paths import align, is_none
 from gradtx.pipeline import Pipeline
 from gradtx.rules import Coupled, LeafError, MaskedNode, Slots, field, flags
 
@@ -40,7 +39,10 @@ def matrixwise(
     """Lifts a rule for a stack of matrices to a transformation of pytrees.
 
     Leaves whose matrices have one shape and dtype reach the rule together. Half-precision leaves
-    reach it as float32; updates and slots are stored back in the dtypes that they came in.
+    reach it as float32; updates and slots are stored back in the dtypes that they came in. What is
+    dear and only due now and then, such as a preconditioner that is kept in a slot, belongs into
+    `lax.cond(step % gap == 0, ...)`. A method that has another transformation inside, such as
+    GaLore, uses `places_of` and `map_stacks` of `gradtx.matrix_layout`, of which this is made.
 
     Args:
       state: the NamedTuple class of the state. The field `count`, if there is one, holds the number
@@ -123,24 +125,21 @@ def _link(rule: _Rule, params: bool, title: str, masks: tuple[Any, ...]) -> Coup
         columns = {f: align(treedef, getattr(s, f), f"state.{f}", updates) for f in rule.slots}
         step = field(s, "count")
         scalars = {} if rule.per_step is None else rule.per_step(step)
-        groups: dict[Any, list[int]] = {}
-        for i, place in places.items():
-            groups.setdefault((place.shape, widen(leaves[i]).dtype), []).append(i)
-        for group in groups.values():
-            here = [places[i] for i in group]
-            sizes = [place.layout.matrices for place in here]
-            g = _join([place.stack(leaves[i]) for i, place in zip(group, here, strict=True)])
-            p = None
-            if p_leaves:
-                p = _join([place.stack(p_leaves[i]) for i, place in zip(group, here, strict=True)])
-            mine = {f: _join([widen(column[i]) for i in group]) for f, column in columns.items()}
+
+        def on_stacks(g: Array, *rest: Array) -> list[Array]:
+            p, slots = (rest[0], rest[1:]) if p_leaves else (None, rest)
+            mine = dict(zip(columns, slots, strict=True))
             g, new = rule.update(g, Slots(**mine, **scalars), step, p)
-            for i, place, part in zip(group, here, _part(g, sizes), strict=True):
-                part = part if rule.after is None else rule.after(part, place.layout)
-                leaves[i] = place.unstack(part, jnp.result_type(leaves[i]))
-            for f, column in columns.items():
-                for i, part in zip(group, _part(getattr(new, f), sizes), strict=True):
-                    column[i] = store(part, jnp.result_type(column[i]))
+            return [g, *(getattr(new, f) for f in columns)]
+
+        given = [leaves, p_leaves] if p_leaves else [leaves]
+        stacks = [{i: place.stack(x[i]) for i, place in places.items()} for x in given]
+        slots = [{i: widen(column[i]) for i in places} for column in columns.values()]
+        for i, (g, *new) in map_stacks(on_stacks, *stacks, *slots).items():
+            g = g if rule.after is None else rule.after(g, places[i].layout)
+            leaves[i] = places[i].unstack(g, jnp.result_type(leaves[i]))
+            for column, part in zip(columns.values(), new, strict=True):
+                column[i] = store(part, jnp.result_type(column[i]))
         values = {f: treedef.unflatten(column) for f, column in columns.items()}
         if step is not None:
             values["count"] = safe_increment(step)
@@ -164,57 +163,18 @@ def _link(rule: _Rule, params: bool, title: str, masks: tuple[Any, ...]) -> Coup
     )
 
 
-class _Place(NamedTuple):
-    """Where a leaf's matrices stand: its layout, and whether they are transposed."""
-
-    layout: Layout
-    transposed: bool
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns as the rule sees them."""
-        rows, columns = self.layout.rows, self.layout.columns
-        return (columns, rows) if self.transposed else (rows, columns)
-
-    def stack(self, x: Array) -> Array:
-        matrices = self.layout.take_apart(widen(x))
-        return lax.transpose(matrices, (0, 2, 1)) if self.transposed else matrices
-
-    def unstack(self, matrices: Array, dtype: Any) -> Array:
-        if self.transposed:
-            matrices = lax.transpose(matrices, (0, 2, 1))
-        return store(self.layout.put_together(matrices), dtype)
-
-
 def _places(
     rule: _Rule, tree: Any, tree_name: str, masks: Sequence[Any]
-) -> tuple[list[Any], Any, dict[int, _Place]]:
+) -> tuple[list[Any], Any, dict[int, Place]]:
     """Gives the leaves of a tree, its structure, and the places of those that take part."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
     active = [leaf is not None for leaf in leaves]
     for mask in masks:
         active = [a and f for a, f in zip(active, flags(mask, tree, tree_name), strict=True)]
-    places = {}
-    for i, mine in enumerate(axes_of_leaves(rule.axes, tree)):
-        if not active[i]:
-            continue
-        try:
-            layout = layout_of(jnp.shape(leaves[i]), mine)
-        except ValueError as e:
-            path = f"{tree_name}{nth_path(tree, i)}"
-            raise LeafError(ValueError, f"{path} {e}") from None
-        places[i] = _Place(layout, rule.lying and layout.rows > layout.columns)
-    return leaves, treedef, places
+    axes = axes_of_leaves(rule.axes, tree)
+    return leaves, treedef, places_of(tree, tree_name, axes, active, rule.lying)
 
 
 def _empty(leaves: Sequence[Any]) -> list[Any]:
     """Gives what a slot's tree holds where no leaf takes part."""
     return [None if leaf is None else MaskedNode() for leaf in leaves]
-
-
-def _join(stacks: Sequence[Array]) -> Array:
-    return stacks[0] if len(stacks) == 1 else lax.concatenate(stacks, 0)
-
-
-def _part(stack: Array, sizes: Sequence[int]) -> Sequence[Array]:
-    return [stack] if len(sizes) == 1 else lax.split(stack, sizes)

@@ -177,10 +177,10 @@ def safe_sqrt(x: Array) -> Array:
     """Gives the exact square root, with gradient 0 where `x` is 0 instead of infinity.
 
     Args:
-      x: a real array, not negative.
+      x: a real array, not negative; NaN stays NaN.
     """
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    zero = x <= 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
 def safe_norm(

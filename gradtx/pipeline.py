@@ -7,8 +7,8 @@ rules which follow each other make one sweep over the leaves; the nesting surviv
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Union
 
 import jax
 
@@ -25,7 +25,7 @@ from gradtx.rules import Coupled, LeafError, Rule
 from gradtx.sweep import Sweep, make_sweep
 
 OURS = (Rule, Coupled)
-Link = Rule | Coupled | GradientTransformation
+Link = Union[Rule, Coupled, "Wrapped", GradientTransformation]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,6 +148,35 @@ def pipeline_of(tx: Any) -> Pipeline:
     if isinstance(owner, Pipeline) and getattr(tx.init, "__self__", None) is owner:
         return owner
     return Pipeline((with_extra_args_support(tx),), 0)
+
+
+class Wrapped(NamedTuple):
+    """A pair that is written around another transformation.
+
+    It runs like any pair; that it tells what is within is for those who describe optimizers.
+
+    Attributes:
+      init: `init(params) -> state`.
+      update: `update(updates, state, params=None, **extra) -> (updates, state)`.
+      inner: the transformation within.
+      masks: as those of a `Rule`, for what it does not see of the trees.
+    """
+
+    init: Callable[..., OptState]
+    update: Callable[..., tuple[Updates, OptState]]
+    inner: Any
+    masks: tuple[Any, ...] = ()
+
+
+def wrapped(init: Any, update: Any, inner: Any) -> GradientTransformation:
+    """Makes a transformation of a pair that is written around another.
+
+    Args:
+      init: `init(params) -> state`.
+      update: `update(updates, state, params=None, **extra) -> (updates, state)`.
+      inner: the transformation within.
+    """
+    return Pipeline((Wrapped(init, update, inner),), 0).transformation()
 
 
 def gather(pipelines: Sequence[Pipeline]) -> tuple[tuple[Link, ...], list[Any]]:

@@ -51,11 +51,19 @@ class Counter(NamedTuple):
       field: the state's field.
       first: its value before the first step.
       advance: the function that gives the next value.
+      clock: another field that counts like it, by which schedules go, and which may be set back
+        for them to begin again. Default: schedules go by the counter itself.
     """
 
     field: str = "count"
     first: Any = np.int32(0)
     advance: Callable[[Array], Array] = safe_increment
+    clock: str | None = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that count."""
+        return (self.field,) if self.clock is None else (self.field, self.clock)
 
 
 COUNT = Counter()
@@ -86,7 +94,7 @@ class Kernel(NamedTuple):
     @property
     def engine_fields(self) -> tuple[str, ...]:
         """The fields of the state that the engine keeps by itself."""
-        return (self.counter.field, "rng_key")
+        return (*self.counter.fields, "rng_key")
 
     @property
     def functions(self) -> list[Callable[..., Any]]:
@@ -165,6 +173,9 @@ class Coupled(NamedTuple):
       owner: the optimizer that the method is part of, which errors name too, or nothing.
       narrow: `narrow(mask)` gives the method for the leaves where a mask is true, if it can leave
         out leaves by itself; otherwise masked leaves are taken out of the trees that it sees.
+      masks: as those of a `Rule`, for those who describe the method: it keeps to them already.
+      factors: `factors(tree)` gives the numbers by which a method that only multiplies does so, for
+        those who describe it.
     """
 
     state: Any
@@ -176,6 +187,8 @@ class Coupled(NamedTuple):
     real_only: bool = False
     owner: str = ""
     narrow: Callable[[Any], "Coupled"] | None = None
+    masks: tuple[Any, ...] = ()
+    factors: Callable[[Any], Any] | None = None
 
     @property
     def title(self) -> str:

@@ -104,7 +104,7 @@ class Sweep:
                 ValueError, "needs the parameters: call update(updates, state, params)", stage
             )
         scalars = tuple(
-            rule.scalars(field(state, rule.kernel.counter.field), extra)
+            rule.scalars(field(state, rule.kernel.counter.fields[-1]), extra)
             for rule, state in zip(rules, states, strict=True)
         )
         active = None
@@ -179,8 +179,8 @@ class Sweep:
         new_states = []
         for k, (state, shared) in enumerate(zip(states, scalars, strict=True)):
             fields = {n: treedef.unflatten(c) for n, c in zip(names[k], columns[k], strict=True)}
-            if steps[k] is not None:
-                fields[counters[k].field] = counters[k].advance(steps[k])
+            for name in counters[k].fields if steps[k] is not None else ():
+                fields[name] = counters[k].advance(getattr(state, name))
             if keys[k][0] is not None:
                 fields["rng_key"] = keys[k][0]
             for name, value in shared.items():
@@ -275,7 +275,7 @@ def _first_scalars(rule: Rule) -> dict[str, Any]:
     """Gives the fields of a rule's first state that are no slots."""
     names, fields, counter = rule.kernel.state._fields, {}, rule.kernel.counter
     if counter.field in names:
-        fields[counter.field] = jnp.asarray(counter.first)
+        fields = {name: jnp.array(counter.first) for name in counter.fields}
     if "rng_key" in names:
         fields["rng_key"] = jnp.copy(rule.key)  # the state may be donated
     for name, value in _first_known(rule).items():

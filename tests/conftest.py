@@ -6,6 +6,12 @@ from pathlib import Path
 import jax
 import pytest
 
+# XLA cuts each program into modules for its threads; tests compile thousands of programs that are
+# too small for it, on two cores. It is read when JAX makes its backend. Numbers do not change.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
+).strip()
+
 # Compiled code is kept between runs, in a folder that git ignores.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

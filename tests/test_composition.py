@@ -120,9 +120,10 @@ def test_partition_gives_each_label_its_own(entry):
     def of_a(entry, g, params):
         """A loss of one leaf, so that it is the same with the others."""
         more = extras(entry, g["a"], params["a"])
-        if "value_fn" in more:
-            loss = more["value_fn"]
-            more |= {"grad": g, "value_fn": lambda q: loss(q["a"])}
+        if "grad" in more:
+            more["grad"] = g
+        for name in {"value_fn", "obj_fn"} & set(more):
+            more[name] = lambda q, loss=more[name]: loss(q["a"])
         return more
 
     for given in (labels, lambda tree: labels, {**labels, "c": {"d": "sgd"}}):

@@ -113,9 +113,11 @@ def test_eager_equals_jitted(entry):
     for i in range(3):
         g = trees.like(params, i)
         eager, new_state = step_of(entry, tx)(g, state, params)
-        # The loss of the tests is itself rounded otherwise when it is compiled with the step.
-        ulps = 4 if entry.needs else 1
-        assert_ulps(update(g, state, params), (eager, new_state), ulps, bool(entry.needs))
+        # The loss of the tests is itself rounded otherwise when it is compiled with the step; and
+        # so is the step of an optimizer within another, whose differences lose digits.
+        loses = bool(entry.needs or magnified(entry))
+        ulps = 4 if loses else 1
+        assert_ulps(update(g, state, params), (eager, new_state), ulps, of_largest=loses)
         state, params = new_state, gradtx.apply_updates(params, eager)
 
 
@@ -342,9 +344,10 @@ def test_masked_leaves_pass_by_and_cost_nothing(entry):
     def of_kept(entry, g, params):
         """A loss of the leaves that are not masked, so that it is the same with the others."""
         more = extras(entry, kept(g), kept(params))
-        if "value_fn" in more:
-            loss = more["value_fn"]
-            more |= {"grad": g, "value_fn": lambda q: loss(kept(q))}
+        if "grad" in more:
+            more["grad"] = g
+        for name in {"value_fn", "obj_fn"} & set(more):
+            more[name] = lambda q, loss=more[name]: loss(kept(q))
         return more
 
     g = trees.like(params)

@@ -26,10 +26,12 @@ BOTH = [entry.name for entry in catalog.entries() if factory_of(optax, entry.nam
 STAY = {
     *("mask", "weight_decay_mask", "mu_dtype", "accumulator_dtype", "dtype_momentum"),
     *("variant", "linesearch", "seed", "weight_decay_rate", "betas", "init_step", "ns_coeffs"),
-    *("preconditioning", "muon_weight_dimension_numbers"),
+    *("preconditioning", "muon_weight_dimension_numbers", "clip_value_fn"),
+    *("warmup_steps", "state_dtype", "hessian_diagonal_fn"),
 }
 
 
+@pytest.mark.slow  # tests/test_references.py compares float64 trajectories in less time
 @pytest.mark.parametrize("name", BOTH)
 def test_agrees_with_optax_in_float64_or_differs_as_documented(name):
     (row,) = crosscheck_catalog(optax, [name])

@@ -47,6 +47,7 @@ LAYERS = (
     "linesearch",
     "catalog",
     "optimizers",
+    "state",
     "contrib",
     "distributions",
     "linear_algebra",

@@ -34,7 +34,10 @@ def stacked(params, steps=10):
 
 
 @each_entry
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype",
+    ["bfloat16", *(pytest.param(x, marks=pytest.mark.slow) for x in ("float32", "float16"))],
+)
 def test_nothing_changes(entry, dtype):
     """The wrapped optimizer takes the unwrapped one's steps; `1 - b` of a runtime float32 `b` has
     fewer digits than that of a constant, which is what the tolerance is for."""

@@ -20,8 +20,6 @@ def run(*arguments):
 
 def cases():
     for path, told in FILES.items():
-        if "contrib" in path:
-            continue  # of which gradtx has none yet
         marks = [pytest.mark.slow] if told["seconds"] > SLOW else []
         yield pytest.param(path, marks=marks)
 

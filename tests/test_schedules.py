@@ -631,7 +631,14 @@ def traceable(factory, kwargs):
     }
 
 
-@pytest.mark.parametrize(("factory", "kwargs"), [c for c in CASES if traceable(*c.values)])
+@pytest.mark.parametrize(
+    ("factory", "kwargs"),
+    [
+        pytest.param(*c.values, id=c.id, marks=() if c.id.endswith("-0") else pytest.mark.slow)
+        for c in CASES
+        if traceable(*c.values)
+    ],
+)
 def test_traced_hyperparameters(factory, kwargs):
     steps = jnp.asarray([0, 1, 5, 9, 10, 17, 30, 45])
     numbers = traceable(factory, kwargs)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from idx_files import upscaled_digits, write_mnist
 
+from gradtx import catalog
 from gradtx.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -317,6 +318,27 @@ def test_killed_at_any_moment_and_resumed_bit_for_bit(small, tmp_path, arguments
     assert leaves(folder) == leaves(tmp_path / "whole")
     assert without_seconds(metrics(folder)) == without_seconds(metrics(tmp_path / "whole"))
     assert {p.name for p in folder.iterdir()} == FILES
+
+
+# One optimizer of each family; `test_resumed_runs_end_bit_for_bit_alike` has all of them.
+FAMILIES = {entry.module: entry.name for entry in catalog.entries()}.values()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_killed_and_resumed_bit_for_bit(small, tmp_path, name):
+    epochs, folder = 100, tmp_path / "killed"
+    options = (*small, "--optimizer", name, "--epochs", epochs)
+    process = start(*options, "--out", folder)
+    wait_for(process, folder, 3)
+    process.kill()
+    process.communicate()
+    assert 3 <= epochs_trained(folder) < epochs
+
+    assert train("--resume", "--out", folder) == 0
+    assert train(*options, "--out", tmp_path / "whole") == 0
+    assert leaves(folder) == leaves(tmp_path / "whole")
+    assert without_seconds(metrics(folder)) == without_seconds(metrics(tmp_path / "whole"))
 
 
 @pytest.mark.slow

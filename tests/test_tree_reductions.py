@@ -128,6 +128,12 @@ def test_large_integers_are_not_rounded():
     assert tree.max([2**24 + 1, 3]) == 2**24 + 1
 
 
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_what_is_not_finite_has_no_finite_norm(bad):
+    assert not np.isfinite(gradtx.global_norm({"a": jnp.array([bad, 1.0]), "b": jnp.ones(2)}))
+    assert not np.isfinite(gradtx.safe_root_mean_squares(jnp.array([bad, 1.0]), 0.0))
+
+
 def test_small_integers_do_not_overflow():
     assert tree.norm(jnp.full(4, 100, jnp.int8)) == 200
 

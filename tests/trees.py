@@ -81,7 +81,11 @@ def extras(entry, gradient=None, params=None):
 
 def needed(entry, loss, params, gradient):
     """The extra arguments that an optimizer cannot do without, from a loss and its gradient."""
-    known = {"value": loss(params), "grad": gradient, "value_fn": loss} if entry.needs else {}
+    known = (
+        {"value": loss(params), "grad": gradient, "value_fn": loss, "obj_fn": loss}
+        if entry.needs
+        else {}
+    )
     return {name: known[name] for name in entry.needs}
 
 

@@ -41,6 +41,8 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
     grad: Updates | None
     info: BacktrackingLinesearchInfo
 
+    _metrics = ("value:loss", "info:*")
+
 
 class _Search(NamedTuple):
     """A search that is under way: what to try next, and what was tried last."""

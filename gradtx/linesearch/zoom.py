@@ -45,6 +45,8 @@ class ScaleByZoomLinesearchState(NamedTuple):
     grad: Updates
     info: ZoomLinesearchInfo
 
+    _metrics = ("value:loss", "info:*")
+
 
 def scale_by_zoom_linesearch(
     max_linesearch_steps: Any,

@@ -146,7 +146,7 @@ def _sum(dtype: Any, num_microbatches: int) -> Accumulator:
     counted = jnp.dtype(jnp.int32) if dtype == jnp.bool_ else dtype
     wide = compute_dtype(counted)
     return Accumulator(
-        init=lambda x: jnp.zeros(x.shape, wide),
+        init=lambda x: jnp.zeros_like(x, wide),
         update=lambda carry, x, i: carry + x.astype(wide),
         finalize=lambda carry: carry.astype(counted),
         aggregate=lambda xs: jnp.sum(xs.astype(wide), axis=0, dtype=wide),
@@ -157,7 +157,7 @@ def _mean(dtype: Any, num_microbatches: int) -> Accumulator:
     dtype = _mean_dtype(dtype)
     wide = compute_dtype(dtype)
     return Accumulator(
-        init=lambda x: jnp.zeros(x.shape, wide),
+        init=lambda x: jnp.zeros_like(x, wide),
         update=lambda carry, x, i: carry + x.astype(wide),
         finalize=lambda carry: (carry / num_microbatches).astype(dtype),
         aggregate=lambda xs: jnp.mean(xs.astype(wide), axis=0),
@@ -169,7 +169,7 @@ def _running_mean(dtype: Any, num_microbatches: int) -> Accumulator:
     dtype = _mean_dtype(dtype)
     wide = compute_dtype(dtype)
     return Accumulator(
-        init=lambda x: jnp.zeros(x.shape, wide),
+        init=lambda x: jnp.zeros_like(x, wide),
         update=lambda carry, x, i: carry + (x.astype(wide) - carry) / (i + 1),
         finalize=lambda carry: carry.astype(dtype),
         aggregate=lambda xs: jnp.mean(xs.astype(wide), axis=0),
@@ -181,7 +181,8 @@ def _concat(dtype: Any, num_microbatches: int) -> Accumulator:
     def init(x: Any) -> Array:
         if not x.shape:
             raise ValueError("microbatching: CONCAT needs results with an axis, got a scalar")
-        return jnp.zeros((x.shape[0], num_microbatches, *x.shape[1:]), dtype)
+        column = jnp.expand_dims(jnp.zeros_like(x, dtype), 1)  # sharded as `x` is
+        return jnp.repeat(column, num_microbatches, axis=1)
 
     return Accumulator(
         init=init,

@@ -1,5 +1,6 @@
 """Optimizers, one family a file."""
 
+from gradtx.optimizers.acprop import acprop as acprop, scale_by_acprop as scale_by_acprop
 from gradtx.optimizers.adabelief import (
     ScaleByBeliefState as ScaleByBeliefState,
     adabelief as adabelief,
@@ -40,6 +41,15 @@ from gradtx.optimizers.adan import (
     adan as adan,
     scale_by_adan as scale_by_adan,
 )
+from gradtx.optimizers.ademamix import (
+    ScaleByAdemamixState as ScaleByAdemamixState,
+    ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState,
+    ademamix as ademamix,
+    scale_by_ademamix as scale_by_ademamix,
+    scale_by_simplified_ademamix as scale_by_simplified_ademamix,
+    simplified_ademamix as simplified_ademamix,
+)
+from gradtx.optimizers.adopt import adopt as adopt, scale_by_adopt as scale_by_adopt
 from gradtx.optimizers.amsgrad import (
     ScaleByAmsgradState as ScaleByAmsgradState,
     amsgrad as amsgrad,
@@ -61,6 +71,12 @@ from gradtx.optimizers.dog import (
     dowg as dowg,
 )
 from gradtx.optimizers.fromage import fromage as fromage
+from gradtx.optimizers.galore import (
+    GaLoreDimensionNumbers as GaLoreDimensionNumbers,
+    GaLoreState as GaLoreState,
+    galore as galore,
+    scale_by_galore as scale_by_galore,
+)
 from gradtx.optimizers.lars import lamb as lamb, lars as lars
 from gradtx.optimizers.lbfgs import (
     ScaleByLBFGSState as ScaleByLBFGSState,
@@ -71,6 +87,11 @@ from gradtx.optimizers.lion import (
     ScaleByLionState as ScaleByLionState,
     lion as lion,
     scale_by_lion as scale_by_lion,
+)
+from gradtx.optimizers.madgrad import (
+    MadgradState as MadgradState,
+    madgrad as madgrad,
+    scale_by_madgrad as scale_by_madgrad,
 )
 from gradtx.optimizers.momo import (
     MomoAdamState as MomoAdamState,
@@ -112,6 +133,10 @@ from gradtx.optimizers.rprop import (
     rprop as rprop,
     scale_by_rprop as scale_by_rprop,
 )
+from gradtx.optimizers.schedule_free import (
+    schedule_free_adamw as schedule_free_adamw,
+    schedule_free_sgd as schedule_free_sgd,
+)
 from gradtx.optimizers.sgd import momentum as momentum, nesterov as nesterov, sgd as sgd
 from gradtx.optimizers.sign import (
     scale_by_sign as scale_by_sign,
@@ -123,4 +148,5 @@ from gradtx.optimizers.sm3 import (
     scale_by_sm3 as scale_by_sm3,
     sm3 as sm3,
 )
+from gradtx.optimizers.sophia import SophiaState as SophiaState, sophia as sophia
 from gradtx.optimizers.yogi import scale_by_yogi as scale_by_yogi, yogi as yogi

@@ -33,6 +33,8 @@ class DAdaptAdamWState(NamedTuple):
     numerator_weighted: Array
     count: Array
 
+    _hyperparams = ("estim_lr",)
+
 
 @optimizer(
     "Defazio and Mishchenko, 'Learning-Rate-Free Learning by D-Adaptation', arXiv:2301.07733",

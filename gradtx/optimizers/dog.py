@@ -33,6 +33,8 @@ class DoGState(NamedTuple):
     max_dist: Array
     sum_sq_norm_grads: Array
 
+    _hyperparams = ("max_dist:max_distance",)
+
 
 class DoWGState(NamedTuple):
     """The state of DoWG, the second part of that of `dowg`.
@@ -47,6 +49,8 @@ class DoWGState(NamedTuple):
     init_params: Params
     weighted_sq_norm_grads: Array
     estim_sq_dist: Array
+
+    _hyperparams = ("estim_sq_dist:max_squared_distance",)
 
 
 def _scale_by_dog(init_step: tuple[str, Any], eps: Any) -> GradientTransformation:

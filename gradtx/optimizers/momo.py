@@ -33,6 +33,8 @@ class MomoState(NamedTuple):
     lb: Array
     count: Array
 
+    _hyperparams, _metrics = ("lb:lower_bound",), ("barf:average_loss",)
+
 
 class MomoAdamState(NamedTuple):
     """The method's part of the state of `momo_adam`.
@@ -52,6 +54,8 @@ class MomoAdamState(NamedTuple):
     gamma: Array
     lb: Array
     count: Array
+
+    _hyperparams, _metrics = ("lb:lower_bound",), ("barf:average_loss",)
 
 
 class _Model(NamedTuple):

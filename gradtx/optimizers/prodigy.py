@@ -36,6 +36,8 @@ class ProdigyState(NamedTuple):
     numerator_weighted: Array
     count: Array
 
+    _hyperparams = ("estim_lr",)
+
 
 @optimizer(
     "Mishchenko and Defazio, 'Prodigy: An Expeditiously Adaptive Parameter-Free Learner', "

@@ -28,6 +28,8 @@ class InjectHyperparamsState(NamedTuple):
     hyperparams: dict[str, Any]
     inner_state: Any
 
+    _hyperparams = ("hyperparams:*",)
+
 
 class InjectStatefulHyperparamsState(NamedTuple):
     """The state of `inject_hyperparams`.
@@ -43,6 +45,8 @@ class InjectStatefulHyperparamsState(NamedTuple):
     hyperparams: dict[str, Any]
     hyperparams_states: dict[str, Any]
     inner_state: Any
+
+    _hyperparams = ("hyperparams:*",)
 
 
 @runtime_checkable

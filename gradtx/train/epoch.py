@@ -121,8 +121,8 @@ def make_epoch(
 
     Args:
       loss: `loss(params, batch, counted)`, the mean over those examples of the batch that count.
-      tx: the optimizer. Its `update` is given `value`, `grad` and `value_fn` as well, for those
-        that measure the loss.
+      tx: the optimizer. Its `update` is given `value`, `grad`, `value_fn` and `obj_fn` as well, for
+        those that measure the loss.
       batch_size: examples in a mini-batch.
 
     Returns:
@@ -156,8 +156,9 @@ def make_epoch(
 
             value, grads = jax.value_and_grad(value_fn)(state.params)
             updates, opt_state = tx.update(
-                grads, state.opt_state, state.params, value=value, grad=grads, value_fn=value_fn
-            )
+                grads, state.opt_state, state.params,
+                value=value, grad=grads, value_fn=value_fn, obj_fn=value_fn,
+            )  # fmt: skip
             params = apply_updates(state.params, updates)
             return TrainState(params, opt_state), Steps(value, _all_finite((value, params)))
 

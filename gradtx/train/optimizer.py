@@ -154,9 +154,11 @@ def check_trains(name: str, tx: GradientTransformation, params: Params) -> None:
     """
 
     def step(params: Params, value: jax.Array) -> Any:
-        return tx.update(
-            params, tx.init(params), params, value=value, grad=params, value_fn=lambda p: value
-        )
+        def loss(params: Params) -> jax.Array:
+            return value
+
+        extra = {"value": value, "grad": params, "value_fn": loss, "obj_fn": loss}
+        return tx.update(params, tx.init(params), params, **extra)
 
     try:
         jax.eval_shape(step, params, jax.ShapeDtypeStruct((), jnp.float32))

@@ -59,6 +59,10 @@ from gradtx.transforms.guards import (
     skip_large_updates as skip_large_updates,
     skip_not_finite as skip_not_finite,
 )
+from gradtx.transforms.hutchinson import (
+    HutchinsonState as HutchinsonState,
+    hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
+)
 from gradtx.transforms.lookahead import (
     LookaheadParams as LookaheadParams,
     LookaheadState as LookaheadState,
@@ -79,7 +83,11 @@ from gradtx.transforms.monitoring import (
     snapshot as snapshot,
 )
 from gradtx.transforms.noise import AddNoiseState as AddNoiseState, add_noise as add_noise
-from gradtx.transforms.normalizing import normalize_by_update_norm as normalize_by_update_norm
+from gradtx.transforms.normalizing import (
+    NormalizeState as NormalizeState,
+    normalize as normalize,
+    normalize_by_update_norm as normalize_by_update_norm,
+)
 from gradtx.transforms.param_scale import (
     scale_by_param_block_norm as scale_by_param_block_norm,
     scale_by_param_block_rms as scale_by_param_block_rms,
@@ -98,6 +106,12 @@ from gradtx.transforms.plateau import (
     ReduceLROnPlateauState as ReduceLROnPlateauState,
     reduce_on_plateau as reduce_on_plateau,
 )
+from gradtx.transforms.privacy import (
+    DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState,
+    differentially_private_aggregate as differentially_private_aggregate,
+    dpsgd as dpsgd,
+)
+from gradtx.transforms.sam import SAMState as SAMState, sam as sam
 from gradtx.transforms.scaling import (
     ScaleByLearningRateState as ScaleByLearningRateState,
     ScaleByScheduleState as ScaleByScheduleState,
@@ -106,7 +120,23 @@ from gradtx.transforms.scaling import (
     scale_by_learning_rate as scale_by_learning_rate,
     scale_by_schedule as scale_by_schedule,
 )
+from gradtx.transforms.schedule_free import (
+    ScheduleFreeState as ScheduleFreeState,
+    schedule_free as schedule_free,
+    schedule_free_eval_params as schedule_free_eval_params,
+)
+from gradtx.transforms.splitting import (
+    RealAndImaginary as RealAndImaginary,
+    SplitRealAndImaginaryState as SplitRealAndImaginaryState,
+    split_real_and_imaginary as split_real_and_imaginary,
+)
 from gradtx.transforms.trust_ratio import (
     ScaleByTrustRatioState as ScaleByTrustRatioState,
     scale_by_trust_ratio as scale_by_trust_ratio,
+)
+from gradtx.transforms.watching import (
+    CountedState as CountedState,
+    WatchState as WatchState,
+    counted as counted,
+    watch as watch,
 )

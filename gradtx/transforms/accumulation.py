@@ -108,6 +108,8 @@ class MultiStepsState(NamedTuple):
     acc_grads: Any
     skip_state: Any = ()
 
+    _metrics = ("mini_step", "gradient_step", "skip_state:*")
+
 
 class MultiSteps:
     """Gathers the gradients of several micro-batches into one step of an optimizer.

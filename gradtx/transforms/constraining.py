@@ -35,6 +35,8 @@ class ZeroNansState(NamedTuple):
 
     found_nan: Any
 
+    _metrics = ("found_nan",)
+
 
 def keep_params_nonnegative() -> GradientTransformation:
     """Shortens updates that would take parameters below zero, so that they end at zero.

@@ -22,6 +22,7 @@ from gradtx.base import (
 )
 from gradtx.concrete import branch, compiled_when_concrete
 from gradtx.numerics import abs_sq, safe_increment, widen
+from gradtx.pipeline import wrapped
 
 
 class ApplyIfFiniteState(NamedTuple):
@@ -38,6 +39,8 @@ class ApplyIfFiniteState(NamedTuple):
     last_finite: Array
     total_notfinite: Array
     inner_state: Any
+
+    _metrics = ("notfinite_count", "last_finite", "total_notfinite")
 
 
 class ConditionallyTransformState(NamedTuple):
@@ -165,12 +168,12 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> GradientTransfor
     def update(
         updates: Updates, state: ApplyIfFiniteState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, ApplyIfFiniteState]:
-        go, *counts = judge(updates, state.notfinite_count, state.total_notfinite)
+        go, in_a_row, finite, total = judge(updates, state.notfinite_count, state.total_notfinite)
         zeros = tree.zeros_like(updates)
         updates, inner_state = run_if(go, inner, updates, state.inner_state, params, extra, zeros)
-        return updates, ApplyIfFiniteState(*counts, inner_state)
+        return updates, ApplyIfFiniteState(in_a_row, finite, total, inner_state)
 
-    return GradientTransformation(init, update)
+    return wrapped(init, update, inner)
 
 
 def conditionally_transform(
@@ -252,7 +255,7 @@ def _conditional(
         )
         return updates, state_class(step=safe_increment(state.step), inner_state=inner_state)
 
-    return GradientTransformation(init, update)
+    return wrapped(init, update, inner)
 
 
 class ShouldSkipUpdateFunction(Protocol):

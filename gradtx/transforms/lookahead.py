@@ -51,6 +51,8 @@ class LookaheadState(NamedTuple):
     fast_state: OptState
     steps_since_sync: Array
 
+    _metrics = ("steps_since_sync",)
+
 
 def lookahead(
     fast_optimizer: Any, sync_period: Any, slow_step_size: Any, reset_state: bool = False

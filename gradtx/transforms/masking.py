@@ -8,7 +8,7 @@ import jax
 
 from gradtx.base import GradientTransformation, OptState, Params, Updates
 from gradtx.paths import is_none
-from gradtx.pipeline import Link, Pipeline, pipeline_of
+from gradtx.pipeline import Link, Pipeline, Wrapped, pipeline_of
 from gradtx.rules import Coupled, MaskedNode, Rule, flags
 
 MaskOrFn = Any
@@ -33,9 +33,9 @@ def masked(
     Masked leaves cost no state. Mind that they keep their *gradient* as their update: to hold
     parameters still, follow with `set_to_zero` on the opposite mask, or use `partition`.
 
-    Of the extra arguments for line searches, `grad` is masked like the updates, and `value_fn` gets
-    all parameters, of which those that are masked are the caller's: the loss is measured along the
-    leaves that the transformation moves.
+    Of the extra arguments that measure the loss, `grad` is masked like the updates, and `value_fn`,
+    `obj_fn` and `grad_fn` get all parameters, of which those that are masked are the caller's: the
+    loss is measured along the leaves that the transformation moves.
 
     Args:
       inner: the transformation.
@@ -66,12 +66,14 @@ def _narrow(link: Link, mask: Any, mask_extra: bool) -> Link:
     if isinstance(link, Rule):
         return link._replace(masks=(*link.masks, mask))
     if isinstance(link, Coupled) and link.narrow is not None:
-        return link.narrow(mask)._replace(owner=link.owner)
+        return link.narrow(mask)._replace(owner=link.owner, masks=(*link.masks, mask))
     # It couples leaves, so the trees that it sees must lack the masked ones.
     init, update = _hidden(link, mask, mask_extra)
     if isinstance(link, Coupled):
-        return link._replace(init=init, update=update)
-    return GradientTransformation(init, update)
+        return link._replace(init=init, update=update, masks=(*link.masks, mask))
+    if isinstance(link, Wrapped):
+        return link._replace(init=init, update=update, masks=(*link.masks, mask))
+    return Wrapped(init, update, link, (mask,))
 
 
 def _hidden(inner: Any, mask: Any, mask_extra: bool) -> tuple[Callable, Callable]:
@@ -89,8 +91,10 @@ def _hidden(inner: Any, mask: Any, mask_extra: bool) -> tuple[Callable, Callable
             is_like = jax.tree.structure(value, is_leaf=is_none) == treedef
             if is_like and (mask_extra or name == "grad"):
                 extra[name] = _hide(value, keep)
-            elif name == "value_fn" and value is not None and params is not None:
+            elif name in ("value_fn", "obj_fn") and value is not None and params is not None:
                 extra[name] = _with_the_others(value, params)
+            elif name == "grad_fn" and value is not None and params is not None:
+                extra[name] = _of_the_seen(_with_the_others(value, params), keep)
         seen = None if params is None else _hide(params, keep)
         new, state = inner.update(_hide(updates, keep), state, seen, **extra)
         return _merge(updates, new), state
@@ -119,5 +123,15 @@ def _with_the_others(value_fn: Callable[..., Any], params: Params) -> Callable[.
     @functools.wraps(value_fn)
     def of_part(part: Params, *args: Any, **kwargs: Any) -> Any:
         return value_fn(_merge(params, part), *args, **kwargs)
+
+    return of_part
+
+
+def _of_the_seen(grad_fn: Callable[..., Any], keep: list[bool]) -> Callable[..., Any]:
+    """Makes the gradient of all parameters that of those that are not masked."""
+
+    @functools.wraps(grad_fn)
+    def of_part(part: Params, *args: Any, **kwargs: Any) -> Any:
+        return _hide(grad_fn(part, *args, **kwargs), keep)
 
     return of_part

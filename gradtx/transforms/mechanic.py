@@ -40,6 +40,8 @@ class MechanicState(NamedTuple):
     s: Array
     x0: Params
 
+    _hyperparams = ("s:mechanic_scales",)
+
 
 def mechanize(
     base_optimizer: Any,

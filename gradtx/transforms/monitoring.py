@@ -28,6 +28,8 @@ class SnapshotState(NamedTuple):
 
     measurement: dict[str, Any]
 
+    _metrics = ("measurement:*",)
+
 
 class MonitorState(NamedTuple):
     """The state of `monitor`.
@@ -39,6 +41,8 @@ class MonitorState(NamedTuple):
 
     measurements: dict[str, Any]
     measure_states: tuple[OptState, ...]
+
+    _metrics = ("measurements:*",)
 
 
 def snapshot(measure_name: str, measure: Callable[[Updates], Any]) -> GradientTransformation:

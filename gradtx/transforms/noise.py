@@ -59,7 +59,7 @@ def add_noise(
         None,
         _add_noise,
         shared=lambda step, extra: {"eta": eta, "gamma": gamma},
-        key=_as_key(key, seed),
+        key=as_key(key, seed, "add_noise"),
         name="add_noise",
     )
 
@@ -73,13 +73,20 @@ def _add_noise(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
     return g + times(deviation, noise), Slots()
 
 
-def _as_key(key: Any, seed: Any) -> Array:
-    """Gives one typed random key for a key of either kind, or for a seed."""
+def as_key(key: Any, seed: Any, name: str, key_name: str = "key") -> Array:
+    """Gives one typed random key for a key of either kind, or for a seed.
+
+    Args:
+      key: a random key, or a seed, or `None`.
+      seed: a seed, or `None`; the seed is 0 if both are.
+      name: what errors call the caller.
+      key_name: what errors call `key`. Default: "key".
+    """
     if key is not None and seed is not None:
-        raise ValueError(f"add_noise: key is {key!r} and seed is {seed!r}; give one of them")
+        raise ValueError(f"{name}: {key_name} is {key!r} and seed is {seed!r}; give one of them")
     given = jnp.asarray(key if key is not None else 0 if seed is None else seed)
     if not jnp.issubdtype(given.dtype, jax.dtypes.prng_key):
         given = jax.random.key(given) if given.ndim == 0 else jax.random.wrap_key_data(given)
     if given.shape != ():
-        raise ValueError(f"add_noise: key has shape {given.shape}; one key or seed is wanted")
+        raise ValueError(f"{name}: {key_name} has shape {given.shape}; one key or seed is wanted")
     return given

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.base import GradientTransformation, Params, Updates, stateless
+from gradtx.base import EmptyState, GradientTransformation, Params, Updates, stateless
 from gradtx.concrete import compiled_when_concrete
 from gradtx.numerics import rescale
+
+NormalizeState = EmptyState
 
 
 def normalize_by_update_norm(scale_factor: Any = 1.0, eps: Any = 1e-6) -> GradientTransformation:
@@ -41,3 +43,18 @@ def normalize_by_update_norm(scale_factor: Any = 1.0, eps: Any = 1e-6) -> Gradie
         return normalize(updates, scale_factor, eps)
 
     return stateless(over_tree)
+
+
+def normalize() -> GradientTransformation:
+    """Divides all updates by their common norm: `normalize_by_update_norm` with no eps.
+
+    `g / norm(updates)`, the norm taken over all leaves in float32 or wider. Zero updates stay zero.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.normalize()
+      >>> print(tx.update(jnp.array([3e-9, 4e-9]), tx.init(None))[0])
+      [0.6 0.8]
+    """
+    return normalize_by_update_norm(eps=0.0)

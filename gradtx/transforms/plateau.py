@@ -29,6 +29,9 @@ class ReduceLROnPlateauState(NamedTuple):
     count: Array
     avg_value: Array
 
+    _hyperparams = ("scale:plateau_scale",)
+    _metrics = ("best_value", "avg_value", "plateau_count", "cooldown_count")
+
 
 def reduce_on_plateau(
     factor: Any = 0.1,

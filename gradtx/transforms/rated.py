@@ -5,14 +5,25 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx.base import GradientTransformation, OptState, Params, ScalarOrSchedule, Updates
+from gradtx.base import (
+    Array,
+    GradientTransformation,
+    OptState,
+    Params,
+    ScalarOrSchedule,
+    Updates,
+)
 from gradtx.coupled import coupled
+from gradtx.leafwise import leafwise
 from gradtx.numerics import default_float, safe_increment
+from gradtx.rules import Slots
 from gradtx.transforms.scaling import ScaleByLearningRateState, rate_of
 
 
 class RatedState(NamedTuple):
     """The state of a method that has the learning rate inside of its equations.
+
+    The fields of the method's own state can be read here, too: `state.estim_lr` of Prodigy.
 
     Attributes:
       inner_state: the method's own state.
@@ -21,6 +32,14 @@ class RatedState(NamedTuple):
 
     inner_state: OptState
     rate: ScaleByLearningRateState
+
+    @property
+    def count(self) -> Array:  # which would be tuple.count
+        """The number of steps taken."""
+        return self.rate.count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner_state, name)
 
 
 def rated(
@@ -80,3 +99,27 @@ def rated(
     return coupled(
         RatedState, init, update, name=name, needs=needs, params=params, real_only=real_only
     )
+
+
+def readable_rate(learning_rate: ScalarOrSchedule) -> GradientTransformation:
+    """Passes updates on, and keeps the learning rate that a leafwise rule before it used.
+
+    Such a rule gets the rate by `shared=rate_of(learning_rate)`, and its state has no field for it.
+
+    Args:
+      learning_rate: the rule's: a number, a scalar array, or a schedule.
+
+    Example:
+      >>> from gradtx.transforms.rated import readable_rate
+      >>> tx = readable_rate(0.5)
+      >>> updates, state = tx.update(3.0, tx.init(1.0), learning_rate=0.25)
+      >>> print(updates, state.learning_rate)
+      3.0 0.25
+    """
+    return leafwise(
+        ScaleByLearningRateState, None, _pass, shared=rate_of(learning_rate), name="readable_rate"
+    )
+
+
+def _pass(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    return g, Slots()

@@ -1,0 +1,57 @@
+"""Equinox: train on handwritten digits, save, restore, and go on bit for bit."""
+
+import equinox as eqx
+import jax
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import gradtx
+
+x, y = load_digits(return_X_y=True)
+x_train, x_test, y_train, y_test = train_test_split(x / 16, y, train_size=1500, random_state=0)
+
+schedule = gradtx.cosine_decay_schedule(0.01, decay_steps=300)
+tx = gradtx.adamw(schedule, mask=gradtx.by_path({"bias": False}, default=True))
+
+
+def create():
+    """Makes a model and the state of its optimizer, before any step."""
+    model = eqx.nn.MLP(64, 10, width_size=32, depth=1, key=jax.random.key(0))
+    return model, tx.init(eqx.filter(model, eqx.is_array))
+
+
+def loss(model, x, y):
+    logits = jax.vmap(model)(x)
+    return gradtx.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+@eqx.filter_jit
+def step(model, state, x, y):
+    params = eqx.filter(model, eqx.is_array)
+    updates, state = tx.update(eqx.filter_grad(loss)(model, x, y), state, params)
+    return eqx.apply_updates(model, updates), state
+
+
+def train(model, state, epochs):
+    for epoch in epochs:
+        for batch in np.random.default_rng(epoch).permutation(1500).reshape(30, 50):
+            model, state = step(model, state, x_train[batch], y_train[batch])
+        accuracy = np.mean(jax.vmap(model)(x_test).argmax(1) == y_test)
+        rate = gradtx.hyperparams(state)["learning_rate"]
+        print(f"epoch {epoch + 1}: learning rate {rate:.4f}, test accuracy {accuracy:.3f}")
+    return model, state, accuracy
+
+
+model, state, _ = train(*create(), range(5))
+# What is saved are the arrays; the functions in the model stay in the program.
+arrays = eqx.filter((model, state), eqx.is_array)
+np.savez("checkpoint.npz", **gradtx.state_dict(arrays))
+model, state, accuracy = train(model, state, range(5, 10))
+assert accuracy > 0.95
+
+template, functions = eqx.partition(create(), eqx.is_array)
+saved = eqx.combine(gradtx.load_state_dict(template, np.load("checkpoint.npz")), functions)
+again, _, _ = train(*saved, range(5, 10))
+assert eqx.tree_equal(again, model)
+print("The run that was restored ended bit for bit like the other.")

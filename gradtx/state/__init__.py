@@ -1,0 +1,18 @@
+"""What a state holds, by name: read it, save it, restore it."""
+
+from gradtx.state.optax_import import load_optax as load_optax
+from gradtx.state.reading import hyperparams as hyperparams, metrics as metrics
+from gradtx.state.saving import (
+    LoadReport as LoadReport,
+    StateMismatch as StateMismatch,
+    load_matching as load_matching,
+    load_state_dict as load_state_dict,
+    state_dict as state_dict,
+)
+from gradtx.state.selecting import (
+    by_path as by_path,
+    layerwise_decay as layerwise_decay,
+    scale_by_path as scale_by_path,
+)
+from gradtx.state.summarizing import Group as Group, Summary as Summary, summary as summary
+from gradtx.state.torch_import import load_torch as load_torch

@@ -1,0 +1,155 @@
+"""Reading what a person wants to see out of any state: hyperparameters and measurements.
+
+A state class says which of its fields those are, as in `_hyperparams = ("estim_lr",)` and
+`_metrics = (...)`. `"s:scale"` gives the field `s` another name, and `"info:*"` tells what is below
+under its own names. States of optax have the names of ours, and what ours say of their fields holds
+for them.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx import linesearch, optimizers, schedules, transforms
+from gradtx.base import Array, OptState
+from gradtx.state.naming import Names, Part, parts, path_name
+
+HOUSES = (transforms, optimizers, schedules, linesearch)
+ASIDE = {"hyperparams_states", "measure_states"}
+"""Fields of wrappers with states of their own: those of schedules and of measures."""
+
+
+def hyperparams(state: OptState) -> dict[str, Array]:
+    """Gives the learning rate that the last step used, the step count, and what else is held.
+
+    No wrapper is needed, and it works inside of `jit`. The names are
+
+    - `learning_rate` and `count` (before any step, the first one's rate, and 0);
+    - with the labels of a partition or the names of a `named_chain` before them, `slow/count`;
+    - with a number after them where a chain has several, `learning_rate#2`;
+    - with the piece before it for a rate beside that one, as a line search finds it:
+      `scale_by_zoom_linesearch/learning_rate`;
+    - the names of hyperparameters that `inject_hyperparams` holds. Its values stand for what is
+      within: they are in force for the next step, also after you have changed them;
+    - what methods estimate: `estim_lr` of Prodigy and D-Adaptation, `max_distance` of DoG,
+      `mechanic_scales`, `plateau_scale`, `lower_bound` of MoMo, and `max_learning_rate` of methods
+      that are free of schedules.
+
+    The count is that of the optimizer's own steps; for `MultiSteps`, of windows. Of optax's states
+    it tells as much as they hold: counts, and injected hyperparameters.
+
+    Args:
+      state: the state of an optimizer, or any pytree that holds one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> schedule = gradtx.linear_schedule(1.0, 0.0, 10)
+      >>> tx = gradtx.chain(gradtx.clip(1.0), gradtx.adam(schedule))
+      >>> state = tx.init(jnp.zeros(2))
+      >>> for _ in range(2):
+      ...     updates, state = tx.update(jnp.ones(2), state)
+      >>> for name, value in gradtx.hyperparams(state).items():
+      ...     print(name, value)
+      count 2
+      learning_rate 0.9
+    """
+    found = [reading for part in _visible(state) for reading in _of_part(part, "_hyperparams")]
+    first = {(r.scope, r.name) for r in found if r.first}
+    told: list[tuple[str, Any]] = []
+    for r in found:
+        if not r.first and (r.scope, r.name) in first:
+            if r.name == "count":  # it repeats the one that is told
+                continue
+            told.append(("/".join((*r.scope, r.piece, r.name)), r.value))
+            continue
+        first.add((r.scope, r.name))
+        told.append(("/".join((*r.scope, r.name)), r.value))
+    return _numbered(told)
+
+
+def metrics(state: OptState) -> dict[str, Array]:
+    """Gives what monitors, guards, line searches and accumulation hold, by name.
+
+    Among them are the measurements of `monitor` and `snapshot` under the names that you gave them,
+    the norms of `watch`, the counts of `counted`, `notfinite_count` and its like of
+    `apply_if_finite`, `mini_step` of `MultiSteps`. Labels, names and numbers are put to them as
+    `hyperparams` says.
+
+    Args:
+      state: the state of an optimizer, or any pytree that holds one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.watch(gradtx.apply_if_finite(gradtx.sgd(0.1), 5))
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for g in (3.0, float("nan")):
+      ...     updates, state = tx.update(jnp.array([g]), state)
+      >>> for name, value in gradtx.metrics(state).items():
+      ...     print(name, value)
+      gradient_norm nan
+      update_norm 0.0
+      update_ratio 0.0
+      skipped 1
+      notfinite_count 1
+      last_finite False
+      total_notfinite 1
+    """
+    found = [reading for part in parts(state) for reading in _of_part(part, "_metrics")]
+    return _numbered([("/".join((*r.scope, r.name)), r.value) for r in found])
+
+
+class _Reading(NamedTuple):
+    scope: Names
+    piece: str
+    name: str
+    value: Any
+    first: bool
+
+
+def _visible(state: OptState) -> Iterator[Part]:
+    """Leaves out what an injected hyperparameter stands for."""
+    for part in parts(state):
+        over = [s for scope, s in part.around[:-1] if scope == part.scope]
+        if any(part.field in getattr(s, "hyperparams", ()) for s in over):
+            continue
+        if not ASIDE & set(part.scope):
+            yield part
+
+
+def _of_part(part: Part, kind: str) -> Iterator[_Reading]:
+    if not part.piece:
+        return
+    owner = part.around[-1][1]
+    for told in _declared(owner, kind):
+        field, _, name = told.partition(":")
+        if field != part.field:
+            continue
+        for path, leaf in jax.tree.leaves_with_path(part.value):
+            below = path_name(path)
+            whole = below if name == "*" else "/".join(filter(None, (name or field, below)))
+            yield _Reading(part.scope, part.piece, whole, leaf, True)
+    if kind == "_hyperparams" and part.field in ("learning_rate", "count"):
+        # Beside the rate that was used stands the count of the steps that used one.
+        first = bool(_declared(owner, "_readings"))
+        yield _Reading(part.scope, part.piece, part.field, part.value, first)
+
+
+def _declared(state: Any, kind: str) -> tuple[str, ...]:
+    own = type(state)
+    for known in (own, *(getattr(house, own.__name__, None) for house in HOUSES)):
+        if hasattr(known, kind):
+            return getattr(known, kind)
+    return ()
+
+
+def _numbered(told: list[tuple[str, Any]]) -> dict[str, Any]:
+    taken: Counter[str] = Counter()
+    found = {}
+    for name, value in told:
+        taken[name] += 1
+        found[name if taken[name] == 1 else f"{name}#{taken[name]}"] = value
+    return found

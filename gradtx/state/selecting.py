@@ -1,0 +1,194 @@
+"""Choosing parameters by their paths, on any pytree."""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from gradtx.base import (
+    EmptyState,
+    GradientTransformation,
+    Params,
+    Updates,
+    init_empty_state,
+)
+from gradtx.numerics import rescale
+from gradtx.pipeline import Pipeline
+from gradtx.rules import Coupled
+from gradtx.state.naming import path_name
+
+Rules = Mapping[str | re.Pattern[str], Any] | Callable[[str, Any], Any]
+
+
+class _Missing:
+    """Says that there is no default."""
+
+
+DEFAULT = "the others"
+"""What stands for a pattern where none matches."""
+
+
+def by_path(rules: Rules, default: Any = _Missing, *, unused: bool = False) -> Callable[[Any], Any]:
+    """Makes a function that gives each leaf of a tree what a rule says of its path.
+
+    The function stands wherever one from parameters to labels or masks may: in `partition`,
+    `masked`, `freeze`, as the mask of a weight decay. The tree may be of any kind; a path has the
+    keys, attributes and indices that lead to a leaf, as in `blocks/0/bias`.
+
+    Args:
+      rules: from patterns to values, the first that matches counts; or `rule(path, leaf) -> value`.
+        A string is a glob, as for file names (`*`, `?`, `[ab]`; `*` may pass over a `/`). It has to
+        match whole names, anywhere in the path: `"bias"` and `"*/bias"` match `a/bias`, `"blocks"`
+        and `"blocks/0"` all that is below. What `re.compile` gives is searched for in the path.
+      default: the value of leaves that no pattern matches. Default: that is an error.
+      unused: whether a pattern may match no leaf at all. Default: no.
+
+    Returns:
+      `select(tree) -> values`, a tree of the structure of `tree`. It raises `ValueError` for a leaf
+      without a rule and for a rule without a leaf, with their names.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> params = {"layer": {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)}}
+      >>> gradtx.by_path({"bias": False}, True)(params)
+      {'layer': {'bias': False, 'kernel': True}}
+      >>> tx = gradtx.adamw(0.1, mask=gradtx.by_path({"bias": False}, True))
+    """
+    if isinstance(rules, Mapping):
+        return ByPattern(rules, default, unused)
+    rule = rules
+    return lambda tree: jax.tree.map_with_path(lambda path, x: rule(path_name(path), x), tree)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ByPattern:
+    """What `by_path` makes of patterns.
+
+    Attributes:
+      rules: from patterns to values.
+      default: the value of leaves that no pattern matches.
+      unused: whether a pattern may match no leaf.
+    """
+
+    rules: Mapping[Any, Any]
+    default: Any
+    unused: bool
+
+    def __call__(self, tree: Any) -> Any:
+        """Gives each leaf's value."""
+        patterns = self.patterns(tree)
+        return jax.tree.map(lambda x: self.rules.get(x, self.default), patterns)
+
+    def patterns(self, tree: Any) -> Any:
+        """Gives the pattern that holds for each leaf, and `DEFAULT` where none does."""
+        matched: set[Any] = set()
+        lost: list[str] = []
+
+        def pattern_of(path: Any, _: Any) -> Any:
+            name = path_name(path)
+            found = [pattern for pattern in self.rules if _matches(pattern, name)]
+            matched.update(found)
+            if not found and self.default is _Missing:
+                lost.append(name)
+            return found[0] if found else DEFAULT
+
+        patterns = jax.tree.map_with_path(pattern_of, tree)
+        if lost:
+            raise ValueError(
+                f"by_path: none of {list(self.rules)} matches {_some(lost)}, and there is no "
+                "default"
+            )
+        if not self.unused and (idle := [x for x in self.rules if x not in matched]):
+            paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(tree)]
+            raise ValueError(f"by_path: {idle[0]!r} matches none of {_some(paths)}")
+        return patterns
+
+
+def scale_by_path(
+    rules: Rules, default: Any = 1.0, *, unused: bool = False
+) -> GradientTransformation:
+    """Multiplies each update by what a rule says of its path: learning rates by group.
+
+    `u * m`, after an optimizer. What `by_path` says of rules holds here.
+
+    Args:
+      rules: from patterns to numbers, or `rule(path, update) -> number`; see `by_path`.
+      default: the number for all other leaves. Default: 1.
+      unused: whether a pattern may match no leaf. Default: no.
+
+    Raises:
+      ValueError: a rule without a leaf, at the first update.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.chain(gradtx.sgd(0.5), gradtx.scale_by_path({"head": 10.0}))
+      >>> g = {"body": jnp.ones(1), "head": jnp.ones(1)}
+      >>> print(tx.update(g, tx.init(g))[0])
+      {'body': Array([-0.5], dtype=float32), 'head': Array([-5.], dtype=float32)}
+    """
+    return _multiplying(by_path(rules, default, unused=unused), "scale_by_path")
+
+
+def layerwise_decay(decay: Any, layer: str) -> GradientTransformation:
+    """Lets learning rates fall from the last layer to the first: `u * decay**(last - layer)`.
+
+    For fine-tuning: early layers, which hold what is general, move less (Howard & Ruder, "Universal
+    Language Model Fine-tuning for Text Classification", arXiv:1801.06146; Clark et al., "ELECTRA",
+    arXiv:2003.10555).
+
+    Args:
+      decay: the ratio of the rates of neighbouring layers, in (0, 1].
+      layer: a regular expression with one group, the layer's number: `r"blocks/(\\d+)"`. What it
+        does not match, the head for one, keeps its rate; to slow down an embedding as well, put
+        `scale_by_path` beside.
+
+    Raises:
+      ValueError: it has no group; or it matches no leaf, at the first update.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.layerwise_decay(0.5, r"block_(\\d+)"))
+      >>> g = {"block_0": jnp.ones(1), "block_1": jnp.ones(1), "head": jnp.ones(1)}
+      >>> [float(u[0]) for u in tx.update(g, tx.init(g))[0].values()]
+      [-0.5, -1.0, -1.0]
+    """
+    pattern = re.compile(layer)
+    if not pattern.groups:
+        raise ValueError(f"layerwise_decay: {layer!r} has no group (in parentheses) for the number")
+
+    def numbers(updates: Any) -> Any:
+        depth = by_path(lambda path, _: int(m[1]) if (m := pattern.search(path)) else -1)(updates)
+        last = max(jax.tree.leaves(depth), default=-1)
+        if last < 0 and jax.tree.leaves(depth):
+            raise ValueError(f"layerwise_decay: {layer!r} matches no path")
+        return jax.tree.map(lambda i: decay ** (last - i) if i >= 0 else 1.0, depth)
+
+    return _multiplying(numbers, "layerwise_decay")
+
+
+def _multiplying(factors: Callable[[Any], Any], name: str) -> GradientTransformation:
+    def update(
+        updates: Updates, state: EmptyState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, EmptyState]:
+        del params, extra
+        return jax.tree.map(rescale, updates, factors(updates)), state
+
+    link = Coupled(EmptyState, init_empty_state, update, name, factors=factors)
+    return Pipeline((link,), 0).transformation()
+
+
+def _matches(pattern: str | re.Pattern[str], name: str) -> bool:
+    if isinstance(pattern, re.Pattern):
+        return bool(pattern.search(name))
+    return fnmatch.fnmatchcase(f"/{name}/", f"*/{pattern.strip('/')}/*")
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + rest

@@ -1,0 +1,257 @@
+"""Going on in gradtx from a state that PyTorch made."""
+
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradtx.base import OptState
+from gradtx.state.naming import named_leaves
+from gradtx.state.saving import load_matching
+from gradtx.state.selecting import by_path
+
+SLOTS = {
+    "scale_by_adam": {"mu": "exp_avg", "nu": "exp_avg_sq"},
+    "scale_by_amsgrad": {"mu": "exp_avg", "nu": "exp_avg_sq", "nu_max": "max_exp_avg_sq"},
+    "scale_by_rms": {"nu": "square_avg"},
+    "scale_by_rstd_dev": {"mu": "grad_avg", "nu": "square_avg"},
+    "scale_by_rss": {"sum_of_squares": "sum"},
+    "trace": {"trace": "momentum_buffer"},
+}
+"""What PyTorch calls the slots of gradtx's pieces."""
+
+SCALARS = {
+    "add_decayed_weights": ("count",),
+    "scale_by_schedule": ("count",),
+    "scale_by_learning_rate": ("count", "learning_rate"),
+}
+"""The fields of further pieces that go by the number of steps, and by the learning rate."""
+
+REFUSED = {
+    "maximize": "gradtx descends, so that its averages have the other sign",
+    "dampening": "the velocity of gradtx.trace takes gradients whole",
+}
+"""Settings with which PyTorch's slots mean something else, and why."""
+
+
+def load_torch(
+    template: OptState,
+    saved: Mapping[str, Any],
+    names: Sequence[str | None] | Mapping[int | str, str | None],
+    *,
+    axes: Any = None,
+    count: int | None = None,
+) -> OptState:
+    """Gives a state of a gradtx optimizer with what a PyTorch optimizer's `state_dict()` holds.
+
+    It takes averages, velocities and step counts; hyperparameters are those that the gradtx
+    optimizer was made with. These do the same as PyTorch's:
+
+    - SGD: `sgd(lr, momentum, nesterov)`;
+    - Adam: `adam(lr, b1, b2, eps)`; AdamW: `adamw(..., weight_decay=...)`;
+    - Adam with `amsgrad=True`, which takes the largest average before it is corrected:
+      `chain(scale_by_amsgrad(b1, b2, eps, bias_correction_nu=False), scale_by_schedule(lambda t:
+      (1 - b2 ** (t + 1)) ** 0.5), scale_by_learning_rate(lr))`, but for an `eps` that this scales
+      as well;
+    - RMSprop: `rmsprop(lr, alpha, eps, eps_in_sqrt=False, centered=..., momentum=...)`; its rate
+      is inside of the velocity. Under a schedule PyTorch's, outside of it, is `chain(scale_by_rms(
+      alpha, eps, eps_in_sqrt=False), trace(momentum), scale_by_learning_rate(lr))`;
+    - Adagrad: `adagrad(lr, eps=0.0)`, for PyTorch adds its tiny `eps` to the root; `lr_decay` is
+      the schedule `lr / (1 + t * lr_decay)`;
+    - `weight_decay` of all but AdamW: `chain(add_decayed_weights(weight_decay), ...)`.
+
+    A velocity that stands after the learning rate in the chain, as in `rmsprop` and `momentum`,
+    becomes `-lr` times PyTorch's. Guards, clips and their like begin as in the template.
+
+    Args:
+      template: a state of the optimizer that goes on, `tx.init(params)`. Arrays get its dtypes.
+      saved: what `state_dict()` of the PyTorch optimizer gave.
+      names: the paths of the parameters in gradtx, as `layer/kernel`, in the order in which
+        PyTorch's optimizer got them; or a mapping from their numbers, or from PyTorch's names if
+        the optimizer was made of `model.named_parameters()`. `None` leaves a parameter out.
+      axes: rules from paths to permutations of PyTorch's axes, as `by_path` takes them:
+        `{"kernel": (1, 0)}` for linear layers, `(2, 3, 1, 0)` for convolutions in two dimensions.
+        Mind the square ones, whose shape does not tell. Default: all as they are.
+      count: the number of steps taken, which PyTorch's SGD does not tell. Default: what it tells.
+
+    Raises:
+      ValueError: PyTorch has what goes nowhere, or lacks what is needed; shapes or the numbers of
+        steps differ; or PyTorch's settings are such that gradtx has no like of them.
+
+    Example:
+      >>> import numpy as np
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> velocity = {0: {"momentum_buffer": np.ones((2, 3))}}  # of a torch.nn.Linear(3, 2)
+      >>> saved = {"state": velocity, "param_groups": [{"lr": 0.1, "params": [0]}]}
+      >>> tx = gradtx.sgd(0.1, momentum=0.9)
+      >>> template = tx.init({"kernel": jnp.zeros((3, 2))})
+      >>> state = gradtx.load_torch(template, saved, ["kernel"], axes={"kernel": (1, 0)}, count=10)
+      >>> print(state[0].trace["kernel"].shape, gradtx.tree.get(state, "count"))
+      (3, 2) 10
+    """
+    theirs = _read(saved, names, axes)
+    leaves = [_leaf(name, theirs.rates) for name, _ in named_leaves(template)]
+    flat: dict[str, Any] = {}
+    taken: dict[tuple[str, str], str] = {}
+    for leaf in leaves:
+        if leaf.field == "count":
+            flat[leaf.name] = np.int32(_count(leaf, leaves, theirs, count))
+        elif leaf.field == "learning_rate":
+            flat[leaf.name] = np.float32(theirs.rates[_params(leaf, leaves, theirs)[0]])
+        elif leaf.key:
+            place = leaf.path, leaf.key
+            if place in taken:
+                raise _error(f"{taken[place]} and {leaf.name} both are {leaf.key} of {leaf.path!r}")
+            taken[place] = leaf.name
+            if place in theirs.slots:
+                flat[leaf.name] = theirs.slots[place] * _unit(leaf, leaves, theirs)
+            elif leaf.path not in theirs.rates:
+                raise _error(f"{leaf.name} is of a parameter that names does not have")
+            elif leaf.path in theirs.moved and leaf.key != "momentum_buffer":
+                raise _error(f"{leaf.name} needs {leaf.key}, which PyTorch's state does not have")
+    if left := [f"{key} of {path!r}" for path, key in theirs.slots if (path, key) not in taken]:
+        raise _error(f"the template has no place for {', '.join(left)}")
+    state, report = load_matching(template, flat)
+    if report.reshaped:
+        raise _error(f"PyTorch's arrays are not of the template's shapes; see axes\n{report}")
+    return state
+
+
+class _Saved(NamedTuple):
+    """What PyTorch saved, by the paths of the parameters in gradtx.
+
+    Attributes:
+      slots: arrays, by path and PyTorch's key.
+      steps: from paths to step counts; empty if PyTorch did not count.
+      rates: from all paths to learning rates.
+      moved: the paths of parameters that have a state.
+    """
+
+    slots: dict[tuple[str, str], np.ndarray]
+    steps: dict[str, int]
+    rates: dict[str, float]
+    moved: set[str]
+
+
+class _Leaf(NamedTuple):
+    """A leaf of the template: its name, the parts of that, and PyTorch's key for the slot."""
+
+    name: str
+    label: str = ""
+    piece: str = ""
+    field: str = ""
+    path: str = ""
+    key: str = ""
+
+
+def _read(saved: Mapping[str, Any], names: Any, axes: Any) -> _Saved:
+    if not {"state", "param_groups"} <= saved.keys():
+        raise _error(f"this is no state_dict() of a PyTorch optimizer; it has {sorted(saved)}")
+    groups = saved["param_groups"]
+    for name, why in REFUSED.items():
+        if any(group.get(name) for group in groups):
+            raise _error(f"PyTorch's {name} has no like here: {why}")
+    paths = _paths(groups, names)
+    order = by_path(axes, (), unused=True)(dict.fromkeys(paths.values(), 0)) if axes else {}
+    slots, steps, moved = {}, {}, set()
+    for number, entry in saved["state"].items():
+        if (path := paths.get(number)) is None:
+            continue
+        moved.add(path)
+        for key, value in entry.items():
+            if key == "step":
+                steps[path] = int(value)
+            elif value is not None:
+                slots[path, key] = _array(value, order.get(path, ()), f"{key} of {path!r}")
+    rates = {paths[n]: float(g["lr"]) for g in groups for n in g["params"] if n in paths}
+    # Where some count, what has no state has taken no step.
+    return _Saved(slots, {p: steps.get(p, 0) for p in rates} if steps else {}, rates, moved)
+
+
+def _paths(groups: Sequence[Any], names: Any) -> dict[int, str]:
+    """Gives the paths of PyTorch's parameters by number, of those that are not left out."""
+    numbers = [number for group in groups for number in group["params"]]
+    if not isinstance(names, Mapping):
+        if len(names) != len(numbers):
+            raise _error(f"there are {len(names)} names for {len(numbers)} parameters of PyTorch")
+        names = dict(zip(numbers, names, strict=True))
+    called = {n: k for g in groups for n, k in zip(g["params"], g.get("param_names", ()))}  # noqa: B905
+    keys = {n: n if n in names else called.get(n, n) for n in numbers}
+    if lost := [called.get(n, n) for n in numbers if keys[n] not in names]:
+        raise _error(f"names does not have PyTorch's parameters {lost}; None leaves one out")
+    if unknown := [key for key in names if key not in keys.values()]:
+        raise _error(f"PyTorch's state has no parameters {unknown}; it has {list(keys.values())}")
+    paths = {n: names[key] for n, key in keys.items() if names[key] is not None}
+    if twice := [path for path, n in Counter(paths.values()).items() if n > 1]:
+        raise _error(f"names has {twice} more than once")
+    return paths
+
+
+def _array(tensor: Any, axes: Sequence[int], what: str) -> np.ndarray:
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        # NumPy has no bfloat16 that PyTorch would know.
+        tensor = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    array = np.asarray(tensor)
+    if axes and sorted(axes) != list(range(array.ndim)):
+        raise _error(f"axes has {axes} for {what}, whose shape in PyTorch is {array.shape}")
+    return array.transpose(axes) if axes else array
+
+
+def _leaf(name: str, paths: Container[str]) -> _Leaf:
+    """Takes a name apart; what PyTorch does not know gives a leaf without parts."""
+    parts = name.split("/")
+    found = []
+    for i, (numbered, field) in enumerate(pairwise(parts)):
+        piece = numbered.split("#")[0]
+        leaf = _Leaf(name, "/".join(parts[:i]), numbered, field, "/".join(parts[i + 2 :]))
+        if field in SLOTS.get(piece, ()):
+            found.append(leaf._replace(key=SLOTS[piece][field]))
+        elif not leaf.path and field in SCALARS.get(piece, ("count",) if piece in SLOTS else ()):
+            found.append(leaf)
+    # A label or a key may be called as a piece is; the right way to read it gives a known path.
+    known = [leaf for leaf in found if not leaf.key or leaf.path in paths]
+    return (known or found or [_Leaf(name)])[0]
+
+
+def _params(leaf: _Leaf, leaves: Sequence[_Leaf], theirs: _Saved) -> list[str]:
+    """Gives the parameters that a piece is for: of its slots, or of its label's, or all."""
+    slots = [x for x in leaves if x.key and x.label == leaf.label and x.path in theirs.rates]
+    own = [x for x in slots if x.piece == leaf.piece] or slots
+    return [x.path for x in own] or list(theirs.rates)
+
+
+def _count(leaf: _Leaf, leaves: Sequence[_Leaf], theirs: _Saved, count: int | None) -> int:
+    found = {theirs.steps[path] for path in _params(leaf, leaves, theirs) if theirs.steps}
+    if len(found) > 1:
+        raise _error(
+            f"{leaf.name} counts the steps of all its parameters, and PyTorch's have taken "
+            f"{sorted(found)}; a partition counts apart"
+        )
+    if found and count not in (None, *found):
+        raise _error(f"count is {count}, and PyTorch's state tells {min(found)} for {leaf.name}")
+    if not found and count is None:
+        raise _error(f"PyTorch's state does not tell {leaf.name}, the number of steps; give count=")
+    return count if count is not None else min(found)
+
+
+def _unit(leaf: _Leaf, leaves: Sequence[_Leaf], theirs: _Saved) -> float:
+    """Gives what to multiply a slot with: a velocity may have the learning rate inside."""
+    rates = [x for x in leaves if x.field == "learning_rate"]
+    if leaf.key != "momentum_buffer" or not rates:
+        return 1.0
+    near = [x for x in rates if x.label == leaf.label]
+    if not near:
+        raise _error(
+            f"whether the learning rate is inside of {leaf.name} cannot be told, for it stands "
+            f"apart from {rates[0].name}"
+        )
+    inside = leaves.index(near[0]) < leaves.index(leaf)
+    return -theirs.rates[leaf.path] if inside else 1.0
+
+
+def _error(message: str) -> ValueError:
+    return ValueError(f"load_torch: {message}")

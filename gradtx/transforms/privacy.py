@@ -1,0 +1,226 @@
+"""Differential privacy: steps that tell little of any one example.
+
+What stands here takes gradients with one more axis than the parameters have, for the examples, and
+so is none of the optimizers of the catalog, whose gradients are like the parameters.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.concrete import compiled_when_concrete
+from gradtx.coupled import coupled
+from gradtx.numerics import over, times, widen
+from gradtx.paths import align, is_none, nth_path
+from gradtx.rules import LeafError
+from gradtx.transforms.combining import chain, identity
+from gradtx.transforms.momentum import trace
+from gradtx.transforms.noise import as_key
+from gradtx.transforms.per_example import per_example_global_norm_clip
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+class DifferentiallyPrivateAggregateState(NamedTuple):
+    """The state of `differentially_private_aggregate`.
+
+    Attributes:
+      rng_key: the random key of the next step.
+    """
+
+    rng_key: Array
+
+
+def differentially_private_aggregate(
+    l2_norm_clip: Any,
+    noise_multiplier: Any,
+    key: int | Array | None = None,
+    *,
+    seed: int | None = None,
+) -> GradientTransformation:
+    """Averages the gradients of examples so that the mean tells little of any one of them.
+
+    `(sum_i g_i * min(1, C / norm(g_i)) + noise_multiplier * C * normal()) / B` for the gradients
+    `g_i` of `B` examples, each with its norm over all leaves, and `C = l2_norm_clip`. The updates
+    have the examples on the first axis of every leaf, as `jax.vmap(jax.grad(loss), (None, 0))`
+    makes them, and come out without it. Every element of every leaf gets noise of its own at every
+    step; of a complex number, both parts get the whole of it, because the bound holds for both
+    together. Sum and noise are in float32 or wider.
+
+    How much privacy that is, an accountant says, from the multiplier, the steps, and how examples
+    are drawn. It holds against those who do not know the key. The noise is drawn as floating
+    numbers, whose lowest digits are not random: against an opponent who reads those (Mironov, "On
+    significance of the least significant bits for differential privacy", 2012) it does not protect.
+
+    Args:
+      l2_norm_clip: the largest Euclidean norm of one example's gradient, not negative.
+      noise_multiplier: the deviation of the noise, in units of `l2_norm_clip`; not negative.
+      key: a random key of JAX, or a seed. Default: the seed 0, with a warning, because noise that
+        everybody knows protects nobody.
+      seed: another name for a `key` that is a seed. Default: `key` says it.
+
+    Raises:
+      ValueError: `l2_norm_clip` or `noise_multiplier` is negative, `key` and `seed` are both given
+        or `key` is several keys; or, at a step, a leaf has no first axis, or one of another length
+        than the others or none, or its other axes are not those of its parameter.
+
+    Source: Abadi et al., "Deep Learning with Differential Privacy", arXiv:1607.00133, Algorithm 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.differentially_private_aggregate(1.0, 0.0, key=7)
+      >>> grads = {"w": jnp.array([[3.0, 4.0], [0.6, 0.8]])}  # two examples
+      >>> updates, _ = tx.update(grads, tx.init({"w": jnp.zeros(2)}))
+      >>> print(updates["w"])
+      [0.6 0.8]
+    """
+    name = "differentially_private_aggregate"
+    _require_not_negative(name, l2_norm_clip=l2_norm_clip, noise_multiplier=noise_multiplier)
+    first_key = as_key(key, seed, name)
+    if key is None and seed is None and _is_positive(noise_multiplier):
+        warnings.warn(
+            f"{name}: without a key the noise is that of the seed 0, which everybody knows",
+            stacklevel=2,
+        )
+
+    def init(params: Params) -> DifferentiallyPrivateAggregateState:
+        del params
+        return DifferentiallyPrivateAggregateState(jnp.copy(first_key))  # it may be donated
+
+    @compiled_when_concrete
+    def aggregate(updates: Updates, key: Array) -> tuple[Updates, Array]:
+        leaves, treedef = jax.tree.flatten(updates)
+        if not leaves:
+            return updates, jax.random.split(key, 1)[0]
+        key, *keys = jax.random.split(key, 1 + len(leaves))
+        sums, _ = per_example_global_norm_clip(list(map(widen, leaves)), l2_norm_clip)
+        size = jnp.shape(leaves[0])[0]
+        # No noise of an infinite bound is none, as it is of any other.
+        deviation = jnp.where(noise_multiplier == 0, 0, noise_multiplier * l2_norm_clip)
+        means = [
+            over(total + times(deviation, _normal(k, total)), size)
+            for k, total in zip(keys, sums, strict=True)
+        ]
+        rounded = [m.astype(jnp.result_type(u)) for m, u in zip(means, leaves, strict=True)]
+        return treedef.unflatten(rounded), key
+
+    def update(
+        updates: Updates,
+        state: DifferentiallyPrivateAggregateState,
+        params: Params | None = None,
+        **extra: Any,
+    ) -> tuple[Updates, DifferentiallyPrivateAggregateState]:
+        del extra
+        _check_examples(updates, params)
+        means, key = aggregate(updates, state.rng_key)
+        return means, DifferentiallyPrivateAggregateState(key)
+
+    return coupled(DifferentiallyPrivateAggregateState, init, update, name=name)
+
+
+def dpsgd(
+    learning_rate: ScalarOrSchedule,
+    l2_norm_clip: Any,
+    noise_multiplier: Any,
+    seed: int | Array,
+    momentum: Any | None = None,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """Gradient descent with differential privacy.
+
+    `p - learning_rate * g`, or with momentum `v = momentum * v + g; p - learning_rate * v`, where
+    `g` is the mean of the examples' clipped gradients and noise that
+    `differentially_private_aggregate` makes. The gradients have the examples on the first axis of
+    every leaf.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      l2_norm_clip: the largest Euclidean norm of one example's gradient, not negative.
+      noise_multiplier: the deviation of the noise, in units of `l2_norm_clip`; not negative.
+      seed: of the noise; a whole number, or a random key of JAX. Keep it secret.
+      momentum: how much of the velocity stays, in [0, 1). Default: no momentum.
+      nesterov: whether to look one step ahead. Default: no.
+
+    Raises:
+      ValueError: as `differentially_private_aggregate` does.
+
+    Source: Abadi et al., "Deep Learning with Differential Privacy", arXiv:1607.00133, Algorithm 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> def loss(p, x):
+      ...     return jnp.sum((p - x) ** 2)
+      >>> tx, p = gradtx.dpsgd(0.1, l2_norm_clip=5.0, noise_multiplier=0.01, seed=7), jnp.zeros(2)
+      >>> grads = jax.vmap(jax.grad(loss), (None, 0))(p, jnp.array([[1.0, 2.0], [1.0, 2.0]]))
+      >>> updates, _ = tx.update(grads, tx.init(p), p)
+      >>> print(updates.round(1))
+      [0.2 0.4]
+    """
+    velocity = identity() if momentum is None else trace(momentum, nesterov)
+    return chain(
+        differentially_private_aggregate(l2_norm_clip, noise_multiplier, seed),
+        velocity,
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def _normal(key: Array, like: Array) -> Array:
+    """Draws normal numbers; of complex ones, each part has variance 1."""
+    noise = jax.random.normal(key, like.shape, like.dtype)
+    return times(2**0.5, noise) if jnp.iscomplexobj(like) else noise
+
+
+def _require_not_negative(name: str, **numbers: Any) -> None:
+    for argument, x in numbers.items():
+        if isinstance(x, (int, float)) and not x >= 0:
+            raise ValueError(f"{name}: {argument} is {x}, and must not be negative")
+
+
+def _is_positive(x: Any) -> bool:
+    """Says whether a number may be positive; what is traced may."""
+    return not isinstance(x, (int, float)) or x > 0
+
+
+def _check_examples(updates: Updates, params: Params | None) -> None:
+    """Raises unless all leaves have the same examples on their first axis, before the parameter."""
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    first: tuple[str, int] | None = None
+    for i, leaf in enumerate(leaves):
+        if leaf is None:
+            continue
+        path, shape = f"updates{nth_path(updates, i)}", jnp.shape(leaf)
+        if not shape:
+            raise LeafError(ValueError, f"{path} is a scalar; {_WANTED}")
+        if first is None:
+            first = (path, shape[0])
+        if shape[0] != first[1]:
+            raise LeafError(
+                ValueError,
+                f"{path} has {shape[0]} examples on its first axis, {first[0]} has {first[1]}",
+            )
+        if shape[0] == 0:
+            raise LeafError(ValueError, f"{path} has shape {shape}, and there is no mean of none")
+    if params is not None:
+        _check_parameters(updates, leaves, align(treedef, params, "params", updates))
+
+
+def _check_parameters(updates: Updates, leaves: Sequence[Any], params: Sequence[Any]) -> None:
+    for i, (u, p) in enumerate(zip(leaves, params, strict=True)):
+        if u is not None and p is not None and jnp.shape(u)[1:] != jnp.shape(p):
+            path = nth_path(updates, i)
+            raise LeafError(
+                ValueError,
+                f"updates{path} has shape {jnp.shape(u)}, params{path} has shape {jnp.shape(p)}; "
+                + _WANTED,
+            )
+
+
+_WANTED = (
+    "gradients are wanted one for each example, on a first axis, as jax.vmap(jax.grad(loss), "
+    "(None, 0))(params, examples) gives them"
+)

@@ -1,0 +1,131 @@
+"""Handling complex numbers as pairs of real ones."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.base import (
+    Array,
+    GradientTransformation,
+    OptState,
+    Params,
+    Updates,
+    with_extra_args_support,
+)
+from gradtx.concrete import compiled_when_concrete
+from gradtx.paths import align, is_none, nth_path
+
+
+class RealAndImaginary(NamedTuple):
+    """What stands in the place of a complex leaf.
+
+    Attributes:
+      real: its real part.
+      imaginary: its imaginary part.
+    """
+
+    real: Array
+    imaginary: Array
+
+
+class SplitRealAndImaginaryState(NamedTuple):
+    """The state of `split_real_and_imaginary`.
+
+    Attributes:
+      inner_state: the transformation's own state, with two slots for a complex leaf.
+    """
+
+    inner_state: OptState
+
+
+def split_real_and_imaginary(inner: Any) -> GradientTransformation:
+    """Shows a transformation two real leaves in the place of a complex one.
+
+    With `g = a + ib` the result is `u(a) + i u(b)`, where `u` is what `inner` does to real arrays.
+    What is for real numbers alone then takes complex ones as well. What takes complex numbers by
+    itself works by magnitudes, and so in the same way along every line through 0; split, it treats
+    the two axes apart. A norm of all leaves is the same either way, one of each leaf is not.
+
+    Real leaves pass as they are. Trees that belong to the parameters, such as masks and labels, may
+    have one entry for both parts. Of the extra arguments for line searches, `grad` is split like
+    the updates, and `value_fn` is called with complex parameters.
+
+    Args:
+      inner: the transformation.
+
+    Raises:
+      TypeError: an update is complex and its parameter real, or the other way round.
+      ValueError: params and updates differ in structure.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.split_real_and_imaginary(gradtx.scale_by_sign())
+      >>> z = jnp.array([3.0 - 4.0j])
+      >>> print(tx.update(z, tx.init(z))[0])
+      [1.-1.j]
+    """
+    inner = with_extra_args_support(inner)
+
+    def init(params: Params) -> SplitRealAndImaginaryState:
+        return SplitRealAndImaginaryState(inner.init(_split(params)))
+
+    def update(
+        updates: Updates,
+        state: SplitRealAndImaginaryState,
+        params: Params | None = None,
+        **extra: Any,
+    ) -> tuple[Updates, SplitRealAndImaginaryState]:
+        if params is not None:
+            _check_kinds(updates, params)
+            if extra.get("value_fn") is not None:
+                extra["value_fn"] = _of_parts(extra["value_fn"], params)
+        if extra.get("grad") is not None:
+            extra["grad"] = _split(extra["grad"])
+        parts, p_parts = _split((updates, params))
+        new, inner_state = inner.update(parts, state.inner_state, p_parts, **extra)
+        return _merge(new, updates), SplitRealAndImaginaryState(inner_state)
+
+    return GradientTransformation(init, update)
+
+
+@compiled_when_concrete
+def _split(tree: Any) -> Any:
+    def split(x: Any) -> Any:
+        return RealAndImaginary(jnp.real(x), jnp.imag(x)) if jnp.iscomplexobj(x) else x
+
+    return jax.tree.map(split, tree)
+
+
+@compiled_when_concrete
+def _merge(parts: Any, like: Any) -> Any:
+    leaves, treedef = jax.tree.flatten(like)
+    found = zip(leaves, treedef.flatten_up_to(parts), strict=True)
+    return treedef.unflatten(
+        [lax.complex(*part) if jnp.iscomplexobj(x) else part for x, part in found]
+    )
+
+
+def _check_kinds(updates: Updates, params: Params) -> None:
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    for i, (g, p) in enumerate(zip(leaves, align(treedef, params, "params", updates), strict=True)):
+        if g is not None and p is not None and jnp.iscomplexobj(g) != jnp.iscomplexobj(p):
+            path = nth_path(updates, i)
+            raise TypeError(
+                f"split_real_and_imaginary: updates{path} is {jnp.result_type(g)}, "
+                f"params{path} is {jnp.result_type(p)}"
+            )
+
+
+def _of_parts(value_fn: Callable[..., Any], like: Params) -> Callable[..., Any]:
+    """Makes a loss of complex parameters one of their parts."""
+
+    @functools.wraps(value_fn)
+    def of_parts(parts: Params, *args: Any, **kwargs: Any) -> Any:
+        return value_fn(_merge(parts, like), *args, **kwargs)
+
+    return of_parts

@@ -1,0 +1,30 @@
+"""The examples train to their thresholds, and end after restoring as if nothing had happened."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+CLIENTS = ["equinox_training", "flax_nnx", "flax_train_state", "plain_jax"]
+
+
+def test_every_example_is_tested():
+    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == CLIENTS
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_an_example(name, tmp_path, monkeypatch, capsys):
+    """Its own asserts say that it learned, and that the restored run ended alike."""
+    monkeypatch.chdir(tmp_path)
+    path = EXAMPLES / f"{name}.py"
+    runpy.run_path(str(path), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    epochs = [line.split(":")[0] for line in lines[:-1]]
+    assert epochs == [f"epoch {n}" for n in (*range(1, 11), *range(6, 11))]
+    assert "learning rate 0.0098" in lines[0] and "learning rate 0.0000" in lines[-2]
+    assert lines[5:10] == lines[10:15]
+    with np.load(tmp_path / "checkpoint.npz") as file:
+        assert any("scale_by_adam/mu/" in name for name in file)
+    assert len(path.read_text().splitlines()) < 60
