@@ -47,9 +47,11 @@ def compiled_when_concrete(function: Callable[P, R]) -> Callable[P, R]:
         and it is compiled anew for others of them.
     """
 
+    plain: Callable[..., Any] = function
+
     @functools.partial(jax.jit, static_argnums=0)
     def compiled(fixed: tuple[tuple[str, Any], ...], *args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs, **dict(fixed))
+        return plain(*args, **kwargs, **dict(fixed))
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
