@@ -34,3 +34,21 @@ def test_the_rule_is_lion():
         updates, state = jax.jit(tx.update)(jnp.array(g), state)
     # mu is (0.01, -0.02) after the first step; 0.9 * mu + 0.1 * g is (0.004, 0.282) at the second.
     np.testing.assert_allclose(updates, [-0.1, -0.1], rtol=1e-6)
+
+
+def test_a_state_is_seen_steered_saved_and_restored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(BLOCKS[2], names)
+    gradtx, tx, params = names["gradtx"], names["tx"], names["params"]
+    _, state = names["step"](params, tx.init(params), params)
+    _, state = names["step"](params, state, params, learning_rate=5e-4)
+    readings = gradtx.hyperparams(state)
+    assert readings == {"train/count": 2, "train/learning_rate": np.float32(5e-4)}
+    told = {"gradient_norm", "update_norm", "update_ratio", "skipped", "clipped"}
+    assert set(gradtx.metrics(state)) == told and gradtx.metrics(state)["clipped"] == 2
+    summary = gradtx.summary(tx, params)
+    assert [group.frozen for group in summary.rows].count(True) == 1
+    report = names["report"]
+    assert len(report.loaded) == 17 and not (report.unexpected or report.reshaped)
+    assert {name.split("/")[0] for name in report.missing} == {"apply_if_finite"}
