@@ -59,7 +59,10 @@ MIXED = [(d, d) for d in NARROW] + [
 WIDE = [*MIXED, ("float64", "float64"), ("float64", "float32"), ("float32", "float64")]
 
 
-@pytest.mark.parametrize("pairs", [MIXED, WIDE], ids=["x32", "x64"])
+@pytest.mark.parametrize(
+    "pairs",
+    [pytest.param(MIXED, id="x32"), pytest.param(WIDE, id="x64", marks=pytest.mark.slow)],
+)
 @each_entry
 def test_the_state_is_a_fixed_point(entry, pairs):
     """Structure, shapes, dtypes and weak types stay, whatever dtypes meet."""
@@ -176,6 +179,7 @@ def test_donation_step_by_step(entry):
     step(gradients[0], gradtx.apply_updates(params, updates), state)
 
 
+@pytest.mark.slow
 @each_entry
 def test_vmap_over_parameters_and_state(entry):
     tx = entry.make()

@@ -37,6 +37,7 @@ def test_hyperparameters_may_be_arrays(entry, kind):
     assert_close(run(tx, gradients, start, entry), wanted, bound, reference)
 
 
+@pytest.mark.slow
 @each_entry
 def test_hyperparameters_may_be_integers(entry):
     """`b1=0` is `b1=0.0`."""

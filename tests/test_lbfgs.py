@@ -231,6 +231,7 @@ def test_many_starts_at_once(x64):
 # ---- The state --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_state_is_a_fixed_point_with_gradients_of_another_precision():
     """What optax's state is not: its parameters and gradients take the dtypes that come."""
     for p_dtype, g_dtype in [("bfloat16", "float32"), ("float16", "float32"), ("float32",) * 2]:

@@ -101,7 +101,9 @@ def test_documented(name):
 
 
 @each
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize(
+    "dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow), jnp.float32]
+)
 def test_computed_in_float32_at_least(name, dtype):
     """Half precision costs one rounding, that of the result."""
     args = in_dtype(CALLS[name], dtype)

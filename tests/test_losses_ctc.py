@@ -102,6 +102,7 @@ def test_optax_agrees():
     np.testing.assert_allclose(slope, want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients():
     z = jnp.asarray(draw(2, 5, 3))
     args = padding([5, 4], 5), np.array([[1, 1], [2, 0]]), padding([2, 1], 2)

@@ -58,6 +58,7 @@ def test_binary_losses_by_hand():
     np.testing.assert_array_equal(jax.grad(lambda s: perceptron_loss(s, y).sum())(s), [0, 0, 1, 0])
 
 
+@pytest.mark.slow
 def test_binary_sparsemax_by_hand():
     z = np.array([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0], np.float32)
     np.testing.assert_allclose(sparsemax_loss(z, 1), [2, 1, 0.5625, 0.25, 0.0625, 0, 0])

@@ -29,6 +29,7 @@ def tensors_and_axes(draw):
     return tuple(shape), MatrixAxes(tuple(named[:a]), tuple(named[a : a + b]))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(tensors_and_axes())
 def test_what_is_taken_apart_is_put_together_again(case):

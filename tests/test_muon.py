@@ -179,6 +179,7 @@ def test_one_scan_a_shape_and_not_a_leaf():
     assert str(jaxpr).count("scan[") == 3
 
 
+@pytest.mark.slow
 def test_trajectories_are_those_of_optax(x64):
     params, gradients = problem()
     for settings in ({}, {"ns_coeffs": "dion"}, {"weight_decay": 0.1, "adam_b1": 0.5}):

@@ -53,6 +53,7 @@ def test_the_argmax_with_gumbel_noise_is_the_softmax(sigma):
         assert (error < 0.02 / sigma).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_baseline", [True, False])
 def test_the_square_with_normal_noise(use_baseline):
     """E[|x + s z|^2] = |x|^2 + n s^2, so the gradient is 2 x, and the Hessian 2 I."""

@@ -248,7 +248,11 @@ def downhill(link, updates, params):
     return extras(link, jax.tree.map(jnp.negative, updates), params) if link.needs else {}
 
 
-@pytest.mark.parametrize(("name", "move"), PIECE_CASES, ids=label)
+@pytest.mark.parametrize(
+    ("name", "move"),
+    [pytest.param(*case, marks=pytest.mark.slow if case[1] else ()) for case in PIECE_CASES],
+    ids=label,
+)
 def test_pieces_agree_with_their_references(name, move, x64):
     start, gradients = make_problem(name, np.float64, "rprop" not in name)
     reference = PIECES[name]

@@ -242,6 +242,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(small, tmp_path, ca
     assert "diverged at step 5, step 1 of 4 in epoch 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", ["full", "1", "7"])
 def test_batches_from_one_to_all(small, tmp_path, batch, capsys):
     assert train(*small, "--batch", batch, "--epochs", 1, "--out", tmp_path / "run") == 0

@@ -85,6 +85,7 @@ def test_softmax_regression_is_one_affine_map():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn-fc", "cnn-gap"])
 def test_images_with_channels(name):
     model = MODELS[name]()
