@@ -133,7 +133,7 @@ from gradtx.state import (
     load_state_dict as load_state_dict,
     load_torch as load_torch,
     metrics as metrics,
-    scale_by_path as scale_by_path,
+    multiply_by_path as multiply_by_path,
     state_dict as state_dict,
     summary as summary,
 )

@@ -152,9 +152,9 @@ def crosscheck(
       rounding: the largest errors of `mine` in float32 and in half precision that pass, in ulps.
         Default: 16 and 16.
       loss: a function of the parameters. Each transformation then gets its gradient at the
-        parameters that it has come to, and `value`, `grad`, `value_fn` and `obj_fn`; errors in
-        float32 then are those of whole trajectories, and any finite one passes. Default: there is
-        none, and gradients are random.
+        parameters that it has come to, and `value`, `grad` and `value_fn`; errors in float32
+        then are those of whole trajectories, and any finite one passes. Default: there is none, and
+        gradients are random.
       **extra: keyword arguments for both `update` functions.
 
     Returns:
@@ -234,7 +234,7 @@ def _trajectory(
         if loss is not None:
             value, slope = jax.value_and_grad(loss)(params)
             g = jax.tree.map(jnp.conj, slope)
-            more = {"value": value, "grad": g, "value_fn": loss, "obj_fn": loss}
+            more = {"value": value, "grad": g, "value_fn": loss}
         updates, new = tx.update(g, state, params, **more, **extra)
         # Some libraries' states change their dtypes at the first step, which scan refuses.
         new = jax.tree.map(lambda old, x: jnp.asarray(x, jnp.result_type(old)), state, new)
@@ -393,6 +393,8 @@ def crosscheck_catalog(
             continue
         # Random gradients have a constant for their loss; only a search asks for a function.
         value: dict[str, Any] = {"value": 10.0} if entry.needs == ("value",) else {}
+        if "obj_fn" in entry.needs:
+            value["obj_fn"] = sample_loss
         tree = {name: x for name, x in sample_tree().items() if name not in entry.optax_refuses}
         for label, setting in settings(entry) if every_setting else [("", dict(entry.probe))]:
             if label.split("=")[0] in entry.optax_refuses:

@@ -1,5 +1,7 @@
 """What all tests share: a cache of compiled code, float64 on request, and a backend for plots."""
 
+import gc
+import itertools
 import os
 from pathlib import Path
 
@@ -21,6 +23,18 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # no window, also in processes that 
 
 
 collect_ignore = ["peer"]  # a runner of its own, and optax's tests, which test_peer.py runs
+
+
+TESTS_RUN = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    """Drops compiled programs now and then: with thousands of them everything becomes slow."""
+    yield
+    if next(TESTS_RUN) % 100 == 0:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -96,7 +96,11 @@ def test_conditions_may_see_extra_arguments(maybe_jit):
 
 
 @each_entry
-@pytest.mark.parametrize("dtypes", [("float32", "float32"), ("bfloat16", "float32")], ids=str)
+@pytest.mark.parametrize(
+    "dtypes",
+    [("bfloat16", "float32"), pytest.param(("float32", "float32"), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_every_optimizer_may_be_guarded(entry, dtypes):
     """One bad gradient changes nothing; a good one does what it does without the guard."""
     params = {"w": trees.numbers((2, 3), 1, dtypes[0])}

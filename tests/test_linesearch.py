@@ -489,6 +489,7 @@ def test_in_a_compiled_loop_of_steps():
     assert len(traced) == 1
 
 
+@pytest.mark.slow
 @each_search
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jitted"])
 def test_derivatives_through_a_search(make, compiled, x64):

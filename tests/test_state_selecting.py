@@ -135,7 +135,7 @@ def test_trees_of_any_kind(name):
     wanted = [2.0 if label == "fast" else 0.5 for label in jax.tree.leaves(labels(params))]
     tx = gradtx.partition({"fast": gradtx.sgd(2.0), "slow": gradtx.sgd(0.5)}, labels)
     assert sizes(jax.jit(tx.update)(g, jax.jit(tx.init)(params), params)[0]) == wanted
-    tx = gradtx.chain(gradtx.sgd(0.5), gradtx.scale_by_path({pattern: 4.0}))
+    tx = gradtx.chain(gradtx.sgd(0.5), gradtx.multiply_by_path({pattern: 4.0}))
     assert sizes(jax.jit(tx.update)(g, tx.init(params), params)[0]) == wanted
     tx = gradtx.chain(
         gradtx.sgd(2.0), gradtx.masked(gradtx.scale(0.25), by_path({pattern: False}, True))
@@ -197,7 +197,7 @@ def test_a_rule_that_never_matches_is_an_error_wherever_it_stands():
     ):
         with pytest.raises(ValueError, match="by_path: 'haed' matches none of 'blocks/0/bias'"):
             tx.init(PARAMS)
-    tx = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_path({"haed": 2.0}))
+    tx = gradtx.chain(gradtx.sgd(1.0), gradtx.multiply_by_path({"haed": 2.0}))
     with pytest.raises(ValueError, match="by_path: 'haed' matches none of 'blocks/0/bias'"):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
 
@@ -213,7 +213,7 @@ def test_a_label_that_has_no_transformation():
 
 def test_multipliers_keep_the_dtype_and_round_once():
     g = {"a": trees.numbers((9,), 1, "bfloat16"), "b": trees.numbers((9,), 2, "complex64")}
-    tx = gradtx.scale_by_path({"a": 0.3}, 2.0)
+    tx = gradtx.multiply_by_path({"a": 0.3}, 2.0)
     updates, _ = tx.update(g, tx.init(g))
     wanted = (np.asarray(g["a"], np.float32) * np.float32(0.3)).astype(jnp.bfloat16)
     np.testing.assert_array_equal(updates["a"], wanted)
@@ -223,7 +223,7 @@ def test_multipliers_keep_the_dtype_and_round_once():
 def test_multipliers_may_be_traced():
     @jax.jit
     def head(m):
-        tx = gradtx.chain(gradtx.sgd(1.0), gradtx.scale_by_path({"head": m}))
+        tx = gradtx.chain(gradtx.sgd(1.0), gradtx.multiply_by_path({"head": m}))
         return tx.update(PARAMS, tx.init(PARAMS), PARAMS)[0]["head"]["bias"]
 
     np.testing.assert_array_equal(head(0.25), [-0.25, -0.25])
@@ -248,6 +248,6 @@ def test_layerwise_decay_is_one_line():
 def test_frozen_integers_pass_multipliers():
     params = {"n": jnp.arange(3), "w": jnp.ones(2)}
     hold = gradtx.selective_transform(gradtx.sgd(1.0), freeze_mask=by_path({"n": True}, False))
-    tx = gradtx.chain(hold, gradtx.scale_by_path({"w": 0.5}))
+    tx = gradtx.chain(hold, gradtx.multiply_by_path({"w": 0.5}))
     updates, _ = tx.update(params, tx.init(params), params)
     assert_equal(updates, {"n": jnp.zeros(3, jnp.int32), "w": jnp.full(2, -0.5)})

@@ -82,7 +82,7 @@ def test_labels_decays_and_multipliers_through_wrappers():
     chained = gradtx.chain(
         gradtx.counted(gradtx.clip_by_global_norm(1.0)),
         gradtx.partition(parts, HOLD),
-        gradtx.scale_by_path({re.compile("^head"): 10.0}),
+        gradtx.multiply_by_path({re.compile("^head"): 10.0}),
     )
     for tx in (
         chained,
@@ -93,7 +93,7 @@ def test_labels_decays_and_multipliers_through_wrappers():
     ):
         found = summary(tx, PARAMS)
         head = row(found, "head/kernel")
-        assert head.optimizer == "clip_by_global_norm, adamw, scale_by_path"
+        assert head.optimizer == "clip_by_global_norm, adamw, multiply_by_path"
         assert head.weight_decay == "schedule" and head.rate_multiplier == 10.0
         assert head.rule == "tune, ^head"
         bias = row(found, "body/bias")

@@ -148,6 +148,7 @@ def _measured(epoch):
     return advance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", gradtx.catalog.names())
 def test_resumed_runs_end_bit_for_bit_alike(name, tmp_path):
     tx = gradtx.catalog.get(name).make()

@@ -12,7 +12,7 @@ from gradtx.state.saving import (
 from gradtx.state.selecting import (
     by_path as by_path,
     layerwise_decay as layerwise_decay,
-    scale_by_path as scale_by_path,
+    multiply_by_path as multiply_by_path,
 )
 from gradtx.state.summarizing import Group as Group, Summary as Summary, summary as summary
 from gradtx.state.torch_import import load_torch as load_torch

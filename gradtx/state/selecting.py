@@ -108,7 +108,7 @@ class ByPattern:
         return patterns
 
 
-def scale_by_path(
+def multiply_by_path(
     rules: Rules, default: Any = 1.0, *, unused: bool = False
 ) -> GradientTransformation:
     """Multiplies each update by what a rule says of its path: learning rates by group.
@@ -126,12 +126,12 @@ def scale_by_path(
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
-      >>> tx = gradtx.chain(gradtx.sgd(0.5), gradtx.scale_by_path({"head": 10.0}))
+      >>> tx = gradtx.chain(gradtx.sgd(0.5), gradtx.multiply_by_path({"head": 10.0}))
       >>> g = {"body": jnp.ones(1), "head": jnp.ones(1)}
       >>> print(tx.update(g, tx.init(g))[0])
       {'body': Array([-0.5], dtype=float32), 'head': Array([-5.], dtype=float32)}
     """
-    return _multiplying(by_path(rules, default, unused=unused), "scale_by_path")
+    return _multiplying(by_path(rules, default, unused=unused), "multiply_by_path")
 
 
 def layerwise_decay(decay: Any, layer: str) -> GradientTransformation:
@@ -145,7 +145,7 @@ def layerwise_decay(decay: Any, layer: str) -> GradientTransformation:
       decay: the ratio of the rates of neighbouring layers, in (0, 1].
       layer: a regular expression with one group, the layer's number: `r"blocks/(\\d+)"`. What it
         does not match, the head for one, keeps its rate; to slow down an embedding as well, put
-        `scale_by_path` beside.
+        `multiply_by_path` beside.
 
     Raises:
       ValueError: it has no group; or it matches no leaf, at the first update.

@@ -33,7 +33,7 @@ class Group:
       frozen: whether it holds them still.
       weight_decay: that of `add_decayed_weights`: a number, `"schedule"`, or `None` without. What a
         method decays inside of its own equations is not seen.
-      rate_multiplier: that of `scale_by_path` and `layerwise_decay`, or `None` without.
+      rate_multiplier: that of `multiply_by_path` and `layerwise_decay`, or `None` without.
       parameter_bytes: the memory of the parameters.
       state_bytes: the memory of the state, by dtype.
     """
