@@ -46,6 +46,7 @@ def test_the_sum_instead_of_the_mean():
     assert float(updates) == -4.5
 
 
+@pytest.mark.slow
 @each_entry
 def test_a_window_is_a_step_on_the_mean(entry):
     """What the optimizer alone does with the mean, once in a window, and the same trajectory."""

@@ -175,6 +175,7 @@ def test_extra_arguments_pass_by_and_reach_who_knows_them():
 # ---- optax ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_entry
 def test_ours_inside_of_optax(entry):
     ours, _, params = walk(entry.make(), PARAMS, GRADIENTS, entry)

@@ -76,6 +76,7 @@ def test_hyperparameters_may_be_traced(entry):
         assert_ulps(mine, alone, 16, of_largest=True)
 
 
+@pytest.mark.slow
 @each_entry
 def test_derivatives_by_hyperparameters(entry, x64):
     """Against central differences of the paper's equations, in double."""

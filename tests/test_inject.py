@@ -54,6 +54,7 @@ def test_nothing_changes(entry, dtype):
         assert np.all(np.abs(a - b) <= 2 * eps * largest)
 
 
+@pytest.mark.slow
 @each_entry
 def test_nothing_changes_in_float64(entry, x64):
     params = {"w": trees.numbers((3, 4), 1, jnp.float64)}

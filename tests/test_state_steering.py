@@ -21,6 +21,7 @@ def wrapped(tx):
     return gradtx.MultiSteps(gradtx.apply_if_finite(grouped, 5), 1).gradient_transformation()
 
 
+@pytest.mark.slow
 @each_entry
 def test_the_rate_at_the_call_overrides(entry):
     """By the rate that another one is built with, wrapped alike; traced once for all rates."""

@@ -79,6 +79,7 @@ def test_counted_counts_the_steps_that_changed_something():
     assert told(state) == {"acted": 0, "acted#2": 1}
 
 
+@pytest.mark.slow
 @each_entry
 def test_steps_are_the_same_to_the_last_bit(entry):
     """In a jitted step that adds the updates, as one writes it."""
