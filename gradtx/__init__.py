@@ -13,6 +13,7 @@ from gradtx import (
     microbatching as microbatching,
     optimizers as optimizers,
     perturbations as perturbations,
+    problems as problems,
     projections as projections,
     schedules as schedules,
     second_order as second_order,
@@ -87,6 +88,7 @@ from gradtx.losses import (
 from gradtx.matrix_layout import MatrixAxes as MatrixAxes
 from gradtx.matrixwise import matrixwise as matrixwise
 from gradtx.microbatching import microbatch as microbatch
+from gradtx.minimize import Minimum as Minimum, Stop as Stop, minimize as minimize
 from gradtx.numerics import (
     safe_increment as safe_increment,
     safe_int32_increment as safe_int32_increment,
@@ -94,6 +96,8 @@ from gradtx.numerics import (
     safe_root_mean_squares as safe_root_mean_squares,
 )
 from gradtx.optimizers import *
+from gradtx.race import Race as Race, race as race
+from gradtx.range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
 from gradtx.rules import Slots as Slots
 from gradtx.schedules import (
     InjectHyperparamsState as InjectHyperparamsState,

@@ -47,6 +47,8 @@ LAYERS = (
     "linesearch",
     "catalog",
     "optimizers",
+    "problems",
+    "minimize",
     "state",
     "contrib",
     "distributions",
@@ -61,6 +63,8 @@ LAYERS = (
     "gradcheck",
     "crosscheck",
     "train",
+    "range_test",
+    "race",
     "__init__",
     "__main__",
 )

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from gradtx.base import (
@@ -67,7 +68,7 @@ def newton_schulz(
 ) -> Array:
     """Takes the singular values of matrices towards 1, by products of matrices only.
 
-    `x = g / norm(g)`, and then, `steps` times, `a = x @ x.H; x = c0*x + (c1*a + c2*a@a) @ x`. The
+    `x = g / norm(g)`, and then, `steps` times, `a = x @ x.H; x = (c0*I + c1*a + c2*a@a) @ x`. The
     products are taken in the dtype of `g`, and in the precision that JAX is set to: inside of
     `jax.default_matmul_precision("bfloat16")` an accelerator takes them at full speed, which five
     steps of Muon bear well.
@@ -83,10 +84,13 @@ def newton_schulz(
     x = _PRECONDITIONERS[preconditioning](g, eps)
     each = jnp.broadcast_to(coefficients, (steps, 3)) if coefficients.ndim == 1 else coefficients
 
+    # c0 goes into the diagonal, which is smaller than x: a pass over x less.
+    identity = np.eye(x.shape[1], dtype=x.dtype)[None]
+
     def step(x: Array, c: Array) -> tuple[Array, None]:
         a = _gram(x)
         polynomial = lax.add(times(c[1], a), times(c[2], _product(a, a)))
-        return lax.add(times(c[0], x), _product(polynomial, x)), None
+        return _product(polynomial + times(c[0], identity), x), None
 
     return lax.scan(step, x, each)[0]
 

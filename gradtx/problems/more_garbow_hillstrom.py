@@ -1,0 +1,195 @@
+"""Moré, Garbow and Hillstrom's problems of at most six variables: sums of squared residuals.
+
+Rosenbrock's and Beale's functions, their numbers 1 and 5, are among those in the plane.
+"""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.base import Array
+from gradtx.problems.problem import problem
+
+_MGH = "Moré, Garbow and Hillstrom, 'Testing Unconstrained Optimization Software' (1981), problem "
+
+
+def _squares(*residuals: Any) -> Array:
+    return jnp.asarray(sum(jnp.sum(r * r) for r in residuals))
+
+
+@problem(f"{_MGH}2", start=(0.5, -2.0), minima=((5.0, 4.0),), elsewhere=(48.9842,))
+def freudenstein_roth(x: Any) -> Array:
+    """From the usual start, descent ends in a local minimum."""
+    a, b = x
+    return _squares(
+        -13 + a + ((5 - b) * b - 2) * b,
+        -29 + a + ((b + 1) * b - 14) * b,
+    )
+
+
+@problem(f"{_MGH}3", start=(0.0, 1.0), minima=((1.098159329699759e-5, 9.106146739866524),))
+def powell_badly_scaled(x: Any) -> Array:
+    """The two variables differ by six orders of magnitude."""
+    a, b = x
+    return _squares(1e4 * a * b - 1, jnp.exp(-a) + jnp.exp(-b) - 1.0001)
+
+
+@problem(f"{_MGH}4", start=(1.0, 1.0), minima=((1e6, 2e-6),))
+def brown_badly_scaled(x: Any) -> Array:
+    """The two variables differ by twelve orders of magnitude."""
+    a, b = x
+    return _squares(a - 1e6, b - 2e-6, a * b - 2)
+
+
+@problem(f"{_MGH}6", start=(0.3, 0.4), least=124.362, minima=((0.2578252, 0.2578252),))
+def jennrich_sampson(x: Any) -> Array:
+    """A narrow valley of exponentials that cannot be fitted."""
+    i = np.arange(1, 11)
+    return _squares(2 + 2 * i - (jnp.exp(i * x[0]) + jnp.exp(i * x[1])))
+
+
+@problem(f"{_MGH}7", start=(-1.0, 0.0, 0.0), minima=((1.0, 0.0, 0.0),))
+def helical_valley(x: Any) -> Array:
+    """A valley that winds around an axis."""
+    a, b, c = x
+    # Turns around the axis, from -1/4 to 3/4.
+    turns = jnp.arctan2(b, a) / (2 * math.pi) + jnp.where((a < 0) & (b < 0), 1.0, 0.0)
+    return _squares(10 * (c - 10 * turns), 10 * (jnp.hypot(a, b) - 1), c)
+
+
+_BARD = (0.14, 0.18, 0.22, 0.25, 0.29, 0.32, 0.35, 0.39, 0.37, 0.58, 0.73, 0.96, 1.34,
+                  2.10, 4.39)  # fmt: skip
+
+
+@problem(f"{_MGH}8", start=(1.0, 1.0, 1.0), least=8.21487e-3, elsewhere=(17.4286,))
+def bard(x: Any) -> Array:
+    """A rational function, fitted to fifteen measurements."""
+    a, b, c = x
+    u = np.arange(1, 16)
+    v = 16 - u
+    return _squares(np.array(_BARD) - (a + u / (v * b + np.minimum(u, v) * c)))
+
+
+_HALF_BELL = (0.0009, 0.0044, 0.0175, 0.0540, 0.1295, 0.2420, 0.3521)
+_BELL = (*_HALF_BELL, 0.3989, *reversed(_HALF_BELL))
+
+
+@problem(f"{_MGH}9", start=(0.4, 1.0, 0.0), least=1.12793e-8)
+def gaussian(x: Any) -> Array:
+    """A bell curve, fitted to fifteen rounded values of one."""
+    a, b, c = x
+    t = (8 - np.arange(1, 16)) / 2
+    return _squares(a * jnp.exp(-b * (t - c) ** 2 / 2) - np.array(_BELL))
+
+
+_MEYER = (34780, 28610, 23650, 19630, 16370, 13720, 11540, 9744, 8261, 7030, 6005, 5147,
+                   4427, 3820, 3307, 2872)  # fmt: skip
+
+
+@problem(f"{_MGH}10", start=(0.02, 4000.0, 250.0), least=87.9458)
+def meyer(x: Any) -> Array:
+    """A thermistor's resistance; the variables differ by six orders, and curvatures by more."""
+    a, b, c = x
+    t = 45 + 5 * np.arange(1, 17)
+    return _squares(a * jnp.exp(b / (t + c)) - np.array(_MEYER))
+
+
+@problem(f"{_MGH}11", start=(5.0, 2.5, 0.15), minima=((50.0, 25.0, 1.5),))
+def gulf(x: Any) -> Array:
+    """A Weibull distribution, fitted to a hundred less one of its values."""
+    a, b, c = x
+    t = np.arange(1, 100) / 100
+    y = 25 + (-50 * np.log(t)) ** (2 / 3)
+    return _squares(jnp.exp(-(jnp.abs(y - b) ** c) / a) - t)
+
+
+@problem(f"{_MGH}12", start=(0.0, 10.0, 20.0), minima=((1.0, 10.0, 1.0), (10.0, 1.0, -1.0)))
+def box(x: Any) -> Array:
+    """Exponentials; it is 0 also wherever `x[0] == x[1]` and `x[2] == 0`."""
+    a, b, c = x
+    t = np.arange(1, 11) / 10
+    return _squares(jnp.exp(-t * a) - jnp.exp(-t * b) - c * (np.exp(-t) - np.exp(-10 * t)))
+
+
+@problem(f"{_MGH}13", start=(3.0, -1.0, 0.0, 1.0), minima=((0.0, 0.0, 0.0, 0.0),))
+def powell_singular(x: Any) -> Array:
+    """At its minimum the Hessian is singular, so that all methods become slow there."""
+    a, b, c, d = x
+    return _squares(
+        a + 10 * b, math.sqrt(5) * (c - d), (b - 2 * c) ** 2, math.sqrt(10) * (a - d) ** 2
+    )
+
+
+@problem(f"{_MGH}14", start=(-3.0, -1.0, -3.0, -1.0), minima=((1.0, 1.0, 1.0, 1.0),))
+def wood(x: Any) -> Array:
+    """Two of Rosenbrock's valleys, coupled; near a saddle descent nearly stops."""
+    a, b, c, d = x
+    return _squares(
+        10 * (b - a**2),
+        1 - a,
+        math.sqrt(90) * (d - c**2),
+        1 - c,
+        math.sqrt(10) * (b + d - 2),
+        (b - d) / math.sqrt(10),
+    )
+
+
+_KOWALIK = (0.1957, 0.1947, 0.1735, 0.1600, 0.0844, 0.0627, 0.0456, 0.0342, 0.0323, 0.0235,
+                     0.0246)  # fmt: skip
+_KOWALIK_U = (4, 2, 1, 0.5, 0.25, 0.167, 0.125, 0.1, 0.0833, 0.0714, 0.0625)
+
+
+@problem(f"{_MGH}15", start=(0.25, 0.39, 0.415, 0.39), least=3.07505e-4, elsewhere=(1.02734e-3,))
+def kowalik_osborne(x: Any) -> Array:
+    """An enzyme's reaction, fitted to eleven measurements."""
+    a, b, c, d = x
+    u = np.array(_KOWALIK_U)
+    return _squares(np.array(_KOWALIK) - a * (u * u + u * b) / (u * u + u * c + d))
+
+
+@problem(f"{_MGH}16", start=(25.0, 5.0, -5.0, -1.0), least=85822.2)
+def brown_dennis(x: Any) -> Array:
+    """An exponential and a wave that cannot be fitted; residuals stay large."""
+    a, b, c, d = x
+    t = np.arange(1, 21) / 5
+    u, v = a + t * b - np.exp(t), c + d * np.sin(t) - np.cos(t)
+    return _squares(u * u + v * v)
+
+
+_OSBORNE = (0.844, 0.908, 0.932, 0.936, 0.925, 0.908, 0.881, 0.850, 0.818, 0.784, 0.751,
+                     0.718, 0.685, 0.658, 0.628, 0.603, 0.580, 0.558, 0.538, 0.522, 0.506, 0.490,
+                     0.478, 0.467, 0.457, 0.448, 0.438, 0.431, 0.424, 0.420, 0.414, 0.411, 0.406)  # fmt: skip  # noqa: E501
+
+
+@problem(f"{_MGH}17", start=(0.5, 1.5, -1.0, 0.01, 0.02), least=5.46489e-5)
+def osborne(x: Any) -> Array:
+    """Two exponentials that nearly cancel, fitted to 33 measurements."""
+    a, b, c, d, e = x
+    t = 10 * np.arange(33)
+    return _squares(np.array(_OSBORNE) - (a + b * jnp.exp(-t * d) + c * jnp.exp(-t * e)))
+
+
+@problem(
+    f"{_MGH}18",
+    start=(1.0, 2.0, 1.0, 1.0, 1.0, 1.0),
+    minima=((1.0, 10.0, 1.0, 5.0, 4.0, 3.0),),
+    elsewhere=(5.65565e-3,),
+)
+def biggs(x: Any) -> Array:
+    """Three exponentials, fitted to thirteen values of such a sum."""
+    a, b, c, d, e, f = x
+    t = np.arange(1, 14) / 10
+    y = np.exp(-t) - 5 * np.exp(-10 * t) + 3 * np.exp(-4 * t)
+    return _squares(c * jnp.exp(-t * a) - d * jnp.exp(-t * b) + f * jnp.exp(-t * e) - y)
+
+
+@problem(f"{_MGH}20", start=(0.0,) * 6, least=2.28767e-3)
+def watson(x: Any) -> Array:
+    """A polynomial that nearly solves a differential equation; its Hessian is nearly singular."""
+    n = len(x)
+    t = np.arange(1, 30)[:, None] / 29
+    j = np.arange(n)
+    slope = (j[1:] * t ** (j[1:] - 1)) @ x[1:]
+    return _squares(slope - (t**j @ x) ** 2 - 1, x[0], x[1] - x[0] ** 2 - 1)

@@ -1,0 +1,69 @@
+"""What a test problem is, and the list of all."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from gradtx.base import Array
+
+
+class Problem(NamedTuple):
+    """A function of a vector, where to start from, and where its minima are.
+
+    It is called like the function: `problem(x)`.
+
+    Attributes:
+      name: its name.
+      fun: the function, from an array `[n]` to a scalar; in JAX, so that it has a gradient.
+      start: the point that minimizers start from, `n` numbers.
+      least: the least value, to the digits that are published; exact where it is 0.
+      minima: the points where it is taken, as far as they are known in closed form or published.
+      elsewhere: values of local minima that are not the least, to the digits that are published.
+        Infinity stands for a descent that never ends.
+      window: what a picture of a function in the plane shows: the ranges of `x[0]` and `x[1]`.
+      source: where it was published.
+    """
+
+    name: str
+    fun: Callable[[Any], Array]
+    start: tuple[float, ...]
+    least: float
+    minima: tuple[tuple[float, ...], ...]
+    elsewhere: tuple[float, ...]
+    window: tuple[tuple[float, float], tuple[float, float]] | None
+    source: str
+
+    def __call__(self, x: Any) -> Array:
+        """Gives the function's value at `x`."""
+        return self.fun(x)
+
+
+PROBLEMS: dict[str, Problem] = {}
+"""All problems, by name."""
+
+
+def problem(
+    source: str,
+    *,
+    start: tuple[float, ...],
+    least: float = 0.0,
+    minima: tuple[tuple[float, ...], ...] = (),
+    elsewhere: tuple[float, ...] = (),
+    window: tuple[tuple[float, float], tuple[float, float]] | None = None,
+) -> Callable[[Callable[[Any], Array]], Problem]:
+    """Makes a function a `Problem` of the function's name, and puts it on the list.
+
+    Args:
+      source: where it was published.
+      start: where to start from.
+      least: the least value. Default: 0.
+      minima: where it is taken. Default: not known.
+      elsewhere: values of other local minima. Default: none are known.
+      window: the part of the plane to be drawn. Default: it is not in the plane.
+    """
+
+    def register(fun: Callable[[Any], Array]) -> Problem:
+        made = Problem(fun.__name__, fun, start, least, minima, elsewhere, window, source)
+        PROBLEMS[made.name] = made
+        return made
+
+    return register

@@ -1,0 +1,19 @@
+"""Racing optimizers: every learning rate and seed side by side, one program for each optimizer."""
+
+from gradtx.race.entrants import (
+    Entrant as Entrant,
+    enter as enter,
+    rate_range as rate_range,
+    usual_rates as usual_rates,
+)
+from gradtx.race.grid import (
+    Curves as Curves,
+    Problem as Problem,
+    Start as Start,
+    make_grid as make_grid,
+    make_start as make_start,
+)
+from gradtx.race.problems import classification as classification, own_problem as own_problem
+from gradtx.race.record import Record as Record
+from gradtx.race.results import Race as Race, Row as Row, Standing as Standing
+from gradtx.race.run import race as race, run_race as run_race

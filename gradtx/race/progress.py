@@ -1,0 +1,80 @@
+"""What a race shows while it goes on: a bar on a terminal, a line for each optimizer elsewhere."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from gradtx.train.errors import extra
+
+
+class Display(Protocol):
+    """Where a race reports to.
+
+    Attributes:
+      live: whether it wants to hear of every epoch.
+    """
+
+    live: bool
+
+    def say(self, text: str) -> None:
+        """Shows a line."""
+
+    def step(self, name: str, doing: str, done: int = 0) -> None:
+        """Shows what an optimizer is doing, after so many more epochs."""
+
+
+@contextmanager
+def display(epochs: int, lines: bool) -> Iterator[Display]:
+    """Opens the display that suits standard output.
+
+    Args:
+      epochs: the epochs of all seeds of all optimizers.
+      lines: whether lines are printed where standard output is no terminal.
+    """
+    terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if terminal and importlib.util.find_spec("rich"):
+        shown = _Terminal(epochs)
+        with shown.bar:
+            yield shown
+    else:
+        yield _Plain(lines)
+
+
+class _Plain:
+    live = False
+
+    def __init__(self, lines: bool) -> None:
+        self.lines = lines
+
+    def say(self, text: str) -> None:
+        if self.lines:
+            print(text, flush=True)
+
+    def step(self, name: str, doing: str, done: int = 0) -> None:
+        pass
+
+
+class _Terminal:
+    live = True
+
+    def __init__(self, epochs: int) -> None:
+        progress = extra("rich.progress", "for the progress bar")
+        self.bar: Any = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=None),
+            progress.TextColumn("{task.fields[doing]}"),
+            progress.TimeElapsedColumn(),
+            expand=True,
+            transient=True,
+        )
+        self.task = self.bar.add_task("race", total=epochs, doing="")
+
+    def say(self, text: str) -> None:
+        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, name: str, doing: str, done: int = 0) -> None:
+        self.bar.update(self.task, description=name, doing=doing, advance=done)

@@ -1,0 +1,92 @@
+"""`gradtx race` as a person uses it: its words, its files, a race that goes on, bad input."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from gradtx.__main__ import main
+
+
+def race(*arguments):
+    return main(["race", *map(str, arguments)])
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A small problem: 60 training and 30 test examples of 16 features in 3 classes."""
+    rng = np.random.default_rng(0)
+    prototypes = rng.normal(size=(3, 4, 4))
+    arrays = {}
+    for part, n in (("train", 60), ("test", 30)):
+        y = np.arange(n) % 3
+        arrays |= {f"x_{part}": prototypes[y] + rng.normal(size=(n, 4, 4)) / 2, f"y_{part}": y}
+    np.savez(tmp_path / "data.npz", **arrays)
+    options = ("--data", tmp_path / "data.npz", "--model", "softmax", "--batch", 16)
+    return (*options, "--seeds", 2, "--epochs", 2, "--rates", "0.01:1:3")
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "race.jsonl").read_text().splitlines()][1:]
+
+
+def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys):
+    folder = tmp_path / "race"
+    assert race("sgd", *small, "--out", folder) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "\x1b" not in out and "\r" not in out
+    assert {p.name for p in folder.iterdir()} == {"race.jsonl", "curves.png", "rates.png"}
+    assert all((folder / n).read_bytes()[:4] == b"\x89PNG" for n in ("curves.png", "rates.png"))
+    assert "2 epochs of 4 steps, 2 seeds" in out and "sgd: 6 runs, 3 rates from 0.01 to 1" in out
+    assert re.search(r"^1 +sgd +(0\.\d+|1 >) ", out, re.MULTILINE) and "steps to 95 %" in out
+
+    found = rows(folder)
+    assert [(r["learning_rate"], r["seed"]) for r in found] == [
+        (rate, seed) for rate in (0.01, 0.1, 1.0) for seed in (0, 1)
+    ]
+    assert all(r["steps"] == [0, 4, 8] and len(r["accuracy"]) == 3 for r in found)
+
+    assert race("dog", "sgd", *small, "--out", folder) == 0
+    out, _ = capsys.readouterr()
+    assert "sgd: finished earlier" in out and "dog: 10 runs, 5 rates from 0.1 to 10" in out
+    assert [r for r in rows(folder) if r["optimizer"] == "sgd"] == found
+    assert len(rows(folder)) == 6 + 10
+
+    before = (folder / "race.jsonl").read_bytes()
+    assert race("sgd", *small, "--epochs", 3, "--out", folder) == 2
+    assert "holds another race: epochs was 2, now 3" in capsys.readouterr().err
+    assert (folder / "race.jsonl").read_bytes() == before
+    assert race("sgd", *small, "--epochs", 3, "--out", folder, "--overwrite") == 0
+    assert len(rows(folder)) == 6 and rows(folder)[0]["steps"] == [0, 4, 8, 12]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("adma",), "no optimizer is named 'adma'; did you mean"),
+        (("--rates", "1:2"), "--rates wants LOW:HIGH:COUNT, such as 1e-4:1:9, got '1:2'"),
+        (("--rates", "1:0.1:3"), "from a positive number to a larger one .* got 1 to 0.1 in 3"),
+        (("--rates", "0.1,fast"), "--rates must be a number, got 'fast'"),
+        (("--rates", "0.1,-1"), "must be positive numbers"),
+        (("--seeds", "some"), "--seeds must be a whole number, got 'some'"),
+        (("--seeds", "0"), "seeds must be a number of seeds, at least 1"),
+        (("--epochs", "0"), "--epochs must be a whole number, at least 1, got 0"),
+        (("--target", "all"), "--target must be a number, got 'all'"),
+        (("--model", "cnn"), "--model 'cnn' is not one of"),
+        (("--data", "/nowhere"), "/nowhere: no such file or folder"),
+        (("--batch", "61"), "a batch of 61 is not possible with 60 training examples"),
+        (("--batch", "half"), "--batch must be a whole number, got 'half'"),
+    ],
+)
+def test_bad_input_gets_one_message(small, tmp_path, arguments, words, capsys):
+    assert race(*small, "--out", tmp_path / "race", *arguments) == 2
+    out, err = capsys.readouterr()
+    assert re.search(words, err), err
+    assert err.startswith("gradtx race: ") and err.count("\n") == 1 and out == ""
+    assert not (tmp_path / "race").exists()
+
+
+def test_a_folder_that_cannot_be_made(small, tmp_path, capsys):
+    assert race("sgd", *small, "--out", tmp_path / "data.npz") == 2
+    assert "data.npz: no folder can be made" in capsys.readouterr().err
