@@ -13,9 +13,26 @@ from trees import Layer, Pair, assert_equal, assert_ulps, avals, extras, needed
 
 import gradtx
 from gradtx import catalog
+from gradtx.pipeline import pipeline_of
 
 ENTRIES = catalog.entries()
 each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+
+
+def first_of_each_build():
+    """The catalog; of entries built of the same kinds of links with the same needs all but the
+    first are slow. For what is the engine's to do, and not the equations'."""
+    seen = set()
+    for entry in ENTRIES:
+        kinds = tuple(type(link) for link in pipeline_of(entry.make()).links)
+        build = (kinds, entry.needs, entry.needs_params, entry.takes_complex)
+        yield pytest.param(entry, marks=[pytest.mark.slow] if build in seen else [])
+        seen.add(build)
+
+
+each_build = pytest.mark.parametrize(
+    "entry", list(first_of_each_build()), ids=lambda entry: entry.name
+)
 
 
 def magnified(entry):
@@ -107,7 +124,7 @@ def test_second_moments_of_half_precision_do_not_stall():
 # ---- What JAX does to functions ---------------------------------------------------------------
 
 
-@each_entry
+@each_build
 def test_eager_equals_jitted(entry):
     tx, params = entry.make(), trees.small(entry.takes_complex)
     update = jax.jit(step_of(entry, tx))
@@ -124,7 +141,7 @@ def test_eager_equals_jitted(entry):
         state, params = new_state, gradtx.apply_updates(params, eager)
 
 
-@each_entry
+@each_build
 def test_disabled_jit_equals_jit(entry):
     """Without any compilation at all, for those who debug."""
     tx, params = entry.make(), {"w": trees.numbers((2,))}
@@ -136,7 +153,7 @@ def test_disabled_jit_equals_jit(entry):
     assert_ulps(plain, compiled, max(4, magnified(entry)), of_largest=True)
 
 
-@each_entry
+@each_build
 def test_scan_with_donated_buffers(entry):
     """A training loop as people write it; every buffer given away is used, and none twice."""
     tx, params = entry.make(), trees.small(entry.takes_complex)
@@ -160,7 +177,7 @@ def test_scan_with_donated_buffers(entry):
     assert_ulps((params, state), (params_by_hand, state_by_hand), 4, of_largest=True)
 
 
-@each_entry
+@each_build
 def test_donation_step_by_step(entry):
     tx, params = entry.make(), trees.small(entry.takes_complex)
     state = tx.init(params)
@@ -237,7 +254,7 @@ def test_traces_are_counted():
     assert found
 
 
-@each_entry
+@each_build
 def test_nothing_is_compiled_at_the_second_step(entry):
     tx, params = entry.make(), trees.small(entry.takes_complex)
     g, step = trees.like(params), step_of(entry, tx)
@@ -255,7 +272,7 @@ def test_nothing_is_compiled_at_the_second_step(entry):
     assert found == []
 
 
-@each_entry
+@each_build
 def test_jitted_steps_are_traced_once(entry):
     tx, params = entry.make(), trees.small(entry.takes_complex)
     traced = []
@@ -295,7 +312,7 @@ def test_trees_without_leaves(entry, tree):
     assert avals(state) == avals(tx.init(tree))
 
 
-@each_entry
+@each_build
 def test_any_tree_gives_what_its_leaves_give(entry):
     """Tuples, lists, named tuples, dataclasses, `None`, scalars, arrays without elements."""
     scalar, vector, matrix = trees.numbers((), 5), trees.numbers((3,), 6), trees.numbers((2, 3), 7)
@@ -321,7 +338,7 @@ def test_any_tree_gives_what_its_leaves_give(entry):
         assert_ulps(alone, jax.tree.leaves(updates)[place])
 
 
-@each_entry
+@each_build
 def test_numpy_arrays_and_python_floats_are_leaves_too(entry):
     ours = trees.small()
     theirs = jax.tree.map(np.asarray, ours)
@@ -338,7 +355,7 @@ def test_numpy_arrays_and_python_floats_are_leaves_too(entry):
     assert updates["x"].dtype == jnp.float32 and np.isfinite(updates["x"])
 
 
-@each_entry
+@each_build
 def test_masked_leaves_pass_by_and_cost_nothing(entry):
     params, mask = trees.small(), {"a": True, "b": False, "c": {"d": True}}
 

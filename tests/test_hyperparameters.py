@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import references
 import trees
-from test_conformance import counted_traces, each_entry, step_of, walk
+from test_conformance import counted_traces, each_build, each_entry, step_of, walk
 from test_references import assert_close, make_problem, run, wanted_steps
 from trees import assert_equal, assert_ulps, avals, needed
 
@@ -19,7 +19,7 @@ def floats(entry):
     return {n: x for n, x in settings.items() if isinstance(x, float)}
 
 
-@each_entry
+@each_build
 @pytest.mark.parametrize("kind", [jnp.float32, np.float32, np.asarray], ids=["jax", "numpy", "0-d"])
 def test_hyperparameters_may_be_arrays(entry, kind):
     """An array is the number that it holds, and is not read while tracing."""
@@ -55,7 +55,7 @@ def test_hyperparameters_may_be_integers(entry):
 UNUSABLE = {("b1", 1), ("b2", 1), ("decay", 1)}
 
 
-@each_entry
+@each_build
 def test_hyperparameters_may_be_traced(entry):
     """All of them at once, under `vmap`: 16 learning rates, one compilation."""
     params = {"w": trees.numbers((3,), 1)}
@@ -118,7 +118,7 @@ def test_derivatives_by_decays_at_zero_are_finite(name):
         assert np.isfinite(jax.grad(total)(0.0, which)), which
 
 
-@each_entry
+@each_build
 def test_gradients_pass_through_training(entry, x64):
     """The slope of the last loss by the learning rate, through 5 steps of `scan`."""
     target = trees.numbers((3,), 3, jnp.float64)

@@ -277,7 +277,8 @@ def test_a_loss_without_batches():
         lambda p, _: jnp.sum((p["w"] - 3) ** 2), init_of_two, [None], ["sgd"],
         learning_rates=[0.25], seeds=1, epochs=4,
     )  # fmt: skip
-    np.testing.assert_allclose(np.divide(result.rows[0].loss[1:], result.rows[0].loss[:-1]), 0.25, 1e-6)
+    loss = np.array(result.rows[0].loss)
+    np.testing.assert_allclose(loss[1:] / loss[:-1], 0.25, rtol=1e-6)
 
 
 # ---- The file ---------------------------------------------------------------------------------
