@@ -9,7 +9,7 @@ import pytest
 
 PEER = Path(__file__).parent / "peer"
 FILES = json.loads((PEER / "expected_tests.json").read_text())["files"]
-SLOW = 4.0
+SLOW = 3.0
 """Seconds that a file takes with optax itself from which on it is among the slow tests."""
 
 

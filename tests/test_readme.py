@@ -52,3 +52,16 @@ def test_a_state_is_seen_steered_saved_and_restored(tmp_path, monkeypatch):
     report = names["report"]
     assert len(report.loaded) == 17 and not (report.unexpected or report.reshaped)
     assert {name.split("/")[0] for name in report.missing} == {"apply_if_finite"}
+
+
+def test_a_race_a_range_test_and_a_minimum(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(BLOCKS[3], names)
+    assert names["race"].optimizers == ["sgd", "momentum", "adam"]
+    assert names["race"].standings()[0].loss < 0.1
+    assert names["found"].why.startswith("converged")
+    told = capsys.readouterr().out
+    assert f"{names['test'].suggestion:.2g} is suggested" in told
+    assert 0.02 < names["test"].suggestion < 0.1 and 25 < names["found"].steps < 50
+    assert {path.name for path in tmp_path.iterdir()} == {"rates.png", "range.png"}
