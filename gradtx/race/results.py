@@ -148,11 +148,11 @@ class Race:
           >>> import jax.numpy as jnp
           >>> import gradtx
           >>> race = gradtx.race(lambda p, x: jnp.mean((p - x) ** 2), jnp.zeros(()),
-          ...                    [jnp.ones(2)], ["sgd"], learning_rates=[0.1, 0.4, 9.0], epochs=9)
+          ...                    [jnp.ones(2)], ["sgd"], learning_rates=[0.1, 0.25, 99.0], epochs=9)
           >>> print(race.table())
              optimizer  best rate      loss  range  diverged
           -  ---------  ---------  --------  -----  --------
-          1  sgd        0.4        2.62e-13              0/9
+          1  sgd        0.25       3.81e-06              3/9
         """
         standings = self.standings()
         scored = any(s.accuracy is not None for s in standings)

@@ -76,7 +76,7 @@ def race(
       >>> batches = list(zip(x, x @ jnp.arange(4.0)))
       >>> race = gradtx.race(loss, lambda key: {"w": jax.random.normal(key, (4,))}, batches,
       ...                    {"sgd": gradtx.sgd, "heavy ball": lambda r: gradtx.sgd(r, 0.9)},
-      ...                    learning_rates=[0.001, 0.01, 0.1], epochs=3, target=0.01)
+      ...                    learning_rates=[0.001, 0.01, 0.1], epochs=3, target=0.1)
       >>> [(s.optimizer, s.learning_rate, s.steps_to_target) for s in race.standings()]
       [('sgd', 0.1, 16.0), ('heavy ball', 0.1, inf)]
     """

@@ -280,7 +280,8 @@ def _group(
     names = dict.fromkeys(a.name for a in here)
     frozen = names.pop("set_to_zero", names) is None
     labels = dict.fromkeys(a.label for a in here if a.label)
-    patterns = dict.fromkeys(a.patterns[i] for i in where for a in acting if a.patterns[i])
+    near = [a for a in acting if not a.label or a.label in labels]
+    patterns = dict.fromkeys(a.patterns[i] for i in where for a in near if a.patterns[i])
     if labels or len(patterns) > 1:
         patterns.pop(DEFAULT, None)
     rules = [getattr(x, "pattern", x) for x in (*labels, *patterns)]

@@ -57,13 +57,15 @@ def hutchinson_estimator_diag_hessian(
       [ 6. 12.]
     """
     name = "hutchinson_estimator_diag_hessian"
-    key = as_key(random_seed, None, name, "random_seed")
-    kind: Any = jax.random.key_impl(key)
+    # Sophia's default is made when gradtx is imported: no array then, or JAX could not be set up.
+    key = None if random_seed is None else as_key(random_seed, None, name, "random_seed")
+    kind: Any = None if key is None else jax.random.key_impl(key)
 
     def init(params: Params) -> HutchinsonState:
         del params
         # Its data, as in optax: people look at this state with NumPy. A copy, as it may be donated.
-        return HutchinsonState(jnp.copy(jax.random.key_data(key)))
+        first = jax.random.key(0) if key is None else key
+        return HutchinsonState(jnp.copy(jax.random.key_data(first)))
 
     def update(
         updates: Updates, state: HutchinsonState, params: Params, *, obj_fn: Any, **extra: Any

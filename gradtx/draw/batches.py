@@ -1,0 +1,236 @@
+"""Batch, stochastic and mini-batch descent."""
+
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.apply import apply_updates
+from gradtx.base import Array, GradientTransformation, Params, with_extra_args_support
+from gradtx.draw.style import GREY, finish, line_styles, new_figure
+
+_MEASUREMENTS = 60  # points of a curve: more cannot be told apart
+
+
+class BatchCurve(NamedTuple):
+    """A run with one size of batch.
+
+    Attributes:
+      size: examples in a batch.
+      steps: how many steps were taken at each measurement; the first is 0.
+      evaluations: how many gradients of single examples were computed by then.
+      epochs: the same, in units of all the examples.
+      loss: the loss on all the examples there; infinity where it was not finite.
+    """
+
+    size: int
+    steps: np.ndarray
+    evaluations: np.ndarray
+    epochs: np.ndarray
+    loss: np.ndarray
+
+
+def batch_curve(
+    loss: Callable[[Params, Any], Array],
+    params: Params,
+    data: Any,
+    tx: GradientTransformation,
+    size: int,
+    *,
+    epochs: int,
+    key: Array,
+) -> BatchCurve:
+    """Trains with one size of batch, and measures the loss on all the examples on the way.
+
+    The examples are shuffled anew for every epoch, and the batches are cut from this stream one
+    after the other, across the ends of epochs where they don't come out even. So every step has
+    `size` examples. What is left in the end, less than a batch, is not used.
+
+    Args:
+      loss: `loss(params, batch)`, the mean over the batch's examples.
+      params: the parameters to start from.
+      data: the examples, a pytree of arrays whose first axes run over them.
+      tx: the optimizer.
+      size: examples in a batch.
+      epochs: how often every example is visited.
+      key: the key of the shuffling.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> from gradtx.draw.batches import batch_curve
+      >>> def loss(p, x):
+      ...     return jnp.mean((p - x) ** 2)
+      >>> data, key = jnp.array([1.0, 3.0, 1.0, 3.0]), jax.random.key(0)
+      >>> run = batch_curve(loss, jnp.array(0.0), data, gradtx.sgd(0.5), 4, epochs=1, key=key)
+      >>> run.evaluations.tolist(), run.loss.tolist()
+      ([0, 4], [5.0, 1.0])
+    """
+    tx = with_extra_args_support(tx)
+    data = jax.tree.map(jnp.asarray, data)
+    count = len(jax.tree.leaves(data)[0])
+    steps = epochs * count // size
+    measured = _measured_steps(steps)
+    due = np.isin(np.arange(1, steps + 1), measured)
+    none = jnp.asarray(jnp.nan, float)
+
+    def measure(params: Params) -> Array:
+        return jnp.asarray(loss(params, data), float)
+
+    def step(carry: Any, xs: tuple[Array, Array]) -> tuple[Any, Array]:
+        params, state = carry
+        index, now = xs
+        batch = jax.tree.map(lambda a: a[index], data)
+
+        def value_fn(params: Params) -> Array:
+            return loss(params, batch)
+
+        value, grads = jax.value_and_grad(value_fn)(params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=value_fn, obj_fn=value_fn
+        )
+        params = apply_updates(params, updates)
+        whole = jax.lax.cond(now, measure, lambda params: none, params)
+        return (params, state), whole
+
+    @jax.jit
+    def run(params: Params, key: Array) -> tuple[Array, Array]:
+        keys = jax.random.split(key, epochs)
+        order = jax.vmap(lambda k: jax.random.permutation(k, count))(keys).ravel()
+        index = order[: steps * size].reshape(steps, size)
+        state = jax.tree.map(jnp.asarray, tx.init(params))
+        return loss(params, data), jax.lax.scan(step, (params, state), (index, jnp.asarray(due)))[1]
+
+    first, rest = run(jax.tree.map(jnp.asarray, params), key)
+    losses = np.concatenate([[first], np.asarray(rest, np.float64)[due]])
+    evaluations = measured * size
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    return BatchCurve(size, measured, evaluations, evaluations / count, losses)
+
+
+def _measured_steps(steps: int) -> np.ndarray:
+    """Step 0, the first ones, and then ever fewer; and some at equal distances, for the picture by
+    epoch."""
+    by_ratio = np.geomspace(1, steps, _MEASUREMENTS // 2)
+    by_distance = np.linspace(0, steps, _MEASUREMENTS // 2)
+    return np.unique(np.concatenate([by_ratio, by_distance]).round().astype(int))
+
+
+def batch_sizes(
+    loss: Callable[[Params, Any], Array],
+    params: Params,
+    data: Any,
+    tx: GradientTransformation | Callable[[int], GradientTransformation],
+    sizes: Sequence[int],
+    *,
+    epochs: int,
+    key: Array | None = None,
+    title: str = "",
+) -> Any:
+    """Draws what the size of batches does: batch, stochastic and mini-batch descent side by side.
+
+    There is a panel of the loss by epoch, one by gradient evaluations and one by step, the last two
+    with logarithmic axes. A gradient evaluation is one of a single example, so that they measure
+    the work. All losses are those on all the examples, within epochs too. See `batch_curve`.
+
+    Args:
+      loss: `loss(params, batch)`, the mean over the batch's examples.
+      params: the parameters to start from.
+      data: the examples, a pytree of arrays whose first axes run over them.
+      tx: the optimizer, for all sizes, or a function of the size that makes it.
+      sizes: how many examples a batch has; the number of examples is batch descent, 1 is stochastic
+        descent.
+      epochs: how often every example is visited.
+      key: the key of the shuffling. Default: `jax.random.key(0)`.
+      title: the picture's title. Default: none.
+
+    Returns:
+      A matplotlib figure, made without pyplot.
+
+    Raises:
+      ValueError: there are no sizes or epochs, or not as many examples as a batch has.
+      TrainingError: matplotlib is not installed.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> def loss(p, x):
+      ...     return jnp.mean((p - x) ** 2)
+      >>> x = jnp.arange(8.0)
+      >>> figure = gradtx.draw.batch_sizes(
+      ...     loss, jnp.array(0.0), x, gradtx.sgd(0.1), [8, 2, 1], epochs=3
+      ... )
+      >>> [axes.get_xlabel() for axes in figure.axes]
+      ['epoch', 'gradient evaluations (log scale)', 'step (log scale)']
+    """
+    count = _check(data, sizes, epochs)
+    key = jax.random.key(0) if key is None else key
+    curves = [
+        batch_curve(
+            loss, params, data, tx(size) if callable(tx) else tx, size, epochs=epochs, key=key
+        )
+        for size in sizes
+    ]
+    labels = [_label(size, count) for size in sizes]
+    styles = line_styles(labels)
+
+    figure = new_figure(9.6, 4.0)
+    panels = figure.subplots(1, 3, sharey=True)
+    for label, curve in zip(labels, curves, strict=True):
+        shown = np.where(np.isfinite(curve.loss), curve.loss, np.nan)
+        name = label + " (diverges)" * (not np.isfinite(curve.loss[-1]))
+        look = {**styles[label], "markersize": 2.5, "linewidth": 1.3, "label": name}
+        panels[0].plot(curve.epochs, shown, **look)
+        for axes, x in zip(panels[1:], (curve.evaluations, curve.steps), strict=True):
+            axes.plot(x[1:], shown[1:], **look)  # a logarithm has no place for step 0
+    first = curves[0].loss[0]
+    names = ("epoch", "gradient evaluations (log scale)", "step (log scale)")
+    for axes, name in zip(panels, names, strict=True):
+        axes.set_xlabel(name)
+        axes.axhline(first, color=GREY, linestyle=":", linewidth=1, zorder=1, label="start")
+        if name != "epoch":
+            axes.set_xscale("log")
+            axes.set_xlim(left=0.8)
+    panels[0].set_xlim(0, epochs)
+    if all((curve.loss > 0).all() for curve in curves):
+        panels[0].set_yscale("log")
+    # What runs away must not press the rest into a line.
+    panels[0].set_ylim(top=min(panels[0].get_ylim()[1], first + abs(first)))
+    panels[0].set_ylabel("loss" + " (log scale)" * (panels[0].get_yscale() == "log"))
+    finish(*panels)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", frameon=False,
+        fontsize=9, ncols=len(labels) + 1,
+    )  # fmt: skip
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _label(size: int, count: int) -> str:
+    if size == count:
+        return f"batch, all {count}"
+    return "stochastic, 1" if size == 1 else f"mini-batch, {size}"
+
+
+def _check(data: Any, sizes: Sequence[int], epochs: int) -> int:
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
+    if len(lengths) != 1 or lengths == {()}:
+        raise ValueError(
+            "batch_sizes: the arrays of data must have a first axis over the examples, of one "
+            f"length; got {sorted(lengths)}"
+        )
+    ((count,),) = lengths
+    if not sizes:
+        raise ValueError("batch_sizes: there are no sizes")
+    for size in sizes:
+        if not isinstance(size, Integral) or not 1 <= size <= count:
+            raise ValueError(
+                f"batch_sizes: a batch of {size!r} is not possible with {count} examples"
+            )
+    if not isinstance(epochs, Integral) or epochs < 1:
+        raise ValueError(f"batch_sizes: epochs is {epochs!r}, and must be a whole number from 1")
+    return count

@@ -1,0 +1,78 @@
+"""`gradtx draw`: the textbook pictures, as files."""
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from gradtx.draw.gallery import GALLERY
+from gradtx.draw.style import png
+from gradtx.train.checkpoint import write_atomically
+from gradtx.train.errors import TrainingError, extra
+
+DESCRIPTION = "Draw what optimizers, learning rates, batches and schedules do."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `gradtx draw` to a parser.
+
+    Args:
+      parser: the parser.
+    """
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which pictures: {', '.join(GALLERY)} (default: all)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default="pictures",
+        help="the folder for NAME.png (default: pictures)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws as the parsed arguments say; errors become one message and an exit code.
+
+    Args:
+      args: what a parser with `add_arguments` gave.
+
+    Returns:
+      0, or 1 if a picture could not be written, 2 if there is nothing that could be drawn, 130
+      after Ctrl-C.
+    """
+    try:
+        _draw(list(dict.fromkeys(args.names)) or list(GALLERY), Path(args.out))
+    except TrainingError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was named above is written", 130)
+    except BrokenPipeError:
+        raise  # for `main`, which knows what to do about it
+    except OSError as error:
+        return _fail(str(error), 1)
+    return 0
+
+
+def _draw(names: list[str], out: Path) -> None:
+    for name in names:
+        if name not in GALLERY:
+            near = difflib.get_close_matches(name, GALLERY, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(GALLERY)}"
+            raise TrainingError(f"no picture is named {name!r}; {hint}")
+    extra("matplotlib.figure", "to draw")  # to be heard before anything is computed
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{out}: no folder can be made: {error.strerror}") from None
+    for name in names:
+        path = out / f"{name}.png"
+        write_atomically(path, png(GALLERY[name](), colours=256))
+        print(f"wrote {path}", flush=True)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"gradtx draw: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,130 @@
+"""The textbook pictures that `gradtx draw` makes, on built-in problems."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import gradtx.optimizers as opt
+from gradtx import train
+from gradtx.base import Array, Params
+from gradtx.draw.batches import batch_sizes
+from gradtx.draw.descent import descent
+from gradtx.draw.landscape import loss_surface
+from gradtx.draw.rates import learning_rates
+from gradtx.draw.schedules import schedules
+from gradtx.problems import Problem, booth, rosenbrock
+
+
+def _saddle(x: Any) -> Array:
+    return x[0] ** 2 / 2 - x[1] ** 2 / 2 + x[1] ** 4 / 4
+
+
+SADDLE = Problem(
+    name="a saddle between two minima",
+    fun=_saddle,
+    start=(1.3, 1e-3),  # nearly on the ridge, which leads to the saddle at the origin
+    least=-0.25,
+    minima=((0.0, 1.0), (0.0, -1.0)),
+    elsewhere=(),
+    window=((-1.5, 1.5), (-1.5, 1.5)),
+    source="x[0]**2 / 2 - x[1]**2 / 2 + x[1]**4 / 4",
+)
+
+
+def _descent() -> Any:
+    optimizers = {
+        "sgd": opt.sgd(1e-3),
+        "momentum": opt.sgd(1e-3, momentum=0.9),
+        "adagrad": opt.adagrad(0.3),
+        "rmsprop": opt.rmsprop(0.02),
+        "adam": opt.adam(0.1),
+        "lbfgs": opt.lbfgs(),
+    }
+    window = (-1.6, 1.6), (-0.7, 1.7)
+    return descent(rosenbrock, optimizers, steps=300, window=window, title="Rosenbrock's valley")
+
+
+def _at_a_saddle() -> Any:
+    optimizers = {
+        "sgd": opt.sgd(0.05),
+        "momentum": opt.sgd(0.05, momentum=0.9),
+        "rmsprop": opt.rmsprop(0.03),
+        "adam": opt.adam(0.05),
+    }
+    return descent(SADDLE, optimizers, steps=80, title="At a saddle, plain descent stalls")
+
+
+def _learning_rates() -> Any:
+    rates = {"too small": 0.004, "good": 0.095, "nearly too large": 0.1095, "too large": 0.125}
+    return learning_rates(
+        booth, opt.sgd, rates, steps=40, title="Gradient descent on Booth's function"
+    )
+
+
+def _batch_sizes() -> Any:
+    data, model = train.load(), train.softmax()
+    loss = _loss_of(model)
+    params = model.init(jax.random.key(0), data.shape, data.classes)
+    examples = data.x_train, data.y_train
+    rates = {len(data.y_train): 1.0, 64: 0.5, 1: 0.05}  # larger batches bear larger ones
+    told = ", ".join(f"{rate:g}" for rate in rates.values())
+    return batch_sizes(
+        loss, params, examples, lambda size: opt.sgd(rates[size]), list(rates), epochs=10,
+        title=f"Softmax regression on digits: gradient descent, learning rates {told}",
+    )  # fmt: skip
+
+
+@functools.cache
+def _trained() -> tuple[Callable[[Params], Array], list[Params]]:
+    """The digits' MLP: its loss on what it is trained on, and its parameters after each epoch."""
+    data, model = train.load(), train.mlp()
+    tx = opt.sgd(0.1, momentum=0.9)
+    start = train.begin(model, data, tx)
+    path = [jax.tree.map(jnp.copy, start.state.params)]
+
+    def keep(run: train.Progress) -> None:
+        path.append(jax.tree.map(jnp.copy, run.state.params))
+
+    train.fit(model, data, tx, epochs=15, start=start, on_epoch=keep)
+    examples = jnp.asarray(data.x_train), jnp.asarray(data.y_train)
+    return lambda params: _loss_of(model)(params, examples), path
+
+
+def _loss_of(model: train.Model) -> Callable[[Params, Any], Array]:
+    """The mean loss, when all examples count."""
+    loss = train.classification_loss(model)
+    return lambda params, batch: loss(params, batch, jnp.ones(len(batch[1]), bool))
+
+
+def _loss_surface() -> Any:
+    loss, path = _trained()
+    title = "The digits' MLP: loss along two random filter-normalized directions"
+    return loss_surface(loss, path[-1], trajectory=path, title=title)
+
+
+def _training_path() -> Any:
+    loss, path = _trained()
+    title = "The digits' MLP: loss in the plane of its training, epoch by epoch"
+    return loss_surface(loss, path[-1], trajectory=path, directions="path", title=title)
+
+
+def _schedules() -> Any:
+    length = train.Length(epochs=30, steps_per_epoch=23)
+    names = ("constant", "step", "exponential", "inverse", "cosine", "warmup-cosine", "wsd")
+    chosen = {name: train.make_schedule(name, 0.1, length, {}) for name in (*names, "onecycle")}
+    return schedules(chosen, length.steps, title="Learning rate by step")
+
+
+GALLERY: dict[str, Callable[[], Any]] = {
+    "descent": _descent,
+    "saddle": _at_a_saddle,
+    "learning-rates": _learning_rates,
+    "batch-sizes": _batch_sizes,
+    "loss-surface": _loss_surface,
+    "training-path": _training_path,
+    "schedules": _schedules,
+}
+"""Functions that make a figure, by the picture's name."""

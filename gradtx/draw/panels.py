@@ -1,0 +1,166 @@
+"""A surface and the paths on it, from above and from the side."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gradtx.draw.plane import Surface, along, cut, interpolated, outside
+from gradtx.draw.style import GREY
+from gradtx.train.errors import extra
+
+_MAP = "Greys"  # paths have all the colours
+_DARKEST = 0.45  # of the map, so that lines stand out from it
+_LINES: dict[str, Any] = {"colors": "#8c8c8c", "linewidths": 0.6, "linestyles": "solid"}
+_ELEVATION, _TALL = 50, 0.65  # of the camera in degrees; of the box, beside its sides
+_SHOWN = 91  # points to each side in a view from the side
+_BANDS = 13  # of shades in it
+
+
+def draw_contours(axes: Any, surface: Surface, *, clabel: bool = False) -> None:
+    """Draws a surface from above: contours at equal ratios, and shades between them.
+
+    Args:
+      axes: matplotlib axes.
+      surface: what to draw.
+      clabel: whether to write their values on the contours. Default: no.
+    """
+    levels = surface.levels()
+    if levels.size:
+        values = np.ma.masked_invalid(surface.values)
+        shades = _shades(len(levels) + 1)
+        axes.contourf(surface.x, surface.y, values, levels, colors=shades, extend="both")
+        lines = axes.contour(surface.x, surface.y, values, levels, **_LINES)
+        if clabel:
+            axes.clabel(lines, levels[::2], fmt="%.2g", fontsize=7, colors=GREY)
+    axes.set_xlim(*surface.window[0])
+    axes.set_ylim(*surface.window[1])
+
+
+def draw_path(axes: Any, surface: Surface, points: np.ndarray, style: Mapping[str, Any]) -> None:
+    """Draws a path from above, cut at the border, with a mark at each of a few steps and its end.
+
+    Args:
+      axes: matplotlib axes.
+      surface: what it runs on.
+      points: its corners, `[points, 2]`.
+      style: arguments of `plot`.
+    """
+    shown = cut(points, surface.window)
+    look = {name: value for name, value in style.items() if name != "label"}
+    axes.plot([], [], **style)  # line and mark, for the legend
+    axes.plot(*shown.T, **{**look, "marker": ""}, linewidth=1.6)
+    if len(points) <= 60:  # with more steps the marks would hide the line
+        inside = points[~outside(points, surface.window)]
+        axes.plot(*inside.T, **{**look, "linestyle": "", "markersize": 3})
+    mark = {**look, "linestyle": "", "markersize": 7, "markeredgecolor": "white"}
+    axes.plot(*shown[-1:].T, **mark, zorder=3)
+
+
+def draw_marks(axes: Any, start: Any, minima: Iterable[Any], surface: Surface) -> None:
+    """Marks the start with a ring and the minima with crosses, those that are in the picture.
+
+    Args:
+      axes: matplotlib axes.
+      start: where the paths begin.
+      minima: where the function is least.
+      surface: what is in the picture.
+    """
+    ring = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 7}
+    cross = {"marker": "X", "color": "#F0E442", "markeredgecolor": "black", "markersize": 9}
+    for points, look, label, height in (([start], ring, "start", 6), (minima, cross, "minimum", 4)):
+        there = np.array(list(points), float).reshape(-1, 2)
+        there = there[~outside(there, surface.window)]
+        if len(there):
+            axes.plot(*there.T, linestyle="", label=label, zorder=height, **look)
+
+
+def draw_view(
+    axes: Any,
+    surface: Surface,
+    paths: Iterable[tuple[np.ndarray, Any]],
+    labels: tuple[str, str, str],
+) -> None:
+    """Draws a surface from the side, with the paths on it.
+
+    Args:
+      axes: matplotlib axes with three dimensions.
+      surface: what to draw.
+      paths: the corners of each path, `[points, 2]`, and its arguments of `plot`.
+      labels: what the axes show.
+    """
+    x_label, y_label, name = labels
+    heights, logarithmic = surface.heights()
+    low, high = float(heights.min()), float(heights.max())
+    xs, ys = np.meshgrid(*(np.linspace(*side, _SHOWN) for side in surface.window))
+    shown = interpolated(surface, heights, np.stack([xs, ys], -1).reshape(-1, 2)).reshape(xs.shape)
+    colours = extra("matplotlib.colors", "to draw").ListedColormap(_shades(_BANDS))
+    # matplotlib sorts whole things by depth, and a path would vanish behind the surface it is on.
+    axes.computed_zorder = False
+    axes.plot_surface(
+        xs, ys, shown, cmap=colours, rcount=_SHOWN, ccount=_SHOWN, linewidth=0, zorder=1,
+        antialiased=False,
+    )  # fmt: skip
+    if high > low:
+        axes.contour(xs, ys, shown, np.linspace(low, high, _BANDS + 1)[1:-1], zorder=2, **_LINES)
+    lift = 0.01 * (high - low)
+    for points, style in paths:
+        line = along(cut(points, surface.window), surface.window)
+        if len(line):
+            z = interpolated(surface, heights, line) + lift
+            axes.plot(*line.T, z, **{**style, "marker": ""}, linewidth=1.8, zorder=3)
+            last = {**style, "linestyle": "", "markersize": 6, "markeredgecolor": "white"}
+            axes.plot(*line[-1:].T, z[-1:], **last, zorder=4)
+    axes.set_xlim(*surface.window[0])
+    axes.set_ylim(*surface.window[1])
+    axes.view_init(elev=_ELEVATION, azim=best_azimuth(shown[::3, ::3]))
+    axes.tick_params(labelsize=7, pad=0)
+    axes.locator_params(nbins=5, prune="both")
+    if logarithmic:
+        first, last = math.ceil(low), math.floor(high)
+        ticks = np.arange(first, last + 1, max(1, (last - first) // 4))
+        axes.set_zticks(ticks, [f"$10^{{{k}}}$" for k in ticks])
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
+    counted = name if surface.least == 0 else f"{name} - least"
+    axes.set_zlabel(f"{counted} (log scale)" if logarithmic else name, fontsize=9)
+    axes.set_box_aspect((1, 1, _TALL), zoom=0.92)
+
+
+def best_azimuth(heights: np.ndarray) -> int:
+    """Gives the direction, in degrees, from which most of a surface is seen best.
+
+    Each point counts by the cosine of the angle between the camera and what is upright on the
+    surface there; points behind others do not.
+
+    Args:
+      heights: the surface's heights, `[rows, columns]`, the same number of both.
+    """
+    level = (heights - heights.min()) / (np.ptp(heights) or 1.0) * _TALL
+    side = np.linspace(0, 1, len(level))
+    unit = Surface(side, side, level, 0.0)
+    dy, dx = np.gradient(level, side, side)
+    upright = np.stack([-dx, -dy, np.ones_like(dx)], -1).reshape(-1, 3)
+    upright /= np.linalg.norm(upright, axis=1, keepdims=True)
+    points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
+    rise = math.tan(math.radians(_ELEVATION))
+
+    def seen(azimuth: int) -> float:
+        angle = math.radians(azimuth)
+        toward = np.array([math.cos(angle), math.sin(angle)])
+        hidden = np.zeros(len(points), bool)
+        for far in np.linspace(0, 1 / rise, 16)[1:]:  # beyond it the line of sight is above all
+            there = points + far * toward
+            inside = ((there >= 0) & (there <= 1)).all(1)
+            hidden |= inside & (interpolated(unit, level, there) > level.ravel() + far * rise)
+        cosine = upright @ [*(toward / math.hypot(1, rise)), rise / math.hypot(1, rise)]
+        return float(np.mean(np.where(hidden, 0, cosine.clip(0))))
+
+    # Never along an axis or the diagonal, where the box looks flat; of equals the usual view.
+    return max((-60, -30, -120, -150, 30, 60, 120, 150), key=lambda a: round(seen(a), 2))
+
+
+def _shades(count: int) -> np.ndarray:
+    chosen = extra("matplotlib", "to draw").colormaps[_MAP]
+    return chosen(np.linspace(0.02, _DARKEST, count))
