@@ -122,6 +122,7 @@ CONTRACT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", CONTRACT, ids=lambda test: test.__name__)
 def test_matrices_keep_the_contract_of_all_optimizers(test):
     entry = catalog.get("adafactor")

@@ -185,7 +185,7 @@ def test_weight_decay_may_be_a_schedule(name):
 # ---- What is kept -----------------------------------------------------------------------------
 
 
-@each_entry
+@each_build
 def test_tracers_do_not_outlive_their_function(entry):
     params = {"w": trees.numbers((2,), 1)}
     g = trees.like(params, 5)

@@ -152,6 +152,7 @@ def test_backtracking_takes_the_first_rate_that_decreases_enough(problem, store_
         assert float(state.info.decrease_error) == 0
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     curvatures=st.lists(st.floats(0.01, 100.0), min_size=1, max_size=4),

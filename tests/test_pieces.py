@@ -94,6 +94,7 @@ def test_the_state_is_a_fixed_point(name, pairs):
         assert all(bool(jnp.all(jnp.isfinite(u))) for u in jax.tree.leaves(updates))
 
 
+@pytest.mark.slow
 @each_piece
 def test_the_state_is_a_fixed_point_around_and_inside_of_adamw(name):
     params = {"a": trees.numbers((2, 2), 1), "h": trees.numbers((2,), 2, jnp.bfloat16)}

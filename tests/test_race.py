@@ -50,7 +50,9 @@ def short_race(optimizers, **more):
 # ---- The runs ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["momentum", "adam", "polyak_sgd"])
+@pytest.mark.parametrize(
+    "name", ["polyak_sgd", *(pytest.param(x, marks=pytest.mark.slow) for x in ("momentum", "adam"))]
+)
 def test_a_run_is_the_one_that_fit_makes(name):
     """Shuffling, short last batches, and extra arguments included."""
     problem = classification(SOFTMAX, DATA, 16)

@@ -92,7 +92,8 @@ def newton_schulz(
         polynomial = lax.add(times(c[1], a), times(c[2], _product(a, a)))
         return _product(polynomial + times(c[0], identity), x), None
 
-    return lax.scan(step, x, each)[0]
+    # Traced once, and unrolled in the program: a loop copies x at each step, at least on CPUs.
+    return lax.scan(step, x, each, unroll=True)[0]
 
 
 def _product(a: Array, b: Array) -> Array:
