@@ -142,5 +142,5 @@ def _number(flag: str, text: str, kind: type) -> Any:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"gradtx race: {message.rstrip()}", file=sys.stderr)
+    print(f"gradtx race: {message.removeprefix('race: ').rstrip()}", file=sys.stderr)
     return code
