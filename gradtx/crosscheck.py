@@ -317,7 +317,7 @@ def _rounding(entry: catalog.Entry) -> tuple[float, float]:
 
 ABSENT = {
     **{"momentum": 0.9, "optimism": 0.03, "beta3": 0.95, "weight_decay": 0.01},
-    **{"init_estim_sq_dist": 0.01, "adam_learning_rate": 0.02},
+    **{"init_estim_sq_dist": 0.01, "adam_learning_rate": 0.02, "consistent_rms": 0.2},
 }
 """What stands in the settings for hyperparameters that are `None` otherwise."""
 
