@@ -85,7 +85,7 @@ def newton_schulz(
     each = jnp.broadcast_to(coefficients, (steps, 3)) if coefficients.ndim == 1 else coefficients
 
     # c0 goes into the diagonal, which is smaller than x: a pass over x less.
-    identity = np.eye(x.shape[1], dtype=x.dtype)[None]
+    identity = jnp.asarray(np.eye(x.shape[1], dtype=x.dtype)[None])
 
     def step(x: Array, c: Array) -> tuple[Array, None]:
         a = _gram(x)
