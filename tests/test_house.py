@@ -168,15 +168,19 @@ def test_foreign_imports(path):
             assert top in lazily and not at_once, f"{module_of(path)} imports {name}"
 
 
+def printed_by(program):
+    """The words that a program prints in a Python of its own."""
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return result.stdout.split()
+
+
 def test_importing_gradtx_needs_jax_and_numpy_only():
     program = (
         "import sys, jax, numpy; before = set(sys.modules); import gradtx; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    new = set(result.stdout.split()) - set(sys.stdlib_module_names)
+    new = set(printed_by(program)) - set(sys.stdlib_module_names)
     # what JAX itself loads on demand: its own parts, and what it depends on
     assert new <= {"gradtx", "jax", "jaxlib", "numpy", "ml_dtypes", "opt_einsum", "scipy"}
 
@@ -187,10 +191,7 @@ def test_importing_gradtx_leaves_jax_to_be_set_up():
         "import gradtx, jax; jax.config.update('jax_num_cpu_devices', 3); "
         "print(len(jax.devices('cpu')))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert result.stdout.split() == ["3"]
+    assert printed_by(program) == ["3"]
 
 
 # ---- The catalog ------------------------------------------------------------------------------

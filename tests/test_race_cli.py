@@ -3,8 +3,8 @@
 import json
 import re
 
-import numpy as np
 import pytest
+from small_data import write_small
 
 from gradtx.__main__ import main
 
@@ -15,15 +15,7 @@ def race(*arguments):
 
 @pytest.fixture
 def small(tmp_path):
-    """A small problem: 60 training and 30 test examples of 16 features in 3 classes."""
-    rng = np.random.default_rng(0)
-    prototypes = rng.normal(size=(3, 4, 4))
-    arrays = {}
-    for part, n in (("train", 60), ("test", 30)):
-        y = np.arange(n) % 3
-        arrays |= {f"x_{part}": prototypes[y] + rng.normal(size=(n, 4, 4)) / 2, f"y_{part}": y}
-    np.savez(tmp_path / "data.npz", **arrays)
-    options = ("--data", tmp_path / "data.npz", "--model", "softmax", "--batch", 16)
+    options = ("--data", write_small(tmp_path), "--model", "softmax", "--batch", 16)
     return (*options, "--seeds", 2, "--epochs", 2, "--rates", "0.01:1:3")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from idx_files import upscaled_digits, write_mnist
+from small_data import write_small
 
 from gradtx import catalog
 from gradtx.__main__ import main
@@ -50,15 +51,7 @@ def train(*arguments):
 
 @pytest.fixture
 def data(tmp_path):
-    """A small problem: 60 training and 30 test examples of 16 features in 3 classes."""
-    rng = np.random.default_rng(0)
-    prototypes = rng.normal(size=(3, 4, 4))
-    arrays = {}
-    for part, n in (("train", 60), ("test", 30)):
-        y = np.arange(n) % 3
-        arrays |= {f"x_{part}": prototypes[y] + rng.normal(size=(n, 4, 4)) / 2, f"y_{part}": y}
-    np.savez(tmp_path / "data.npz", **arrays)
-    return tmp_path / "data.npz"
+    return write_small(tmp_path)
 
 
 @pytest.fixture
