@@ -28,7 +28,12 @@ from gradtx.apply import (
     incremental_update as incremental_update,
     periodic_update as periodic_update,
 )
-from gradtx.base import (
+from gradtx.crosscheck import Comparison as Comparison, crosscheck as crosscheck
+from gradtx.distributions import (
+    MultiNormalDiagFromLogScale as MultiNormalDiagFromLogScale,
+    multi_normal as multi_normal,
+)
+from gradtx.engine.base import (
     EmptyState as EmptyState,
     GradientTransformation as GradientTransformation,
     GradientTransformationExtraArgs as GradientTransformationExtraArgs,
@@ -45,13 +50,17 @@ from gradtx.base import (
     stateless_with_tree_map as stateless_with_tree_map,
     with_extra_args_support as with_extra_args_support,
 )
-from gradtx.crosscheck import Comparison as Comparison, crosscheck as crosscheck
-from gradtx.distributions import (
-    MultiNormalDiagFromLogScale as MultiNormalDiagFromLogScale,
-    multi_normal as multi_normal,
+from gradtx.engine.leafwise import leafwise as leafwise, piece as piece, store_as as store_as
+from gradtx.engine.matrix_layout import MatrixAxes as MatrixAxes
+from gradtx.engine.matrixwise import matrixwise as matrixwise
+from gradtx.engine.numerics import (
+    safe_increment as safe_increment,
+    safe_int32_increment as safe_int32_increment,
+    safe_norm as safe_norm,
+    safe_root_mean_squares as safe_root_mean_squares,
 )
+from gradtx.engine.rules import Slots as Slots
 from gradtx.gradcheck import GradientReport as GradientReport, check_gradients as check_gradients
-from gradtx.leafwise import leafwise as leafwise, piece as piece, store_as as store_as
 from gradtx.linear_algebra import (
     matrix_inverse_pth_root as matrix_inverse_pth_root,
     nnls as nnls,
@@ -86,20 +95,11 @@ from gradtx.losses import (
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
     squared_error as squared_error,
 )
-from gradtx.matrix_layout import MatrixAxes as MatrixAxes
-from gradtx.matrixwise import matrixwise as matrixwise
 from gradtx.microbatching import microbatch as microbatch
 from gradtx.minimize import Minimum as Minimum, Stop as Stop, minimize as minimize
-from gradtx.numerics import (
-    safe_increment as safe_increment,
-    safe_int32_increment as safe_int32_increment,
-    safe_norm as safe_norm,
-    safe_root_mean_squares as safe_root_mean_squares,
-)
 from gradtx.optimizers import *
 from gradtx.race import Race as Race, race as race
 from gradtx.range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
-from gradtx.rules import Slots as Slots
 from gradtx.schedules import (
     InjectHyperparamsState as InjectHyperparamsState,
     InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,

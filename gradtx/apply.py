@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array, Params, Updates
-from gradtx.concrete import compiled_when_concrete, shape_and_dtype
-from gradtx.numerics import widen
-from gradtx.paths import StructureError, describe_difference, is_none, nth_path
+from gradtx.engine.base import Array, Params, Updates
+from gradtx.engine.concrete import compiled_when_concrete, shape_and_dtype
+from gradtx.engine.numerics import widen
+from gradtx.engine.paths import StructureError, describe_difference, is_none, nth_path
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ParamSpec
 
-from gradtx.base import GradientTransformation
-from gradtx.pipeline import OURS, named, pipeline_of
-from gradtx.rules import Coupled
+from gradtx.engine.base import GradientTransformation
+from gradtx.engine.pipeline import OURS, named, pipeline_of
+from gradtx.engine.rules import Coupled
 
 P = ParamSpec("P")
 

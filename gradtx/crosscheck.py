@@ -16,8 +16,8 @@ import numpy as np
 
 from gradtx import catalog
 from gradtx.apply import apply_updates
-from gradtx.base import Params
-from gradtx.numerics import abs_sq, widen
+from gradtx.engine.base import Params
+from gradtx.engine.numerics import abs_sq, widen
 from gradtx.table import text_table
 
 AGREEMENT = 1e-10

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 
 
 class MultiNormalDiagFromLogScale:

@@ -12,12 +12,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.apply import apply_updates
-from gradtx.base import Array, GradientTransformation, OptState, Params, with_extra_args_support
-from gradtx.concrete import is_traced
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    OptState,
+    Params,
+    with_extra_args_support,
+)
+from gradtx.engine.concrete import is_traced
+from gradtx.engine.numerics import compute_dtype
+from gradtx.engine.pipeline import OURS, pipeline_of
 from gradtx.linesearch import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
-from gradtx.numerics import compute_dtype
 from gradtx.optimizers import lbfgs
-from gradtx.pipeline import OURS, pipeline_of
 from gradtx.tree.reductions import global_norm
 
 _LBFGS = lbfgs()

@@ -13,8 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.apply import apply_updates
-from gradtx.base import Array, GradientTransformation, OptState, Params, with_extra_args_support
 from gradtx.draw.style import COLOURS, GREY, finish, new_figure
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    OptState,
+    Params,
+    with_extra_args_support,
+)
 from gradtx.state import hyperparams
 
 _RUNNING = 0.9  # of the average that says when to stop: that of about ten losses

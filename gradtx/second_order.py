@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from gradtx.base import Array, Params
+from gradtx.engine.base import Array, Params
 
 Loss = Callable[[Params, Any, Any], Any]
 """`loss(params, inputs, targets)`, a scalar."""

@@ -13,7 +13,7 @@ from trees import Layer, Pair, assert_equal, assert_ulps, avals, extras, needed
 
 import gradtx
 from gradtx import catalog
-from gradtx.pipeline import pipeline_of
+from gradtx.engine.pipeline import pipeline_of
 
 ENTRIES = catalog.entries()
 each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

@@ -15,8 +15,9 @@ from test_conformance import walk
 from trees import assert_equal, assert_ulps, avals
 
 import gradtx
-from gradtx import Slots, numerics, paths
-from gradtx.blocks import Block, repeated_block
+from gradtx import Slots, numerics
+from gradtx.engine import paths
+from gradtx.engine.blocks import Block, repeated_block
 
 
 class CountState(NamedTuple):

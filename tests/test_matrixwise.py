@@ -13,7 +13,7 @@ from trees import assert_equal, avals
 
 import gradtx
 from gradtx import EmptyState, MaskedNode, MatrixAxes, Slots, matrixwise
-from gradtx.matrix_layout import layout_of
+from gradtx.engine.matrix_layout import layout_of
 
 # ---- Layouts ----------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from trees import extras
 import gradtx
 from gradtx import catalog
 from gradtx.crosscheck import sample_loss
-from gradtx.pipeline import pipeline_of
+from gradtx.engine.pipeline import pipeline_of
 
 ENTRIES = catalog.entries()
 STEPS = 20

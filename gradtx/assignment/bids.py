@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.assignment.matching import NOBODY, Matching, cheapest, top
-from gradtx.base import Array
+from gradtx.engine.base import Array
 
 
 def bid(costs: Array, matching: Matching) -> Matching:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from gradtx.assignment.bids import bid
 from gradtx.assignment.matching import unmatched
 from gradtx.assignment.paths import augment_all, place_the_rest
-from gradtx.base import Array
-from gradtx.concrete import compiled_when_concrete
-from gradtx.numerics import widen
+from gradtx.engine.base import Array
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.numerics import widen
 
 
 def hungarian_algorithm(cost_matrix: Any) -> tuple[Array, Array]:

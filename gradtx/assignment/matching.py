@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 
 NOBODY = -1  # a column without a row, or a row without a column
 HOPELESS = -2  # a row for which all columns are forbidden, or taken for good

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.assignment.matching import HOPELESS, NOBODY, Matching, cheapest, top
-from gradtx.base import Array
+from gradtx.engine.base import Array
 
 
 def augment_all(costs: Array, matching: Matching) -> Matching:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.apply import apply_updates
-from gradtx.base import Array, GradientTransformation, Params, with_extra_args_support
 from gradtx.draw.style import GREY, finish, line_styles, new_figure
+from gradtx.engine.base import Array, GradientTransformation, Params, with_extra_args_support
 
 _MEASUREMENTS = 60  # points of a curve: more cannot be told apart
 

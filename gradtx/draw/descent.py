@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import GradientTransformation
 from gradtx.draw.panels import draw_contours, draw_marks, draw_path, draw_view
 from gradtx.draw.plane import Surface, Window, as_problem, on_grid, outside
 from gradtx.draw.style import line_styles, new_figure
+from gradtx.engine.base import GradientTransformation
 from gradtx.minimize import Stop, minimize
 
 GRID = 161

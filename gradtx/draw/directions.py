@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from gradtx.base import Array, Params
-from gradtx.paths import describe_difference, nth_path
+from gradtx.engine.base import Array, Params
+from gradtx.engine.paths import describe_difference, nth_path
 
 Plane = tuple[Params, Params]
 """Two directions in the space of the parameters."""

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import Array, Params
 from gradtx.draw.directions import Plane, path_directions, projected, random_direction
 from gradtx.draw.panels import draw_contours, draw_path, draw_view
 from gradtx.draw.plane import Surface, surface_of
 from gradtx.draw.style import COLOURS, GREY, new_figure
+from gradtx.engine.base import Array, Params
 
 _STAR = {"marker": "*", "color": "#F0E442", "markeredgecolor": "black"}
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.base import GradientTransformation
 from gradtx.draw.descent import GRID, check_steps, descend, draw_surface_above
 from gradtx.draw.panels import draw_path
 from gradtx.draw.plane import as_problem, on_grid
 from gradtx.draw.style import finish, line_styles, new_figure
+from gradtx.engine.base import GradientTransformation
 
 
 def learning_rates(

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import ScalarOrSchedule
 from gradtx.draw.descent import check_steps
 from gradtx.draw.style import finish, line_styles, new_figure
+from gradtx.engine.base import ScalarOrSchedule
 
 
 def schedule_values(schedule: ScalarOrSchedule, steps: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.gradcheck.precision import arrays, examined, takes_float64
 from gradtx.gradcheck.report import GradientReport, GradientRow
 

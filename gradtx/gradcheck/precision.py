@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 
 LOOPS = ("scan", "while")
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array
-from gradtx.numerics import default_float, widen
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import default_float, widen
 
 
 def wide_matrix(name: str, matrix: Any) -> Array:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx import tree
-from gradtx.base import Array
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import widen
 from gradtx.linear_algebra.checks import narrow_dtype, wide_square_matrix
-from gradtx.numerics import widen
 
 
 def power_iteration(

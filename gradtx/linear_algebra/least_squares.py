@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import default_float, widen
 from gradtx.linear_algebra.checks import narrow_dtype, wide_matrix
-from gradtx.numerics import default_float, widen
 
 
 def nnls(A: Any, b: Any, iters: int, unroll: int | bool = 1, L: Any = None) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.linear_algebra.checks import narrow_dtype, wide_square_matrix
 from gradtx.linear_algebra.eigen import power_iteration
 

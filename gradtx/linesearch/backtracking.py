@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, Params, Updates
-from gradtx.concrete import branch, compiled_when_concrete
-from gradtx.coupled import common_dtype, coupled
+from gradtx.engine.base import Array, GradientTransformation, Params, Updates
+from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.coupled import common_dtype, coupled
 from gradtx.linesearch.loop import loop_until_done
 from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, zero_gradient
 

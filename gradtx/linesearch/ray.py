@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.apply import apply_updates
-from gradtx.base import Array, Params, Updates
-from gradtx.concrete import compiled_when_concrete
-from gradtx.coupled import present, replaced
-from gradtx.numerics import compute_dtype, rescale, widen
+from gradtx.engine.base import Array, Params, Updates
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.coupled import present, replaced
+from gradtx.engine.numerics import compute_dtype, rescale, widen
 
 
 class Ray(NamedTuple):

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array, OptState, Params
-from gradtx.concrete import branch
+from gradtx.engine.base import Array, OptState, Params
+from gradtx.engine.concrete import branch
 
 
 def value_and_grad_from_state(value_fn: Callable[..., Array]) -> Callable[..., tuple[Array, Any]]:

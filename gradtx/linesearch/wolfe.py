@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array
-from gradtx.concrete import compiled_when_concrete
+from gradtx.engine.base import Array
+from gradtx.engine.concrete import compiled_when_concrete
 
 
 class Point(NamedTuple):

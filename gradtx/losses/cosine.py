@@ -5,9 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import safe_sqrt
 from gradtx.losses.arguments import over_axes
-from gradtx.numerics import safe_sqrt
 
 Axis = int | tuple[int, ...] | None
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.losses.arguments import accumulator, class_numbers, floating, pick
 
 # The logarithm of 0 while we add: finite, or gradients would meet inf - inf, and so far below all

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.losses.arguments import over_axes, weighted
 
 Axis = int | tuple[int, ...] | None

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.losses.arguments import accumulator, broadcast_shape, common_dtype, weighted
 
 

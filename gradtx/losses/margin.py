@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.losses.arguments import (
     accumulator,
     class_numbers,

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.losses.arguments import broadcast_shape, floating
 from gradtx.losses.classification import softmax_cross_entropy
 

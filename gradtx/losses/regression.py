@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.losses.arguments import accumulator, elementwise, floating
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array
-from gradtx.concrete import is_traced
+from gradtx.engine.base import Array
+from gradtx.engine.concrete import is_traced
 from gradtx.losses.arguments import accumulator, common_dtype, floating
 
 Axis = int | tuple[int, ...] | None

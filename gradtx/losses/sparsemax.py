@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.losses.arguments import elementwise, pick, weighted
 from gradtx.losses.margin import scores_and_labels
 from gradtx.projections.simplex import onto_simplex

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array
-from gradtx.numerics import compute_dtype, default_float
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import compute_dtype, default_float
 
 
 class AccumulationType(enum.Enum):

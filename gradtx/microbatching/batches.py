@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.microbatching.accumulators import AccumulationType, of_examples, resolve
 
 

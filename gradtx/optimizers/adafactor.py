@@ -8,10 +8,10 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import (
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import (
     abs_sq,
     default_float,
     plus,
@@ -21,7 +21,7 @@ from gradtx.numerics import (
     times,
     zeros_without,
 )
-from gradtx.rules import Slots
+from gradtx.engine.rules import Slots
 from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights

@@ -2,11 +2,11 @@
 
 from typing import Any, NamedTuple
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq, plus, ratio, real_full_like
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, plus, ratio, real_full_like
+from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 

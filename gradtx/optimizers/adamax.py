@@ -4,12 +4,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import ema, over
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import ema, over
+from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import ADAM, ADAMW, ScaleByAdamState, moment_weights, zero_moments
-from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate

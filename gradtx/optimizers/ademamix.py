@@ -6,11 +6,20 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, piece, store_as
-from gradtx.numerics import abs_sq, ema, gathered_weight, over, plus, ratio, real_full_like, times
-from gradtx.rules import Counter, Slots
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.numerics import (
+    abs_sq,
+    ema,
+    gathered_weight,
+    over,
+    plus,
+    ratio,
+    real_full_like,
+    times,
+)
+from gradtx.engine.rules import Counter, Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate, value_at

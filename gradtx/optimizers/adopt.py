@@ -5,12 +5,12 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Schedule
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, store_as
-from gradtx.numerics import abs_sq, ema, root
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Schedule
+from gradtx.engine.leafwise import leafwise, store_as
+from gradtx.engine.numerics import abs_sq, ema, root
+from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import ScaleByAdamState, zero_moments
-from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
-from gradtx.concrete import compiled_when_concrete
-from gradtx.coupled import common_dtype, coupled, present, replaced
-from gradtx.numerics import plus, ratio, rescale, root
+from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.numerics import plus, ratio, rescale, root
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate

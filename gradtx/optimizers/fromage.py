@@ -5,11 +5,11 @@ from typing import Any
 
 from jax import lax
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise
-from gradtx.numerics import times
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise
+from gradtx.engine.numerics import times
+from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import ScaleByLearningRateState, rate_of
 from gradtx.transforms.trust_ratio import scale_by_trust_ratio

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import (
+from gradtx.catalog import optimizer
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -15,15 +16,14 @@ from gradtx.base import (
     ScalarOrSchedule,
     Updates,
 )
-from gradtx.catalog import optimizer
-from gradtx.concrete import branch, compiled_when_concrete
-from gradtx.coupled import coupled
-from gradtx.matrix_layout import MatrixAxes, Place, axes_of_leaves, map_stacks, places_of
-from gradtx.numerics import safe_increment, times, widen
+from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.coupled import coupled
+from gradtx.engine.matrix_layout import MatrixAxes, Place, axes_of_leaves, map_stacks, places_of
+from gradtx.engine.numerics import safe_increment, times, widen
+from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.pipeline import named, pipeline_of
+from gradtx.engine.rules import LeafError, MaskedNode
 from gradtx.optimizers.adam import scale_by_adam
-from gradtx.paths import align, is_none, nth_path
-from gradtx.pipeline import named, pipeline_of
-from gradtx.rules import LeafError, MaskedNode
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate

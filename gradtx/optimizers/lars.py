@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gradtx.base import GradientTransformation, ScalarOrSchedule
 from gradtx.catalog import optimizer
+from gradtx.engine.base import GradientTransformation, ScalarOrSchedule
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
-from gradtx.concrete import compiled_when_concrete
-from gradtx.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.numerics import abs_sq, compute_dtype, safe_increment, safe_sqrt, widen
 from gradtx.linesearch import scale_by_zoom_linesearch
-from gradtx.numerics import abs_sq, compute_dtype, safe_increment, safe_sqrt, widen
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq, default_float, plus, real_full_like, times
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, default_float, plus, real_full_like, times
+from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.rated import readable_rate

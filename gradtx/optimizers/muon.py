@@ -8,22 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx.base import (
+from gradtx.catalog import optimizer
+from gradtx.engine.base import (
     Array,
     EmptyState,
     GradientTransformation,
     ScalarOrSchedule,
     Updates,
 )
-from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, store_as
-from gradtx.matrix_layout import Layout, MatrixAxes, axes_of_leaves
-from gradtx.matrixwise import matrixwise
-from gradtx.numerics import abs_sq, ema, gathered_weight, over, safe_sqrt, times
+from gradtx.engine.leafwise import leafwise, store_as
+from gradtx.engine.matrix_layout import Layout, MatrixAxes, axes_of_leaves
+from gradtx.engine.matrixwise import matrixwise
+from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, safe_sqrt, times
+from gradtx.engine.paths import is_none
+from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
+from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import adamw
-from gradtx.paths import is_none
-from gradtx.pipeline import Pipeline, gather, pipeline_of
-from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.partitioning import partition

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, piece, store_as
-from gradtx.numerics import abs_sq, ema, over, plus, real_full_like, root, times
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.numerics import abs_sq, ema, over, plus, real_full_like, root, times
+from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import (
+from gradtx.catalog import optimizer
+from gradtx.engine.base import (
     EmptyState,
     GradientTransformation,
     Params,
@@ -13,10 +14,9 @@ from gradtx.base import (
     Updates,
     init_empty_state,
 )
-from gradtx.catalog import optimizer
-from gradtx.concrete import compiled_when_concrete
-from gradtx.coupled import common_dtype, coupled
-from gradtx.numerics import abs_sq, rescale, widen
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.coupled import common_dtype, coupled
+from gradtx.engine.numerics import abs_sq, rescale, widen
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.catalog import optimizer
-from gradtx.concrete import compiled_when_concrete
-from gradtx.coupled import common_dtype, present, replaced
-from gradtx.numerics import ema, ratio, safe_increment, times
+from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.coupled import common_dtype, present, replaced
+from gradtx.engine.numerics import ema, ratio, safe_increment, times
 from gradtx.optimizers.dadapt import adam_correction, over_one_norm
 from gradtx.transforms.rated import rated
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots, zero_slots

@@ -6,12 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq, default_float, ema, over, plus, ratio
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, default_float, ema, over, plus, ratio
+from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import ScaleByAdamState, moment_weights, zero_moments
-from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, Updates
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, piece
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, GradientTransformation, Updates
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale
 

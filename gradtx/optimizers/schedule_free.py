@@ -4,9 +4,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.catalog import optimizer
-from gradtx.numerics import default_float
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.numerics import default_float
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gradtx.base import GradientTransformation, ScalarOrSchedule
 from gradtx.catalog import optimizer
+from gradtx.engine.base import GradientTransformation, ScalarOrSchedule
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate

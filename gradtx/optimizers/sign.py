@@ -4,10 +4,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array, EmptyState, GradientTransformation, ScalarOrSchedule
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, EmptyState, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise
+from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.ema import ema
 from gradtx.transforms.scaling import scale_by_learning_rate

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import (
+from gradtx.catalog import optimizer
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -14,11 +15,10 @@ from gradtx.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.catalog import optimizer
-from gradtx.concrete import branch, compiled_when_concrete
-from gradtx.coupled import coupled, present, replaced
-from gradtx.numerics import ema, safe_increment
-from gradtx.pipeline import OURS, pipeline_of
+from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.coupled import coupled, present, replaced
+from gradtx.engine.numerics import ema, safe_increment
+from gradtx.engine.pipeline import OURS, pipeline_of
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.guards import cast_like

@@ -4,12 +4,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.catalog import optimizer
-from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq, ema, over, plus, ratio, real_full_like, times
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, real_full_like, times
+from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import ScaleByAdamState, moment_weights
-from gradtx.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 

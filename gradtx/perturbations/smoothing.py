@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array
-from gradtx.numerics import compute_dtype, default_float, widen
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import compute_dtype, default_float, widen
 from gradtx.perturbations.noise import Gumbel
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.problems.problem import problem
 
 _MGH = "Moré, Garbow and Hillstrom, 'Testing Unconstrained Optimization Software' (1981), problem "

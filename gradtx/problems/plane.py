@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.problems.problem import problem
 
 _MGH = "Moré, Garbow and Hillstrom, 'Testing Unconstrained Optimization Software' (1981), problem "

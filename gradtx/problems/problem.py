@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 
 
 class Problem(NamedTuple):

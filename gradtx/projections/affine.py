@@ -8,9 +8,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array
-from gradtx.numerics import abs_sq
-from gradtx.paths import nth_path
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import abs_sq
+from gradtx.engine.paths import nth_path
 from gradtx.projections.euclidean import magnitude
 from gradtx.projections.leaves import aligned, flattened, rebuilt
 

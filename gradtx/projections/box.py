@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array
-from gradtx.paths import is_none, nth_path
+from gradtx.engine.base import Array
+from gradtx.engine.paths import is_none, nth_path
 from gradtx.projections.leaves import aligned, flattened, rebuilt
 
 

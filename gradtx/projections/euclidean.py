@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from gradtx.base import Array
-from gradtx.numerics import abs_sq, safe_sqrt
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import abs_sq, safe_sqrt
 from gradtx.projections.leaves import checked_scale, flattened, rebuilt
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array
-from gradtx.numerics import compute_dtype, default_float
-from gradtx.paths import StructureError, align, is_none, nth_path
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import compute_dtype, default_float
+from gradtx.engine.paths import StructureError, align, is_none, nth_path
 
 
 def flattened(name: str, tree: Any, *, complex_too: bool = False) -> tuple[list[Any], Any]:

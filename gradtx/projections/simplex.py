@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.projections.leaves import checked_scale, flattened, rebuilt
 
 

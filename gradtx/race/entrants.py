@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradtx import catalog
-from gradtx.base import GradientTransformation
+from gradtx.engine.base import GradientTransformation
 from gradtx.train.errors import TrainingError
 from gradtx.train.optimizer import default_learning_rate
 from gradtx.train.settings import options_of

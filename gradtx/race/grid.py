@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, Params, with_extra_args_support
+from gradtx.engine.base import Array, GradientTransformation, Params, with_extra_args_support
 from gradtx.train.epoch import Loss, TrainState, make_epoch
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import Array, Params
+from gradtx.engine.base import Array, Params
 from gradtx.race.grid import Problem
 from gradtx.train.data import Data
 from gradtx.train.epoch import classification_loss, make_evaluation, steps_per_epoch

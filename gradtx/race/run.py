@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import Array, Params
-from gradtx.numerics import default_float
+from gradtx.engine.base import Array, Params
+from gradtx.engine.numerics import default_float
 from gradtx.race.entrants import Entrant, enter
 from gradtx.race.grid import Curves, Problem, Start, make_grid, make_start
 from gradtx.race.problems import own_problem

@@ -1,6 +1,6 @@
 """Schedules: functions of the step count, which is 0 at the first step."""
 
-from gradtx.base import Schedule as Schedule
+from gradtx.engine.base import Schedule as Schedule
 from gradtx.schedules.constant import constant_schedule as constant_schedule
 from gradtx.schedules.cosine import cosine_decay_schedule as cosine_decay_schedule
 from gradtx.schedules.decay import (

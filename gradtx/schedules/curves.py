@@ -10,7 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array
+from gradtx.engine.base import Array
 from gradtx.schedules.steps import as_float, exact, select
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.base import Array, Schedule
+from gradtx.engine.base import Array, Schedule
 from gradtx.schedules.curves import geometric
 from gradtx.schedules.steps import (
     Scalar,

@@ -10,9 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx.base import Array, GradientTransformation, Params, Updates, with_extra_args_support
-from gradtx.concrete import compiled_when_concrete
-from gradtx.numerics import default_float, safe_increment
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    Params,
+    Updates,
+    with_extra_args_support,
+)
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.numerics import default_float, safe_increment
 
 
 class InjectHyperparamsState(NamedTuple):

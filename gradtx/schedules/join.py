@@ -6,7 +6,7 @@ from itertools import pairwise
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.base import Array, Schedule
+from gradtx.engine.base import Array, Schedule
 from gradtx.schedules.steps import Scalar, as_float, check_not_negative, elapsed, is_number, whole
 
 

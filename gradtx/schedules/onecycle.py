@@ -2,7 +2,7 @@
 
 import math
 
-from gradtx.base import Schedule
+from gradtx.engine.base import Schedule
 from gradtx.schedules.piecewise import interpolate
 from gradtx.schedules.steps import Scalar, check_positive, exact, is_number
 

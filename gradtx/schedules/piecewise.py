@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gradtx.base import Array, Schedule
+from gradtx.engine.base import Array, Schedule
 from gradtx.schedules.curves import cosine, mix
 from gradtx.schedules.steps import (
     Scalar,

@@ -2,7 +2,7 @@
 
 from jax.typing import ArrayLike
 
-from gradtx.base import Array, Schedule
+from gradtx.engine.base import Array, Schedule
 from gradtx.schedules.curves import mix, safe_power
 from gradtx.schedules.steps import Scalar, check_finite, check_not_negative, remaining
 

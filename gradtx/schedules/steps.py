@@ -11,8 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import Array
-from gradtx.numerics import default_float
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import default_float
 
 Scalar = float | Array
 """A hyperparameter: a Python number, or a scalar array or tracer."""

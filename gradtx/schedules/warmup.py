@@ -2,7 +2,7 @@
 
 from jax.typing import ArrayLike
 
-from gradtx.base import Array, Schedule
+from gradtx.engine.base import Array, Schedule
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.curves import cosine, mix, safe_power
 from gradtx.schedules.decay import exponential_decay

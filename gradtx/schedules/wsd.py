@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from jax.typing import ArrayLike
 
-from gradtx.base import Array, Schedule
+from gradtx.engine.base import Array, Schedule
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.curves import cosine, geometric_mix, mix, one_minus_sqrt
 from gradtx.schedules.join import join_schedules

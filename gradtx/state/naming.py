@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.base import OptState
+from gradtx.engine.base import OptState
 
 Names = tuple[str, ...]
 

@@ -5,7 +5,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import OptState
+from gradtx.engine.base import OptState
 from gradtx.state.naming import VERSION, named_leaves
 from gradtx.state.saving import StateMismatch, load_matching, state_dict
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx import linesearch, optimizers, schedules, transforms
-from gradtx.base import Array, OptState
+from gradtx.engine.base import Array, OptState
 from gradtx.state.naming import Names, Part, parts, path_name
 
 HOUSES = (transforms, optimizers, schedules, linesearch)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import OptState
+from gradtx.engine.base import OptState
 from gradtx.state.naming import VERSION, named_leaves
 
 Flat = Mapping[str, Any]

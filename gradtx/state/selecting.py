@@ -8,16 +8,16 @@ from typing import Any
 
 import jax
 
-from gradtx.base import (
+from gradtx.engine.base import (
     EmptyState,
     GradientTransformation,
     Params,
     Updates,
     init_empty_state,
 )
-from gradtx.numerics import rescale
-from gradtx.pipeline import Pipeline
-from gradtx.rules import Coupled
+from gradtx.engine.numerics import rescale
+from gradtx.engine.pipeline import Pipeline
+from gradtx.engine.rules import Coupled
 from gradtx.state.naming import path_name
 
 Rules = Mapping[str | re.Pattern[str], Any] | Callable[[str, Any], Any]

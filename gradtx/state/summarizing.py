@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.base import Params
-from gradtx.paths import is_none
-from gradtx.pipeline import Wrapped, pipeline_of
-from gradtx.rules import Coupled, MaskedNode, Rule, flags
+from gradtx.engine.base import Params
+from gradtx.engine.paths import is_none
+from gradtx.engine.pipeline import Wrapped, pipeline_of
+from gradtx.engine.rules import Coupled, MaskedNode, Rule, flags
 from gradtx.state.naming import parts, path_name
 from gradtx.state.selecting import DEFAULT, ByPattern
 from gradtx.table import text_table

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradtx.base import OptState
+from gradtx.engine.base import OptState
 from gradtx.state.naming import named_leaves
 from gradtx.state.saving import load_matching
 from gradtx.state.selecting import by_path

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.apply import apply_updates
-from gradtx.base import Array, GradientTransformation, OptState, Params
+from gradtx.engine.base import Array, GradientTransformation, OptState, Params
 from gradtx.losses import softmax_cross_entropy_with_integer_labels
 from gradtx.train.models import Model
 

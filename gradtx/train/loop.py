@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import Array, GradientTransformation
+from gradtx.engine.base import Array, GradientTransformation
 from gradtx.train.data import Data
 from gradtx.train.epoch import (
     Steps,

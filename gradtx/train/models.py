@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array, Params
+from gradtx.engine.base import Array, Params
 from gradtx.train.errors import DataError
 
 _HE = jax.nn.initializers.he_normal()  # for layers that a ReLU follows

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import catalog
-from gradtx.base import GradientTransformation, Params, ScalarOrSchedule
+from gradtx.engine.base import GradientTransformation, Params, ScalarOrSchedule
 from gradtx.train.errors import TrainingError
 from gradtx.train.schedules import Length, make_schedule, schedule_settings
 from gradtx.train.settings import check_settings, options_of, show

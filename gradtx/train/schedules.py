@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx import schedules
-from gradtx.base import ScalarOrSchedule, Schedule
+from gradtx.engine.base import ScalarOrSchedule, Schedule
 from gradtx.train.errors import TrainingError
 from gradtx.train.settings import check_settings, options_of
 

@@ -1,6 +1,6 @@
 """The pieces that optimizers are made of."""
 
-from gradtx.rules import MaskedNode as MaskedNode
+from gradtx.engine.rules import MaskedNode as MaskedNode
 from gradtx.transforms.accumulation import (
     ApplyEvery as ApplyEvery,
     MultiSteps as MultiSteps,

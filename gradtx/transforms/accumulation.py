@@ -12,18 +12,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx import tree
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     Params,
     Updates,
     with_extra_args_support,
 )
-from gradtx.concrete import branch, compiled_when_concrete
-from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import safe_increment
-from gradtx.paths import StructureError, align, is_none
-from gradtx.rules import Slots
+from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import safe_increment
+from gradtx.engine.paths import StructureError, align, is_none
+from gradtx.engine.rules import Slots
 from gradtx.transforms.guards import ShouldSkipUpdateFunction, cast_like, run_if
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.base import Array, EmptyState, GradientTransformation
-from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import abs_sq, safe_sqrt, times, widen
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, EmptyState, GradientTransformation
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, safe_sqrt, times, widen
+from gradtx.engine.rules import Slots
 from gradtx.transforms.clipping import shrinking_factor
 
 AdaptiveGradClipState = EmptyState

@@ -5,9 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array, EmptyState, GradientTransformation
-from gradtx.leafwise import leafwise, piece
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, EmptyState, GradientTransformation
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.rules import Slots
 
 
 @piece

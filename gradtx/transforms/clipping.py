@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     EmptyState,
     GradientTransformation,
@@ -15,11 +15,11 @@ from gradtx.base import (
     Updates,
     init_empty_state,
 )
-from gradtx.concrete import compiled_when_concrete
-from gradtx.coupled import coupled
-from gradtx.leafwise import leafwise
-from gradtx.numerics import abs_sq, rescale, safe_sqrt, times
-from gradtx.rules import Slots
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.coupled import coupled
+from gradtx.engine.leafwise import leafwise
+from gradtx.engine.numerics import abs_sq, rescale, safe_sqrt, times
+from gradtx.engine.rules import Slots
 
 ClipState = EmptyState
 ClipByGlobalNormState = EmptyState

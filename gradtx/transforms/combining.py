@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gradtx.base import EmptyState, GradientTransformation
-from gradtx.pipeline import Pipeline, gather, pipeline_of
+from gradtx.engine.base import EmptyState, GradientTransformation
+from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 
 
 def identity() -> GradientTransformation:

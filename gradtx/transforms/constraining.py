@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     EmptyState,
     GradientTransformation,
@@ -15,12 +15,12 @@ from gradtx.base import (
     Updates,
     init_empty_state,
 )
-from gradtx.concrete import compiled_when_concrete
-from gradtx.coupled import coupled
-from gradtx.leafwise import leafwise
-from gradtx.numerics import widen
-from gradtx.paths import is_none
-from gradtx.rules import Slots
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.coupled import coupled
+from gradtx.engine.leafwise import leafwise
+from gradtx.engine.numerics import widen
+from gradtx.engine.paths import is_none
+from gradtx.engine.rules import Slots
 
 NonNegativeParamsState = EmptyState
 

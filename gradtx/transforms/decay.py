@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 from jax import lax
 
-from gradtx.base import Array, GradientTransformation, ScalarOrSchedule
-from gradtx.leafwise import leafwise
-from gradtx.numerics import times
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise
+from gradtx.engine.numerics import times
+from gradtx.engine.rules import Slots
 from gradtx.transforms.masking import masked
 from gradtx.transforms.scaling import value_at
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.base import Array, GradientTransformation, Params
-from gradtx.leafwise import leafwise, piece
-from gradtx.numerics import plus, real_full_like, root, times
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, GradientTransformation, Params
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import plus, real_full_like, root, times
+from gradtx.engine.rules import Slots
 
 
 class ScaleByDistanceOverGradientsState(NamedTuple):

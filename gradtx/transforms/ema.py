@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import numerics
-from gradtx.base import Array, GradientTransformation, Updates
-from gradtx.leafwise import leafwise, piece, store_as
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, GradientTransformation, Updates
+from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.rules import Slots
 
 
 class EmaState(NamedTuple):

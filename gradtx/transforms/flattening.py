@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -13,9 +13,9 @@ from gradtx.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.concrete import compiled_when_concrete
-from gradtx.numerics import compute_dtype
-from gradtx.paths import align, is_none, nth_path
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.numerics import compute_dtype
+from gradtx.engine.paths import align, is_none, nth_path
 
 
 def flatten(inner: Any) -> GradientTransformation:

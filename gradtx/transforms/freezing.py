@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array, EmptyState, GradientTransformation
-from gradtx.leafwise import leafwise
-from gradtx.paths import is_none
-from gradtx.rules import Slots, flags
+from gradtx.engine.base import Array, EmptyState, GradientTransformation
+from gradtx.engine.leafwise import leafwise
+from gradtx.engine.paths import is_none
+from gradtx.engine.rules import Slots, flags
 from gradtx.transforms.masking import masked
 from gradtx.transforms.partitioning import partition
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx import tree
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -20,9 +20,9 @@ from gradtx.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.concrete import branch, compiled_when_concrete
-from gradtx.numerics import abs_sq, safe_increment, widen
-from gradtx.pipeline import wrapped
+from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.numerics import abs_sq, safe_increment, widen
+from gradtx.engine.pipeline import wrapped
 
 
 class ApplyIfFiniteState(NamedTuple):

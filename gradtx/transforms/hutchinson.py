@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.base import Array, GradientTransformation, Params, Updates
-from gradtx.coupled import coupled
-from gradtx.numerics import widen
+from gradtx.engine.base import Array, GradientTransformation, Params, Updates
+from gradtx.engine.coupled import coupled
+from gradtx.engine.numerics import widen
 from gradtx.transforms.noise import as_key
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.apply import apply_updates
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -14,9 +14,9 @@ from gradtx.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.concrete import branch, compiled_when_concrete
-from gradtx.numerics import widen
-from gradtx.paths import align, is_none
+from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.numerics import widen
+from gradtx.engine.paths import align, is_none
 
 
 class LookaheadParams(NamedTuple):

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.base import GradientTransformation, OptState, Params, Updates
-from gradtx.paths import is_none
-from gradtx.pipeline import Link, Pipeline, Wrapped, pipeline_of
-from gradtx.rules import Coupled, MaskedNode, Rule, flags
+from gradtx.engine.base import GradientTransformation, OptState, Params, Updates
+from gradtx.engine.paths import is_none
+from gradtx.engine.pipeline import Link, Pipeline, Wrapped, pipeline_of
+from gradtx.engine.rules import Coupled, MaskedNode, Rule, flags
 
 MaskOrFn = Any
 """A pytree of booleans, or a function that makes one from a tree like the parameters."""

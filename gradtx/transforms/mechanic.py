@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -13,9 +13,9 @@ from gradtx.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.concrete import compiled_when_concrete
-from gradtx.coupled import common_dtype, coupled, present, replaced
-from gradtx.numerics import safe_increment, safe_sqrt, times
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.numerics import safe_increment, safe_sqrt, times
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots
 
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array, GradientTransformation, Updates
-from gradtx.leafwise import leafwise, piece, store_as
-from gradtx.numerics import times
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, GradientTransformation, Updates
+from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.numerics import times
+from gradtx.engine.rules import Slots
 
 
 class TraceState(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -15,7 +15,7 @@ from gradtx.base import (
     stateless,
     with_extra_args_support,
 )
-from gradtx.numerics import compute_dtype, default_float
+from gradtx.engine.numerics import compute_dtype, default_float
 from gradtx.transforms.ema import EmaState, ema
 
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array, GradientTransformation
-from gradtx.leafwise import leafwise
-from gradtx.numerics import default_float, times
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, GradientTransformation
+from gradtx.engine.leafwise import leafwise
+from gradtx.engine.numerics import default_float, times
+from gradtx.engine.rules import Slots
 
 
 class AddNoiseState(NamedTuple):

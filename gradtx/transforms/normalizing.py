@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.base import EmptyState, GradientTransformation, Params, Updates, stateless
-from gradtx.concrete import compiled_when_concrete
-from gradtx.numerics import rescale
+from gradtx.engine.base import EmptyState, GradientTransformation, Params, Updates, stateless
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.numerics import rescale
 
 NormalizeState = EmptyState
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.base import GradientTransformation
-from gradtx.paths import align, is_none, nth_path
-from gradtx.pipeline import Pipeline, gather, pipeline_of
-from gradtx.rules import spread
+from gradtx.engine.base import GradientTransformation
+from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
+from gradtx.engine.rules import spread
 from gradtx.transforms.masking import masked
 
 

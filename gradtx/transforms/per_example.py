@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array, Updates
-from gradtx.concrete import compiled_when_concrete
-from gradtx.numerics import abs_sq, default_float, safe_sqrt, widen
+from gradtx.engine.base import Array, Updates
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.numerics import abs_sq, default_float, safe_sqrt, widen
 
 
 def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Updates, Array]:

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, OptState, Params, Updates
-from gradtx.concrete import compiled_when_concrete
-from gradtx.numerics import rescale
+from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Updates
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.numerics import rescale
 
 
 class ReduceLROnPlateauState(NamedTuple):

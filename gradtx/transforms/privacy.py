@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
-from gradtx.concrete import compiled_when_concrete
-from gradtx.coupled import coupled
-from gradtx.numerics import over, times, widen
-from gradtx.paths import align, is_none, nth_path
-from gradtx.rules import LeafError
+from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.coupled import coupled
+from gradtx.engine.numerics import over, times, widen
+from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.rules import LeafError
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import as_key

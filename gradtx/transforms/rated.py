@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -13,10 +13,10 @@ from gradtx.base import (
     ScalarOrSchedule,
     Updates,
 )
-from gradtx.coupled import coupled
-from gradtx.leafwise import leafwise
-from gradtx.numerics import default_float, safe_increment
-from gradtx.rules import Slots
+from gradtx.engine.coupled import coupled
+from gradtx.engine.leafwise import leafwise
+from gradtx.engine.numerics import default_float, safe_increment
+from gradtx.engine.rules import Slots
 from gradtx.transforms.scaling import ScaleByLearningRateState, rate_of
 
 

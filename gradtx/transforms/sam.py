@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.apply import apply_updates
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -16,9 +16,9 @@ from gradtx.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.concrete import branch, compiled_when_concrete
-from gradtx.coupled import coupled, present, replaced
-from gradtx.numerics import widen
+from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.coupled import coupled, present, replaced
+from gradtx.engine.numerics import widen
 from gradtx.transforms.guards import cast_like
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -14,11 +14,11 @@ from gradtx.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.concrete import compiled_when_concrete, is_traced
-from gradtx.coupled import coupled, present, replaced
-from gradtx.numerics import compute_dtype, default_float, safe_increment, times, widen
-from gradtx.paths import align, is_none, nth_path
-from gradtx.rules import LeafError, MaskedNode
+from gradtx.engine.concrete import compiled_when_concrete, is_traced
+from gradtx.engine.coupled import coupled, present, replaced
+from gradtx.engine.numerics import compute_dtype, default_float, safe_increment, times, widen
+from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.rules import LeafError, MaskedNode
 from gradtx.transforms.scaling import rate_of
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array, Params
-from gradtx.numerics import compute_dtype, widen
+from gradtx.engine.base import Array, Params
+from gradtx.engine.numerics import compute_dtype, widen
 
 
 def zero_slots(params: Params, *, real: bool = False) -> Params:

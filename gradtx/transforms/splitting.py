@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -16,8 +16,8 @@ from gradtx.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.concrete import compiled_when_concrete
-from gradtx.paths import align, is_none, nth_path
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.paths import align, is_none, nth_path
 
 
 class RealAndImaginary(NamedTuple):

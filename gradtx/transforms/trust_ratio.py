@@ -5,10 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.base import Array, EmptyState, GradientTransformation
-from gradtx.leafwise import leafwise
-from gradtx.numerics import times
-from gradtx.rules import Slots
+from gradtx.engine.base import Array, EmptyState, GradientTransformation
+from gradtx.engine.leafwise import leafwise
+from gradtx.engine.numerics import times
+from gradtx.engine.rules import Slots
 
 ScaleByTrustRatioState = EmptyState
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx import tree
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
@@ -15,9 +15,9 @@ from gradtx.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.concrete import compiled_when_concrete
-from gradtx.numerics import safe_increment
-from gradtx.pipeline import wrapped
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.numerics import safe_increment
+from gradtx.engine.pipeline import wrapped
 
 
 class WatchState(NamedTuple):

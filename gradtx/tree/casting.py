@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.numerics import default_float
+from gradtx.engine.numerics import default_float
 from gradtx.tree.mapping import map_leaves
 
 

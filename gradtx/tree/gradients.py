@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.numerics import rescale
+from gradtx.engine.numerics import rescale
 
 
 def scale_gradient(inputs: Any, scale: Any) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.numerics import compute_dtype, widen
-from gradtx.paths import StructureError, align, describe_difference, is_none, nth_path
+from gradtx.engine.numerics import compute_dtype, widen
+from gradtx.engine.paths import StructureError, align, describe_difference, is_none, nth_path
 
 PAIR = ("tree_x", "tree_y")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.numerics import abs_sq, gathered_weight, widen
+from gradtx.engine.numerics import abs_sq, gathered_weight, widen
 from gradtx.tree.mapping import map_leaves
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from gradtx.paths import StructureError, align, is_none
+from gradtx.engine.paths import StructureError, align, is_none
 from gradtx.tree.lookup import children
 
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx.base import Array
-from gradtx.numerics import abs_sq, default_float, safe_sqrt, widen
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import abs_sq, default_float, safe_sqrt, widen
 from gradtx.tree.mapping import map_leaves
 
 

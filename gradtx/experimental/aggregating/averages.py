@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import (
+from gradtx.engine.base import (
     Array,
     EmptyState,
     GradientTransformation,
@@ -15,9 +15,9 @@ from gradtx.base import (
     Updates,
     init_empty_state,
 )
-from gradtx.concrete import compiled_when_concrete
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.numerics import widen
 from gradtx.experimental.aggregating.types import Aggregator, PerElementUpdates, axes_of
-from gradtx.numerics import widen
 from gradtx.transforms.combining import chain, identity
 
 

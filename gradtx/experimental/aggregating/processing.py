@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 
-from gradtx.base import (
+from gradtx.engine.base import (
     GradientTransformation,
     OptState,
     Params,

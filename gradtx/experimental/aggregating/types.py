@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import OptState, Params, Updates
+from gradtx.engine.base import OptState, Params, Updates
 
 PerElementUpdates = Updates
 """A tree like the parameters whose leaves have one or more axes of elements besides."""

@@ -6,8 +6,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, OptState, Params, Updates
-from gradtx.concrete import compiled_when_concrete
+from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Updates
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.numerics import (
+    abs_sq,
+    default_float,
+    ema,
+    gathered_weight,
+    real_full_like,
+    widen,
+)
 from gradtx.experimental.aggregating.processing import process
 from gradtx.experimental.aggregating.types import (
     AggregatedUpdates,
@@ -16,7 +24,6 @@ from gradtx.experimental.aggregating.types import (
     axes_of,
     get_batch_size_from_per_elt_updates,
 )
-from gradtx.numerics import abs_sq, default_float, ema, gathered_weight, real_full_like, widen
 from gradtx.transforms.combining import chain, identity
 
 

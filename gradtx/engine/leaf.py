@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array
-from gradtx.numerics import compute_dtype
-from gradtx.rules import Kernel, LeafError, Slots
+from gradtx.engine.base import Array
+from gradtx.engine.numerics import compute_dtype
+from gradtx.engine.rules import Kernel, LeafError, Slots
 
 
 class Plan(NamedTuple):

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation, OptState, Params, Updates
-from gradtx.concrete import compiled_when_concrete
-from gradtx.matrix_layout import Layout, Place, axes_of_leaves, map_stacks, places_of
-from gradtx.numerics import safe_increment, widen
-from gradtx.one_leaf import store
-from gradtx.paths import align, is_none
-from gradtx.pipeline import Pipeline
-from gradtx.rules import Coupled, LeafError, MaskedNode, Slots, field, flags
+from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Updates
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.leaf import store
+from gradtx.engine.matrix_layout import Layout, Place, axes_of_leaves, map_stacks, places_of
+from gradtx.engine.numerics import safe_increment, widen
+from gradtx.engine.paths import align, is_none
+from gradtx.engine.pipeline import Pipeline
+from gradtx.engine.rules import Coupled, LeafError, MaskedNode, Slots, field, flags
 
 
 def matrixwise(
@@ -42,7 +42,8 @@ def matrixwise(
     reach it as float32; updates and slots are stored back in the dtypes that they came in. What is
     dear and only due now and then, such as a preconditioner that is kept in a slot, belongs into
     `lax.cond(step % gap == 0, ...)`. A method that has another transformation inside, such as
-    GaLore, uses `places_of` and `map_stacks` of `gradtx.matrix_layout`, of which this is made.
+    GaLore, uses `places_of` and `map_stacks` of `gradtx.engine.matrix_layout`, of which this is
+    made.
 
     Args:
       state: the NamedTuple class of the state. The field `count`, if there is one, holds the number

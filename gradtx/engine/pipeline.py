@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Union
 
 import jax
 
-from gradtx.base import (
+from gradtx.engine.base import (
     EmptyState,
     GradientTransformation,
     OptState,
@@ -20,9 +20,9 @@ from gradtx.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.paths import StructureError
-from gradtx.rules import Coupled, LeafError, Rule
-from gradtx.sweep import Sweep, make_sweep
+from gradtx.engine.paths import StructureError
+from gradtx.engine.rules import Coupled, LeafError, Rule
+from gradtx.engine.sweep import Sweep, make_sweep
 
 OURS = (Rule, Coupled)
 Link = Union[Rule, Coupled, "Wrapped", GradientTransformation]

@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import GradientTransformation, OptState, Params, Updates
-from gradtx.numerics import compute_dtype, default_float
-from gradtx.paths import align, is_none, nth_path
-from gradtx.pipeline import Pipeline
-from gradtx.rules import Coupled, LeafError
+from gradtx.engine.base import GradientTransformation, OptState, Params, Updates
+from gradtx.engine.numerics import compute_dtype, default_float
+from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.pipeline import Pipeline
+from gradtx.engine.rules import Coupled, LeafError
 
 
 def coupled(
@@ -45,7 +45,7 @@ def coupled(
     Example:
       >>> from typing import NamedTuple
       >>> import jax
-      >>> from gradtx.coupled import coupled
+      >>> from gradtx.engine.coupled import coupled
       >>> class NoState(NamedTuple):
       ...     pass
       >>> def update(updates, state, params, *, value, **extra):

@@ -8,9 +8,9 @@ from typing import Any, ParamSpec
 
 import jax.numpy as jnp
 
-from gradtx.base import Array, GradientTransformation
-from gradtx.pipeline import Pipeline, pipeline_of
-from gradtx.rules import COUNT, Counter, Kernel, Rule, Slots, is_constant, mark_constant
+from gradtx.engine.base import Array, GradientTransformation
+from gradtx.engine.pipeline import Pipeline, pipeline_of
+from gradtx.engine.rules import COUNT, Counter, Kernel, Rule, Slots, is_constant, mark_constant
 
 P = ParamSpec("P")
 

@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.base import OptState, Params, Updates
-from gradtx.blocks import repeated_block
-from gradtx.concrete import is_traced, shape_and_dtype
-from gradtx.numerics import default_float, widen
-from gradtx.one_leaf import Cell, Plan, rounds, store, update_leaf
-from gradtx.paths import align, is_none, nth_path
-from gradtx.rules import Kernel, LeafError, MaskedNode, Rule, field, may_be_kept
+from gradtx.engine.base import OptState, Params, Updates
+from gradtx.engine.blocks import repeated_block
+from gradtx.engine.concrete import is_traced, shape_and_dtype
+from gradtx.engine.leaf import Cell, Plan, rounds, store, update_leaf
+from gradtx.engine.numerics import default_float, widen
+from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Rule, field, may_be_kept
 
 
 class Sweep:

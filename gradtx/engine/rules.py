@@ -1,8 +1,8 @@
 """What the links of a chain consist of.
 
 A `Rule` is a `Kernel`, pure functions of one array, together with what is computed once a step for
-all leaves; `gradtx.sweep` runs it. A `Coupled` method is written by hand over whole trees. These
-are only descriptions.
+all leaves; `gradtx.engine.sweep` runs it. A `Coupled` method is written by hand over whole trees.
+These are only descriptions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.base import Array, OptState
-from gradtx.numerics import safe_increment
-from gradtx.paths import StructureError, align, is_none, nth_path
+from gradtx.engine.base import Array, OptState
+from gradtx.engine.numerics import safe_increment
+from gradtx.engine.paths import StructureError, align, is_none, nth_path
 
 
 class MaskedNode(NamedTuple):

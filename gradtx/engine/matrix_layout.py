@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.base import Array
-from gradtx.numerics import widen
-from gradtx.one_leaf import store
-from gradtx.paths import align, is_none, nth_path
-from gradtx.rules import LeafError
+from gradtx.engine.base import Array
+from gradtx.engine.leaf import store
+from gradtx.engine.numerics import widen
+from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.rules import LeafError
 
 
 class MatrixAxes(NamedTuple):

@@ -29,7 +29,7 @@ def repeated_block(sequence: Sequence[Hashable]) -> Block:
       sequence: anything that can be compared.
 
     Example:
-      >>> from gradtx.blocks import repeated_block
+      >>> from gradtx.engine.blocks import repeated_block
       >>> repeated_block("xabcabcabcy")
       Block(start=1, length=3, times=3)
     """

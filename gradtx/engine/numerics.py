@@ -1,0 +1,308 @@
+"""Arithmetic on one array that rules share.
+
+Python numbers stay Python numbers for as long as they are alone: `1 - b` is taken in double before
+it meets a float32 array. The functions that nearly every rule calls use `jax.lax` rather than
+`jax.numpy`, which traces the same operation several times faster.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx.engine.base import Array
+
+
+def like(scalar: Any, x: Array) -> Any:
+    """Casts a scalar to the dtype of `x`, which `lax` does not do by itself.
+
+    Args:
+      scalar: a number, or a scalar array.
+      x: a real or complex array.
+    """
+    if isinstance(scalar, jax.Array):
+        return lax.convert_element_type(scalar, x.dtype)
+    return np.asarray(scalar, x.dtype)
+
+
+def times(scalar: Any, x: Array) -> Array:
+    """Gives `scalar * x`, in the dtype of `x`; integers are promoted as usual.
+
+    Args:
+      scalar: a Python number, or a scalar array.
+      x: an array.
+    """
+    return lax.mul(x, like(scalar, x)) if _inexact(x) else scalar * x
+
+
+def plus(x: Array, scalar: Any) -> Array:
+    """Gives `x + scalar`, in the dtype of `x`; the Python number 0 costs nothing.
+
+    Args:
+      x: an array.
+      scalar: a Python number, or a scalar array.
+    """
+    if isinstance(scalar, (int, float)) and scalar == 0:
+        return x
+    return lax.add(x, like(scalar, x)) if _inexact(x) else x + scalar
+
+
+def over(x: Array, scalar: Any) -> Array:
+    """Gives `x / scalar`, in the dtype of `x`; integers are promoted as usual.
+
+    Args:
+      x: an array.
+      scalar: a Python number, or a scalar array.
+    """
+    return lax.div(x, like(scalar, x)) if _inexact(x) else x / scalar
+
+
+def _inexact(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def abs_sq(x: Array) -> Array:
+    """Gives `|x|^2` as a real array, without the square root that `abs` would take.
+
+    Args:
+      x: any real or complex array.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.engine.numerics import abs_sq
+      >>> print(abs_sq(jnp.array([3 + 4j, 2])))
+      [25.  4.]
+    """
+    if jnp.iscomplexobj(x):
+        return lax.real(x) * lax.real(x) + lax.imag(x) * lax.imag(x)
+    return lax.mul(x, x)
+
+
+def real_full_like(x: Array, value: Any) -> Array:
+    """Makes an array of the shape of `x` and its real dtype, such as a second moment has.
+
+    Args:
+      x: a real or complex array; its values are not read.
+      value: what to fill the array with.
+    """
+    return jnp.full_like(x, value, dtype=jnp.finfo(x.dtype).dtype if _inexact(x) else None)
+
+
+def zeros_without(x: Array, axes: Any) -> Array:
+    """Makes zeros of the real dtype of `x` and its shape without some axes, sharded as `x` is.
+
+    Args:
+      x: a real or complex array, or its shape and dtype; its values are not read.
+      axes: the axis or axes to leave out.
+    """
+    return real_full_like(_sum.eval_shape(x, axes), 0)
+
+
+_sum = jax.jit(jnp.sum, static_argnums=1)  # one function, so that JAX remembers its trace
+
+
+def ema(x: Array, average: Array, decay: Any) -> Array:
+    """Moves an exponential average towards `x`: `decay * average + (1 - decay) * x`.
+
+    Args:
+      x: the new value.
+      average: the average so far, of the shape and dtype of `x`.
+      decay: how much of the average stays, in [0, 1]; `1 - decay` is taken before it meets `x`.
+    """
+    return lax.add(times(decay, average), times(1 - decay, x))
+
+
+def gathered_weight(decay: Any, steps: Any) -> Array:
+    """Gives `1 - decay**steps`: the sum of the weights in an average that started at zero.
+
+    Dividing the average by it corrects its bias. Written as `-expm1(steps * log(decay))`, because
+    the plain form loses most of its digits while `decay**steps` is near 1: at `decay=0.999` in
+    float32, a relative error of 1e-5 at the first step.
+
+    Args:
+      decay: the decay of the average, in [0, 1].
+      steps: how many values the average holds; a scalar, at least 1.
+    """
+    steps = jnp.asarray(steps, default_float())
+    if not isinstance(decay, jax.Array):
+        decay = float(decay)
+        return one_minus_power(math.log(decay), steps) if decay > 0 else jnp.ones_like(steps)
+    positive = decay > 0
+    weight = one_minus_power(jnp.log(jnp.where(positive, decay, 1)), steps)
+    return jnp.where(positive, weight, 1)
+
+
+def one_minus_power(log_base: Any, exponent: Array) -> Array:
+    """Gives `1 - base**exponent` from the base's logarithm, to the last digits.
+
+    Args:
+      log_base: the logarithm, a number or a scalar array.
+      exponent: a floating scalar.
+    """
+    return lax.neg(lax.expm1(times(log_base, exponent)))
+
+
+def root(x: Array) -> Array:
+    """Gives the square root as a denominator: never quite 0, and with a finite gradient.
+
+    `sqrt(x + tiny)`, where `tiny` is the dtype's smallest normal number: what is above 1e-30 in
+    float32 does not notice, and a quotient `0 / 0` becomes 0, its gradient finite. An addition
+    costs no more than the `eps_root` that it takes the place of.
+
+    Args:
+      x: a real array, not negative.
+    """
+    return lax.sqrt(plus(x, jnp.finfo(x.dtype).tiny))
+
+
+def ratio(numerator: Array, square: Array, eps: Any) -> Array:
+    """Gives `numerator / (sqrt(square) + eps)`, and 0 where both are 0.
+
+    Args:
+      numerator: a real or complex array.
+      square: a real array, not negative, of the same shape.
+      eps: a Python number, or a scalar array.
+    """
+    denominator = plus(root(square), eps)
+    dtype = jnp.result_type(numerator, denominator)
+    return lax.div(
+        lax.convert_element_type(numerator, dtype), lax.convert_element_type(denominator, dtype)
+    )
+
+
+def safe_sqrt(x: Array) -> Array:
+    """Gives the exact square root, with gradient 0 where `x` is 0 instead of infinity.
+
+    Args:
+      x: a real array, not negative; NaN stays NaN.
+    """
+    zero = x <= 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
+
+
+def safe_norm(
+    x: Any, min_norm: Any, ord: Any | None = None, axis: Any | None = None, keepdims: bool = False
+) -> Array:
+    """Gives `max(norm(x), min_norm)`, whose gradient is 0 where the norm is not above `min_norm`.
+
+    Half precision is widened: the norm is float32 or wider, and does not overflow in float16.
+
+    Args:
+      x: a real or complex array.
+      min_norm: the least norm, not negative. With 0, the gradient at 0 is 0.
+      ord: the order of the norm, as for `jax.numpy.linalg.norm`. Default: `None`, the Euclidean
+        norm of all elements along `axis`.
+      axis: along which axis vectors lie, or in which two axes matrices. Default: `None`, the norm
+        of the array as a whole.
+      keepdims: whether the axes stay, with length 1. Default: no.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> print(gradtx.safe_norm(jnp.array([3.0, 4.0]), 1.0))
+      5.0
+      >>> print(jax.grad(gradtx.safe_norm)(jnp.zeros(2), 0.0))
+      [0. 0.]
+    """
+    x = widen(x)
+
+    def measure(x: Array) -> Array:
+        return jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
+
+    # Where the norm may have no gradient, it is not taken of `x` at all.
+    small = measure(x) <= min_norm
+    norm = jnp.where(small, min_norm, measure(jnp.where(small, 1, x)))
+    return norm if keepdims else jnp.squeeze(norm, axis)
+
+
+def safe_root_mean_squares(x: Any, min_rms: Any) -> Array:
+    """Gives `max(sqrt(mean(|x|**2)), min_rms)`, whose gradient is 0 where that is `min_rms`.
+
+    Half precision is widened: the result is float32 or wider.
+
+    Args:
+      x: a real or complex array. The mean of no elements is 0.
+      min_rms: the least value, not negative. With 0, the gradient at 0 is 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> print(gradtx.safe_root_mean_squares(jnp.array([1.0, 7.0]), 0.0))
+      5.0
+    """
+    x = widen(x)
+    rms = safe_sqrt(jnp.sum(abs_sq(x)) / max(x.size, 1))
+    return jnp.where(rms <= min_rms, min_rms, rms)
+
+
+def safe_increment(count: Array) -> Array:
+    """Adds one to a counter, and stays at the dtype's largest value rather than overflow.
+
+    Args:
+      count: an integer or floating scalar array.
+
+    Raises:
+      ValueError: `count` is boolean or complex.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> int(gradtx.safe_increment(jnp.int32(2**31 - 1)))
+      2147483647
+    """
+    count = jnp.asarray(count)
+    if jnp.issubdtype(count.dtype, jnp.integer):
+        info = jnp.iinfo
+    elif jnp.issubdtype(count.dtype, jnp.floating):
+        info = jnp.finfo
+    else:
+        raise ValueError(f"safe_increment: the counter is {count.dtype}, not integer or floating")
+    top = np.asarray(info(count.dtype).max, count.dtype)
+    return lax.add(count, lax.convert_element_type(lax.lt(count, top), count.dtype))
+
+
+safe_int32_increment = safe_increment
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """Gives the dtype in which arithmetic on `dtype` is done: float32 for what is narrower.
+
+    Args:
+      dtype: any dtype.
+    """
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        return jnp.dtype(jnp.float32)
+    return jnp.dtype(dtype)
+
+
+def widen(x: Any) -> Array:
+    """Casts an array to the dtype in which arithmetic on it is done, without a weak type.
+
+    Args:
+      x: an array, a Python number, or the shape and dtype of an array (`jax.ShapeDtypeStruct`), of
+        which come the shape and dtype of the result.
+    """
+    if isinstance(x, jax.ShapeDtypeStruct):  # from it `init` makes a state, without the parameters
+        return x.update(dtype=compute_dtype(x.dtype))  # type: ignore[return-value]
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    return lax.convert_element_type(x, compute_dtype(x.dtype))
+
+
+def rescale(x: Any, factor: Any) -> Array:
+    """Gives `factor * x`, multiplied in float32 or wider and rounded once to the dtype of `x`.
+
+    Args:
+      x: an array.
+      factor: a scalar array or a number.
+    """
+    return jnp.asarray(widen(x) * factor, jnp.result_type(x))
+
+
+def default_float() -> Any:
+    """Gives the dtype of a Python float in JAX: float32, or float64 in x64 mode."""
+    return jnp.result_type(float)
