@@ -8,13 +8,14 @@ import dataclasses
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ParamSpec
 
 from gradtx.engine.base import GradientTransformation
-from gradtx.engine.pipeline import OURS, named, pipeline_of
-from gradtx.engine.rules import Coupled
+from gradtx.engine.leafwise import piece
+from gradtx.engine.links import Link
+from gradtx.engine.pipeline import named, pipeline_of
 
 P = ParamSpec("P")
 
@@ -40,6 +41,7 @@ class Entry:
       scale_free: whether it works without a learning rate.
       fixed_rate: whether its learning rate must be a number, not a schedule.
       rate: the hyperparameter that multiplies all steps.
+      constants: the hyperparameters whose numbers are constants in compiled code, see `piece`.
       differs_from_optax: how optax's optimizer of this name differs, and why ours is right.
       differs_when: the same for those hyperparameters that have to be moved for it, and for
         "complex" parameters.
@@ -57,6 +59,7 @@ class Entry:
     scale_free: bool = False
     fixed_rate: bool = False
     rate: str = "learning_rate"
+    constants: tuple[str, ...] = ()
     differs_from_optax: str = ""
     differs_when: Mapping[str, str] = dataclasses.field(default_factory=dict)
     optax_refuses: tuple[str, ...] = ()
@@ -91,11 +94,11 @@ class Entry:
     @property
     def couples_leaves(self) -> bool:
         """Whether leaves act on each other's updates."""
-        return any(isinstance(link, Coupled) and link.narrow is None for link in self._links)
+        return any(link.couples for link in self._links)
 
     @property
-    def _links(self) -> list[Any]:
-        return [link for link in pipeline_of(self.make()).links if isinstance(link, OURS)]
+    def _links(self) -> tuple[Link, ...]:
+        return pipeline_of(self.make()).links
 
     @property
     def module(self) -> str:
@@ -112,13 +115,15 @@ _ENTRIES: dict[str, Entry] = {}
 
 
 def optimizer(
-    source: str, *, probe: Mapping[str, Any], **traits: Any
+    source: str, *, probe: Mapping[str, Any], constants: Sequence[str] = (), **traits: Any
 ) -> Callable[[Callable[P, GradientTransformation]], Callable[P, GradientTransformation]]:
     """Registers an optimizer's factory, and puts the optimizer's name into its errors.
 
     Args:
       source: where it was published: the paper's title, and its arXiv id if it has one.
       probe: hyperparameters with which it makes progress on a small problem.
+      constants: the hyperparameters whose numbers are constants in compiled code, see `piece`.
+        Default: none.
       **traits: further attributes of its `Entry`.
 
     Raises:
@@ -128,15 +133,17 @@ def optimizer(
     def register(
         factory: Callable[P, GradientTransformation],
     ) -> Callable[P, GradientTransformation]:
-        name = factory.__name__
+        name, known = factory.__name__, piece(factory, constants=constants)
 
         @functools.wraps(factory)
         def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-            return named(factory(*args, **kwargs), name)
+            return named(known(*args, **kwargs), name)
 
         if name in _ENTRIES:
             raise ValueError(f"catalog: {name!r} is registered by {_ENTRIES[name].module} already")
-        _ENTRIES[name] = Entry(name, make, source, MappingProxyType(dict(probe)), **traits)
+        _ENTRIES[name] = Entry(
+            name, make, source, MappingProxyType(dict(probe)), constants=tuple(constants), **traits
+        )
         return make
 
     return register

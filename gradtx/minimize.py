@@ -21,7 +21,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import is_traced
 from gradtx.engine.numerics import compute_dtype
-from gradtx.engine.pipeline import OURS, pipeline_of
+from gradtx.engine.pipeline import pipeline_of
 from gradtx.linesearch import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 from gradtx.optimizers import lbfgs
 from gradtx.tree.reductions import global_norm
@@ -411,7 +411,7 @@ def _ends_in_a_search(tx: GradientTransformation) -> bool:
     """Says whether nothing comes after a line search, so that its last point is the step's end."""
     last = pipeline_of(tx).links[-1:]
     kinds = (ScaleByZoomLinesearchState, ScaleByBacktrackingLinesearchState)
-    return bool(last) and isinstance(last[0], OURS) and last[0].state in kinds
+    return bool(last) and last[0].state in kinds
 
 
 def _checked(fun: Any, tx: Any, max_steps: Any) -> GradientTransformation:

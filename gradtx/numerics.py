@@ -1,6 +1,8 @@
 """Arithmetic on one array for those who write rules: averages, roots, norms, safe counters."""
 
 from gradtx.engine.numerics import (
+    NeedsConstant as NeedsConstant,
+    Number as Number,
     abs_sq as abs_sq,
     compute_dtype as compute_dtype,
     default_float as default_float,
@@ -20,6 +22,7 @@ from gradtx.engine.numerics import (
     safe_root_mean_squares as safe_root_mean_squares,
     safe_sqrt as safe_sqrt,
     times as times,
+    value_of as value_of,
     widen as widen,
     zeros_without as zeros_without,
 )

@@ -297,10 +297,8 @@ def test_the_learning_rate_can_be_overridden_at_the_call(entry, x64):
 
 def rates_in(state):
     """The learning rates that stand in a state, without those that a search found."""
-    kind = gradtx.ScaleByLearningRateState
-    nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind))
-    found = [x for x in nodes if isinstance(x, kind)]
-    return [float(x.learning_rate) for x in found]
+    roles = zip(jax.tree.leaves(gradtx.state.roles(state)), jax.tree.leaves(state), strict=True)
+    return [float(x) for role, x in roles if role.kind == "rate"]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,14 @@ Networks repeat their layers, so the signatures along a tree's leaves repeat too
 block can serve for all layers.
 """
 
+import itertools
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
+
+import numpy as np
+
+MANY = 16
+"""How many leaves a piece has at least, if its block repeats often: each piece is one call."""
 
 
 class Block(NamedTuple):
@@ -23,7 +29,7 @@ class Block(NamedTuple):
 
 
 def repeated_block(sequence: Sequence[Hashable]) -> Block:
-    """Gives the block whose repetitions cover most of a sequence, the shortest of such.
+    """Returns the block whose repetitions cover most of a sequence, the shortest of such.
 
     Args:
       sequence: anything that can be compared.
@@ -34,15 +40,53 @@ def repeated_block(sequence: Sequence[Hashable]) -> Block:
       Block(start=1, length=3, times=3)
     """
     numbers: dict[Hashable, int] = {}
-    items = [numbers.setdefault(item, len(numbers)) for item in sequence]
-    best = Block(0, len(items), 1)
-    covered = 0
-    for length in range(1, len(items) // 2 + 1):
-        run = 0  # how many items up to here equal the one a block's length before
-        for i in range(length, len(items)):
-            run = run + 1 if items[i] == items[i - length] else 0
-            times = run // length + 1
-            if times >= 2 and times * length > covered:
-                covered = times * length
-                best = Block(i + 1 - covered, length, times)
+    items = np.array([numbers.setdefault(item, len(numbers)) for item in sequence], np.int32)
+    best, covered, n = Block(0, len(items), 1), 0, len(items)
+    for length in range(1, n // 2 + 1):
+        if covered >= n // length * length:
+            continue  # no repetitions of this length cover more
+        alike = items[length:] == items[:-length]
+        # Two blocks in a row make `length` equal pairs in a row. A few of these, at even distances,
+        # rule out nearly all lengths.
+        apart = max(1, length // 8)
+        seen, few = alike[apart - 1 :: apart], length // apart
+        if not np.all([seen[k : len(seen) - few + 1 + k] for k in range(few)], axis=0).any():
+            continue
+        ends = np.flatnonzero(np.diff(alike, prepend=False, append=False))
+        runs = ends[1::2] - ends[::2]
+        covers = (runs // length + 1) * length * (runs >= length)
+        longest = int(np.argmax(covers)) if len(covers) else 0
+        if len(covers) and covers[longest] > covered:
+            covered = int(covers[longest])
+            best = Block(int(ends[2 * longest]), length, covered // length)
     return best
+
+
+def pieces(sequence: Sequence[Hashable]) -> list[tuple[int, int]]:
+    """Cuts a sequence so that few different pieces make it: repeated blocks, and single items.
+
+    Args:
+      sequence: anything that can be compared.
+
+    Returns:
+      Where each piece begins and ends.
+
+    Example:
+      >>> from gradtx.engine.blocks import pieces
+      >>> pieces("xabcabcabcy")
+      [(0, 1), (1, 4), (4, 7), (7, 10), (10, 11)]
+    """
+    block = repeated_block(sequence)
+    if block.times < 2:
+        return [(i, i + 1) for i in range(len(sequence))]
+    end = block.start + block.length * block.times
+    together = max(1, MANY // block.length) * block.length
+    together = together if 2 * together <= end - block.start else block.length
+    whole = block.start + (end - block.start) // together * together
+    cuts = [
+        *range(block.start),
+        *range(block.start, whole, together),
+        *range(whole, end, block.length),
+        *range(end, len(sequence) + 1),
+    ]
+    return list(itertools.pairwise(cuts))

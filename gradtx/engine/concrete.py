@@ -28,6 +28,16 @@ def is_traced(tree: Any) -> bool:
     return isinstance(next(iter(jax.tree.leaves(tree)), None), Tracer)
 
 
+def spans_devices(x: Any) -> bool:
+    """Says whether an array is concrete and lies on several devices.
+
+    Args:
+      x: an array or a Python number.
+    """
+    sharding = None if isinstance(x, Tracer) else getattr(x, "sharding", None)
+    return sharding is not None and len(sharding.device_set) > 1
+
+
 def shape_and_dtype(x: Any) -> Any:
     """Gives what tells two leaves apart when they are traced; for Python numbers their type.
 

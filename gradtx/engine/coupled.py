@@ -1,16 +1,17 @@
 """Methods that couple leaves: written by hand over trees, with the checks that all of them need."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import GradientTransformation, OptState, Params, Updates
+from gradtx.engine.base import GradientTransformation, OptState, ScalarOrSchedule, Updates
+from gradtx.engine.links import Coupled
 from gradtx.engine.numerics import compute_dtype, default_float
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
-from gradtx.engine.rules import Coupled, LeafError
+from gradtx.engine.rules import LeafError
 
 
 def coupled(
@@ -22,6 +23,8 @@ def coupled(
     needs: tuple[str, ...] = (),
     params: bool = False,
     real_only: bool = False,
+    rate: ScalarOrSchedule | None = None,
+    traits: Mapping[str, Any] | None = None,
 ) -> GradientTransformation:
     """Makes a transformation of a hand-written pair, and checks for it what it is given.
 
@@ -37,6 +40,11 @@ def coupled(
       needs: the extra arguments that `update` cannot do without. Default: none.
       params: whether `update` needs the parameters. Default: no.
       real_only: whether complex parameters are refused. Default: no.
+      rate: the learning rate: a number, a scalar array or a schedule. `update` then gets that of
+        the step as `learning_rate`, from here or from the call, `update(..., learning_rate=x)`;
+        the state needs the fields `count` and `learning_rate`, which are kept for it. Default:
+        there is none.
+      traits: what is known of it beside, see `gradtx.engine.links.Link`. Default: nothing.
 
     Returns:
       The transformation. It raises `TypeError` for leaves of a wrong kind and for missing extra
@@ -59,81 +67,18 @@ def coupled(
       TypeError: by_value: needs the loss: call update(updates, state, params, value=...)
     """
 
-    def checked_init(tree: Params) -> OptState:
-        _check_floating(tree, "params", real_only)
-        return init(tree)
-
-    def checked_update(
-        updates: Updates, state: OptState, tree: Params | None = None, **extra: Any
-    ) -> tuple[Updates, OptState]:
-        missing = [n for n in needs if extra.get(n) is None]
-        if missing:
-            told = " and ".join(_MEANING.get(n, n) for n in missing)
-            call = ", ".join(f"{n}=..." for n in needs)
-            raise LeafError(TypeError, f"needs {told}: call update(updates, state, params, {call})")
-        if params and tree is None:
-            raise LeafError(ValueError, "needs the parameters: call update(updates, state, params)")
-        _check_floating(updates, "updates", False)
-        if params:
-            _check_pairs(updates, tree)
-        _check_floating(updates, "updates", real_only)
-        return update(updates, state, tree, **extra)
-
-    link = Coupled(state, checked_init, checked_update, name, needs, params, real_only)
+    link = Coupled(
+        name=name,
+        state=state,
+        needs=needs,
+        needs_params=params,
+        real_only=real_only,
+        traits=traits or {},
+        own_init=init,
+        own_update=update,
+        rate=rate,
+    )
     return Pipeline((link,), 0).transformation()
-
-
-_MEANING = {
-    "value": "the loss",
-    "grad": "the gradient",
-    "value_fn": "the function that gives the loss",
-    "obj_fn": "the loss as a function of the parameters",
-    "grad_fn": "the function that gives the gradient",
-}
-
-
-def _check_floating(tree: Any, name: str, real_only: bool) -> None:
-    for i, leaf in enumerate(jax.tree.leaves(tree, is_leaf=is_none)):
-        if leaf is None:
-            continue
-        path = f"{name}{nth_path(tree, i)}"
-        if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, complex)):
-            raise LeafError(
-                TypeError,
-                f"{path}: this is {type(leaf).__name__}, not an array; "
-                "replace it by None or keep it out of the tree",
-            )
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.inexact):
-            raise LeafError(
-                TypeError,
-                f"{path}: this is {dtype}, and a step would have to be rounded to be added to it; "
-                "keep it out with gradtx.masked, freeze it with gradtx.partition and "
-                "gradtx.set_to_zero, or make it floating",
-            )
-        if real_only and jnp.issubdtype(dtype, jnp.complexfloating):
-            raise LeafError(
-                TypeError, f"{path}: this is {dtype}, and the method is for real numbers"
-            )
-
-
-def _check_pairs(updates: Updates, params: Params) -> None:
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
-    for i, (u, p) in enumerate(zip(leaves, align(treedef, params, "params", updates), strict=True)):
-        if u is None:
-            continue
-        path = nth_path(updates, i)
-        if p is None or jnp.shape(u) != jnp.shape(p):
-            raise LeafError(
-                ValueError,
-                f"updates{path} has shape {jnp.shape(u)}, params{path} "
-                + ("is None" if p is None else f"has shape {jnp.shape(p)}"),
-            )
-        if jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
-            raise LeafError(
-                TypeError,
-                f"updates{path} is {jnp.result_type(u)}, params{path} is {jnp.result_type(p)}",
-            )
 
 
 def present(updates: Updates, /, **trees: Any) -> list[list[Any]]:

@@ -1,6 +1,5 @@
 """What happens to one leaf on its way through the kernels of a sweep."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.engine.base import Array
-from gradtx.engine.numerics import compute_dtype
+from gradtx.engine.numerics import NeedsConstant, Number, compute_dtype
 from gradtx.engine.rules import Kernel, LeafError, Slots
+from gradtx.engine.storage import store, store_slot
 
 
 class Plan(NamedTuple):
@@ -49,7 +49,7 @@ def update_leaf(
     steps: tuple[Any, ...],
     scalars: tuple[dict[str, Any], ...],
 ) -> tuple[Array, tuple[tuple[Any, ...], ...]]:
-    """Takes one leaf through the kernels; gives its update and its new slots.
+    """Takes one leaf through the kernels, and returns its update and its new slots.
 
     All arithmetic is done in one precision: the widest among the leaf's update, parameter and
     slots, and float32 at least. Results are stored in the dtypes that came in.
@@ -83,7 +83,7 @@ def update_leaf(
             **key,
         )
         u, new = _run_rule(kernel, u, s, steps[k], p, k, tuple(mine))
-        new_slots.append(tuple(_store_slot(old, new, n, k) for n, old in mine.items()))
+        new_slots.append(tuple(store_slot(old, new, n, k) for n, old in mine.items()))
         if jnp.shape(u) != shape:
             raise LeafError(ValueError, f"the rule made shape {jnp.shape(u)} of shape {shape}", k)
     if jnp.issubdtype(u.dtype, jnp.inexact) and not jnp.issubdtype(dtype, jnp.inexact):
@@ -98,6 +98,8 @@ def _run_rule(
     try:
         u_new, new = kernel.update(u, s, step, p)
         found = sorted(vars(new))
+    except NeedsConstant:
+        raise
     except (TypeError, ValueError, AttributeError) as e:
         dtypes = {"the update": u, "the parameter": p} | {f"state.{n}": vars(s)[n] for n in names}
         told = ", ".join(
@@ -115,59 +117,6 @@ def _run_rule(
     return u_new, new
 
 
-def store(x: Any, dtype: Any, what: str = "the update", stage: int = 0) -> Array:
-    """Casts to a dtype and sheds a weak type.
-
-    Args:
-      x: the array.
-      dtype: the dtype wanted.
-      what: what an error calls `x`.
-      stage: the number of the kernel.
-
-    Raises:
-      LeafError: `x` is complex and `dtype` is not.
-    """
-    x = jnp.asarray(x)
-    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
-        raise LeafError(TypeError, f"{what} is {x.dtype}, and {dtype} cannot hold it", stage)
-    return lax.convert_element_type(x, dtype)
-
-
-def rounds(kernel: Kernel, aval: jax.ShapeDtypeStruct, scalars: Mapping[str, Any]) -> bool:
-    """Says whether a kernel turns an integer update into a floating one.
-
-    Args:
-      kernel: the kernel.
-      aval: shape and dtype of the update.
-      scalars: what all leaves share at the first step.
-    """
-
-    def run(g: Array) -> Array:
-        floating = jnp.zeros(g.shape, jnp.float32)
-        slots = Slots() if kernel.init is None else kernel.init(floating)
-        return kernel.update(g, _AnyScalar(**vars(slots), **scalars), jnp.zeros((), jnp.int32), g)[
-            0
-        ]
-
-    try:
-        return jnp.issubdtype(jax.eval_shape(run, aval).dtype, jnp.inexact)
-    except (TypeError, ValueError):  # the update meets floating slots, and lax does not promote
-        return True
-
-
-class _AnyScalar(Slots):
-    """Slots that answer 1 for scalars that are only known at a step."""
-
-    def __getattr__(self, name: str) -> Any:
-        return jax.random.key(0) if name == "rng_key" else 1
-
-
-def _store_slot(old: Any, new: Slots, name: str, stage: int) -> Any:
-    return jax.tree.map(
-        lambda o, x: store(x, jnp.result_type(o), f"state.{name}", stage), old, getattr(new, name)
-    )
-
-
 def _widest_real(tree: Any) -> Any:
     """Gives the real dtype of the leaf's arithmetic."""
     found = [jnp.result_type(x) for x in jax.tree.leaves(tree)]
@@ -175,8 +124,10 @@ def _widest_real(tree: Any) -> Any:
     return max(reals, key=lambda d: d.itemsize, default=jnp.dtype(jnp.float32))
 
 
-def _with_precision(x: Any, real: Any) -> Array:
+def _with_precision(x: Any, real: Any) -> Any:
     """Casts real and complex arrays to a precision; leaves integers and random keys as they are."""
+    if isinstance(x, Number):  # which is cast where it meets an array
+        return x
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return x
@@ -190,9 +141,9 @@ def _check_slots(kernel: Kernel, like: Any, slots: dict[str, Any], stage: int) -
     shape = jnp.shape(like)
     if all(getattr(x, "shape", None) == shape for x in slots.values()):
         return  # what nearly all rules keep; the rest is worth a closer look
-    assert kernel.init is not None
+    init = kernel.init or (lambda p: Slots())
     aval = jax.ShapeDtypeStruct(shape, compute_dtype(jnp.result_type(like)))
-    expected = jax.eval_shape(lambda p: vars(kernel.init(p)), aval)  # type: ignore
+    expected = jax.eval_shape(lambda p: vars(init(p)), aval)
     of_leaf = [name for name, want in expected.items() if getattr(want, "shape", None) == shape]
     for name in dict.fromkeys([*of_leaf, *expected]):  # the plainest first
         want = expected[name]

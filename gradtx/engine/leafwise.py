@@ -3,14 +3,17 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, GradientTransformation
-from gradtx.engine.pipeline import Pipeline, pipeline_of
-from gradtx.engine.rules import COUNT, Counter, Kernel, Rule, Slots, is_constant, mark_constant
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.links import Link, Origin, Rule
+from gradtx.engine.made import call_of
+from gradtx.engine.pipeline import Pipeline, pipeline_of, with_links
+from gradtx.engine.rules import COUNT, Counter, Kernel, Slots
 
 P = ParamSpec("P")
 
@@ -22,10 +25,14 @@ def leafwise(
     *,
     params: bool = False,
     real_only: bool = False,
+    rate: ScalarOrSchedule | None = None,
+    scalars: Mapping[str, ScalarOrSchedule] | None = None,
     shared: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None = None,
     per_step: Callable[[Any], Mapping[str, Any]] | None = None,
     key: Any = None,
     counter: Counter = COUNT,
+    integers: bool = False,
+    traits: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> GradientTransformation:
     """Lifts a rule for one array to a transformation of pytrees.
@@ -37,13 +44,19 @@ def leafwise(
 
     Args:
       state: the NamedTuple class of the state. The field `count`, if there is one, holds the
-        number of steps taken and is kept by the engine; so is `rng_key`. Fields that `shared`
-        computes hold those scalars. Every other field is a slot: a tree like the parameters.
+        number of steps taken and is kept by the engine; so are `rng_key` and `learning_rate`, the
+        rate that the last step used. Fields named like other scalars hold these. Every other field
+        is a slot: a tree like the parameters.
       init: `init(p) -> Slots(...)`, the slots of one array at the start; `None` without slots.
       update: `update(g, s, step, p) -> (g, Slots(...))` for one array. `step` is an int32 scalar,
         0 at the first step, or `None` if the state has no `count`; `p` is `None` unless `params`.
       params: whether the rule needs the parameters. Default: no.
       real_only: whether complex parameters are refused, at `init`. Default: no.
+      rate: the learning rate: a number, a scalar array or a schedule; the rule reads it as
+        `s.learning_rate`, and `update(..., learning_rate=x)` takes its place for one call. Default:
+        there is none.
+      scalars: further numbers and schedules that all leaves share, read as `s.name`. Default: there
+        are none.
       shared: `shared(step, extra) -> dict` of scalars computed once a step for all leaves, from the
         step count and the keyword arguments of `update`; the rule reads them as `s.name`. Default:
         there are none.
@@ -54,6 +67,9 @@ def leafwise(
         `s.rng_key`; the state needs the field `rng_key`. Default: there are no keys.
       counter: what the state has in place of a `count` of int32; the rule reads it as `step`.
         Default: nothing else.
+      integers: whether an integer update stays an integer, if the scalars are integers too.
+        Default: no, and integer parameters are refused.
+      traits: what is known of the rule beside, see `gradtx.engine.links.Link`. Default: nothing.
       name: what errors call the rule. Default: the function in which `update` is defined.
 
     Complex leaves: the update is taken as the direction of steepest ascent, `conj(jax.grad(f)(z))`
@@ -84,38 +100,67 @@ def leafwise(
       [1.5 1.5]
     """
     title = name or getattr(update, "__qualname__", "a rule").split(".")[0].lstrip("_")
-    kernel = Kernel(state, init, update, per_step, params, real_only, counter)
-    rule = Rule(kernel, shared, key, title)
+    rule = Rule(
+        name=title,
+        state=state,
+        needs_params=params,
+        real_only=real_only,
+        traits=traits or {},
+        kernel=Kernel(state, init, update, per_step, counter, integers),
+        scalars={**(scalars or {}), **({} if rate is None else {"learning_rate": rate})},
+        shared=shared,
+        key=key,
+    )
     return Pipeline((rule,), 0).transformation()
 
 
-def piece(factory: Callable[P, GradientTransformation]) -> Callable[P, GradientTransformation]:
-    """Makes a factory give the same transformation again for the same constant hyperparameters.
+def piece(
+    factory: Callable[P, GradientTransformation], *, constants: Sequence[str] = ()
+) -> Callable[P, GradientTransformation]:
+    """Makes transformations that are made alike share their compiled code.
 
-    Two optimizers that are built alike then share their compiled code. Arguments that are arrays,
-    tracers or functions are never kept.
+    What a factory of hyperparameters returns then knows how it was made, and outside of `jit` its
+    code is kept by that: the factory and its arguments, without the numbers among them. The factory
+    is called again when the code is traced, with runtime values in the place of numbers, which
+    stand in operators and in the functions of `gradtx.numerics` like the numbers themselves. A
+    factory that needs a number's value (in an `if`, or in a function of JAX) gets it, and is
+    compiled again for another one. Functions among the arguments, other than schedules of gradtx,
+    are known by what holds them alone: nothing is shared then.
 
     Args:
-      factory: a function of hyperparameters that returns a transformation.
+      factory: a function of hyperparameters that returns a transformation, and does nothing else.
+      constants: the names of those whose numbers shall be constants, because so much depends on
+        their last digits. Default: none.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> @gradtx.piece
+      ... def scale_by_power(exponent):
+      ...     def update(g, s, step, p):
+      ...         return jnp.sign(g) * abs(g) ** exponent, gradtx.Slots()
+      ...     return gradtx.leafwise(gradtx.EmptyState, None, update)
+      >>> tx = scale_by_power(0.5)
+      >>> print(tx.update(jnp.array([-4.0]), tx.init(jnp.zeros(1)))[0])
+      [-2.]
     """
-
-    @functools.lru_cache(maxsize=512, typed=True)
-    def remembered(*args: Any, **kwargs: Any) -> GradientTransformation:
-        tx = factory(*args, **kwargs)
-        mark_constant([link for link in pipeline_of(tx).links if isinstance(link, Rule)])
-        return tx
-
     signature = inspect.signature(factory)
 
-    @functools.wraps(factory)
-    def call(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-        given = signature.bind(*args, **kwargs)
-        given.apply_defaults()  # one form for all ways to say the same
-        if all(map(is_constant, (*given.args, *given.kwargs.values()))):
-            return remembered(*given.args, **given.kwargs)
-        return factory(*args, **kwargs)
+    def of_links(*args: Any, **kwargs: Any) -> GradientTransformation:
+        return pipeline_of(factory(*args, **kwargs)).transformation()
 
-    return call
+    @functools.wraps(factory)
+    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        tx = factory(*args, **kwargs)
+        made, numbers = call_of(signature, of_links, args, kwargs, constants), itertools.count()
+
+        def known(link: Link) -> Link:
+            origin = Origin(made, next(numbers), len(link.masks))
+            return dataclasses.replace(link, origin=origin)
+
+        return with_links(tx, known)
+
+    return make
 
 
 def store_as(tx: GradientTransformation, **dtypes: Any) -> GradientTransformation:
@@ -142,30 +187,17 @@ def store_as(tx: GradientTransformation, **dtypes: Any) -> GradientTransformatio
     wanted = {name: jnp.dtype(dtype) for name, dtype in dtypes.items() if dtype is not None}
     if not wanted:
         return tx
-    pipeline = pipeline_of(tx)
-    rules = [link for link in pipeline.links if isinstance(link, Rule)]
-    if len(rules) < len(pipeline.links):
+    links = pipeline_of(tx).links
+    if not all(link.sweeps for link in links):
         raise TypeError("store_as: every part of the transformation must come from leafwise")
-    known = {field for rule in rules for field in rule.kernel.state._fields}  # type: ignore
+    known = {field for link in links for field in link.state._fields}
     if missing := sorted(set(wanted) - known):
         raise ValueError(f"store_as: no slot is named {missing}; there are {sorted(known)}")
-
-    def recast(init: Callable[[Array], Slots]) -> Callable[[Array], Slots]:
-        def recast_init(p: Array) -> Slots:
-            slots = vars(init(p))
-            return Slots(**{n: _cast(x, wanted[n]) if n in wanted else x for n, x in slots.items()})
-
-        return recast_init
-
-    def rule_with_recast(rule: Rule) -> Rule:
-        if rule.kernel.init is None:
-            return rule
-        return rule._replace(kernel=rule.kernel._replace(init=recast(rule.kernel.init)))
-
-    links = tuple(map(rule_with_recast, rules))
-    return dataclasses.replace(pipeline, links=links).transformation()
+    return with_links(tx, lambda link: pipeline_of(_stored(link, wanted)).links[0])
 
 
-def _cast(x: Array, dtype: Any) -> Array:
-    # A complex slot stored as a real one is refused at the first update, where it would lose.
-    return jnp.asarray(x if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.real(x), dtype)
+@piece
+def _stored(link: Any, wanted: Mapping[str, Any]) -> GradientTransformation:
+    mine = {n: d for n, d in wanted.items() if n in link.state._fields}
+    kernel = link.kernel._replace(stored=tuple({**dict(link.kernel.stored), **mine}.items()))
+    return Pipeline((dataclasses.replace(link, kernel=kernel),), 0).transformation()

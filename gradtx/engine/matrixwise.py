@@ -8,20 +8,22 @@ A leaf of higher rank is a stack of matrices already, once it is said which of i
 and which make columns; the others count the matrices.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Updates
-from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.leaf import store
+from gradtx.engine.checks import check_given, check_leaves, check_pairs
+from gradtx.engine.links import Active, Link
 from gradtx.engine.matrix_layout import Layout, Place, axes_of_leaves, map_stacks, places_of
 from gradtx.engine.numerics import safe_increment, widen
-from gradtx.engine.paths import align, is_none
+from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
-from gradtx.engine.rules import Coupled, LeafError, MaskedNode, Slots, field, flags
+from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field
+from gradtx.engine.storage import first_slots, store
 
 
 def matrixwise(
@@ -78,104 +80,119 @@ def matrixwise(
        [0. 1.]]
     """
     title = name or getattr(update, "__qualname__", "a rule").split(".")[0].lstrip("_")
-    return Pipeline(
-        (_link(_Rule(state, init, update, axes, lying, after, per_step), params, title, ()),), 0
-    ).transformation()
+    link = Stacked(
+        name=title,
+        state=state,
+        needs_params=params,
+        kernel=Kernel(state, init, update, per_step),
+        axes=axes,
+        lying=lying,
+        after=after,
+    )
+    return Pipeline((link,), 0).transformation()
 
 
-class _Rule(NamedTuple):
-    """What `matrixwise` was given."""
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Stacked(Link):
+    """A rule for stacks of matrices.
 
-    state: Any
-    init: Callable[[Array], Slots] | None
-    update: Callable[[Array, Slots, Any, Any], tuple[Array, Slots]]
+    Attributes:
+      kernel: its functions, of one stack.
+      axes: which axes make rows and columns.
+      lying: whether matrices with more rows than columns are transposed.
+      after: what is done to a leaf's matrices at the end, or `None`.
+    """
+
+    kernel: Kernel
     axes: Any
     lying: bool
     after: Callable[[Array, Layout], Array] | None
-    per_step: Callable[[Any], dict[str, Any]] | None
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The fields of the state that are trees like the parameters."""
-        return tuple(f for f in self.state._fields if f != "count")
+    compiles = sees_all = True
+    couples = False
 
-
-def _link(rule: _Rule, params: bool, title: str, masks: tuple[Any, ...]) -> Coupled:
-    """Makes the link of a chain, which can be narrowed by masks."""
-
-    def init(params_: Params) -> OptState:
-        leaves, treedef, places = _places(rule, params_, "params", masks)
-        columns: dict[str, list[Any]] = {f: _empty(leaves) for f in rule.slots}
-        for i, place in places.items():
-            slots = {} if rule.init is None else vars(rule.init(place.stack(leaves[i])))
-            if sorted(slots) != sorted(rule.slots):
-                raise LeafError(
-                    TypeError, f"init gives {sorted(slots)}, the state has {sorted(rule.slots)}"
-                )
-            for f, x in slots.items():
-                columns[f][i] = store(jnp.array(x, copy=True), jnp.result_type(x))
+    def init(self, params: Params, active: Active) -> OptState:
+        """Returns the first state."""
+        leaves, treedef, places = self._places(params, "params", active)
+        names = self.kernel.slots({})
+        nothing = {i: [None if x is None else MaskedNode()] * len(names) for i, x in leaves.items()}
+        rows = nothing | {
+            i: first_slots(self.kernel, names, [place.stack(leaves[i])])[0]
+            for i, place in places.items()
+        }
+        columns = {f: [row[k] for row in rows.values()] for k, f in enumerate(names)}
         values = {f: treedef.unflatten(column) for f, column in columns.items()}
-        if "count" in rule.state._fields:
+        if "count" in self.state._fields:
             values["count"] = jnp.zeros((), jnp.int32)
-        return rule.state(**values)
-
-    @compiled_when_concrete
-    def run(updates: Updates, s: OptState, params_: Params | None) -> tuple[Updates, OptState]:
-        leaves, treedef, places = _places(rule, updates, "updates", masks)
-        p_leaves = [] if params_ is None else align(treedef, params_, "params", updates)
-        columns = {f: align(treedef, getattr(s, f), f"state.{f}", updates) for f in rule.slots}
-        step = field(s, "count")
-        scalars = {} if rule.per_step is None else rule.per_step(step)
-
-        def on_stacks(g: Array, *rest: Array) -> list[Array]:
-            p, slots = (rest[0], rest[1:]) if p_leaves else (None, rest)
-            mine = dict(zip(columns, slots, strict=True))
-            g, new = rule.update(g, Slots(**mine, **scalars), step, p)
-            return [g, *(getattr(new, f) for f in columns)]
-
-        given = [leaves, p_leaves] if p_leaves else [leaves]
-        stacks = [{i: place.stack(x[i]) for i, place in places.items()} for x in given]
-        slots = [{i: widen(column[i]) for i in places} for column in columns.values()]
-        for i, (g, *new) in map_stacks(on_stacks, *stacks, *slots).items():
-            g = g if rule.after is None else rule.after(g, places[i].layout)
-            leaves[i] = places[i].unstack(g, jnp.result_type(leaves[i]))
-            for column, part in zip(columns.values(), new, strict=True):
-                column[i] = store(part, jnp.result_type(column[i]))
-        values = {f: treedef.unflatten(column) for f, column in columns.items()}
-        if step is not None:
-            values["count"] = safe_increment(step)
-        return treedef.unflatten(leaves), s._replace(**values)
+        return self.state(**values)
 
     def update(
-        updates: Updates, s: OptState, params_: Params | None = None, **extra: Any
+        self,
+        updates: Updates,
+        state: OptState,
+        params: Params | None,
+        extra: dict[str, Any],
+        active: Active,
     ) -> tuple[Updates, OptState]:
-        del extra
-        if params and params_ is None:
-            raise LeafError(ValueError, "needs the parameters: call update(updates, state, params)")
-        return run(updates, s, params_ if params else None)
+        """Takes the updates through the rule, one stack for each shape of matrices."""
+        check_given((), self.needs_params, params, extra)
+        leaves, treedef, places = self._places(updates, "updates", active)
+        values = {}
+        if self.needs_params:
+            check_pairs(updates, params, [i in places for i in leaves])
+            values = dict(enumerate(align(treedef, params, "params", updates)))
+        names = self.kernel.slots({})
+        columns = {f: align(treedef, getattr(state, f), f"state.{f}", updates) for f in names}
+        step = field(state, "count")
+        scalars = {} if self.kernel.per_step is None else self.kernel.per_step(step)
+        stacks = {i: place.stack(leaves[i]) for i, place in places.items()}
+        self._check_slots(updates, columns, stacks)
 
-    return Coupled(
-        rule.state,
-        init,
-        update,
-        title,
-        needs_params=params,
-        narrow=lambda mask: _link(rule, params, title, (*masks, mask)),
-    )
+        def on_stacks(g: Array, *rest: Array) -> list[Array]:
+            p, slots = (rest[0], rest[1:]) if values else (None, rest)
+            mine = dict(zip(names, slots, strict=True))
+            g, new = self.kernel.update(g, Slots(**mine, **scalars), step, p)
+            return [g, *(getattr(new, f) for f in names)]
 
+        given = [stacks]
+        if values:
+            given.append({i: place.stack(values[i]) for i, place in places.items()})
+        slots = [{i: widen(column[i]) for i in places} for column in columns.values()]
+        for i, (g, *new) in map_stacks(on_stacks, *given, *slots).items():
+            g = g if self.after is None else self.after(g, places[i].layout)
+            leaves[i] = places[i].unstack(g, jnp.result_type(leaves[i]))
+            for name, part in zip(names, new, strict=True):
+                old = columns[name][i]
+                columns[name][i] = store(part, jnp.result_type(old), f"state.{name}")
+        fields = {f: treedef.unflatten(column) for f, column in columns.items()}
+        if step is not None:
+            fields["count"] = safe_increment(step)
+        return treedef.unflatten(leaves.values()), state._replace(**fields) if fields else state
 
-def _places(
-    rule: _Rule, tree: Any, tree_name: str, masks: Sequence[Any]
-) -> tuple[list[Any], Any, dict[int, Place]]:
-    """Gives the leaves of a tree, its structure, and the places of those that take part."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
-    active = [leaf is not None for leaf in leaves]
-    for mask in masks:
-        active = [a and f for a, f in zip(active, flags(mask, tree, tree_name), strict=True)]
-    axes = axes_of_leaves(rule.axes, tree)
-    return leaves, treedef, places_of(tree, tree_name, axes, active, rule.lying)
+    def _places(
+        self, tree: Any, name: str, active: Active
+    ) -> tuple[dict[int, Any], Any, dict[int, Place]]:
+        """Returns the leaves of a tree, its structure, and the places of those that take part."""
+        found, treedef = jax.tree.flatten(tree, is_leaf=is_none)
+        takes = [x is not None and (active is None or active[i]) for i, x in enumerate(found)]
+        check_leaves(tree, name, takes, real_only=self.real_only)
+        axes = axes_of_leaves(self.axes, tree)
+        return dict(enumerate(found)), treedef, places_of(tree, name, axes, takes, self.lying)
 
-
-def _empty(leaves: Sequence[Any]) -> list[Any]:
-    """Gives what a slot's tree holds where no leaf takes part."""
-    return [None if leaf is None else MaskedNode() for leaf in leaves]
+    def _check_slots(
+        self, updates: Updates, columns: dict[str, list[Any]], stacks: dict[int, Array]
+    ) -> None:
+        """Raises unless the slots have the shapes that `init` would give."""
+        for i, stack in stacks.items() if columns else ():
+            aval = jax.ShapeDtypeStruct(stack.shape, stack.dtype)
+            wanted = jax.eval_shape(lambda p: vars(self.kernel.init(p)), aval)  # type: ignore
+            for name, column in columns.items():
+                held = jnp.shape(column[i]) if hasattr(column[i], "shape") else "nothing"
+                if held != wanted[name].shape:
+                    raise LeafError(
+                        ValueError,
+                        f"updates{nth_path(updates, i)} has shape "
+                        f"{jnp.shape(jax.tree.leaves(updates, is_leaf=is_none)[i])}, but "
+                        f"state.{name} was made for another: it holds {held} where "
+                        f"{wanted[name].shape} belongs",
+                    )

@@ -16,6 +16,76 @@ from jax import lax
 from gradtx.engine.base import Array
 
 
+class NeedsConstant(TypeError):
+    """A number is an argument of compiled code, where a rule needs its value."""
+
+
+class Number:
+    """A hyperparameter that is an argument of compiled code, with what would lose its digits there.
+
+    It stands for a Python number in operators and in the functions of this module. What JAX's own
+    functions make of it is an error, after which the engine takes the number for a constant.
+
+    Attributes:
+      value: the number, a scalar array.
+      complement: one minus the number.
+      log: the number's logarithm; 0 if it has none.
+    """
+
+    __slots__ = ("complement", "log", "value")
+
+    def __init__(self, value: Any, complement: Any, log: Any):
+        self.value, self.complement, self.log = value, complement, log
+
+    @staticmethod
+    def parts(x: float) -> tuple[float, float, float]:
+        """Returns what a number is made of, each rounded from double."""
+        return x, 1 - x, math.log(x) if 0 < x < math.inf else 0.0
+
+    def __rsub__(self, other: Any) -> Any:
+        one = isinstance(other, (int, float)) and other == 1
+        return self.complement if one else other - self.value
+
+    def __pow__(self, other: Any) -> Any:
+        if not isinstance(other, float) or not 0 < other < 1:
+            return self.value ** value_of(other)
+        log = other * self.log  # a root of a decay rate is a decay rate
+        positive = self.value > 0
+        return Number(
+            self.value**other, jnp.where(positive, -jnp.expm1(log), 1), jnp.where(positive, log, 0)
+        )
+
+    def __bool__(self) -> bool:
+        raise NeedsConstant("a rule asks for the value of a number")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise NeedsConstant("a rule asks for the value of a number")
+
+    __float__ = __int__ = __index__ = __bool__
+
+
+def value_of(number: Any) -> Any:
+    """Returns a hyperparameter as what JAX's functions take: a number, or a scalar array."""
+    return number.value if isinstance(number, Number) else number
+
+
+def _operator(name: str) -> Any:
+    def operate(self: Number, *other: Any) -> Any:
+        return getattr(self.value, name)(*map(value_of, other))
+
+    return operate
+
+
+for _name in (
+    *("add", "radd", "sub", "mul", "rmul", "truediv", "rtruediv", "rpow"),
+    *("neg", "abs", "lt", "le", "gt", "ge", "eq", "ne"),
+):
+    setattr(Number, f"__{_name}__", _operator(f"__{_name}__"))
+jax.tree_util.register_pytree_node(
+    Number, lambda x: ((x.value, x.complement, x.log), None), lambda _, parts: Number(*parts)
+)
+
+
 def like(scalar: Any, x: Array) -> Any:
     """Casts a scalar to the dtype of `x`, which `lax` does not do by itself.
 
@@ -23,6 +93,7 @@ def like(scalar: Any, x: Array) -> Any:
       scalar: a number, or a scalar array.
       x: a real or complex array.
     """
+    scalar = value_of(scalar)
     if isinstance(scalar, jax.Array):
         return lax.convert_element_type(scalar, x.dtype)
     return np.asarray(scalar, x.dtype)
@@ -35,7 +106,7 @@ def times(scalar: Any, x: Array) -> Array:
       scalar: a Python number, or a scalar array.
       x: an array.
     """
-    return lax.mul(x, like(scalar, x)) if _inexact(x) else scalar * x
+    return lax.mul(x, like(scalar, x)) if _inexact(x) else value_of(scalar) * x
 
 
 def plus(x: Array, scalar: Any) -> Array:
@@ -47,7 +118,7 @@ def plus(x: Array, scalar: Any) -> Array:
     """
     if isinstance(scalar, (int, float)) and scalar == 0:
         return x
-    return lax.add(x, like(scalar, x)) if _inexact(x) else x + scalar
+    return lax.add(x, like(scalar, x)) if _inexact(x) else x + value_of(scalar)
 
 
 def over(x: Array, scalar: Any) -> Array:
@@ -57,7 +128,7 @@ def over(x: Array, scalar: Any) -> Array:
       x: an array.
       scalar: a Python number, or a scalar array.
     """
-    return lax.div(x, like(scalar, x)) if _inexact(x) else x / scalar
+    return lax.div(x, like(scalar, x)) if _inexact(x) else x / value_of(scalar)
 
 
 def _inexact(x: Array) -> bool:
@@ -88,7 +159,8 @@ def real_full_like(x: Array, value: Any) -> Array:
       x: a real or complex array; its values are not read.
       value: what to fill the array with.
     """
-    return jnp.full_like(x, value, dtype=jnp.finfo(x.dtype).dtype if _inexact(x) else None)
+    dtype = jnp.finfo(x.dtype).dtype if _inexact(x) else None
+    return jnp.full_like(x, value_of(value), dtype=dtype)
 
 
 def zeros_without(x: Array, axes: Any) -> Array:
@@ -127,6 +199,10 @@ def gathered_weight(decay: Any, steps: Any) -> Array:
       steps: how many values the average holds; a scalar, at least 1.
     """
     steps = jnp.asarray(steps, default_float())
+    if isinstance(decay, Number):
+        positive = decay > 0
+        weight = one_minus_power(decay.log, steps)
+        return jnp.where(positive, weight, 1)
     if not isinstance(decay, jax.Array):
         decay = float(decay)
         return one_minus_power(math.log(decay), steps) if decay > 0 else jnp.ones_like(steps)

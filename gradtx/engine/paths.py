@@ -7,7 +7,13 @@ import jax
 
 
 class StructureError(ValueError):
-    """Two trees that belong together differ in structure."""
+    """Two trees that belong together differ in structure.
+
+    Attributes:
+      stages: the first and the last of the links that met them, among those that run together.
+    """
+
+    stages: tuple[int, int] = (0, 0)
 
 
 def is_none(x: Any) -> bool:

@@ -1,14 +1,14 @@
 """What `chain`, `masked` and their like build: a flat row of links, and the shape of their state.
 
-A link is a `Rule`, which a `Sweep` can run together with its neighbours, a `Coupled` method, or any
-other pair `(init, update)`. However deeply combinators are nested, the row stays flat, so that
-rules which follow each other make one sweep over the leaves; the nesting survives in the
-`skeleton`, the state with each link's state replaced by the link's number.
+However deeply combinators are nested, the row stays flat, so that rules which follow each other
+make one sweep over the leaves; the nesting survives in the `skeleton`, the state with each link's
+state replaced by the link's number.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Union
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 
@@ -20,12 +20,13 @@ from gradtx.engine.base import (
     Updates,
     with_extra_args_support,
 )
+from gradtx.engine.concrete import is_traced
+from gradtx.engine.links import Effect, Link, Pair
+from gradtx.engine.made import Freezer, Frozen, Source, thaw
+from gradtx.engine.masks import hide
 from gradtx.engine.paths import StructureError
-from gradtx.engine.rules import Coupled, LeafError, Rule
-from gradtx.engine.sweep import Sweep, make_sweep
-
-OURS = (Rule, Coupled)
-Link = Union[Rule, Coupled, "Wrapped", GradientTransformation]
+from gradtx.engine.rules import LeafError
+from gradtx.engine.segment import Segment, segments
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Pipeline:
     """A row of links, run from left to right.
 
     Attributes:
-      links: rules and other transformations.
+      links: the links.
       skeleton: a pytree of the links' numbers; the state has this structure. A link that is not in
         it has no state of its own.
       name: what errors call the whole, or nothing.
@@ -43,66 +44,70 @@ class Pipeline:
     skeleton: Any
     name: str = ""
 
-    def __post_init__(self):
-        order, treedef = jax.tree.flatten(self.skeleton)
-        object.__setattr__(self, "_order", order)
-        object.__setattr__(self, "_treedef", treedef)
-        object.__setattr__(self, "_groups", _group(self.links))
+    @functools.cached_property
+    def _structure(self) -> tuple[list[int], Any]:
+        return jax.tree.flatten(self.skeleton)
+
+    @functools.cached_property
+    def _segments(self) -> list[Segment]:
+        return segments(self.links)
 
     def init(self, params: Params) -> OptState:
-        """Gives the first state."""
+        """Returns the first state."""
         states: list[OptState] = []
-        for sweep, part in self._groups:  # type: ignore[attr-defined]
-            try:
-                states.extend(sweep.init(params, part) if sweep else [part[0].init(params)])
-            except (LeafError, StructureError) as e:
-                raise _with_title(e, part) from e.__cause__
+        for segment in self._segments:
+            with_titles = _titled(segment)
+            states.extend(with_titles(segment.init, params))
         return self._join(states)
 
     def update(
-        self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
+        self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
     ) -> tuple[Updates, OptState]:
         """Takes the updates through all links."""
-        states = self._split(state)
-        done: list[OptState] = []
-        for sweep, part in self._groups:  # type: ignore[attr-defined]
-            here = states[len(done) : len(done) + len(part)]
-            try:
-                if sweep is None:
-                    updates, one = part[0].update(updates, here[0], params, **extra)
-                    new = [one]
-                else:
-                    updates, new = sweep.update(updates, here, params, part, extra)
-                done.extend(new)
-            except (LeafError, StructureError) as e:
-                raise _with_title(e, part) from e.__cause__
+        states, done = self._split(state), []
+        for segment in self._segments:
+            here = states[len(done) : len(done) + len(segment.links)]
+            run = segment.run if is_traced(updates) else segment.run_compiled
+            updates, new = _titled(segment)(run, updates, here, params, extra)
+            done.extend(new)
         return updates, self._join(done)
 
     def transformation(self) -> GradientTransformation:
-        """Gives the pair of functions that users hold."""
-        return GradientTransformation(self.init, self.update)
+        """Returns the pair of functions that users hold."""
+        return GradientTransformation(Init(self), Update(self))
+
+    def effects(self, tree: Any) -> Iterator[Effect]:
+        """Tells what the links do to which leaves of a tree, in their order."""
+        for link in self.links:
+            yield from link.effects(tree)
+
+    def freeze(self, freezer: Freezer) -> Frozen:
+        """Returns the pipeline frozen; what is thawed is a transformation."""
+        order, treedef = self._structure
+        links = tuple(link.freeze(freezer) for link in self.links)
+        return Frozen(_thaw_pipeline, (links, tuple(order), treedef, self.name))
 
     def _split(self, state: OptState) -> list[OptState]:
+        order, treedef = self._structure
         try:
-            found = self._treedef.flatten_up_to(state)  # type: ignore[attr-defined]
+            found = treedef.flatten_up_to(state)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise self._not_my_state(state) from None
         states: list[OptState] = [EmptyState()] * len(self.links)
-        for number, piece in zip(self._order, found, strict=True):  # type: ignore[attr-defined]
+        for number, piece in zip(order, found, strict=True):
             states[number] = piece
         for link, piece in zip(self.links, states, strict=True):
-            if isinstance(link, OURS) and any(
-                f not in getattr(piece, "_fields", ()) for f in link.state._fields
-            ):
+            wanted = getattr(link.state, "_fields", ())
+            if any(f not in getattr(piece, "_fields", ()) for f in wanted):
                 raise self._not_my_state(state)
         return states
 
     def _join(self, states: Sequence[OptState]) -> OptState:
-        in_order = [states[number] for number in self._order]  # type: ignore[attr-defined]
-        return self._treedef.unflatten(in_order)  # type: ignore[attr-defined]
+        order, treedef = self._structure
+        return treedef.unflatten([states[number] for number in order])
 
     def _not_my_state(self, state: OptState) -> TypeError:
-        ours = [link for link in self.links if isinstance(link, OURS)]
+        ours = [link for link in self.links if link.state is not None]
         wanted = [link.state.__name__ for link in ours]
         name = self.name or ", ".join(link.title for link in ours) or "chain"
         return TypeError(
@@ -111,13 +116,57 @@ class Pipeline:
         )
 
 
-def _with_title(e: LeafError | StructureError, links: Sequence[Any]) -> Exception:
-    if not isinstance(links[0], OURS):
-        return e  # somebody else's pair, which has no name
-    if isinstance(e, LeafError):
-        return e.kind(f"{links[e.stage].title}: {e}")
-    titles = dict.fromkeys(link.owner or link.name for link in links)
-    return ValueError(f"{', '.join(titles)}: {e}")
+@dataclasses.dataclass(frozen=True, eq=False)
+class Init:
+    """The function `init` of a pipeline."""
+
+    pipeline: Pipeline
+
+    def __call__(self, params: Params) -> OptState:
+        """Returns the first state."""
+        return self.pipeline.init(params)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Update:
+    """The function `update` of a pipeline."""
+
+    pipeline: Pipeline
+
+    def __call__(
+        self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, OptState]:
+        """Takes the updates through all links."""
+        return self.pipeline.update(updates, state, params, extra)
+
+    def freeze(self, freezer: Freezer) -> Frozen:
+        """Returns the transformation frozen."""
+        return self.pipeline.freeze(freezer)
+
+
+def _thaw_pipeline(data: Any, source: Source) -> GradientTransformation:
+    links, order, treedef, name = data
+    links = tuple(thaw(link, source) for link in links)
+    return Pipeline(links, treedef.unflatten(order), name).transformation()
+
+
+def _titled(segment: Segment) -> Callable[..., Any]:
+    """Returns what calls a function, and puts the links' titles before what it raises."""
+
+    def call(function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return function(*args)
+        except LeafError as e:
+            title = segment.links[e.stage].title
+            raise e.kind(f"{title}: {e}" if title else str(e)) from e.__cause__
+        except StructureError as e:
+            first, last = e.stages
+            here = segment.links[first : last + 1]
+            titles = filter(None, dict.fromkeys(link.owner or link.name for link in here))
+            told = ": ".join(filter(None, (", ".join(titles), str(e))))
+            raise ValueError(told) from e.__cause__
+
+    return call
 
 
 def _outline(state: OptState) -> str:
@@ -126,61 +175,71 @@ def _outline(state: OptState) -> str:
     return f"a {type(state).__name__}"
 
 
-def _group(links: tuple[Link, ...]) -> list[tuple[Sweep | None, list[Any]]]:
-    """Puts neighbouring rules together."""
-    groups: list[tuple[Sweep | None, list[Any]]] = []
-    run: list[Rule] = []
-    for link in (*links, None):
-        if isinstance(link, Rule):
-            run.append(link)
-            continue
-        if run:
-            groups.append((make_sweep(tuple(rule.kernel for rule in run)), run))
-            run = []
-        if link is not None:
-            groups.append((None, [link]))
-    return groups
-
-
 def pipeline_of(tx: Any) -> Pipeline:
-    """Gives the pipeline behind a transformation, or one that holds it as its only link."""
-    owner = getattr(tx.update, "__self__", None)
-    if isinstance(owner, Pipeline) and getattr(tx.init, "__self__", None) is owner:
-        return owner
-    return Pipeline((with_extra_args_support(tx),), 0)
+    """Returns the pipeline behind a transformation, or one that holds it as its only link."""
+    init, update = (getattr(f, "pipeline", None) for f in (tx.init, tx.update))
+    if update is not None and init is update:
+        return update
+    return Pipeline((Pair(pair=with_extra_args_support(tx)),), 0)
 
 
-class Wrapped(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Wrapped(Pair):
     """A pair that is written around another transformation.
 
-    It runs like any pair; that it tells what is within is for those who describe optimizers.
-
     Attributes:
-      init: `init(params) -> state`.
-      update: `update(updates, state, params=None, **extra) -> (updates, state)`.
-      inner: the transformation within.
-      masks: as those of a `Rule`, for what it does not see of the trees.
+      inner: the transformation within, or a function that gives one like it.
     """
 
-    init: Callable[..., OptState]
-    update: Callable[..., tuple[Updates, OptState]]
     inner: Any
-    masks: tuple[Any, ...] = ()
+
+    def effects(self, tree: Any) -> Iterator[Effect]:
+        """Tells what the transformation within does to which leaves of a tree."""
+        (around,) = super().effects(tree)
+        inner = self.inner if hasattr(self.inner, "update") else self.inner()
+
+        def spread(found: Sequence[bool]) -> tuple[bool, ...]:
+            below = iter(found)
+            return tuple(a and next(below) for a in around.active)
+
+        for effect in pipeline_of(inner).effects(hide(tree, around.active)):
+            masks = tuple((mask, seen, spread(there)) for mask, seen, there in effect.masks)
+            yield Effect(effect.link, spread(effect.active), (*around.masks, *masks))
 
 
-def wrapped(init: Any, update: Any, inner: Any) -> GradientTransformation:
-    """Makes a transformation of a pair that is written around another.
+def wrapped(init: Any, update: Any, inner: Any, *, name: str = "") -> GradientTransformation:
+    """Makes a transformation of a pair that is written around another one.
+
+    It runs as the pair does; that it tells what is within is for those who describe optimizers,
+    such as `gradtx.summary`. Decorate the function that calls it with `gradtx.piece`, and its
+    compiled code is shared between wrappers of equal transformations.
 
     Args:
       init: `init(params) -> state`.
       update: `update(updates, state, params=None, **extra) -> (updates, state)`.
-      inner: the transformation within.
+      inner: the transformation within; or a function without arguments that gives one like it, if
+        it is made anew at each step.
+      name: what errors call the wrapper. Default: nothing, errors are those of the pair.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> @gradtx.piece
+      ... def doubled(inner):
+      ...     def update(updates, state, params=None, **extra):
+      ...         updates, state = inner.update(updates, state, params, **extra)
+      ...         return jax.tree.map(lambda u: 2 * u, updates), state
+      ...     return gradtx.wrapped(inner.init, update, inner)
+      >>> tx = doubled(gradtx.sgd(0.5))
+      >>> print(tx.update(jnp.ones(2), tx.init(jnp.zeros(2)))[0])
+      [-1. -1.]
     """
-    return Pipeline((Wrapped(init, update, inner),), 0).transformation()
+    pair = GradientTransformation(init, update)
+    return Pipeline((Wrapped(pair=pair, inner=inner, name=name),), 0).transformation()
 
 
 def gather(pipelines: Sequence[Pipeline]) -> tuple[tuple[Link, ...], list[Any]]:
-    """Gives the links of several pipelines in one row, and each one's skeleton renumbered."""
+    """Returns the links of several pipelines in one row, and each one's skeleton renumbered."""
     links: list[Link] = []
     skeletons = []
     for pipeline in pipelines:
@@ -190,10 +249,23 @@ def gather(pipelines: Sequence[Pipeline]) -> tuple[tuple[Link, ...], list[Any]]:
     return tuple(links), skeletons
 
 
-def named(tx: GradientTransformation, name: str) -> GradientTransformation:
-    """Gives the same transformation under a name that its errors begin with."""
+def with_links(tx: Any, change: Callable[[Link], Link], name: str = "") -> GradientTransformation:
+    """Returns a transformation with each of its links changed.
+
+    Args:
+      tx: the transformation.
+      change: gives a link in the place of each.
+      name: what errors call the whole. Default: what they call it now.
+    """
     pipeline = pipeline_of(tx)
-    links = tuple(
-        link._replace(owner=name) if isinstance(link, OURS) else link for link in pipeline.links
-    )
-    return Pipeline(links, pipeline.skeleton, name).transformation()
+    links = tuple(map(change, pipeline.links))
+    return Pipeline(links, pipeline.skeleton, name or pipeline.name).transformation()
+
+
+def named(tx: GradientTransformation, name: str) -> GradientTransformation:
+    """Returns the same transformation under a name that its errors begin with."""
+
+    def own(link: Link) -> Link:
+        return dataclasses.replace(link, owner=name) if link.name else link
+
+    return with_links(tx, own, name)

@@ -1,21 +1,17 @@
-"""What the links of a chain consist of.
+"""What a rule of one array is, and how its state is counted and keyed.
 
-A `Rule` is a `Kernel`, pure functions of one array, together with what is computed once a step for
-all leaves; `gradtx.engine.sweep` runs it. A `Coupled` method is written by hand over whole trees.
-These are only descriptions.
+A `Kernel` is a rule's pure functions of one array. What else belongs to one use of it, and how
+links of other kinds differ, is in `gradtx.engine.links`. These are only descriptions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from types import FunctionType
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.engine.base import Array, OptState
 from gradtx.engine.numerics import safe_increment
-from gradtx.engine.paths import StructureError, align, is_none, nth_path
 
 
 class MaskedNode(NamedTuple):
@@ -71,129 +67,35 @@ COUNT = Counter()
 
 
 class Kernel(NamedTuple):
-    """A rule's pure functions; equal kernels share compiled code.
+    """A rule's pure functions.
 
     Attributes:
       state: the NamedTuple class of the state.
       init: `init(p) -> Slots`, or `None` for a rule without slots.
       update: `update(g, s, step, p) -> (g, Slots)`.
       per_step: `per_step(step) -> dict` of scalars, or `None`.
-      needs_params: whether `update` needs `p`.
-      real_only: whether complex leaves are refused.
       counter: how the state counts its steps, if it has the counter's field.
+      integers: whether an integer update stays an integer, if the scalars are integers too.
+      stored: the dtypes in which slots are stored, by name, where they are not as `init` gives
+        them.
     """
 
     state: Any
     init: Callable[[Array], Slots] | None
     update: Callable[..., tuple[Array, Slots]]
     per_step: Callable[[Any], Mapping[str, Any]] | None = None
-    needs_params: bool = False
-    real_only: bool = False
     counter: Counter = COUNT
+    integers: bool = False
+    stored: tuple[tuple[str, Any], ...] = ()
 
-    @property
-    def engine_fields(self) -> tuple[str, ...]:
-        """The fields of the state that the engine keeps by itself."""
-        return (*self.counter.fields, "rng_key")
+    def slots(self, known: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the fields of the state that are slots: neither kept by the engine nor known.
 
-    @property
-    def functions(self) -> list[Callable[..., Any]]:
-        """The functions that there are."""
-        return [f for f in (self.init, self.update, self.per_step) if f is not None]
-
-
-class Rule(NamedTuple):
-    """A kernel, and what belongs to one use of it.
-
-    Attributes:
-      kernel: the functions of one array.
-      shared: `shared(step, extra) -> dict` of scalars for all leaves, or `None`. It is called
-        outside of compiled code, so that it may be any Python function.
-      key: a random key, or `None`; each leaf then finds a key of its own in `s.rng_key`.
-      name: what errors call this rule.
-      owner: the optimizer that the rule is part of, which errors name too, or nothing.
-      masks: trees of booleans, or functions that make one from a tree; a leaf takes part if all
-        say so.
-    """
-
-    kernel: Kernel
-    shared: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None
-    key: Any
-    name: str
-    owner: str = ""
-    masks: tuple[Any, ...] = ()
-
-    @property
-    def state(self) -> Any:
-        """The NamedTuple class of the state."""
-        return self.kernel.state
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The extra arguments that the rule cannot do without: none."""
-        return ()
-
-    @property
-    def needs_params(self) -> bool:
-        """Whether `update` needs the parameters."""
-        return self.kernel.needs_params
-
-    @property
-    def real_only(self) -> bool:
-        """Whether complex leaves are refused."""
-        return self.kernel.real_only
-
-    @property
-    def title(self) -> str:
-        """What errors call this rule."""
-        return f"{self.owner} ({self.name})" if self.owner else self.name
-
-    def scalars(self, step: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Computes what all leaves share at this step."""
-        return {} if self.shared is None else dict(self.shared(step, extra))
-
-    def activity(self, tree: Any, tree_name: str) -> tuple[bool, ...] | None:
-        """Says for each leaf whether this rule applies to it; `None` means to all."""
-        if not self.masks:
-            return None
-        return tuple(map(all, zip(*(flags(m, tree, tree_name) for m in self.masks), strict=True)))
-
-
-class Coupled(NamedTuple):
-    """A method that couples leaves, and what is known of it.
-
-    Attributes:
-      state: the NamedTuple class of the state.
-      init: `init(params) -> state`.
-      update: `update(updates, state, params=None, **extra) -> (updates, state)`.
-      name: what errors call it.
-      needs: the extra arguments that `update` cannot do without.
-      needs_params: whether `update` needs the parameters.
-      real_only: whether complex leaves are refused.
-      owner: the optimizer that the method is part of, which errors name too, or nothing.
-      narrow: `narrow(mask)` gives the method for the leaves where a mask is true, if it can leave
-        out leaves by itself; otherwise masked leaves are taken out of the trees that it sees.
-      masks: as those of a `Rule`, for those who describe the method: it keeps to them already.
-      factors: `factors(tree)` gives the numbers by which a method that only multiplies does so, for
-        those who describe it.
-    """
-
-    state: Any
-    init: Callable[..., OptState]
-    update: Callable[..., Any]
-    name: str
-    needs: tuple[str, ...] = ()
-    needs_params: bool = False
-    real_only: bool = False
-    owner: str = ""
-    narrow: Callable[[Any], "Coupled"] | None = None
-    masks: tuple[Any, ...] = ()
-    factors: Callable[[Any], Any] | None = None
-
-    @property
-    def title(self) -> str:
-        """What errors call this method."""
-        return f"{self.owner} ({self.name})" if self.owner else self.name
+        Args:
+          known: the scalars that all leaves share.
+        """
+        kept = (*self.counter.fields, "rng_key", *known)
+        return tuple(name for name in self.state._fields if name not in kept)
 
 
 class LeafError(Exception):
@@ -201,7 +103,7 @@ class LeafError(Exception):
 
     Attributes:
       kind: the class of the error that users see.
-      stage: the number of the rule in its sweep.
+      stage: the number of the link, among those that run together.
     """
 
     def __init__(self, kind: type[Exception], message: str, stage: int = 0):
@@ -209,75 +111,36 @@ class LeafError(Exception):
         self.kind, self.stage = kind, stage
 
     def at(self, path: str) -> "LeafError":
-        """Gives the same error, with the leaf's path."""
+        """Returns the same error, with the leaf's path."""
         error = LeafError(self.kind, f"{path}: {self}", self.stage)
         error.__cause__ = self.__cause__
         return error
 
 
 def field(state: OptState, name: str) -> Any:
-    """Gives a state's field, or `None`; a tuple's own methods (`count`!) are no fields."""
+    """Returns a state's field, or `None`; a tuple's own methods (`count`!) are no fields."""
     return getattr(state, name) if name in getattr(state, "_fields", ()) else None
 
 
-def flags(mask: Any, tree: Any, tree_name: str) -> list[bool]:
-    """Gives a mask's boolean for each leaf of a tree.
+def value_at(scalar_or_schedule: Any, step: Any) -> Any:
+    """Returns a schedule's value at a step, and a number as it is.
+
+    This is the one place where the two are told apart.
 
     Args:
-      mask: a tree of booleans, like `tree` or a prefix of it, or a function that makes one.
-      tree: the tree to be masked.
-      tree_name: what an error calls it.
+      scalar_or_schedule: a number, a scalar array, or a function of the step count.
+      step: the step count, 0 at the first step.
     """
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
-    whole = spread(mask(tree) if callable(mask) else mask, tree)
-    found = align(treedef, whole, "the mask", tree, tree_name)
-    for i, (flag, leaf) in enumerate(zip(found, leaves, strict=True)):
-        if leaf is not None and not _is_boolean(flag):
-            path = nth_path(tree, i)
-            raise StructureError(f"the mask{path} is {flag!r} for {tree_name}{path}, not a boolean")
-    return [bool(flag) for flag in found]
+    return scalar_or_schedule(step) if callable(scalar_or_schedule) else scalar_or_schedule
 
 
-def _is_boolean(x: Any) -> bool:
-    return isinstance(x, bool) or (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.bool_))
+def rate_at(learning_rate: Any, step: Any, extra: Mapping[str, Any]) -> Any:
+    """Returns the learning rate of a step: the one that was given at the call, or one's own.
 
-
-def spread(prefix: Any, tree: Any) -> Any:
-    """Repeats the leaves of a prefix of `tree` until it has `tree`'s structure."""
-    try:
-        return jax.tree.map(
-            lambda m, below: jax.tree.map(lambda _: m, below, is_leaf=is_none),
-            prefix,
-            tree,
-            is_leaf=is_none,
-        )
-    except (ValueError, TypeError):
-        return prefix  # `align` says what differs
-
-
-# Compiled code is kept for kernels that can be made again, and only for those: a kernel whose
-# hyperparameters are arrays or tracers must not outlive its user.
-
-CONSTANTS = (int, float, complex, str, bytes, type, jnp.dtype, type(None))
-
-
-def is_constant(x: Any) -> bool:
-    """Says whether a hyperparameter is a plain Python value, neither an array nor a function."""
-    return isinstance(x, CONSTANTS)
-
-
-def mark_constant(rules: Sequence[Rule]) -> None:
-    """Marks the functions of rules as closing over plain Python values only."""
-    for rule in rules:
-        for function in rule.kernel.functions:
-            if isinstance(function, FunctionType):
-                function.__constant__ = True  # type: ignore[attr-defined]
-
-
-def may_be_kept(kernels: Sequence[Kernel]) -> bool:
-    """Says whether compiled code for these kernels may be kept."""
-    return all(
-        isinstance(f, FunctionType) and (f.__closure__ is None or hasattr(f, "__constant__"))
-        for kernel in kernels
-        for f in kernel.functions
-    )
+    Args:
+      learning_rate: a number, a scalar array, or a schedule.
+      step: the step count.
+      extra: the extra arguments of `update`.
+    """
+    given = extra.get("learning_rate")
+    return value_at(learning_rate, step) if given is None else jnp.asarray(given)

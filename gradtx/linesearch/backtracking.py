@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gradtx.engine.base import Array, GradientTransformation, Params, Updates
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled
+from gradtx.engine.leafwise import piece
 from gradtx.linesearch.loop import loop_until_done
 from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, zero_gradient
 
@@ -66,6 +67,7 @@ class _Limits(NamedTuple):
     rtol: Any
 
 
+@piece
 def scale_by_backtracking_linesearch(
     max_backtracking_steps: Any,
     slope_rtol: Any = 1e-4,

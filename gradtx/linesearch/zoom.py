@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradtx.engine.base import Array, GradientTransformation, Params, Updates
 from gradtx.engine.concrete import branch
 from gradtx.engine.coupled import common_dtype, coupled
+from gradtx.engine.leafwise import piece
 from gradtx.linesearch.loop import loop_until_done
 from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, zero_gradient
 from gradtx.linesearch.wolfe import Limits, Point, Search, advance, begin
@@ -48,6 +49,7 @@ class ScaleByZoomLinesearchState(NamedTuple):
     _metrics = ("value:loss", "info:*")
 
 
+@piece
 def scale_by_zoom_linesearch(
     max_linesearch_steps: Any,
     max_learning_rate: Any = None,

@@ -64,6 +64,7 @@ def _power_weight(step: Any, exponent: Any) -> Array:
     return (jnp.asarray(step, default_float()) + 1) ** -exponent
 
 
+@piece
 def scale_by_factored_rms(
     factored: bool = True,
     decay_rate: Any = 0.8,
@@ -145,6 +146,7 @@ def _by_power_decay(
     return _by_factored_rms(factored, smallest, epsilon, weight)
 
 
+@piece
 def _by_factored_rms(
     factored: bool, smallest: int, epsilon: Any, weight: Callable[[Any], Mapping[str, Any]]
 ) -> GradientTransformation:

@@ -22,7 +22,7 @@ from gradtx.engine.numerics import (
 from gradtx.engine.rules import Counter, Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scaling import scale_by_learning_rate, value_at
+from gradtx.transforms.scaling import scale_by_learning_rate
 
 
 class ScaleByAdemamixState(NamedTuple):
@@ -101,21 +101,16 @@ def scale_by_ademamix(
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         m1, nu = ema(g, s.m1, b1), ema(abs_sq(g), s.nu, b2)
-        m2 = lax.add(times(s.kept, s.m2), times(s.taken, g))
+        m2 = ema(g, s.m2, s.b3)
         mixed = lax.add(over(m1, s.m1_weight), times(s.alpha, m2))
         u = ratio(mixed, plus(over(nu, s.nu_weight), eps_root), eps)
         return u, Slots(m1=m1, m2=m2, nu=nu)
-
-    def shared(step: Any, extra: Any) -> dict[str, Any]:
-        kept = value_at(b3, step)
-        # The difference is taken here, where a constant is a double still.
-        return {"kept": kept, "taken": 1 - kept, "alpha": value_at(alpha, step)}
 
     tx = leafwise(
         ScaleByAdemamixState,
         init,
         update,
-        shared=shared,
+        scalars={"b3": b3, "alpha": alpha},
         per_step=_weights(m1_weight=b1, nu_weight=b2),
         counter=Counter(clock="count_m2"),
     )

@@ -7,14 +7,25 @@ from jax import lax
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Schedule
-from gradtx.engine.leafwise import leafwise, store_as
-from gradtx.engine.numerics import abs_sq, ema, root
+from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.made import known_schedule
+from gradtx.engine.numerics import abs_sq, ema, root, value_of
 from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import ScaleByAdamState, zero_moments
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@known_schedule
+def _fourth_root() -> Schedule:
+    return lambda step: step**0.25
+
+
+FOURTH_ROOT = _fourth_root()
+"""The bound of normalized gradients, by the step count."""
+
+
+@piece
 def scale_by_adopt(
     b1: Any = 0.9,
     b2: Any = 0.9999,
@@ -23,7 +34,7 @@ def scale_by_adopt(
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
-    clip_value_fn: Schedule = lambda step: step**0.25,
+    clip_value_fn: Schedule = FOURTH_ROOT,
 ) -> GradientTransformation:
     """Averages gradients that were divided by a second moment of the gradients before them.
 
@@ -64,7 +75,7 @@ def scale_by_adopt(
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         first, square = step == 0, abs_sq(g)
         known = jnp.where(first, 1, s.nu)
-        n = g / jnp.maximum(root(known), eps)
+        n = g / jnp.maximum(root(known), value_of(eps))
         n = jnp.where(first, 0, _clip(n, s.bound) if use_clipping else n)
         mu, nu = ema(n, s.mu, b1), jnp.where(first, square, ema(square, s.nu, b2))
         return (ema(n, mu, b1) if nesterov else mu), Slots(mu=mu, nu=nu)
@@ -73,7 +84,7 @@ def scale_by_adopt(
         ScaleByAdamState,
         zero_moments,
         update,
-        shared=(lambda step, extra: {"bound": clip_value_fn(step)}) if use_clipping else None,
+        scalars={"bound": clip_value_fn} if use_clipping else None,
     )
     return store_as(tx, mu=mu_dtype)
 
@@ -104,7 +115,7 @@ def adopt(
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
-    clip_value_fn: Schedule = lambda step: step**0.25,
+    clip_value_fn: Schedule = FOURTH_ROOT,
 ) -> GradientTransformation:
     """ADOPT: Adam that divides each gradient by what was known before it, then averages.
 

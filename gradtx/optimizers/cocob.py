@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import real_full_like
+from gradtx.engine.numerics import real_full_like, value_of
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -85,7 +85,7 @@ def scale_by_cocob(alpha: Any = 100.0, eps: Any = 1e-8) -> GradientTransformatio
         gathered = s.cumulative_gradients + g
         # All in units of the largest, whose square may be no number.
         unit = jnp.where(largest > 0, largest, 1)
-        fraction = gathered / unit / jnp.maximum(total / unit + 1, alpha)
+        fraction = gathered / unit / jnp.maximum(total / unit + 1, value_of(alpha))
         bet = fraction * (1 + reward / unit)
         return (start - p) + bet, Slots(
             init_particles=start,

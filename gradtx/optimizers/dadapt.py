@@ -8,14 +8,13 @@ from gradtx import tree
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.coupled import common_dtype, present, replaced
-from gradtx.engine.numerics import ema, gathered_weight, ratio, safe_increment, times
-from gradtx.transforms.rated import rated
+from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.numerics import ema, gathered_weight, ratio, times
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
 
 class DAdaptAdamWState(NamedTuple):
-    """The method's part of the state of `dadapt_adamw`.
+    """The state of `dadapt_adamw`.
 
     Attributes:
       exp_avg: moving average of gradients, times the step sizes `d * learning_rate` they came with.
@@ -24,6 +23,7 @@ class DAdaptAdamWState(NamedTuple):
       estim_lr: the estimate `d` of the distance to the solution.
       numerator_weighted: moving average of the products from which `d` is estimated.
       count: the number of steps taken.
+      learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
     exp_avg: Updates
@@ -31,9 +31,10 @@ class DAdaptAdamWState(NamedTuple):
     grad_sum: Updates
     estim_lr: Array
     numerator_weighted: Array
-    count: Array
+    count: Any = None
+    learning_rate: Any = None
 
-    _hyperparams = ("estim_lr",)
+    _hyperparams, _readings = ("estim_lr",), ("learning_rate",)
 
 
 @optimizer(
@@ -62,7 +63,7 @@ def dadapt_adamw(
 
     where sums and products are over all leaves, and `r` is taken with the `s` and `v` that were
     there before this gradient. `d` is a lower bound of the distance to the solution in the largest
-    norm, which only grows. The state is a `RatedState`: the method's own, then the learning rate's.
+    norm, which only grows.
 
     Args:
       learning_rate: a factor of `d`, best a schedule that begins or peaks at 1; a number, a scalar
@@ -85,7 +86,7 @@ def dadapt_adamw(
       >>> for g in ([1.0, -2.0], [4.0, -8.0]):
       ...     updates, state = tx.update(jnp.array(g), state, params)
       ...     params = params + updates
-      >>> print(params, state.inner_state.estim_lr)
+      >>> print(params, state.estim_lr)
       [-0.0194...  0.0194...] 0.0748...
     """
     b1, b2 = betas
@@ -99,7 +100,6 @@ def dadapt_adamw(
             grad_sum=zero_slots(params),
             estim_lr=jnp.asarray(estim_lr0, dtype),
             numerator_weighted=jnp.zeros((), dtype),
-            count=jnp.zeros((), jnp.int32),
         )
 
     @compiled_when_concrete
@@ -128,7 +128,6 @@ def dadapt_adamw(
             grad_sum=replaced(state.grad_sum, updates, s),
             estim_lr=jnp.maximum(d, bound),
             numerator_weighted=r,
-            count=safe_increment(state.count),
         )
 
     def update(
@@ -142,8 +141,14 @@ def dadapt_adamw(
         del extra
         return step(updates, state, params, learning_rate)
 
-    return rated(
-        init, update, learning_rate, name="scale_by_dadapt_adam", params=True, real_only=True
+    return coupled(
+        DAdaptAdamWState,
+        init,
+        update,
+        name="scale_by_dadapt_adam",
+        params=True,
+        real_only=True,
+        rate=learning_rate,
     )
 
 

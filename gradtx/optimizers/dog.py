@@ -9,6 +9,7 @@ from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import plus, ratio, rescale, root
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
@@ -53,6 +54,7 @@ class DoWGState(NamedTuple):
     _hyperparams = ("estim_sq_dist:max_squared_distance",)
 
 
+@piece
 def _scale_by_dog(init_step: tuple[str, Any], eps: Any) -> GradientTransformation:
     kind, value = init_step
     if kind not in FIRST_STEPS:
@@ -94,6 +96,7 @@ def _scale_by_dog(init_step: tuple[str, Any], eps: Any) -> GradientTransformatio
     return coupled(DoGState, init, update, name="scale_by_dog", params=True)
 
 
+@piece
 def _scale_by_dowg(init_estim_sq_dist: Any | None, eps: Any) -> GradientTransformation:
     first = eps if init_estim_sq_dist is None else init_estim_sq_dist
 
@@ -137,6 +140,7 @@ def _squared_norm(leaves: list[Array], like: Array) -> Array:
     return tree.norm(leaves, squared=True).astype(like.dtype)
 
 
+@piece
 def _decay(weight_decay: Any | None, mask: Any | None) -> GradientTransformation:
     if weight_decay is None and mask is None:
         return identity()

@@ -1,17 +1,16 @@
 """Fromage: steps that are relative to the parameters in every layer."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from jax import lax
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
-from gradtx.engine.leafwise import leafwise
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
-from gradtx.transforms.scaling import ScaleByLearningRateState, rate_of
+from gradtx.transforms.scaling import ScaleByLearningRateState
 from gradtx.transforms.trust_ratio import scale_by_trust_ratio
 
 
@@ -47,22 +46,18 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Any = 1e-6) -> GradientTr
     return chain(scale_by_trust_ratio(min_norm), _descend_and_shrink(learning_rate))
 
 
+@piece
 def _descend_and_shrink(learning_rate: ScalarOrSchedule) -> GradientTransformation:
     """Gives the step to `(p - learning_rate * g) / sqrt(1 + learning_rate**2)`."""
-    rate_at = rate_of(learning_rate)
-
-    def shared(step: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
-        rate = rate_at(step, extra)["learning_rate"]
-        length = (1 + rate * rate) ** 0.5
-        # 1 - 1 / length, without taking the difference of two numbers that are near.
-        shrink = rate * rate / (length * (1 + length))
-        return {"learning_rate": rate, "step_size": rate / length, "shrink": shrink}
-
     return leafwise(
-        ScaleByLearningRateState, None, _step, params=True, shared=shared, name="fromage"
+        ScaleByLearningRateState, None, _step, params=True, rate=learning_rate, name="fromage"
     )
 
 
 def _step(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
-    moved = lax.add(times(s.step_size, g), times(s.shrink, p).astype(g.dtype))
+    rate = s.learning_rate
+    length = (1 + rate * rate) ** 0.5
+    # 1 - 1 / length, without taking the difference of two numbers that are near.
+    shrink = rate * rate / (length * (1 + length))
+    moved = lax.add(times(rate / length, g), times(shrink, p).astype(g.dtype))
     return lax.neg(moved), Slots()

@@ -18,6 +18,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
+from gradtx.engine.leafwise import piece
 from gradtx.engine.matrix_layout import MatrixAxes, Place, axes_of_leaves, map_stacks, places_of
 from gradtx.engine.numerics import safe_increment, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
@@ -51,6 +52,7 @@ class GaLoreState(NamedTuple):
     projector: Updates
 
 
+@piece
 def scale_by_galore(
     rank: int = 128,
     update_proj_gap: Any = 200,
@@ -190,7 +192,9 @@ def scale_by_galore(
         try:
             steps, base_state = base.update(g, state.base_optimizer_state, seen, **extra)
         except ValueError as e:
-            raise _of_projected(e, updates, state, places(updates, "updates")) from e.__cause__
+            wanted = jax.eval_shape(base.init, g if seen is None else seen)
+            told = _of_projected(updates, state, wanted, places(updates, "updates"))
+            raise type(e)(f"{e}{told}") from e.__cause__
         new = GaLoreState(safe_increment(state.count), base_state, projector)
         return put_back(updates, steps, projector), new
 
@@ -259,24 +263,28 @@ def _check(updates: Updates, state: GaLoreState, places: dict[int, Place], rank:
 
 
 def _of_projected(
-    error: ValueError, updates: Updates, state: GaLoreState, places: dict[int, Place]
-) -> ValueError:
-    """Adds to a base optimizer's error which leaf its projection comes from."""
+    updates: Updates, state: GaLoreState, wanted: OptState, places: dict[int, Place]
+) -> str:
+    """Says which leaf's projection the base optimizer's state was not made for."""
     columns = jax.tree.leaves(state.projector, is_leaf=lambda x: x is None or x == MaskedNode())
     leaves = jax.tree.leaves(updates, is_leaf=is_none)
     for i in places:
         path = nth_path(updates, i)
-        if f"updates{path}" in str(error):
-            shape = jnp.shape(leaves[i])
-            told = f"updates{path} is a projection of {shape}"
-            return type(error)(f"{error}; {told}{_held_beside(state, path, columns[i])}")
-    return error
+        if _shapes_at(state.base_optimizer_state, path) != _shapes_at(wanted, path):
+            told = f"; updates{path} is a projection of {jnp.shape(leaves[i])}"
+            return told + _held_beside(state, path, columns[i])
+    return ""
+
+
+def _shapes_at(state: OptState, path: str) -> list[tuple[int, ...]]:
+    """Gives the shapes that a state has for a leaf."""
+    flat = jax.tree.leaves_with_path(state)
+    return sorted({x.shape for at, x in flat if jax.tree_util.keystr(at).endswith(path)})
 
 
 def _held_beside(state: GaLoreState, path: str, p: Any) -> str:
     """Says which shapes a base optimizer's state has for a leaf, and what they are made from."""
-    flat = jax.tree.leaves_with_path(state.base_optimizer_state)
-    shapes = sorted({x.shape for at, x in flat if jax.tree_util.keystr(at).endswith(path)})
+    shapes = _shapes_at(state.base_optimizer_state, path)
     if not shapes:
         return ""
     told = f"; the base optimizer's state holds {' and '.join(map(str, shapes))} there"

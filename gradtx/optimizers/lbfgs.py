@@ -11,6 +11,7 @@ from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import abs_sq, compute_dtype, safe_increment, safe_sqrt, widen
 from gradtx.linesearch import scale_by_zoom_linesearch
 from gradtx.transforms.combining import chain, identity
@@ -40,6 +41,7 @@ class ScaleByLBFGSState(NamedTuple):
     weights_memory: Array
 
 
+@piece
 def scale_by_lbfgs(
     memory_size: int = 10, scale_init_precond: bool = True
 ) -> GradientTransformation:

@@ -11,8 +11,6 @@ from gradtx.engine.numerics import abs_sq, default_float, plus, real_full_like, 
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.rated import readable_rate
-from gradtx.transforms.scaling import rate_of
 
 
 class MadgradState(NamedTuple):
@@ -23,12 +21,16 @@ class MadgradState(NamedTuple):
       grad_sum_sq: weighted sum of squared gradients, real.
       s: weighted sum of gradients.
       x0: the parameters at the start.
+      learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
     count: Array
     grad_sum_sq: Updates
     s: Updates
     x0: Params
+    learning_rate: Any = None
+
+    _readings = ("learning_rate",)
 
 
 @piece
@@ -82,7 +84,7 @@ def scale_by_madgrad(
         init,
         update,
         params=True,
-        shared=rate_of(learning_rate),
+        rate=learning_rate,
         per_step=per_step,
     )
 
@@ -128,5 +130,4 @@ def madgrad(
     return chain(
         add_decayed_weights(weight_decay),
         scale_by_madgrad(learning_rate, momentum, eps),
-        readable_rate(learning_rate),
     )

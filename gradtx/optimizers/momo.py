@@ -8,16 +8,15 @@ from gradtx import tree
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.coupled import common_dtype, present, replaced
-from gradtx.engine.numerics import ema, gathered_weight, over, ratio, safe_increment, times
-from gradtx.transforms.rated import rated
+from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.numerics import ema, gathered_weight, over, ratio, times
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
 MOMO = "Schaipp et al., 'MoMo: Momentum Models for Adaptive Learning Rates', arXiv:2305.07583"
 
 
 class MomoState(NamedTuple):
-    """The method's part of the state of `momo`.
+    """The state of `momo`.
 
     Attributes:
       exp_avg: moving average of gradients.
@@ -25,19 +24,22 @@ class MomoState(NamedTuple):
       gamma: moving average of the products `<g, p>` of gradients and parameters.
       lb: the lower bound of the loss.
       count: the number of steps taken.
+      learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
     exp_avg: Updates
     barf: Array
     gamma: Array
     lb: Array
-    count: Array
+    count: Any = None
+    learning_rate: Any = None
 
     _hyperparams, _metrics = ("lb:lower_bound",), ("barf:average_loss",)
+    _readings = ("learning_rate",)
 
 
 class MomoAdamState(NamedTuple):
-    """The method's part of the state of `momo_adam`.
+    """The state of `momo_adam`.
 
     Attributes:
       exp_avg: moving average of gradients.
@@ -46,6 +48,7 @@ class MomoAdamState(NamedTuple):
       gamma: moving average of the products `<g, p>` of gradients and parameters.
       lb: the lower bound of the loss.
       count: the number of steps taken.
+      learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
     exp_avg: Updates
@@ -53,9 +56,11 @@ class MomoAdamState(NamedTuple):
     barf: Array
     gamma: Array
     lb: Array
-    count: Array
+    count: Any = None
+    learning_rate: Any = None
 
     _hyperparams, _metrics = ("lb:lower_bound",), ("barf:average_loss",)
+    _readings = ("learning_rate",)
 
 
 class _Model(NamedTuple):
@@ -128,8 +133,7 @@ def momo(
         tau = min(learning_rate, max(c * (f - gamma - lower_bound) + <d, p>, 0) / norm(d)^2)
         (p - tau * d) / c
 
-    The loss comes with each call, `update(..., value=loss)`. The state is a `RatedState`: the
-    method's own, then the learning rate's.
+    The loss comes with each call, `update(..., value=loss)`.
 
     Args:
       learning_rate: the largest step size, best too large rather than too small; a number, a scalar
@@ -164,7 +168,6 @@ def momo(
             barf=jnp.zeros((), dtype),
             gamma=jnp.zeros((), dtype),
             lb=jnp.asarray(lower_bound, dtype),
-            count=jnp.zeros((), jnp.int32),
         )
 
     @compiled_when_concrete
@@ -186,7 +189,7 @@ def momo(
         model = _Model(barf, gamma, d, d, 1)
         moves, lb = model.step(p, rate, weight_decay, state.lb, adapt_from)
         return replaced(updates, updates, as_updates(moves, given)), MomoState(
-            replaced(state.exp_avg, updates, d), barf, gamma, lb, safe_increment(state.count)
+            replaced(state.exp_avg, updates, d), barf, gamma, lb
         )
 
     def update(
@@ -201,7 +204,15 @@ def momo(
         del extra
         return step(updates, state, params, learning_rate, value)
 
-    return rated(init, update, learning_rate, name="scale_by_momo", needs=("value",), params=True)
+    return coupled(
+        MomoState,
+        init,
+        update,
+        name="scale_by_momo",
+        needs=("value",),
+        params=True,
+        rate=learning_rate,
+    )
 
 
 @optimizer(
@@ -230,8 +241,7 @@ def momo_adam(
                   max(c * (f - gamma - rho * lower_bound) + <d, p>, 0) / <d, q>)
         (p - tau * q) / c
 
-    The loss comes with each call, `update(..., value=loss)`. The state is a `RatedState`: the
-    method's own, then the learning rate's.
+    The loss comes with each call, `update(..., value=loss)`.
 
     Args:
       learning_rate: the largest step size, best too large rather than too small; a number, a scalar
@@ -267,7 +277,6 @@ def momo_adam(
             barf=jnp.zeros((), dtype),
             gamma=jnp.zeros((), dtype),
             lb=jnp.asarray(lower_bound, dtype),
-            count=jnp.zeros((), jnp.int32),
         )
 
     @compiled_when_concrete
@@ -293,7 +302,6 @@ def momo_adam(
             barf=barf,
             gamma=gamma,
             lb=lb,
-            count=safe_increment(state.count),
         )
 
     def update(
@@ -308,12 +316,13 @@ def momo_adam(
         del extra
         return step(updates, state, params, learning_rate, value)
 
-    return rated(
+    return coupled(
+        MomoAdamState,
         init,
         update,
-        learning_rate,
         name="scale_by_momo_adam",
         needs=("value",),
         params=True,
         real_only=True,
+        rate=learning_rate,
     )

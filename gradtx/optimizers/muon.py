@@ -1,5 +1,6 @@
 """Muon: momentum whose matrices are made orthogonal."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,10 +17,17 @@ from gradtx.engine.base import (
     ScalarOrSchedule,
     Updates,
 )
-from gradtx.engine.leafwise import leafwise, store_as
+from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.matrix_layout import Layout, MatrixAxes, axes_of_leaves
 from gradtx.engine.matrixwise import matrixwise
-from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, safe_sqrt, times
+from gradtx.engine.numerics import (
+    abs_sq,
+    ema,
+    gathered_weight,
+    over,
+    safe_sqrt,
+    times,
+)
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.engine.rules import Slots
@@ -137,6 +145,7 @@ _PRECONDITIONERS = {
 }
 
 
+@functools.partial(piece, constants=("ns_coeffs",))
 def scale_by_muon(
     ns_coeffs: Any = COEFFICIENTS["standard"],
     ns_steps: int = 5,
@@ -193,6 +202,7 @@ def scale_by_muon(
     )  # fmt: skip
 
 
+@functools.partial(piece, constants=("ns_coeffs",))
 def _muon(
     ns_coeffs: Any,
     ns_steps: int,
@@ -224,7 +234,7 @@ def _muon(
         return m, Slots(mu=mu)
 
     def orthogonalize(m: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
-        coefficients = jnp.asarray(ns_coeffs, jnp.finfo(m.dtype).dtype)
+        coefficients = jnp.asarray(_values(ns_coeffs), jnp.finfo(m.dtype).dtype)
         o = newton_schulz(m, coefficients, ns_steps, preconditioning, eps)
         if adaptive:
             o = o * jnp.sum((m.conj() * o).real, (1, 2), keepdims=True)
@@ -239,7 +249,7 @@ def _muon(
             lambda p: Slots(mu=jnp.zeros_like(p)),
             average,
             per_step=per_step,
-            shared=lambda step, extra: {"ns_coeffs": jnp.asarray(ns_coeffs)},
+            scalars={"ns_coeffs": _values(ns_coeffs)},
             name="scale_by_muon",
         ),
         mu=mu_dtype,
@@ -253,10 +263,17 @@ def _muon(
     return Pipeline(links, skeleton).transformation()
 
 
+def _values(coefficients: Any) -> Any:
+    """Returns coefficients as an array; without starting JAX where they are plain numbers."""
+    plain = all(isinstance(x, (int, float)) for x in jax.tree.leaves(coefficients))
+    return np.asarray(coefficients, float) if plain else jnp.asarray(coefficients)
+
+
 @optimizer(
     MUON,
     probe={"learning_rate": 0.02},
     usual_rate=0.02,
+    constants=("ns_coeffs",),
     amplifies=4.0,  # a polynomial's slope is 3.4 at small singular values; 21 ulps were seen
 )
 def muon(

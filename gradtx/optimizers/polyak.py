@@ -16,13 +16,15 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled
-from gradtx.engine.numerics import abs_sq, rescale, widen
+from gradtx.engine.leafwise import piece
+from gradtx.engine.numerics import abs_sq, rescale, value_of, widen
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 VARIANTS = ("sps", "sps+")
 
 
+@piece
 def scale_by_polyak(
     f_min: Any = 0.0, max_learning_rate: Any = 1.0, eps: Any = 0.0, variant: str = "sps"
 ) -> GradientTransformation:
@@ -61,7 +63,7 @@ def scale_by_polyak(
     @compiled_when_concrete
     def step(updates: Updates, numbers: tuple[Any, ...]) -> Updates:
         dtype = common_dtype(updates)
-        value, least, most, margin = (jnp.asarray(x, dtype) for x in numbers)
+        value, least, most, margin = (jnp.asarray(value_of(x), dtype) for x in numbers)
         gap = value - least
         if variant == "sps+":
             gap = jnp.maximum(gap, 0)

@@ -8,15 +8,14 @@ from gradtx import tree
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.coupled import common_dtype, present, replaced
-from gradtx.engine.numerics import ema, ratio, safe_increment, times
+from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.numerics import ema, ratio, times
 from gradtx.optimizers.dadapt import adam_correction, over_one_norm
-from gradtx.transforms.rated import rated
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots, zero_slots
 
 
 class ProdigyState(NamedTuple):
-    """The method's part of the state of `prodigy`.
+    """The state of `prodigy`.
 
     Attributes:
       exp_avg: moving average of gradients, times the estimates `d` they came with.
@@ -26,6 +25,7 @@ class ProdigyState(NamedTuple):
       estim_lr: the estimate `d` of the distance to the solution.
       numerator_weighted: weighted sum of the products from which `d` is estimated.
       count: the number of steps taken.
+      learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
     exp_avg: Updates
@@ -34,9 +34,10 @@ class ProdigyState(NamedTuple):
     params0: Params
     estim_lr: Array
     numerator_weighted: Array
-    count: Array
+    count: Any = None
+    learning_rate: Any = None
 
-    _hyperparams = ("estim_lr",)
+    _hyperparams, _readings = ("estim_lr",), ("learning_rate",)
 
 
 @optimizer(
@@ -68,8 +69,7 @@ def prodigy(
         p - w * (m / (sqrt(v) + d * eps) + weight_decay * p)
 
     where sums and products are over all leaves, and the last line's `w` is that of the first. The
-    start `p_0` is stored in float32 or wider. The state is a `RatedState`: the method's own, then
-    the learning rate's.
+    start `p_0` is stored in float32 or wider.
 
     Args:
       learning_rate: a factor of `d`, best a schedule that begins or peaks at 1; a number, a scalar
@@ -96,7 +96,7 @@ def prodigy(
       >>> for g in ([1.0, -2.0], [4.0, -8.0], [4.0, -8.0]):
       ...     updates, state = tx.update(jnp.array(g), state, params)
       ...     params = params + updates
-      >>> print(state.inner_state.estim_lr)
+      >>> print(state.estim_lr)
       0.0119...
     """
     b1, b2 = betas
@@ -111,7 +111,6 @@ def prodigy(
             params0=copied_slots(params),
             estim_lr=jnp.asarray(estim_lr0, dtype),
             numerator_weighted=jnp.zeros((), dtype),
-            count=jnp.zeros((), jnp.int32),
         )
 
     @compiled_when_concrete
@@ -143,7 +142,6 @@ def prodigy(
             params0=state.params0,
             estim_lr=d,
             numerator_weighted=r,
-            count=safe_increment(state.count),
         )
 
     def update(
@@ -152,7 +150,15 @@ def prodigy(
         del extra
         return step(updates, state, params, learning_rate)
 
-    return rated(init, update, learning_rate, name="scale_by_prodigy", params=True, real_only=True)
+    return coupled(
+        ProdigyState,
+        init,
+        update,
+        name="scale_by_prodigy",
+        params=True,
+        real_only=True,
+        rate=learning_rate,
+    )
 
 
 _TREES = ("exp_avg", "exp_avg_sq", "grad_sum", "params0")

@@ -9,7 +9,7 @@ from jax import lax
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, default_float, ema, over, plus, ratio
+from gradtx.engine.numerics import Number, abs_sq, default_float, ema, over, plus, ratio
 from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import ScaleByAdamState, moment_weights, zero_moments
 from gradtx.transforms.combining import chain
@@ -114,7 +114,9 @@ def effective_length(decay: Any, steps: Any) -> Array:
     if isinstance(positive, bool):
         x = -math.log(decay) / 2 if positive else 1.0
     else:
-        x = -jnp.log(jnp.where(positive, decay, 0.5)) / 2
+        known = isinstance(decay, Number)
+        x = -(decay.log if known else jnp.log(jnp.where(positive, decay, 0.5))) / 2
+        x = jnp.where(positive, x, 1)
     x = jnp.asarray(x, t.dtype)
     # An average that keeps nothing is worth the one value that it holds.
     return jnp.where(positive, t * _falling(t * x) + 1 - _falling(x), 1)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Updates
 from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import value_of
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale
@@ -67,13 +68,16 @@ def scale_by_rprop(
     if callable(learning_rate):
         raise TypeError("scale_by_rprop: learning_rate is a first step size, not a schedule")
 
+    least, most = value_of(min_step_size), value_of(max_step_size)
+
     def init(p: Array) -> Slots:
-        return Slots(step_sizes=jnp.full_like(p, learning_rate), prev_updates=jnp.zeros_like(p))
+        first = jnp.full_like(p, value_of(learning_rate))
+        return Slots(step_sizes=first, prev_updates=jnp.zeros_like(p))
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         agreement = jnp.sign(g) * jnp.sign(s.prev_updates)  # the product itself may underflow
-        grown = jnp.minimum(s.step_sizes * eta_plus, max_step_size)
-        shrunk = jnp.maximum(s.step_sizes * eta_minus, min_step_size)
+        grown = jnp.minimum(s.step_sizes * eta_plus, most)
+        shrunk = jnp.maximum(s.step_sizes * eta_minus, least)
         size = jnp.where(agreement > 0, grown, jnp.where(agreement < 0, shrunk, s.step_sizes))
         g = jnp.where(agreement < 0, 0, g)
         return jnp.sign(g) * size, Slots(step_sizes=size, prev_updates=g)

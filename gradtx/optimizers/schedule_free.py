@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.numerics import default_float
+from gradtx.engine.rules import value_at
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scaling import scale_by_learning_rate, value_at
+from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.schedule_free import schedule_free
 
 SOURCE = "Defazio et al., 'The Road Less Scheduled', arXiv:2405.15682"

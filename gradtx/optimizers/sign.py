@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, EmptyState, GradientTransformation, ScalarOrSchedule
-from gradtx.engine.leafwise import leafwise
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.ema import ema
@@ -17,6 +17,7 @@ SIGN_SGD = (
 )
 
 
+@piece
 def scale_by_sign() -> GradientTransformation:
     """Replaces updates by their signs: `sign(g)`, which is -1, 0 or 1.
 
@@ -32,7 +33,7 @@ def scale_by_sign() -> GradientTransformation:
       >>> print(tx.update(jnp.array([3.0, 0.0, -0.1]), tx.init(None))[0])
       [ 1.  0. -1.]
     """
-    return leafwise(EmptyState, None, _sign, name="scale_by_sign")
+    return leafwise(EmptyState, None, _sign, integers=True, name="scale_by_sign")
 
 
 def _sign(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:

@@ -18,7 +18,7 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled, present, replaced
 from gradtx.engine.numerics import ema, safe_increment
-from gradtx.engine.pipeline import OURS, pipeline_of
+from gradtx.engine.pipeline import pipeline_of
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.guards import cast_like
@@ -154,9 +154,7 @@ class _Method(NamedTuple):
                 f"sophia: hessian_diagonal_fn is {hessian!r}, and must be a transformation such as "
                 "hutchinson_estimator_diag_hessian()"
             )
-        needs = [
-            n for link in pipeline_of(hessian).links if isinstance(link, OURS) for n in link.needs
-        ]
+        needs = [n for link in pipeline_of(hessian).links for n in link.needs]
         hessian = with_extra_args_support(hessian)
 
         def init(params: Params) -> SophiaState:

@@ -4,9 +4,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Schedule
+from gradtx.engine.made import known_schedule
 from gradtx.schedules.steps import Scalar, as_float
 
 
+@known_schedule
 def constant_schedule(value: Scalar) -> Schedule:
     """Holds one value at every step.
 

@@ -3,10 +3,12 @@
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Schedule
+from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import cosine, mix, safe_power
 from gradtx.schedules.steps import Scalar, check_not_negative, check_positive, exact, remaining
 
 
+@known_schedule
 def cosine_decay_schedule(
     init_value: Scalar,
     decay_steps: Scalar,

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Schedule
+from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import geometric
 from gradtx.schedules.steps import (
     Scalar,
@@ -18,6 +19,7 @@ from gradtx.schedules.steps import (
 )
 
 
+@known_schedule
 def exponential_decay(
     init_value: Scalar,
     transition_steps: Scalar,
@@ -75,6 +77,7 @@ def exponential_decay(
     return schedule
 
 
+@known_schedule
 def step_decay_schedule(init_value: Scalar, period: Scalar, factor: Scalar = 0.5) -> Schedule:
     """Multiplies by `factor` at the end of every period.
 
@@ -115,6 +118,7 @@ def step_decay_schedule(init_value: Scalar, period: Scalar, factor: Scalar = 0.5
     return schedule
 
 
+@known_schedule
 def natural_exp_decay_schedule(init_value: Scalar, rate: Scalar) -> Schedule:
     """Decays exponentially with time.
 
@@ -145,6 +149,7 @@ def natural_exp_decay_schedule(init_value: Scalar, rate: Scalar) -> Schedule:
     return schedule
 
 
+@known_schedule
 def inverse_time_decay_schedule(init_value: Scalar, rate: Scalar) -> Schedule:
     """Decays with the inverse of time.
 

@@ -19,6 +19,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import default_float, safe_increment
+from gradtx.engine.pipeline import wrapped
 
 
 class InjectHyperparamsState(NamedTuple):
@@ -233,7 +234,11 @@ def inject_hyperparams(
                 safe_increment(state.count), values, states, inner_state
             )
 
-        return GradientTransformation(init, update)
+        def alike() -> GradientTransformation:
+            states = {name: schedule.init() for name, schedule in schedules.items()}
+            return inner({**numbers, **scheduled(states, {})})
+
+        return wrapped(init, update, alike)
 
     return make
 

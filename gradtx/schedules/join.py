@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Schedule
+from gradtx.engine.made import known_schedule
 from gradtx.schedules.steps import Scalar, as_float, check_not_negative, elapsed, is_number, whole
 
 
+@known_schedule
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) -> Schedule:
     """Follows one schedule after another, each from its own step 0.
 

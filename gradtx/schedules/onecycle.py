@@ -3,10 +3,12 @@
 import math
 
 from gradtx.engine.base import Schedule
+from gradtx.engine.made import known_schedule
 from gradtx.schedules.piecewise import interpolate
 from gradtx.schedules.steps import Scalar, check_positive, exact, is_number
 
 
+@known_schedule
 def linear_onecycle_schedule(
     transition_steps: int,
     peak_value: Scalar,
@@ -58,6 +60,7 @@ def linear_onecycle_schedule(
     )
 
 
+@known_schedule
 def cosine_onecycle_schedule(
     transition_steps: int,
     peak_value: Scalar,

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Schedule
+from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import cosine, mix
 from gradtx.schedules.steps import (
     Scalar,
@@ -22,6 +23,7 @@ from gradtx.schedules.steps import (
 CURVES = {"linear": lambda r: r, "cosine": cosine}
 
 
+@known_schedule
 def piecewise_constant_schedule(
     init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
 ) -> Schedule:
@@ -56,6 +58,7 @@ def piecewise_constant_schedule(
     return schedule
 
 
+@known_schedule
 def piecewise_interpolate_schedule(
     interpolate_type: Literal["linear", "cosine"],
     init_value: Scalar,
@@ -97,6 +100,7 @@ def piecewise_interpolate_schedule(
     return interpolate(interpolate_type, *_values_at(function, init_value, boundaries_and_scales))
 
 
+@known_schedule
 def interpolate(
     interpolate_type: Literal["linear", "cosine"],
     boundaries: Sequence[float],

@@ -3,10 +3,12 @@
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Schedule
+from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import mix, safe_power
 from gradtx.schedules.steps import Scalar, check_finite, check_not_negative, remaining
 
 
+@known_schedule
 def polynomial_schedule(
     init_value: Scalar,
     end_value: Scalar,
@@ -49,6 +51,7 @@ def polynomial_schedule(
     return schedule
 
 
+@known_schedule
 def linear_schedule(
     init_value: Scalar,
     end_value: Scalar,

@@ -9,12 +9,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Schedule
+from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import cosine, mix
 from gradtx.schedules.join import join_schedules
 from gradtx.schedules.steps import INT32_MAX, Scalar, as_float, check_positive, how_many_reached
 from gradtx.schedules.warmup import warmup_cosine_decay_schedule
 
 
+@known_schedule
 def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Schedule:
     """Follows one warm-up and cosine decay after another.
 
@@ -49,6 +51,7 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Schedule:
     return join_schedules(cycles, list(ends)[:-1])
 
 
+@known_schedule
 def cosine_restarts_schedule(
     peak_value: Scalar,
     period: int,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.engine.base import Array
-from gradtx.engine.numerics import default_float
+from gradtx.engine.numerics import default_float, value_of
 
 Scalar = float | Array
 """A hyperparameter: a Python number, or a scalar array or tracer."""
@@ -27,7 +27,7 @@ def is_number(x: Any) -> bool:
 
 def as_float(x: Any) -> Array:
     """Gives `x` in the default float dtype, without a weak type."""
-    return jnp.asarray(x, default_float())
+    return jnp.asarray(value_of(x), default_float())
 
 
 def exact(x: Any) -> Any:
@@ -39,7 +39,7 @@ def select(condition: Any, x: Any, y: Any) -> Any:
     """Gives `x` where the condition holds and `y` elsewhere; in Python where that can be told."""
     if isinstance(condition, (bool, np.bool_)):
         return x if condition else y
-    return jnp.where(condition, x, y)
+    return jnp.where(condition, value_of(x), value_of(y))
 
 
 def whole(steps: Any) -> Any:

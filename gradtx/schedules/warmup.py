@@ -3,6 +3,7 @@
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Schedule
+from gradtx.engine.made import known_schedule
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.curves import cosine, mix, safe_power
 from gradtx.schedules.decay import exponential_decay
@@ -18,6 +19,7 @@ from gradtx.schedules.steps import (
 )
 
 
+@known_schedule
 def warmup_constant_schedule(
     init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar
 ) -> Schedule:
@@ -48,6 +50,7 @@ def warmup_constant_schedule(
     return join_schedules([rise, constant_schedule(peak_value)], [warmup_steps])
 
 
+@known_schedule
 def warmup_cosine_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
@@ -102,6 +105,7 @@ def warmup_cosine_decay_schedule(
     return join_schedules([rise, decay], [warmup_steps])
 
 
+@known_schedule
 def warmup_exponential_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,

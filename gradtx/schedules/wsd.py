@@ -5,6 +5,7 @@ from typing import Literal, get_args
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Schedule
+from gradtx.engine.made import known_schedule
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.curves import cosine, geometric_mix, mix, one_minus_sqrt
 from gradtx.schedules.join import join_schedules
@@ -20,6 +21,7 @@ DecayType = Literal["linear", "sqrt", "cosine", "exponential"]
 CURVES = {"linear": lambda r: r, "sqrt": one_minus_sqrt, "cosine": cosine}
 
 
+@known_schedule
 def warmup_stable_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,

@@ -15,9 +15,10 @@ from gradtx.engine.base import (
     Updates,
     init_empty_state,
 )
+from gradtx.engine.leafwise import piece
+from gradtx.engine.links import Pair
 from gradtx.engine.numerics import rescale
 from gradtx.engine.pipeline import Pipeline
-from gradtx.engine.rules import Coupled
 from gradtx.state.naming import path_name
 
 Rules = Mapping[str | re.Pattern[str], Any] | Callable[[str, Any], Any]
@@ -108,6 +109,7 @@ class ByPattern:
         return patterns
 
 
+@piece
 def multiply_by_path(
     rules: Rules, default: Any = 1.0, *, unused: bool = False
 ) -> GradientTransformation:
@@ -134,6 +136,7 @@ def multiply_by_path(
     return _multiplying(by_path(rules, default, unused=unused), "multiply_by_path")
 
 
+@piece
 def layerwise_decay(decay: Any, layer: str) -> GradientTransformation:
     """Lets learning rates fall from the last layer to the first: `u * decay**(last - layer)`.
 
@@ -179,7 +182,8 @@ def _multiplying(factors: Callable[[Any], Any], name: str) -> GradientTransforma
         del params, extra
         return jax.tree.map(rescale, updates, factors(updates)), state
 
-    link = Coupled(EmptyState, init_empty_state, update, name, factors=factors)
+    pair = GradientTransformation(init_empty_state, update)
+    link = Pair(name=name, state=EmptyState, pair=pair, traits={"factors": factors})
     return Pipeline((link,), 0).transformation()
 
 

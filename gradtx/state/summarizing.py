@@ -12,13 +12,13 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.engine.base import Params
+from gradtx.engine.links import Link
+from gradtx.engine.masks import hide
 from gradtx.engine.paths import is_none
-from gradtx.engine.pipeline import Wrapped, pipeline_of
-from gradtx.engine.rules import Coupled, MaskedNode, Rule, flags
+from gradtx.engine.pipeline import pipeline_of
 from gradtx.state.naming import parts, path_name
 from gradtx.state.selecting import DEFAULT, ByPattern
 from gradtx.table import text_table
-from gradtx.transforms import PartitionState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +139,11 @@ def summary(tx: Any, params: Params) -> Summary:
 
 
 class _Acting(NamedTuple):
-    """A link, and what it does to each leaf.
+    """What acts on the leaves of a tree, and how.
 
     Attributes:
       name: what to call it.
-      link: a rule, a method, or another pair.
+      link: the link.
       label: the labels of the partitions that it stands in.
       active: for each leaf, whether it acts there.
       patterns: for each leaf, the pattern that decided that, if one did.
@@ -151,55 +151,29 @@ class _Acting(NamedTuple):
     """
 
     name: str
-    link: Any
+    link: Link
     label: str
-    active: list[bool]
+    active: tuple[bool, ...]
     patterns: list[Any]
     factors: list[Any]
 
 
 def _acting(tx: Any, tree: Any) -> Iterator[_Acting]:
-    pipeline = pipeline_of(tx)
-    labels = _labels(pipeline.skeleton)
-    for number, link in enumerate(pipeline.links):
-        label = labels.get(number, "")
-        active, patterns = _masked(link, tree)
-        seen, inner = _hidden(tree, active), _inner(link)
-        if inner is not None:
-            for found in _acting(inner, seen):
-                below = [
-                    p or q for p, q in zip(_spread(found.patterns, active), patterns, strict=True)
-                ]
-                yield found._replace(
-                    label="/".join(filter(None, (label, found.label))),
-                    active=[bool(a) for a in _spread(found.active, active)],
-                    patterns=below,
-                    factors=_spread(found.factors, active),
-                )
-            continue
+    for effect in pipeline_of(tx).effects(tree):
+        link, active = effect.link, effect.active
+        seen = hide(tree, active)
+        labels = [str(mask.label) for mask, _, _ in effect.masks if mask.label is not None]
+        patterns: list[Any] = [None] * len(active)
+        for mask, tree_seen, there in effect.masks:
+            if isinstance(mask.tree, ByPattern):
+                found = _spread(_of_leaves(mask.tree.patterns(tree_seen), tree_seen), there)
+                patterns = [a or b for a, b in zip(patterns, found, strict=True)]
         factors: list[Any] = [None] * len(active)
-        if isinstance(link, Coupled) and link.factors is not None:
-            factors = _spread(_of_leaves(link.factors(seen), seen), active)
-            if isinstance(link.factors, ByPattern):
-                patterns = _spread(_of_leaves(link.factors.patterns(seen), seen), active)
-        yield _Acting(_name(link, seen), link, label, active, patterns, factors)
-
-
-def _masked(link: Any, tree: Any) -> tuple[list[bool], list[Any]]:
-    """Says on which leaves a link acts, and the patterns that its masks have for them."""
-    leaves = jax.tree.leaves(tree, is_leaf=is_none)
-    active: list[bool] = [True] * len(leaves)
-    patterns: list[Any] = [None] * len(leaves)
-    hides = not isinstance(link, Rule) and getattr(link, "narrow", None) is None
-    # What couples leaves sees of each mask's tree what the mask around it leaves.
-    for mask in reversed(getattr(link, "masks", ())):
-        seen, before = (_hidden(tree, active), active) if hides else (tree, [True] * len(leaves))
-        found = _spread(flags(mask, seen, "params"), before)
-        active = [a and bool(b) for a, b in zip(active, found, strict=True)]
-        if isinstance(mask, ByPattern):
-            told = _spread(_of_leaves(mask.patterns(seen), seen), before)
-            patterns = [a or b for a, b in zip(patterns, told, strict=True)]
-    return active, patterns
+        if (by := link.traits.get("factors")) is not None:
+            factors = _spread(_of_leaves(by(seen), seen), active)
+            if isinstance(by, ByPattern):
+                patterns = _spread(_of_leaves(by.patterns(seen), seen), active)
+        yield _Acting(_name(link, seen), link, "/".join(labels), active, patterns, factors)
 
 
 def _of_leaves(values: Any, tree: Any) -> list[Any]:
@@ -208,51 +182,16 @@ def _of_leaves(values: Any, tree: Any) -> list[Any]:
     return [None if x is None else next(found) for x in jax.tree.leaves(tree, is_leaf=is_none)]
 
 
-def _hidden(tree: Any, active: Sequence[bool]) -> Any:
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
-    pairs = zip(leaves, active, strict=True)
-    return treedef.unflatten(x if a or x is None else MaskedNode() for x, a in pairs)
-
-
 def _spread(column: Sequence[Any], active: Sequence[bool]) -> list[Any]:
     """Puts what belongs to the leaves that are seen to their places among all."""
     values = iter(column)
     return [next(values) if a else None for a in active]
 
 
-def _inner(link: Any) -> Any:
-    if isinstance(link, Wrapped):
-        return link.inner
-    if isinstance(link, (Rule, Coupled)):
-        return None
-    return getattr(getattr(link.update, "__self__", None), "inner_opt", None)
-
-
-def _labels(skeleton: Any) -> dict[int, str]:
-    """Gives the labels of partitions that lead to each link."""
-    found: dict[int, str] = {}
-
-    def visit(node: Any, labels: tuple[str, ...]) -> None:
-        if isinstance(node, PartitionState):
-            for label, part in node.inner_states.items():
-                visit(part, (*labels, str(label)))
-        elif isinstance(node, int):
-            found[node] = "/".join(labels)
-        else:
-            below = jax.tree.leaves(
-                node, is_leaf=lambda x: x is not node and isinstance(x, PartitionState)
-            )
-            for part in below:
-                visit(part, labels)
-
-    visit(skeleton, ())
-    return found
-
-
-def _name(link: Any, tree: Any) -> str:
-    if isinstance(link, (Rule, Coupled)):
+def _name(link: Link, seen: Any) -> str:
+    if link.name:
         return link.owner or link.name
-    pieces = dict.fromkeys(part.piece for part in parts(jax.eval_shape(link.init, tree)))
+    pieces = dict.fromkeys(part.piece for part in parts(jax.eval_shape(link.init_seen, seen)))
     return ", ".join(filter(None, pieces)) or "other"
 
 
@@ -277,15 +216,16 @@ def _group(
     costs: Mapping[int, Counter],
 ) -> Group:
     here = [a for a in acting if a.active[where[0]]]
-    names = dict.fromkeys(a.name for a in here)
-    frozen = names.pop("set_to_zero", names) is None
+    frozen = any(a.link.traits.get("frozen") for a in here)
+    names = dict.fromkeys(a.name for a in here if not a.link.traits.get("frozen"))
     labels = dict.fromkeys(a.label for a in here if a.label)
     near = [a for a in acting if not a.label or a.label in labels]
     patterns = dict.fromkeys(a.patterns[i] for i in where for a in near if a.patterns[i])
     if labels or len(patterns) > 1:
         patterns.pop(DEFAULT, None)
     rules = [getattr(x, "pattern", x) for x in (*labels, *patterns)]
-    decays = [_decay(a.link) for a in here if getattr(a.link, "name", "") == "add_decayed_weights"]
+    scalars = [getattr(a.link, "scalars", {}) for a in here]
+    decays = [_decay(found["weight_decay"]) for found in scalars if "weight_decay" in found]
     factors = [a.factors[where[0]] for a in here if a.factors[where[0]] is not None]
     shapes = [(jnp.shape(leaves[i]), jnp.result_type(leaves[i])) for i in where]
     return Group(
@@ -301,12 +241,10 @@ def _group(
     )
 
 
-def _decay(rule: Rule) -> float | str:
-    """Gives a rule's weight decay, or says that it depends on the step."""
-    found: list[Any] = []
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    jax.eval_shape(lambda step: found.append(rule.scalars(step, {})["weight_decay"]), count)
-    return "schedule" if isinstance(found[0], Tracer) else float(found[0])
+def _decay(weight_decay: Any) -> float | str:
+    """Gives a weight decay, or says that it depends on the step."""
+    known = not (callable(weight_decay) or isinstance(weight_decay, Tracer))
+    return float(weight_decay) if known else "schedule"
 
 
 def _cells(group: Group, groups: int) -> list[str]:

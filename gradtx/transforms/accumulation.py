@@ -23,7 +23,8 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import safe_increment
 from gradtx.engine.paths import StructureError, align, is_none
-from gradtx.engine.rules import Slots
+from gradtx.engine.pipeline import wrapped
+from gradtx.engine.rules import Slots, value_at
 from gradtx.transforms.guards import ShouldSkipUpdateFunction, cast_like, run_if
 
 
@@ -158,63 +159,28 @@ class MultiSteps:
             raise ValueError(
                 f"MultiSteps: every_k_schedule is {every_k_schedule}, and must be at least 1"
             )
-        self._opt = with_extra_args_support(opt)
-        self._every = every_k_schedule
-        self._mean = use_grad_mean
-        self._should_skip = should_skip_update_fn
-        self._dtype = None if accumulator_dtype is None else jnp.dtype(accumulator_dtype)
-        self._advance = compiled_when_concrete(self._gather_all)
+        self._opt = opt
+        dtype = None if accumulator_dtype is None else jnp.dtype(accumulator_dtype)
+        self._tx = _multi_steps(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, dtype)
 
     @property
     def inner_opt(self) -> GradientTransformation:
         """The optimizer within."""
         return self._opt
 
-    def init(self, params: Params) -> MultiStepsState:
-        """Gives the first state.
+    @property
+    def init(self) -> Callable[[Params], MultiStepsState]:
+        """`init(params)`, which gives the first state."""
+        return self._tx.init
 
-        Args:
-          params: a pytree of arrays.
+    @property
+    def update(self) -> Callable[..., tuple[Updates, MultiStepsState]]:
+        """`update(updates, state, params=None, **extra)`.
+
+        It takes a micro-step, and at the end of a window the optimizer's step, which sees the extra
+        arguments of the window's last call.
         """
-        zero = jnp.zeros((), jnp.int32)
-        empty = jax.tree.map(self._empty, params)
-        told = ()
-        if self._should_skip is not None:
-            shapes = jax.eval_shape(self._should_skip, params, zero, params)[1]
-            told = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return MultiStepsState(zero, zero + 0, self._opt.init(params), empty, told)
-
-    def update(
-        self,
-        updates: Updates,
-        state: MultiStepsState,
-        params: Params | None = None,
-        **extra_args: Any,
-    ) -> tuple[Updates, MultiStepsState]:
-        """Takes a micro-step, and at the end of a window the optimizer's step.
-
-        Args:
-          updates: the gradients of a micro-batch.
-          state: the state.
-          params: the parameters, if the optimizer needs them. Default: none.
-          **extra_args: what the optimizer takes beside; it sees those of a window's last call.
-        """
-        skip, told = False, ()
-        if self._should_skip is not None:
-            skip, told = self._should_skip(updates, state.gradient_step, params)
-            told = cast_like(told, state.skip_state)
-        zeros = tree.zeros_like(updates)
-
-        def take() -> tuple[Updates, MultiStepsState]:
-            counts = state.mini_step, state.gradient_step
-            full, new_counts, gathered, rest = self._advance(updates, state.acc_grads, *counts)
-            updated, inner = run_if(
-                full, self._opt, gathered, state.inner_opt_state, params, extra_args,
-                tree.zeros_like(gathered),
-            )  # fmt: skip
-            return cast_like(updated, updates), MultiStepsState(*new_counts, inner, rest, told)
-
-        return branch(skip, lambda: (zeros, state._replace(skip_state=told)), take)
+        return self._tx.update
 
     def has_updated(self, state: MultiStepsState) -> Array:
         """Says whether the last micro-step that was not skipped ended a window.
@@ -226,32 +192,76 @@ class MultiSteps:
 
     def gradient_transformation(self) -> GradientTransformation:
         """Gives the same as a pair of functions."""
-        return GradientTransformation(self.init, self.update)
+        return self._tx
 
-    def _empty(self, p: Any) -> Array:
-        own = jnp.result_type(p)
-        if self._dtype is None or not jnp.issubdtype(own, jnp.inexact):
-            return jnp.zeros_like(p)
-        # A narrow dtype is somebody's choice; float32 is the default, and no reason to round.
-        wide = jnp.finfo(self._dtype).bits >= 32 or jnp.issubdtype(own, jnp.complexfloating)
-        return jnp.zeros_like(p, dtype=jnp.promote_types(self._dtype, own) if wide else self._dtype)
 
-    def _gather_all(
-        self, updates: Updates, gathered: Any, mini_step: Array, gradient_step: Array
+@piece
+def _multi_steps(
+    opt: Any,
+    every: Any,
+    mean: bool,
+    should_skip: ShouldSkipUpdateFunction | None,
+    dtype: Any | None,
+) -> GradientTransformation:
+    opt = with_extra_args_support(opt)
+
+    def init(params: Params) -> MultiStepsState:
+        zero = jnp.zeros((), jnp.int32)
+        empty = jax.tree.map(lambda p: _empty(p, dtype), params)
+        told = ()
+        if should_skip is not None:
+            shapes = jax.eval_shape(should_skip, params, zero, params)[1]
+            told = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return MultiStepsState(zero, zero + 0, opt.init(params), empty, told)
+
+    @compiled_when_concrete
+    def advance(
+        updates: Updates, gathered: Any, mini_step: Array, gradient_step: Array
     ) -> tuple[Array, tuple[Array, Array], Any, Any]:
         """Gives whether the window is full, the new counts, what it holds, and what is kept."""
-        k = self._every(gradient_step) if callable(self._every) else self._every
-        full = mini_step >= k - 1
+        full = mini_step >= value_at(every, gradient_step) - 1
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         try:
             so_far = align(treedef, gathered, "state.acc_grads", updates)
         except StructureError as e:
             raise ValueError(f"MultiSteps: {e}") from None
         gathered = treedef.unflatten(
-            a if g is None else gather(g, a, mini_step, self._mean)
+            a if g is None else gather(g, a, mini_step, mean)
             for g, a in zip(leaves, so_far, strict=True)
         )
         rest = jax.tree.map(lambda a: jnp.where(full, jnp.zeros_like(a), a), gathered)
         mini_step = jnp.where(full, 0, safe_increment(mini_step))
         finished = jnp.where(full, safe_increment(gradient_step), gradient_step)
         return full, (mini_step, finished), gathered, rest
+
+    def update(
+        updates: Updates, state: MultiStepsState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, MultiStepsState]:
+        skip, told = False, ()
+        if should_skip is not None:
+            skip, told = should_skip(updates, state.gradient_step, params)
+            told = cast_like(told, state.skip_state)
+        zeros = tree.zeros_like(updates)
+
+        def take() -> tuple[Updates, MultiStepsState]:
+            counts = state.mini_step, state.gradient_step
+            full, new_counts, gathered, rest = advance(updates, state.acc_grads, *counts)
+            updated, inner = run_if(
+                full, opt, gathered, state.inner_opt_state, params, extra,
+                tree.zeros_like(gathered),
+            )  # fmt: skip
+            return cast_like(updated, updates), MultiStepsState(*new_counts, inner, rest, told)
+
+        return branch(skip, lambda: (zeros, state._replace(skip_state=told)), take)
+
+    return wrapped(init, update, opt)
+
+
+def _empty(p: Any, dtype: Any | None) -> Array:
+    """Makes what a window starts with for one parameter."""
+    own = jnp.result_type(p)
+    if dtype is None or not jnp.issubdtype(own, jnp.inexact):
+        return jnp.zeros_like(p)
+    # A narrow dtype is somebody's choice; float32 is the default, and no reason to round.
+    wide = jnp.finfo(dtype).bits >= 32 or jnp.issubdtype(own, jnp.complexfloating)
+    return jnp.zeros_like(p, dtype=jnp.promote_types(dtype, own) if wide else dtype)

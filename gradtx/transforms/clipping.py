@@ -17,14 +17,15 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
-from gradtx.engine.leafwise import leafwise
-from gradtx.engine.numerics import abs_sq, rescale, safe_sqrt, times
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, rescale, safe_sqrt, times, value_of
 from gradtx.engine.rules import Slots
 
 ClipState = EmptyState
 ClipByGlobalNormState = EmptyState
 
 
+@piece
 def clip(max_delta: Any) -> GradientTransformation:
     """Clips every element of the updates to `[-max_delta, max_delta]`.
 
@@ -43,15 +44,17 @@ def clip(max_delta: Any) -> GradientTransformation:
         None,
         _clip,
         real_only=True,
-        shared=lambda step, extra: {"max_delta": max_delta},
+        scalars={"max_delta": max_delta},
+        integers=True,
         name="clip",
     )
 
 
 def _clip(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
-    return jnp.clip(g, -s.max_delta, s.max_delta), Slots()
+    return jnp.clip(g, -s.max_delta, value_of(s.max_delta)), Slots()
 
 
+@piece
 def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     """Shrinks all updates by one factor when their common norm is too large.
 
@@ -89,6 +92,7 @@ def _shrink(updates: Updates, max_norm: Any) -> Updates:
     return jax.tree.map(lambda g: rescale(g, factor), updates)
 
 
+@piece
 def clip_by_block_rms(threshold: Any) -> GradientTransformation:
     """Shrinks each leaf on its own when its root mean square is too large.
 
@@ -114,7 +118,7 @@ def clip_by_block_rms(threshold: Any) -> GradientTransformation:
         EmptyState,
         None,
         _clip_by_rms,
-        shared=lambda step, extra: {"threshold": threshold},
+        scalars={"threshold": threshold},
         name="clip_by_block_rms",
     )
 

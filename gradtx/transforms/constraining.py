@@ -17,7 +17,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
-from gradtx.engine.leafwise import leafwise
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import is_none
 from gradtx.engine.rules import Slots
@@ -38,6 +38,7 @@ class ZeroNansState(NamedTuple):
     _metrics = ("found_nan",)
 
 
+@piece
 def keep_params_nonnegative() -> GradientTransformation:
     """Shortens updates that would take parameters below zero, so that they end at zero.
 
@@ -88,6 +89,7 @@ def _stop_at_zero(updates: Updates, params: Params) -> Updates:
     )
 
 
+@piece
 def zero_nans() -> GradientTransformation:
     """Replaces NaNs in the updates by zero, and notes in the state which leaves had any.
 
@@ -101,7 +103,7 @@ def zero_nans() -> GradientTransformation:
       >>> print(updates, state.found_nan)
       [1. 0.] True
     """
-    return leafwise(ZeroNansState, _nothing_found, _zero_nans, name="zero_nans")
+    return leafwise(ZeroNansState, _nothing_found, _zero_nans, integers=True, name="zero_nans")
 
 
 def _nothing_found(p: Array) -> Slots:

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 from jax import lax
 
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
-from gradtx.engine.leafwise import leafwise
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
 from gradtx.engine.rules import Slots
 from gradtx.transforms.masking import masked
-from gradtx.transforms.scaling import value_at
 
 
 class AddDecayedWeightsState(NamedTuple):
@@ -24,6 +23,7 @@ class AddDecayedWeightsState(NamedTuple):
     _repeats = ("count",)  # for gradtx.tree.get
 
 
+@piece
 def add_decayed_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: Any | None = None
 ) -> GradientTransformation:
@@ -57,7 +57,8 @@ def add_decayed_weights(
         None,
         _decay,
         params=True,
-        shared=lambda step, extra: {"weight_decay": value_at(weight_decay, step)},
+        scalars={"weight_decay": weight_decay},
+        integers=True,
         name="add_decayed_weights",
     )
     return tx if mask is None else masked(tx, mask)

@@ -14,10 +14,12 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import compute_dtype
 from gradtx.engine.paths import align, is_none, nth_path
 
 
+@piece
 def flatten(inner: Any) -> GradientTransformation:
     """Shows a transformation all leaves as one vector, and gives its updates back leaf by leaf.
 

@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.engine.base import Array, EmptyState, GradientTransformation
-from gradtx.engine.leafwise import leafwise
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.masks import flags
 from gradtx.engine.paths import is_none
-from gradtx.engine.rules import Slots, flags
+from gradtx.engine.rules import Slots
 from gradtx.transforms.masking import masked
 from gradtx.transforms.partitioning import partition
 
 
+@piece
 def set_to_zero() -> GradientTransformation:
     """Replaces every update by zero, so that the parameters stay as they are.
 
@@ -23,7 +25,8 @@ def set_to_zero() -> GradientTransformation:
       >>> print(tx.update(jnp.ones(2), tx.init(None))[0])
       [0. 0.]
     """
-    return leafwise(EmptyState, None, _zero, name="set_to_zero")
+    traits = {"frozen": True}
+    return leafwise(EmptyState, None, _zero, integers=True, traits=traits, name="set_to_zero")
 
 
 def _zero(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:

@@ -21,6 +21,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import abs_sq, safe_increment, widen
 from gradtx.engine.pipeline import wrapped
 
@@ -129,6 +130,7 @@ def count_not_finite(updates: Updates) -> Array:
     return jnp.asarray(sum(found), jnp.int32)
 
 
+@piece
 def apply_if_finite(inner: Any, max_consecutive_errors: int) -> GradientTransformation:
     """Leaves out steps whose updates hold an infinity or a NaN, unless too many do in a row.
 
@@ -176,6 +178,7 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> GradientTransfor
     return wrapped(init, update, inner)
 
 
+@piece
 def conditionally_transform(
     inner: Any, should_transform_fn: ConditionFn, forward_extra_args: bool = False
 ) -> GradientTransformation:
@@ -206,6 +209,7 @@ def conditionally_transform(
     )
 
 
+@piece
 def conditionally_mask(
     inner: Any, should_transform_fn: ConditionFn, forward_extra_args: bool = False
 ) -> GradientTransformation:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from gradtx import tree
 from gradtx.engine.base import Array, GradientTransformation, Params, Updates
 from gradtx.engine.coupled import coupled
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
 from gradtx.transforms.noise import as_key
 
@@ -22,6 +23,7 @@ class HutchinsonState(NamedTuple):
     key: Array
 
 
+@piece
 def hutchinson_estimator_diag_hessian(
     random_seed: int | Array | None = None,
 ) -> GradientTransformation:

@@ -15,6 +15,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import align, is_none
 
@@ -54,6 +55,7 @@ class LookaheadState(NamedTuple):
     _metrics = ("steps_since_sync",)
 
 
+@piece
 def lookahead(
     fast_optimizer: Any, sync_period: Any, slow_step_size: Any, reset_state: bool = False
 ) -> GradientTransformation:

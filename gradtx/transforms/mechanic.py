@@ -15,6 +15,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import safe_increment, safe_sqrt, times
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots
 
@@ -43,6 +44,7 @@ class MechanicState(NamedTuple):
     _hyperparams = ("s:mechanic_scales",)
 
 
+@piece
 def mechanize(
     base_optimizer: Any,
     weight_decay: Any = 1e-2,

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.engine.base import Array, GradientTransformation
-from gradtx.engine.leafwise import leafwise
-from gradtx.engine.numerics import default_float, times
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import default_float, times, value_of
 from gradtx.engine.rules import Slots
 
 
@@ -24,6 +24,7 @@ class AddNoiseState(NamedTuple):
     rng_key: Array
 
 
+@piece
 def add_noise(
     eta: Any, gamma: Any, key: int | Array | None = None, *, seed: int | None = None
 ) -> GradientTransformation:
@@ -58,7 +59,7 @@ def add_noise(
         AddNoiseState,
         None,
         _add_noise,
-        shared=lambda step, extra: {"eta": eta, "gamma": gamma},
+        scalars={"eta": eta, "gamma": gamma},
         key=as_key(key, seed, "add_noise"),
         name="add_noise",
     )
@@ -67,7 +68,7 @@ def add_noise(
 def _add_noise(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
     t = lax.convert_element_type(step + 1, default_float())
     # Two roots: that of a fraction would have no slope where eta is 0.
-    deviation = jnp.sqrt(s.eta) * t ** (-0.5 * s.gamma)
+    deviation = jnp.sqrt(value_of(s.eta)) * t ** (-0.5 * s.gamma)
     # An integer gradient meets noise in floats, which the engine then refuses to round.
     noise = jax.random.normal(s.rng_key, g.shape, jnp.result_type(g, 1.0))
     return g + times(deviation, noise), Slots()

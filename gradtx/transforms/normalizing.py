@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from gradtx import tree
 from gradtx.engine.base import EmptyState, GradientTransformation, Params, Updates, stateless
 from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import rescale
 
 NormalizeState = EmptyState
 
 
+@piece
 def normalize_by_update_norm(scale_factor: Any = 1.0, eps: Any = 1e-6) -> GradientTransformation:
     """Divides all updates by their common norm.
 

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.engine.base import Array, EmptyState, GradientTransformation
-from gradtx.engine.leafwise import leafwise
-from gradtx.engine.numerics import times
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import times, value_of
 from gradtx.engine.rules import Slots
 
 
+@piece
 def scale_by_param_block_norm(min_scale: Any = 1e-3) -> GradientTransformation:
     """Multiplies each leaf's update by the norm of that leaf's parameters.
 
@@ -38,15 +39,16 @@ def scale_by_param_block_norm(min_scale: Any = 1e-3) -> GradientTransformation:
         None,
         _by_norm,
         params=True,
-        shared=lambda step, extra: {"min_scale": min_scale},
+        scalars={"min_scale": min_scale},
         name="scale_by_param_block_norm",
     )
 
 
 def _by_norm(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
-    return times(jnp.maximum(tree.norm(p), s.min_scale), g), Slots()
+    return times(jnp.maximum(tree.norm(p), value_of(s.min_scale)), g), Slots()
 
 
+@piece
 def scale_by_param_block_rms(min_scale: Any = 1e-3) -> GradientTransformation:
     """Multiplies each leaf's update by the root mean square of that leaf's parameters.
 
@@ -74,11 +76,11 @@ def scale_by_param_block_rms(min_scale: Any = 1e-3) -> GradientTransformation:
         None,
         _by_rms,
         params=True,
-        shared=lambda step, extra: {"min_scale": min_scale},
+        scalars={"min_scale": min_scale},
         name="scale_by_param_block_rms",
     )
 
 
 def _by_rms(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
     rms = tree.norm(p) / max(p.size, 1) ** 0.5
-    return times(jnp.maximum(rms, s.min_scale), g), Slots()
+    return times(jnp.maximum(rms, value_of(s.min_scale)), g), Slots()

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.engine.base import GradientTransformation
+from gradtx.engine.links import Mask
+from gradtx.engine.masks import spread
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
-from gradtx.engine.rules import spread
-from gradtx.transforms.masking import masked
+from gradtx.transforms.masking import MaskedState
 
 
 class PartitionState(NamedTuple):
@@ -71,13 +72,13 @@ def partition(
 
         return mask
 
-    parts = {
-        label: masked(tx, mask_of(label), mask_compatible_extra_args=mask_compatible_extra_args)
-        for label, tx in transforms.items()
-    }
-    links, skeletons = gather([pipeline_of(tx) for tx in parts.values()])
-    skeleton = PartitionState(dict(zip(parts, skeletons, strict=True)))
-    return Pipeline(links, skeleton).transformation()
+    pipelines = [pipeline_of(tx) for tx in transforms.values()]
+    links, skeletons = gather(pipelines)
+    labels = [x for x, part in zip(transforms, pipelines, strict=True) for _ in part.links]
+    masks = {x: Mask(mask_of(x), mask_compatible_extra_args, x) for x in transforms}
+    row = [link.narrow(masks[x]) for link, x in zip(links, labels, strict=True)]
+    parts = {label: MaskedState(s) for label, s in zip(transforms, skeletons, strict=True)}
+    return Pipeline(tuple(row), PartitionState(parts)).transformation()
 
 
 multi_transform = partition

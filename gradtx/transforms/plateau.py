@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Updates
 from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import rescale
 
 
@@ -33,6 +34,7 @@ class ReduceLROnPlateauState(NamedTuple):
     _metrics = ("best_value", "avg_value", "plateau_count", "cooldown_count")
 
 
+@piece
 def reduce_on_plateau(
     factor: Any = 0.1,
     patience: int = 10,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import over, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError
@@ -34,6 +35,7 @@ class DifferentiallyPrivateAggregateState(NamedTuple):
     rng_key: Array
 
 
+@piece
 def differentially_private_aggregate(
     l2_norm_clip: Any,
     noise_multiplier: Any,
@@ -122,6 +124,7 @@ def differentially_private_aggregate(
     return coupled(DifferentiallyPrivateAggregateState, init, update, name=name)
 
 
+@piece
 def dpsgd(
     learning_rate: ScalarOrSchedule,
     l2_norm_clip: Any,

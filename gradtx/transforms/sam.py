@@ -18,6 +18,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled, present, replaced
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
 from gradtx.transforms.guards import cast_like
 
@@ -40,6 +41,7 @@ class SAMState(NamedTuple):
     _metrics = ("steps_since_sync",)
 
 
+@piece
 def sam(
     optimizer: Any,
     adv_optimizer: Any,

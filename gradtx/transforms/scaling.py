@@ -1,12 +1,9 @@
 """Multiplying updates by a number, a schedule, or a learning rate."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from gradtx.engine.base import Array, EmptyState, GradientTransformation, ScalarOrSchedule, Schedule
-from gradtx.engine.leafwise import leafwise
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
 from gradtx.engine.rules import Slots
 
@@ -38,6 +35,7 @@ class ScaleByLearningRateState(NamedTuple):
 ScaleState = EmptyState
 
 
+@piece
 def scale(step_size: Any) -> GradientTransformation:
     """Multiplies the updates by a number: `g * step_size`.
 
@@ -52,7 +50,7 @@ def scale(step_size: Any) -> GradientTransformation:
       [-0.5 -0.5]
     """
     return leafwise(
-        EmptyState, None, _times, shared=lambda step, extra: {"factor": step_size}, name="scale"
+        EmptyState, None, _times, scalars={"factor": step_size}, integers=True, name="scale"
     )
 
 
@@ -60,6 +58,7 @@ def _times(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
     return times(s.factor, g), Slots()
 
 
+@piece
 def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
     """Multiplies the updates by a schedule's value: `g * step_size_fn(count)`.
 
@@ -80,42 +79,13 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
         ScaleByScheduleState,
         None,
         _times,
-        shared=lambda step, extra: {"factor": step_size_fn(step)},
+        scalars={"factor": step_size_fn},
+        integers=True,
         name="scale_by_schedule",
     )
 
 
-def value_at(scalar_or_schedule: ScalarOrSchedule, step: Any) -> Any:
-    """Gives a schedule's value at a step, and a number as it is.
-
-    This is the one place where the two are told apart.
-
-    Args:
-      scalar_or_schedule: a number, a scalar array, or a function of the step count.
-      step: the step count, 0 at the first step.
-    """
-    return scalar_or_schedule(step) if callable(scalar_or_schedule) else scalar_or_schedule
-
-
-def rate_of(learning_rate: ScalarOrSchedule) -> Any:
-    """Makes the `shared` function of a rule that multiplies by a learning rate.
-
-    The keyword argument `learning_rate` of `update` takes the place of the constant or schedule
-    for that call. It is always a runtime value: another number does not compile again.
-
-    Args:
-      learning_rate: a number, a scalar array, or a schedule.
-    """
-
-    def shared(step: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
-        override = extra.get("learning_rate")
-        if override is not None:
-            return {"learning_rate": jnp.asarray(override)}
-        return {"learning_rate": value_at(learning_rate, step)}
-
-    return shared
-
-
+@piece
 def scale_by_learning_rate(
     learning_rate: ScalarOrSchedule = None, *, flip_sign: bool = True
 ) -> GradientTransformation:
@@ -143,7 +113,8 @@ def scale_by_learning_rate(
         ScaleByLearningRateState,
         None,
         _descend if flip_sign else _ascend,
-        shared=rate_of(1.0 if learning_rate is None else learning_rate),
+        rate=1.0 if learning_rate is None else learning_rate,
+        integers=True,
         name="scale_by_learning_rate",
     )
 

@@ -16,10 +16,17 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete, is_traced
 from gradtx.engine.coupled import coupled, present, replaced
-from gradtx.engine.numerics import compute_dtype, default_float, safe_increment, times, widen
+from gradtx.engine.leafwise import piece
+from gradtx.engine.numerics import (
+    compute_dtype,
+    default_float,
+    safe_increment,
+    times,
+    value_of,
+    widen,
+)
 from gradtx.engine.paths import align, is_none, nth_path
-from gradtx.engine.rules import LeafError, MaskedNode
-from gradtx.transforms.scaling import rate_of
+from gradtx.engine.rules import LeafError, MaskedNode, rate_at
 
 
 class ScheduleFreeState(NamedTuple):
@@ -44,6 +51,7 @@ class ScheduleFreeState(NamedTuple):
     _hyperparams = ("max_lr:max_learning_rate",)
 
 
+@piece
 def schedule_free(
     base_optimizer: Any,
     learning_rate: ScalarOrSchedule,
@@ -100,12 +108,11 @@ def schedule_free(
     if isinstance(b1, (int, float)) and not 0 <= b1 <= 1:
         raise ValueError(f"schedule_free: b1 is {b1!r}, and must be in [0, 1]")
     base_optimizer = with_extra_args_support(base_optimizer)
-    rate_at = rate_of(learning_rate)
 
     def init(params: Params) -> ScheduleFreeState:
         dtype = default_float()
         return ScheduleFreeState(
-            b1=jnp.array(b1, dtype),
+            b1=jnp.array(value_of(b1), dtype),
             weight_sum=jnp.zeros((), dtype),
             step_count=jnp.zeros((), jnp.int32),
             max_lr=jnp.zeros((), dtype),
@@ -136,7 +143,7 @@ def schedule_free(
 
         pairs = [one(*row) for row in zip(moves, y, z, strict=True)]
         new = {
-            "b1": jnp.asarray(b1, dtype),
+            "b1": jnp.asarray(value_of(b1), dtype),
             "weight_sum": weight_sum,
             "step_count": safe_increment(state.step_count),
             "max_lr": max_lr,
@@ -148,7 +155,7 @@ def schedule_free(
     ) -> tuple[Updates, ScheduleFreeState]:
         trees = {"updates": updates, "params": params, "state.z": state.z}
         given, y, z = present(updates, **trees)
-        rate = rate_at(state.step_count, extra)["learning_rate"]
+        rate = value_of(rate_at(learning_rate, state.step_count, extra))
         moves, base = base_optimizer.update(
             jax.tree.map(widen, updates),
             state.base_optimizer_state,

@@ -17,6 +17,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.leafwise import piece
 from gradtx.engine.paths import align, is_none, nth_path
 
 
@@ -42,6 +43,7 @@ class SplitRealAndImaginaryState(NamedTuple):
     inner_state: OptState
 
 
+@piece
 def split_real_and_imaginary(inner: Any) -> GradientTransformation:
     """Shows a transformation two real leaves in the place of a complex one.
 

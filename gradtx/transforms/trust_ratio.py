@@ -6,13 +6,14 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.engine.base import Array, EmptyState, GradientTransformation
-from gradtx.engine.leafwise import leafwise
-from gradtx.engine.numerics import times
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import times, value_of
 from gradtx.engine.rules import Slots
 
 ScaleByTrustRatioState = EmptyState
 
 
+@piece
 def scale_by_trust_ratio(
     min_norm: Any = 0.0, trust_coefficient: Any = 1.0, eps: Any = 0.0
 ) -> GradientTransformation:
@@ -45,18 +46,14 @@ def scale_by_trust_ratio(
         None,
         _by_trust_ratio,
         params=True,
-        shared=lambda step, extra: {
-            "min_norm": min_norm,
-            "trust_coefficient": trust_coefficient,
-            "eps": eps,
-        },
+        scalars={"min_norm": min_norm, "trust_coefficient": trust_coefficient, "eps": eps},
         name="scale_by_trust_ratio",
     )
 
 
 def _by_trust_ratio(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
-    of_p = jnp.maximum(tree.norm(p), s.min_norm)
-    of_g = jnp.maximum(tree.norm(g), s.min_norm)
+    of_p = jnp.maximum(tree.norm(p), value_of(s.min_norm))
+    of_g = jnp.maximum(tree.norm(g), value_of(s.min_norm))
     meant = (of_p > 0) & (of_g > 0) & jnp.isfinite(of_p)
     ratio = s.trust_coefficient * of_p / (jnp.where(meant, of_g, 1) + s.eps)
     return times(jnp.where(meant, ratio, 1), g), Slots()

@@ -16,6 +16,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import safe_increment
 from gradtx.engine.pipeline import wrapped
 
@@ -56,6 +57,7 @@ class CountedState(NamedTuple):
     _metrics = ("counts:*",)
 
 
+@piece
 def watch(inner: Any) -> GradientTransformation:
     """Notes in the state how large the gradients and the steps of an optimizer are.
 
@@ -109,6 +111,7 @@ def watch(inner: Any) -> GradientTransformation:
     return wrapped(init, update, inner)
 
 
+@piece
 def counted(inner: Any, name: str = "acted") -> GradientTransformation:
     """Counts the steps on which a transformation changes the updates: how often a clip acts.
 
