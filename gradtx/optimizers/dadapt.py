@@ -10,10 +10,12 @@ from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSc
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, present, replaced
 from gradtx.engine.numerics import ema, gathered_weight, ratio, safe_increment, times
+from gradtx.engine.roles import Count, Hyperparameter, Shared, Slot, declared
 from gradtx.transforms.rated import rated
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
 
+@declared
 class DAdaptAdamWState(NamedTuple):
     """The method's part of the state of `dadapt_adamw`.
 
@@ -26,14 +28,12 @@ class DAdaptAdamWState(NamedTuple):
       count: the number of steps taken.
     """
 
-    exp_avg: Updates
-    exp_avg_sq: Updates
-    grad_sum: Updates
-    estim_lr: Array
-    numerator_weighted: Array
-    count: Array
-
-    _hyperparams = ("estim_lr",)
+    exp_avg: Slot
+    exp_avg_sq: Slot
+    grad_sum: Slot
+    estim_lr: Hyperparameter
+    numerator_weighted: Shared
+    count: Count
 
 
 @optimizer(

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, default_float, plus, real_full_like, times
+from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -15,6 +16,7 @@ from gradtx.transforms.rated import readable_rate
 from gradtx.transforms.scaling import rate_of
 
 
+@declared
 class MadgradState(NamedTuple):
     """The state of `scale_by_madgrad`.
 
@@ -25,10 +27,10 @@ class MadgradState(NamedTuple):
       x0: the parameters at the start.
     """
 
-    count: Array
-    grad_sum_sq: Updates
-    s: Updates
-    x0: Params
+    count: Count
+    grad_sum_sq: Slot
+    s: Slot
+    x0: Slot
 
 
 @piece

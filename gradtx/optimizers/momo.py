@@ -1,6 +1,6 @@
 """MoMo: momentum, with a step size that a model of the loss allows."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -10,12 +10,14 @@ from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSc
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, present, replaced
 from gradtx.engine.numerics import ema, gathered_weight, over, ratio, safe_increment, times
+from gradtx.engine.roles import Count, Hyperparameter, Shared, Slot, Told, declared
 from gradtx.transforms.rated import rated
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
 MOMO = "Schaipp et al., 'MoMo: Momentum Models for Adaptive Learning Rates', arXiv:2305.07583"
 
 
+@declared
 class MomoState(NamedTuple):
     """The method's part of the state of `momo`.
 
@@ -27,15 +29,14 @@ class MomoState(NamedTuple):
       count: the number of steps taken.
     """
 
-    exp_avg: Updates
-    barf: Array
-    gamma: Array
-    lb: Array
-    count: Array
-
-    _hyperparams, _metrics = ("lb:lower_bound",), ("barf:average_loss",)
+    exp_avg: Slot
+    barf: Annotated[Shared, Told("average_loss")]
+    gamma: Shared
+    lb: Annotated[Hyperparameter, Told("lower_bound")]
+    count: Count
 
 
+@declared
 class MomoAdamState(NamedTuple):
     """The method's part of the state of `momo_adam`.
 
@@ -48,14 +49,12 @@ class MomoAdamState(NamedTuple):
       count: the number of steps taken.
     """
 
-    exp_avg: Updates
-    exp_avg_sq: Updates
-    barf: Array
-    gamma: Array
-    lb: Array
-    count: Array
-
-    _hyperparams, _metrics = ("lb:lower_bound",), ("barf:average_loss",)
+    exp_avg: Slot
+    exp_avg_sq: Slot
+    barf: Annotated[Shared, Told("average_loss")]
+    gamma: Shared
+    lb: Annotated[Hyperparameter, Told("lower_bound")]
+    count: Count
 
 
 class _Model(NamedTuple):

@@ -14,7 +14,6 @@ from gradtx.engine.base import (
     EmptyState,
     GradientTransformation,
     ScalarOrSchedule,
-    Updates,
 )
 from gradtx.engine.leafwise import leafwise, store_as
 from gradtx.engine.matrix_layout import Layout, MatrixAxes, axes_of_leaves
@@ -22,6 +21,7 @@ from gradtx.engine.matrixwise import matrixwise
 from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, safe_sqrt, times
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
+from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.combining import chain
@@ -49,6 +49,7 @@ COEFFICIENTS = {
 }
 
 
+@declared
 class MuonState(NamedTuple):
     """The state of `scale_by_muon`.
 
@@ -58,9 +59,9 @@ class MuonState(NamedTuple):
       ns_coeffs: the coefficients of the Newton–Schulz polynomials.
     """
 
-    count: Array
-    mu: Updates
-    ns_coeffs: Array
+    count: Count
+    mu: Slot
+    ns_coeffs: Shared
 
 
 def newton_schulz(

@@ -6,15 +6,17 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, present, replaced
 from gradtx.engine.numerics import ema, ratio, safe_increment, times
+from gradtx.engine.roles import Count, Hyperparameter, Shared, Slot, declared
 from gradtx.optimizers.dadapt import adam_correction, over_one_norm
 from gradtx.transforms.rated import rated
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots, zero_slots
 
 
+@declared
 class ProdigyState(NamedTuple):
     """The method's part of the state of `prodigy`.
 
@@ -28,15 +30,13 @@ class ProdigyState(NamedTuple):
       count: the number of steps taken.
     """
 
-    exp_avg: Updates
-    exp_avg_sq: Updates
-    grad_sum: Updates
-    params0: Params
-    estim_lr: Array
-    numerator_weighted: Array
-    count: Array
-
-    _hyperparams = ("estim_lr",)
+    exp_avg: Slot
+    exp_avg_sq: Slot
+    grad_sum: Slot
+    params0: Slot
+    estim_lr: Hyperparameter
+    numerator_weighted: Shared
+    count: Count
 
 
 @optimizer(

@@ -1,5 +1,6 @@
 """What a state holds, by name: read it, save it, restore it."""
 
+from gradtx.state.belonging import LeafRole as LeafRole, roles as roles
 from gradtx.state.optax_import import load_optax as load_optax
 from gradtx.state.reading import hyperparams as hyperparams, metrics as metrics
 from gradtx.state.saving import (

@@ -18,7 +18,7 @@ from gradtx.engine.base import (
 from gradtx.engine.numerics import rescale
 from gradtx.engine.pipeline import Pipeline
 from gradtx.engine.rules import Coupled
-from gradtx.state.naming import path_name
+from gradtx.tree.walking import path_name
 
 Rules = Mapping[str | re.Pattern[str], Any] | Callable[[str, Any], Any]
 

@@ -7,11 +7,13 @@ from jax import lax
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
 from gradtx.engine.numerics import times
+from gradtx.engine.roles import Clock, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.masking import masked
 from gradtx.transforms.scaling import value_at
 
 
+@declared
 class AddDecayedWeightsState(NamedTuple):
     """The state of `add_decayed_weights`.
 
@@ -19,9 +21,7 @@ class AddDecayedWeightsState(NamedTuple):
       count: the number of steps taken.
     """
 
-    count: Array
-
-    _repeats = ("count",)  # for gradtx.tree.get
+    count: Clock
 
 
 def add_decayed_weights(

@@ -9,9 +9,11 @@ from gradtx import tree
 from gradtx.engine.base import Array, GradientTransformation, Params, Updates
 from gradtx.engine.coupled import coupled
 from gradtx.engine.numerics import widen
+from gradtx.engine.roles import RandomKey, declared
 from gradtx.transforms.noise import as_key
 
 
+@declared
 class HutchinsonState(NamedTuple):
     """The state of `hutchinson_estimator_diag_hessian`.
 
@@ -19,7 +21,7 @@ class HutchinsonState(NamedTuple):
       key: the data of the random key of the next estimate.
     """
 
-    key: Array
+    key: RandomKey
 
 
 def hutchinson_estimator_diag_hessian(

@@ -1,6 +1,6 @@
 """Fast parameters that explore, and slow ones that follow them."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import align, is_none
+from gradtx.engine.roles import Count, Inner, Told, declared
 
 
 class LookaheadParams(NamedTuple):
@@ -40,6 +41,7 @@ class LookaheadParams(NamedTuple):
         return cls(fast=params, slow=jax.tree.map(lambda x: jnp.array(x, copy=True), params))
 
 
+@declared
 class LookaheadState(NamedTuple):
     """The state of `lookahead`.
 
@@ -48,10 +50,8 @@ class LookaheadState(NamedTuple):
       steps_since_sync: the number of its steps since the two sets of parameters were equal.
     """
 
-    fast_state: OptState
-    steps_since_sync: Array
-
-    _metrics = ("steps_since_sync",)
+    fast_state: Inner
+    steps_since_sync: Annotated[Count, Told()]
 
 
 def lookahead(

@@ -9,12 +9,14 @@ import jax
 from gradtx.engine.base import GradientTransformation, OptState, Params, Updates
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Link, Pipeline, Wrapped, pipeline_of
+from gradtx.engine.roles import Inner, declared
 from gradtx.engine.rules import Coupled, MaskedNode, Rule, flags
 
 MaskOrFn = Any
 """A pytree of booleans, or a function that makes one from a tree like the parameters."""
 
 
+@declared
 class MaskedState(NamedTuple):
     """The state of a masked transformation.
 
@@ -22,7 +24,7 @@ class MaskedState(NamedTuple):
       inner_state: the transformation's own state, with `MaskedNode()` at the masked leaves.
     """
 
-    inner_state: Any
+    inner_state: Inner
 
 
 def masked(

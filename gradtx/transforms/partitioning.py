@@ -8,10 +8,12 @@ import jax
 from gradtx.engine.base import GradientTransformation
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
+from gradtx.engine.roles import Inner, declared
 from gradtx.engine.rules import spread
 from gradtx.transforms.masking import masked
 
 
+@declared
 class PartitionState(NamedTuple):
     """The states of the parts of a partition.
 
@@ -19,7 +21,7 @@ class PartitionState(NamedTuple):
       inner_states: for each label, its transformation's state, masked to the leaves it handles.
     """
 
-    inner_states: Mapping[Hashable, Any]
+    inner_states: Inner
 
 
 def partition(

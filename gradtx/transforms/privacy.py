@@ -16,6 +16,7 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.numerics import over, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.roles import RandomKey, declared
 from gradtx.engine.rules import LeafError
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
@@ -24,6 +25,7 @@ from gradtx.transforms.per_example import per_example_global_norm_clip
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class DifferentiallyPrivateAggregateState(NamedTuple):
     """The state of `differentially_private_aggregate`.
 
@@ -31,7 +33,7 @@ class DifferentiallyPrivateAggregateState(NamedTuple):
       rng_key: the random key of the next step.
     """
 
-    rng_key: Array
+    rng_key: RandomKey
 
 
 def differentially_private_aggregate(

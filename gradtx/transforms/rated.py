@@ -1,7 +1,7 @@
 """Methods that have the learning rate inside of their equations, not as a factor at their end."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -16,10 +16,12 @@ from gradtx.engine.base import (
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import leafwise
 from gradtx.engine.numerics import default_float, safe_increment
+from gradtx.engine.roles import Inner, Role, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.scaling import ScaleByLearningRateState, rate_of
 
 
+@declared
 class RatedState(NamedTuple):
     """The state of a method that has the learning rate inside of its equations.
 
@@ -30,8 +32,8 @@ class RatedState(NamedTuple):
       rate: the number of steps taken, and the rate that the last one used.
     """
 
-    inner_state: OptState
-    rate: ScaleByLearningRateState
+    inner_state: Inner
+    rate: Annotated[ScaleByLearningRateState, Role("inner")]
 
     @property
     def count(self) -> Array:  # which would be tuple.count

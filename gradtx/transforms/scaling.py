@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from gradtx.engine.base import Array, EmptyState, GradientTransformation, ScalarOrSchedule, Schedule
 from gradtx.engine.leafwise import leafwise
 from gradtx.engine.numerics import times
+from gradtx.engine.roles import Clock, Count, Rate, declared
 from gradtx.engine.rules import Slots
 
 
+@declared
 class ScaleByScheduleState(NamedTuple):
     """The state of `scale_by_schedule`.
 
@@ -18,9 +20,10 @@ class ScaleByScheduleState(NamedTuple):
       count: the number of steps taken.
     """
 
-    count: Array
+    count: Count
 
 
+@declared
 class ScaleByLearningRateState(NamedTuple):
     """The state of `scale_by_learning_rate`.
 
@@ -29,10 +32,8 @@ class ScaleByLearningRateState(NamedTuple):
       learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
-    count: Array
-    learning_rate: Array
-
-    _repeats, _readings = ("count",), ("learning_rate",)  # for gradtx.tree.get
+    count: Clock
+    learning_rate: Rate
 
 
 ScaleState = EmptyState

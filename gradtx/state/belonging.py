@@ -1,0 +1,113 @@
+"""What each array of a state is, what it is called, and which parameter it belongs to."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.engine.base import OptState, Params
+from gradtx.engine.roles import Kind
+from gradtx.state.naming import named_leaves
+from gradtx.tree.walking import Names, Part, key_name, parts
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LeafRole:
+    """What an array of a state is.
+
+    Attributes:
+      kind: `"slot"`, of the shape of its parameter; `"statistic"`, of a parameter, but of another
+        shape; `"count"`, `"rate"`, `"hyperparameter"`, `"key"`, `"reading"`, or `"shared"` for what
+        belongs to no parameter otherwise. `gradtx.engine.roles` says more.
+      name: what `gradtx.state_dict` calls it.
+      parameter: the path of the parameter that it belongs to, as `layer/kernel`; `None` for what
+        belongs to none. The path of a single array is empty.
+    """
+
+    kind: Kind
+    name: str
+    parameter: str | None = None
+
+    def __str__(self) -> str:
+        owner = "" if self.parameter is None else f" of {self.parameter or 'the parameter'}"
+        return f"{self.kind}{owner}: {self.name}"
+
+
+def roles(state: OptState, params: Params | None = None) -> Any:
+    """Says for each array of a state what it is, its name, and the parameter that it belongs to.
+
+    States declare it, see `gradtx.engine.roles`. Where one declares nothing, as a bare pytree, its
+    structure is compared with that of the parameters.
+
+    Args:
+      state: the state of an optimizer, of gradtx or not, or its shapes only.
+      params: the parameters, or their shapes only. With them, the answer is right also where an
+        optimizer sees the parameters in another form, as under `flatten`, or keeps several arrays
+        for a parameter. Default: what the state itself tells of them, in its slots.
+
+    Returns:
+      A tree like the state, with a `LeafRole` in the place of each array.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> params = {"w": jnp.ones((4, 3))}
+      >>> state = gradtx.chain(gradtx.scale_by_novograd(), gradtx.sgd(0.1)).init(params)
+      >>> for role in jax.tree.leaves(gradtx.state.roles(state, params)):
+      ...     print(role)
+      count: scale_by_novograd/count
+      slot of w: scale_by_novograd/mu/w
+      statistic of w: scale_by_novograd/nu/w
+      count: scale_by_learning_rate/count
+      rate: scale_by_learning_rate/learning_rate
+
+      Moments in the dtype of a compressed checkpoint, and all else as it is:
+
+      >>> def compress(role, x):
+      ...     return x.astype(jnp.bfloat16) if role.kind == "slot" else x
+      >>> small = jax.tree.map(compress, gradtx.state.roles(state, params), state)
+      >>> print(small[0].mu["w"].dtype, small[0].nu["w"].dtype)
+      bfloat16 float32
+    """
+    found = parts(state)
+    known = _shapes(params) if params is not None else {}
+    if params is None:
+        for part in found:
+            known |= _shapes(part.value) if part.kind == "slot" else {}
+    names = iter([name for name, _ in named_leaves(state)])
+    leaves = [
+        _role(part, path, leaf, next(names), known, params is not None)
+        for part in found
+        for path, leaf in jax.tree.leaves_with_path(part.value)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+
+def _role(
+    part: Part, path: Any, leaf: Any, name: str, known: Mapping[Names, Shape], complete: bool
+) -> LeafRole:
+    kind = part.kind
+    if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        kind = "key"
+    if kind not in ("slot", "statistic", "unknown"):
+        return LeafRole(kind, name)
+    keys, shape = _keys(path), jnp.shape(leaf)
+    owner = next((keys[:n] for n in range(len(keys), -1, -1) if keys[:n] in known), None)
+    if owner is None and (complete or (kind == "unknown" and not shape)):
+        return LeafRole("shared", name)
+    if kind == "unknown" or complete:
+        like = owner is None or shape == known[owner]
+        kind = "slot" if like and kind != "statistic" else "statistic"
+    return LeafRole(kind, name, "/".join(keys if owner is None else owner))
+
+
+def _shapes(tree: Any) -> dict[Names, Shape]:
+    return {_keys(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _keys(path: Any) -> Names:
+    return tuple(map(key_name, path))
