@@ -42,6 +42,50 @@ def test_every_optimizer(entry):
         assert leaf == (wanted[keys[-1]] if keys else "-"), jax.tree_util.keystr(path)
 
 
+SHAPES = {
+    **{"w": jnp.ones((2, 3)), "b": jnp.ones(3, jnp.bfloat16), "s": jnp.ones(()), "none": None},
+    "deep": {"k": jnp.ones((2, 2, 3)), "none": None, "pair": [jnp.ones((4, 4)), jnp.ones((1, 3))]},
+}
+BY_RANK = jax.tree.map(lambda p: "b" if p.ndim < 2 else "a", SHAPES)
+AROUND = {
+    "alone": lambda tx: tx,
+    "masked": lambda tx: gradtx.masked(tx, jax.tree.map(lambda p: p.ndim > 1, SHAPES)),
+    "masked by a function": lambda tx: gradtx.masked(
+        tx, lambda tree: jax.tree.map(lambda p: p.ndim > 1, tree)
+    ),
+    "partitioned": lambda tx: gradtx.partition({"a": tx, "b": gradtx.adam(0.1)}, BY_RANK),
+}
+LIKE = {
+    "parameters": lambda p: p,
+    "specs": lambda p: jax.P(*[None] * p.ndim),
+    "tuples": lambda p: ("axis",) * p.ndim,
+    "lists": lambda p: ["axis"] * p.ndim,
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_every_optimizer_with_trees_of_every_kind(entry, around):
+    """Each array gets what belongs to the parameter in whose name it is."""
+    tx = AROUND[around](entry.make())
+    state = jax.eval_shape(tx.init, SHAPES)
+    owners = gradtx.state.roles(state, SHAPES)
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree.leaves_with_path(SHAPES)
+    ]
+    for like in LIKE.values():
+        rest = jax.tree.map(like, SHAPES)
+        wanted = dict(zip(paths, jax.tree.structure(SHAPES).flatten_up_to(rest), strict=True))
+        mapped = tree.map_params(tx, lambda *x: Both(x), state, rest)
+        found = jax.tree.leaves(mapped, is_leaf=lambda x: isinstance(x, Both))
+        for x, role, leaf in zip(found, *map(jax.tree.leaves, (owners, state)), strict=True):
+            if role.parameter is None:
+                assert x is leaf
+            else:
+                assert x.slots[0] is leaf and x.slots[1] is wanted[role.parameter]
+
+
 ADAM = "ScaleByAdamState(count='-', mu={0}, nu={0})"
 FULL = ({"b": "p", "none": None, "w": "p"}, {"b": "B", "none": None, "w": "W"})
 

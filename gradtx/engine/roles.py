@@ -36,8 +36,11 @@ classes, that one's declaration holds for fields of the same names; then some na
 themselves, as `count`; of others it is not known what they are, and their structure decides.
 """
 
+import contextlib
 import dataclasses
 import re
+import sys
+import types
 import typing
 import weakref
 from collections.abc import Callable, Mapping
@@ -72,12 +75,14 @@ class Role:
       repeats: whether it repeats what other parts of a state say too, and all agree.
       slots: for an inner state, what its slots are to the parameters; `"unknown"` if it may be the
         state of something else.
+      of: for an inner state, the part of the parameters that it is for; empty if it is for all.
     """
 
     kind: Kind
     told: str | None = None
     repeats: bool = False
     slots: Kind = "slot"
+    of: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,16 +206,25 @@ def _fields(state: Any) -> tuple[str, ...]:
 
 
 def _own_roles(state: type) -> dict[str, Role]:
-    try:
-        hints = typing.get_type_hints(state, include_extras=True)
-    except Exception:  # a type that stands as a string may be of a place that is not seen from here
-        hints = {}
     found = {}
-    for name, hint in hints.items():
+    for name, hint in _hints(state).items():
         said = getattr(hint, "__metadata__", ())
         for role in (x for x in said if isinstance(x, Role)):
             told = [x.name for x in said if isinstance(x, Told)]
             found[name] = dataclasses.replace(role, told=told[-1]) if told else role
+    return found
+
+
+def _hints(state: type) -> dict[str, Any]:
+    """Gives the types of a class's fields; those that stand as strings, if they can be seen."""
+    try:
+        return typing.get_type_hints(state, include_extras=True)
+    except Exception:  # one of them may be imported for type checkers only
+        seen, found = vars(sys.modules[state.__module__]), {}
+    for name, hint in vars(state).get("__annotations__", {}).items():
+        alone = types.SimpleNamespace(__annotations__={name: hint})
+        with contextlib.suppress(Exception):
+            found |= typing.get_type_hints(alone, seen, include_extras=True)
     return found
 
 

@@ -77,7 +77,7 @@ def roles(state: OptState, params: Params | None = None) -> Any:
     known = _shapes(params) if params is not None else {}
     if params is None:
         for part in found:
-            known |= _shapes(part.value) if part.kind == "slot" else {}
+            known |= _shapes(part.value, part.of) if part.kind == "slot" else {}
     names = iter([name for name, _ in named_leaves(state)])
     leaves = [
         _role(part, path, leaf, next(names), known, params is not None)
@@ -95,9 +95,11 @@ def _role(
         kind = "key"
     if kind not in ("slot", "statistic", "unknown"):
         return LeafRole(kind, name)
-    keys, shape = _keys(path), jnp.shape(leaf)
-    owner = next((keys[:n] for n in range(len(keys), -1, -1) if keys[:n] in known), None)
-    if owner is None and (complete or (kind == "unknown" and not shape)):
+    keys, shape = (*part.of, *_keys(path)), jnp.shape(leaf)
+    owner = _owner(keys, known, anywhere=kind == "unknown")
+    if kind == "unknown" and owner == () and shape != known[owner]:
+        owner = None  # a single array is found everywhere
+    if owner is None and (complete or (kind == "unknown" and (known or not shape))):
         return LeafRole("shared", name)
     if kind == "unknown" or complete:
         like = owner is None or shape == known[owner]
@@ -105,8 +107,16 @@ def _role(
     return LeafRole(kind, name, "/".join(keys if owner is None else owner))
 
 
-def _shapes(tree: Any) -> dict[Names, Shape]:
-    return {_keys(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+def _owner(keys: Names, known: Mapping[Names, Shape], anywhere: bool) -> Names | None:
+    """Finds the path of a parameter at the beginning of another path, or anywhere in it."""
+    starts = range(len(keys) + 1) if anywhere else (0,)
+    found = [keys[i:j] for i in starts for j in range(i, len(keys) + 1) if keys[i:j] in known]
+    return max(found, key=len, default=None)
+
+
+def _shapes(tree: Any, of: Names = ()) -> dict[Names, Shape]:
+    flat = jax.tree.leaves_with_path(tree)
+    return {(*of, *_keys(path)): jnp.shape(leaf) for path, leaf in flat}
 
 
 def _keys(path: Any) -> Names:

@@ -17,7 +17,7 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import align, is_none
-from gradtx.engine.roles import Count, Inner, Told, declared
+from gradtx.engine.roles import Count, Role, Told, declared
 
 
 class LookaheadParams(NamedTuple):
@@ -50,7 +50,7 @@ class LookaheadState(NamedTuple):
       steps_since_sync: the number of its steps since the two sets of parameters were equal.
     """
 
-    fast_state: Inner
+    fast_state: Annotated[OptState, Role("inner", of="fast")]
     steps_since_sync: Annotated[Count, Told()]
 
 

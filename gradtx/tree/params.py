@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from gradtx.engine.paths import StructureError, align, describe_difference, is_none
-from gradtx.tree.walking import Part, parts, replaced, walk
+from gradtx.tree.walking import Names, Part, children, key_name, parts, replaced, walk
 
 LEARNT = ("unknown", "reading")
 """Kinds of what may mirror the parameters, or may not; a person may want to see all of them."""
@@ -85,11 +85,11 @@ def map_params(
         if part.kind == "slot" and _mirrors(part, like) and jax.tree.leaves(part.value)
     ]
 
-    def mapped(mark: Any, value: Any) -> Any:
+    def mapped(mark: Any, value: Any, of: Names = ()) -> Any:
         if isinstance(mark, _Place):
             return _map_part(f, value, [column[mark.number] for column in columns], is_leaf)
         if _is_mark(mark):
-            return _map_part(f, value, rest, is_leaf, outlines)
+            return _map_part(f, value, [_seen(tree, of) for tree in rest], is_leaf, outlines)
         return value if transform_non_params is None else jax.tree.map(transform_non_params, value)
 
     new = {}
@@ -97,8 +97,16 @@ def map_params(
         if like is not None and part.kind in LEARNT:
             new[part.path] = jax.tree.map(mapped, like.value, part.value, is_leaf=_is_mark)
         else:
-            new[part.path] = mapped(None if _mirrors(part, like) else part, part.value)
+            new[part.path] = mapped(None if _mirrors(part, like) else part, part.value, part.of)
     return replaced(state, new)
+
+
+def _seen(tree: Any, of: Names) -> Any:
+    """Gives the part of a tree like the parameters that an inner state is for."""
+    for name in of:
+        below = {key_name(key): child for key, child in children(tree)[0]}
+        tree = below.get(name, tree)
+    return tree
 
 
 def _is_mark(x: Any) -> bool:

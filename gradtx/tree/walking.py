@@ -44,6 +44,7 @@ class Part(NamedTuple):
       field: the name of the field, or empty.
       role: what the field is.
       slots: what a slot is to the parameters there; see `gradtx.engine.roles.Role`.
+      of: the keys that lead to the part of the parameters that it is for.
       around: the states that it is in, from the outermost to the nearest, each with its scope.
     """
 
@@ -55,6 +56,7 @@ class Part(NamedTuple):
     field: str = ""
     role: Role = UNKNOWN
     slots: Kind = "slot"
+    of: Names = ()
     around: tuple[tuple[Names, Any], ...] = ()
 
     @property
@@ -192,6 +194,7 @@ def _fields(part: Part, declared: Declaration, pieces: Counter[Any]) -> Iterator
             field if whole else "",
             role,
             weaker(part.slots, role.slots),
+            (*part.of, role.of) if role.of else part.of,
             around,
         )
 
