@@ -198,6 +198,39 @@ def test_several_arrays_for_one_parameter():
     assert spec(tx, SPECS) == Both({"b": ["B"], "none": None, "w": ["W", "W"]})
 
 
+def test_where_the_parameters_are_seen_in_another_form():
+    """One vector of all parameters mirrors none; the fast parameters are a part of all."""
+    tx = gradtx.flatten(gradtx.scale_by_adam())
+    params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+    state = tree.map_params(tx, lambda x, r: r, tx.init(params), params)
+    assert state.mu.shape == (9,)
+    tx = gradtx.lookahead(gradtx.adam(0.1), 5, 0.5)
+    state = tx.init(gradtx.LookaheadParams(params, params))
+    specs = {"w": "W", "b": "B"}
+    for rest in (specs, gradtx.LookaheadParams(specs, specs)):
+        assert tree.get(tree.map_params(tx, lambda x, r: r, state, rest), "mu") == specs
+
+
+def test_what_is_only_to_be_seen_may_mirror_the_parameters():
+    tx = gradtx.snapshot("updates", lambda updates: updates)
+    assert spec(tx, SPECS).measurement == {"updates": FULL[1]}
+    tx = gradtx.snapshot("norm", gradtx.global_norm)
+    assert spec(tx, SPECS).measurement == {"norm": "-"}
+
+
+def test_states_that_init_cannot_make_of_stand_ins():
+    """What they declare is enough."""
+
+    def init(params):
+        return gradtx.TraceState(jax.tree.map(lambda p: jnp.zeros(p.shape) * p.sum(), params))
+
+    tx = gradtx.GradientTransformation(init, lambda u, s, p=None: (u, s))
+    assert spec(gradtx.masked(tx, MASK), SPECS).inner_state.trace["w"] == "W"
+    assert spec(optax.lbfgs(), SPECS)[0].diff_params_memory == FULL[1]
+    masked = optax.masked(optax.adam(0.1), MASK)  # optax cannot mask None
+    assert spec(masked, SPECS).inner_state[0].mu["w"] == "W"
+
+
 def test_init_alone_will_do():
     tx = gradtx.adam(0.1)
     assert tree.map_params(tx.init, lambda x: 1, tx.init(PARAMS))[0].mu["w"] == 1

@@ -97,14 +97,16 @@ def _role(
         return LeafRole(kind, name)
     keys, shape = (*part.of, *_keys(path)), jnp.shape(leaf)
     owner = _owner(keys, known, anywhere=kind == "unknown")
-    if kind == "unknown" and owner == () and shape != known[owner]:
+    like = owner is not None and shape == known[owner]
+    if kind == "unknown" and owner == () and not like:
         owner = None  # a single array is found everywhere
-    if owner is None and (complete or (kind == "unknown" and (known or not shape))):
-        return LeafRole("shared", name)
+    if owner is None:
+        if complete or (kind == "unknown" and (known or not shape)):
+            return LeafRole("shared", name)
+        return LeafRole("slot" if kind == "unknown" else kind, name, "/".join(keys))
     if kind == "unknown" or complete:
-        like = owner is None or shape == known[owner]
         kind = "slot" if like and kind != "statistic" else "statistic"
-    return LeafRole(kind, name, "/".join(keys if owner is None else owner))
+    return LeafRole(kind, name, "/".join(owner))
 
 
 def _owner(keys: Names, known: Mapping[Names, Shape], anywhere: bool) -> Names | None:

@@ -134,14 +134,15 @@ def _stood_for(part: Part) -> bool:
 
 def _of_part(part: Part) -> Iterator[_Reading]:
     told = part.role.told or part.field
-    first = True
-    if told in ("learning_rate", "count"):
+    if told in ("learning_rate", "count"):  # one number each, in whatever others put around it
         # Beside the rate that was used stands the count of the steps that used one.
         first = part.owner is not None and "rate" in (r.kind for r in part.owner.roles.values())
+        yield _Reading(part.scope, part.piece, told, part.value, first)
+        return
     for path, leaf in jax.tree.leaves_with_path(part.value):
         below = path_name(path)
         name = below if told == "*" else "/".join(filter(None, (told, below)))
-        yield _Reading(part.scope, part.piece, name, leaf, first)
+        yield _Reading(part.scope, part.piece, name, leaf, True)
 
 
 def _numbered(told: list[tuple[str, Any]]) -> dict[str, Any]:

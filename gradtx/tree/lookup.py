@@ -136,18 +136,24 @@ def _class_name(node: Any) -> str | None:
 
 def _matches(tree: Any, key: Any, filtering: Filter | None) -> list[Part]:
     """Gives what has a name, what is near before what is below it."""
+    if key is None:
+        return []
     every = list(walk(tree, deep=True))
+    found = [part for part in every if _class_name(part.value) == key]
+    found += _near_first([part for part in every if _name(part) == key], every)
+    return [m for m in found if filtering is None or filtering(m.path, m.value)]
+
+
+def _near_first(found: list[Part], every: list[Part]) -> list[Part]:
+    if len(found) < 2:
+        return found
     order = {part.path: i for i, part in enumerate(every)}
 
     def nearness(part: Part) -> list[tuple[bool, int]]:
         steps = range(1, len(part.path) + 1)
         return [(n < len(part.path), order[part.path[:n]]) for n in steps]
 
-    if key is None:
-        return []
-    found = [part for part in every if _class_name(part.value) == key]
-    found += sorted((part for part in every if _name(part) == key), key=nearness)
-    return [m for m in found if filtering is None or filtering(m.path, m.value)]
+    return sorted(found, key=nearness)
 
 
 def _only_tells(part: Part) -> bool:

@@ -41,9 +41,10 @@ def map_params(
     """Applies a function to the parts of a state that mirror the parameters, such as moments.
 
     Those are the fields that a state declares to be slots or statistics, see
-    `gradtx.engine.roles`. Where it says nothing, as a bare pytree, the rest is learnt from `init`,
-    which is called with stand-ins for the parameters: where these come out again, the state mirrors
-    the parameters. A masked leaf stays masked, and `None` stays `None`.
+    `gradtx.engine.roles`; the arrays of a statistic have other shapes than the parameters, and
+    `gradtx.state.roles` tells which they are. Where a state declares nothing, as a bare pytree, it
+    is learnt from `init`, which is called with stand-ins for the parameters: where these come out
+    again, the state mirrors the parameters. A masked leaf stays masked, and `None` stays `None`.
 
     Args:
       initable: a transformation, or its `init`.
@@ -62,7 +63,8 @@ def map_params(
 
     Raises:
       ValueError: `state` is not of that transformation; or a tree in `rest` is not like the
-        parameters; or `init` cannot be called without their structure, and it was not given.
+        parameters; or `init` cannot be called without their structure, which was not given and is
+        needed.
 
     Example:
       >>> import jax.numpy as jnp
@@ -214,10 +216,13 @@ def _map_part(
     def beside(tree: Any, number: int) -> list[Any]:
         for outline in (*outlines, treedef):  # a parameter may have several arrays in the state
             try:
-                pairs = zip(outline.flatten_up_to(tree), outline.flatten_up_to(part), strict=True)
+                column, below = outline.flatten_up_to(tree), outline.flatten_up_to(part)
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
-            return [r for r, below in pairs for _ in jax.tree.leaves(below, is_leaf=stops)]
+            if outline == treedef:
+                return column
+            counts = [len(jax.tree.leaves(x, is_leaf=stops)) for x in below]
+            return [r for r, n in zip(column, counts, strict=True) for _ in range(n)]
         try:
             deep = jax.tree.map(
                 lambda r, below: jax.tree.map(lambda _: r, below, is_leaf=stops),

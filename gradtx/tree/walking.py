@@ -89,20 +89,22 @@ def parts(state: Any) -> list[Part]:
     return [part for part in walk(state) if part.whole]
 
 
-def replaced(node: Any, new: Mapping[Path, Any], path: Path = ()) -> Any:
+def replaced(node: Any, new: Mapping[Path, Any]) -> Any:
     """Gives a copy of a tree that has other nodes at some paths.
 
     Args:
       node: the tree.
       new: from paths, as `walk` has them, to what is to stand there.
-      path: the path of the tree itself. Default: it is the root.
     """
-    if path in new:
-        return new[path]
+    if () in new:
+        return new[()]
+    by_key: dict[Any, dict[Path, Any]] = {}
+    for (key, *path), value in new.items():
+        by_key.setdefault(key, {})[tuple(path)] = value
     below, treedef = children(node)
-    if not below:
-        return node
-    return treedef.unflatten(replaced(child, new, (*path, key)) for key, child in below)
+    return treedef.unflatten(
+        replaced(child, by_key[key]) if key in by_key else child for key, child in below
+    )
 
 
 def children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
