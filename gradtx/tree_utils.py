@@ -3,7 +3,7 @@
 import functools
 
 from gradtx import tree
-from gradtx.tree.lookup import NamedTupleKey as NamedTupleKey
+from gradtx.tree.walking import NamedTupleKey as NamedTupleKey
 
 tree_add = tree.add
 tree_add_scale = tree.add_scale

@@ -174,6 +174,18 @@ def test_trees_of_any_kind(params):
     assert str(found).splitlines()[-1].startswith("(total)")
 
 
+def test_what_belongs_to_no_parameter_is_shared_whatever_the_parameters_are():
+    found = summary(gradtx.adam(0.1), jnp.ones(3))
+    assert found.shared == {"int32": 2 * 4, "float32": 4}
+    assert found.rows[0].state_bytes == {"float32": 2 * 12}
+    pair = gradtx.LookaheadParams(jnp.ones(3), jnp.ones(3))
+    found = summary(gradtx.lookahead(gradtx.adam(0.1), 5, 0.5), pair)
+    assert found.rows[0].state_bytes == {"float32": 2 * 12}
+    injected = gradtx.inject_hyperparams(gradtx.sgd)(learning_rate=0.1)
+    found = summary(injected, {"learning_rate": jnp.ones(3)})
+    assert found.rows[0].state_bytes == {}
+
+
 def test_the_table_reads_well():
     tx = gradtx.partition(
         {"tune": gradtx.adamw(0.1, weight_decay=0.01, mask=NO_BIAS), "hold": gradtx.set_to_zero()},

@@ -14,6 +14,7 @@ from test_conformance import ENTRIES
 
 import gradtx
 from gradtx import tree
+from gradtx.engine.roles import declaration_of
 from gradtx.tree_utils import NamedTupleKey
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
@@ -108,8 +109,12 @@ def states_in(node):
     return found + [state for x in below for state in states_in(x)]
 
 
-def marked(state, how):
-    return vars(type(state)).get(how, ())
+def only_tells(state, key):
+    return declaration_of(state).role(key).kind == "rate"
+
+
+def repeats(state, key):
+    return declaration_of(state).role(key).repeats
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
@@ -117,8 +122,8 @@ def test_what_yields_never_makes_a_name_ambiguous(entry):
     state = entry.make().init(PARAMS)
     for key in ("count", "learning_rate"):
         having = [s for s in states_in(state) if key in s._fields]
-        readings = [s for s in having if key in marked(s, "_readings")]
-        own = [s for s in having if key not in marked(s, "_readings") + marked(s, "_repeats")]
+        readings = [s for s in having if only_tells(s, key)]
+        own = [s for s in having if not (only_tells(s, key) or repeats(s, key))]
         if len(own) > 1 or (not own and len(readings) > 1):
             with pytest.raises(KeyError, match="choose one"):
                 tree.get(state, key)

@@ -42,6 +42,50 @@ def test_every_optimizer(entry):
         assert leaf == (wanted[keys[-1]] if keys else "-"), jax.tree_util.keystr(path)
 
 
+SHAPES = {
+    **{"w": jnp.ones((2, 3)), "b": jnp.ones(3, jnp.bfloat16), "s": jnp.ones(()), "none": None},
+    "deep": {"k": jnp.ones((2, 2, 3)), "none": None, "pair": [jnp.ones((4, 4)), jnp.ones((1, 3))]},
+}
+BY_RANK = jax.tree.map(lambda p: "b" if p.ndim < 2 else "a", SHAPES)
+AROUND = {
+    "alone": lambda tx: tx,
+    "masked": lambda tx: gradtx.masked(tx, jax.tree.map(lambda p: p.ndim > 1, SHAPES)),
+    "masked by a function": lambda tx: gradtx.masked(
+        tx, lambda tree: jax.tree.map(lambda p: p.ndim > 1, tree)
+    ),
+    "partitioned": lambda tx: gradtx.partition({"a": tx, "b": gradtx.adam(0.1)}, BY_RANK),
+}
+LIKE = {
+    "parameters": lambda p: p,
+    "specs": lambda p: jax.P(*[None] * p.ndim),
+    "tuples": lambda p: ("axis",) * p.ndim,
+    "lists": lambda p: ["axis"] * p.ndim,
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_every_optimizer_with_trees_of_every_kind(entry, around):
+    """Each array gets what belongs to the parameter in whose name it is."""
+    tx = AROUND[around](entry.make())
+    state = jax.eval_shape(tx.init, SHAPES)
+    owners = gradtx.state.roles(state, SHAPES)
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree.leaves_with_path(SHAPES)
+    ]
+    for like in LIKE.values():
+        rest = jax.tree.map(like, SHAPES)
+        wanted = dict(zip(paths, jax.tree.structure(SHAPES).flatten_up_to(rest), strict=True))
+        mapped = tree.map_params(tx, lambda *x: Both(x), state, rest)
+        found = jax.tree.leaves(mapped, is_leaf=lambda x: isinstance(x, Both))
+        for x, role, leaf in zip(found, *map(jax.tree.leaves, (owners, state)), strict=True):
+            if role.parameter is None:
+                assert x is leaf
+            else:
+                assert x.slots[0] is leaf and x.slots[1] is wanted[role.parameter]
+
+
 ADAM = "ScaleByAdamState(count='-', mu={0}, nu={0})"
 FULL = ({"b": "p", "none": None, "w": "p"}, {"b": "B", "none": None, "w": "W"})
 
@@ -152,6 +196,39 @@ def test_several_arrays_for_one_parameter():
 
     tx = gradtx.GradientTransformation(init, lambda u, s, p=None: (u, s))
     assert spec(tx, SPECS) == Both({"b": ["B"], "none": None, "w": ["W", "W"]})
+
+
+def test_where_the_parameters_are_seen_in_another_form():
+    """One vector of all parameters mirrors none; the fast parameters are a part of all."""
+    tx = gradtx.flatten(gradtx.scale_by_adam())
+    params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+    state = tree.map_params(tx, lambda x, r: r, tx.init(params), params)
+    assert state.mu.shape == (9,)
+    tx = gradtx.lookahead(gradtx.adam(0.1), 5, 0.5)
+    state = tx.init(gradtx.LookaheadParams(params, params))
+    specs = {"w": "W", "b": "B"}
+    for rest in (specs, gradtx.LookaheadParams(specs, specs)):
+        assert tree.get(tree.map_params(tx, lambda x, r: r, state, rest), "mu") == specs
+
+
+def test_what_is_only_to_be_seen_may_mirror_the_parameters():
+    tx = gradtx.snapshot("updates", lambda updates: updates)
+    assert spec(tx, SPECS).measurement == {"updates": FULL[1]}
+    tx = gradtx.snapshot("norm", gradtx.global_norm)
+    assert spec(tx, SPECS).measurement == {"norm": "-"}
+
+
+def test_states_that_init_cannot_make_of_stand_ins():
+    """What they declare is enough."""
+
+    def init(params):
+        return gradtx.TraceState(jax.tree.map(lambda p: jnp.zeros(p.shape) * p.sum(), params))
+
+    tx = gradtx.GradientTransformation(init, lambda u, s, p=None: (u, s))
+    assert spec(gradtx.masked(tx, MASK), SPECS).inner_state.trace["w"] == "W"
+    assert spec(optax.lbfgs(), SPECS)[0].diff_params_memory == FULL[1]
+    masked = optax.masked(optax.adam(0.1), MASK)  # optax cannot mask None
+    assert spec(masked, SPECS).inner_state[0].mu["w"] == "W"
 
 
 def test_init_alone_will_do():

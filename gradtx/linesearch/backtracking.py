@@ -1,7 +1,7 @@
 """The line search that shrinks a rate until the loss decreases sufficiently."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from gradtx.engine.base import Array, GradientTransformation, Params, Updates
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled
 from gradtx.engine.leafwise import piece
+from gradtx.engine.roles import Hyperparameter, Role, Shared, Slot, Told, declared
 from gradtx.linesearch.loop import loop_until_done
 from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, zero_gradient
 
@@ -27,6 +28,7 @@ class BacktrackingLinesearchInfo(NamedTuple):
     decrease_error: Array
 
 
+@declared
 class ScaleByBacktrackingLinesearchState(NamedTuple):
     """The state of `scale_by_backtracking_linesearch`.
 
@@ -37,12 +39,10 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
       info: how the search went, a `BacktrackingLinesearchInfo`.
     """
 
-    learning_rate: Array
-    value: Array
-    grad: Updates | None
-    info: BacktrackingLinesearchInfo
-
-    _metrics = ("value:loss", "info:*")
+    learning_rate: Hyperparameter
+    value: Annotated[Shared, Told("loss")]
+    grad: Slot
+    info: Annotated[BacktrackingLinesearchInfo, Role("reading", told="*")]
 
 
 class _Search(NamedTuple):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from gradtx.engine.base import Array, GradientTransformation, Params, Updates
 from gradtx.engine.concrete import branch
 from gradtx.engine.coupled import common_dtype, coupled
 from gradtx.engine.leafwise import piece
+from gradtx.engine.roles import Hyperparameter, Role, Shared, Slot, Told, declared
 from gradtx.linesearch.loop import loop_until_done
 from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, zero_gradient
 from gradtx.linesearch.wolfe import Limits, Point, Search, advance, begin
@@ -31,6 +32,7 @@ class ZoomLinesearchInfo(NamedTuple):
     curvature_error: Array
 
 
+@declared
 class ScaleByZoomLinesearchState(NamedTuple):
     """The state of `scale_by_zoom_linesearch`.
 
@@ -41,12 +43,10 @@ class ScaleByZoomLinesearchState(NamedTuple):
       info: how the search went, a `ZoomLinesearchInfo`.
     """
 
-    learning_rate: Array
-    value: Array
-    grad: Updates
-    info: ZoomLinesearchInfo
-
-    _metrics = ("value:loss", "info:*")
+    learning_rate: Hyperparameter
+    value: Annotated[Shared, Told("loss")]
+    grad: Slot
+    info: Annotated[ZoomLinesearchInfo, Role("reading", told="*")]
 
 
 @piece

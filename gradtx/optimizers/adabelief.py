@@ -5,15 +5,17 @@ from typing import Any, NamedTuple
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
+from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import moment_weights, zero_moments
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class ScaleByBeliefState(NamedTuple):
     """The state of `scale_by_belief`.
 
@@ -23,9 +25,9 @@ class ScaleByBeliefState(NamedTuple):
       nu: moving average of the squared distances between gradients and `mu`, real.
     """
 
-    count: Array
-    mu: Updates
-    nu: Updates
+    count: Count
+    mu: Slot
+    nu: Slot
 
 
 @piece

@@ -3,15 +3,17 @@
 from typing import Any, NamedTuple
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, plus, ratio, real_full_like, root
+from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class ScaleByAdaDeltaState(NamedTuple):
     """The state of `scale_by_adadelta`.
 
@@ -20,8 +22,8 @@ class ScaleByAdaDeltaState(NamedTuple):
       e_x: moving average of squared steps, real.
     """
 
-    e_g: Updates
-    e_x: Updates
+    e_g: Slot
+    e_x: Slot
 
 
 @piece

@@ -9,7 +9,7 @@ from jax import lax
 from jax.core import Tracer
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import (
     abs_sq,
@@ -21,6 +21,7 @@ from gradtx.engine.numerics import (
     times,
     zeros_without,
 )
+from gradtx.engine.roles import Count, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.combining import chain, identity
@@ -30,6 +31,7 @@ from gradtx.transforms.param_scale import scale_by_param_block_rms
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 
 
+@declared
 class FactoredState(NamedTuple):
     """The state of `scale_by_factored_rms`.
 
@@ -41,10 +43,10 @@ class FactoredState(NamedTuple):
       v: for leaves that are not factored, the moving average of squares; of shape (1,) for others.
     """
 
-    count: Array
-    v_row: Updates
-    v_col: Updates
-    v: Updates
+    count: Count
+    v_row: Statistic
+    v_col: Statistic
+    v: Statistic
 
 
 def power_decay(step: Any, exponent: Any = 0.8) -> Array:

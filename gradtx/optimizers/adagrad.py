@@ -3,14 +3,16 @@
 from typing import Any, NamedTuple
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, plus, ratio, real_full_like
+from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class ScaleByRssState(NamedTuple):
     """The state of `scale_by_rss`.
 
@@ -18,7 +20,7 @@ class ScaleByRssState(NamedTuple):
       sum_of_squares: the sum of squared gradients, real.
     """
 
-    sum_of_squares: Updates
+    sum_of_squares: Slot
 
 
 @piece

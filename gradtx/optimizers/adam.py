@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, plus, ratio, real_full_like
+from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -19,6 +20,7 @@ ADAMW = "Loshchilov and Hutter, 'Decoupled Weight Decay Regularization', arXiv:1
 NADAM = "Dozat, 'Incorporating Nesterov Momentum into Adam' (ICLR workshop 2016)"
 
 
+@declared
 class ScaleByAdamState(NamedTuple):
     """The state of `scale_by_adam`.
 
@@ -28,9 +30,9 @@ class ScaleByAdamState(NamedTuple):
       nu: moving average of squared gradients, real.
     """
 
-    count: Array
-    mu: Updates
-    nu: Updates
+    count: Count
+    mu: Slot
+    nu: Slot
 
 
 def zero_moments(p: Array) -> Slots:

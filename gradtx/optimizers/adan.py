@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import (
     abs_sq,
@@ -19,12 +19,14 @@ from gradtx.engine.numerics import (
     real_full_like,
     times,
 )
+from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Counter, Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class ScaleByAdanState(NamedTuple):
     """The state of `scale_by_adan`.
 
@@ -36,11 +38,11 @@ class ScaleByAdanState(NamedTuple):
       t: the number of steps taken.
     """
 
-    m: Updates
-    v: Updates
-    n: Updates
-    g: Updates
-    t: Array
+    m: Slot
+    v: Slot
+    n: Slot
+    g: Slot
+    t: Count
 
 
 @piece

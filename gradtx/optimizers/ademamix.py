@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import (
     abs_sq,
@@ -19,12 +19,14 @@ from gradtx.engine.numerics import (
     real_full_like,
     times,
 )
+from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Counter, Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class ScaleByAdemamixState(NamedTuple):
     """The state of `scale_by_ademamix`.
 
@@ -37,13 +39,14 @@ class ScaleByAdemamixState(NamedTuple):
       nu: moving average of squared gradients, real.
     """
 
-    count: Array
-    count_m2: Array
-    m1: Updates
-    m2: Updates
-    nu: Updates
+    count: Count
+    count_m2: Count
+    m1: Slot
+    m2: Slot
+    nu: Slot
 
 
+@declared
 class ScaleBySimplifiedAdEMAMixState(NamedTuple):
     """The state of `scale_by_simplified_ademamix`.
 
@@ -53,9 +56,9 @@ class ScaleBySimplifiedAdEMAMixState(NamedTuple):
       n: moving average of squared gradients, real.
     """
 
-    t: Array
-    m: Updates
-    n: Updates
+    t: Count
+    m: Slot
+    n: Slot
 
 
 @piece

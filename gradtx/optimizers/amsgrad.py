@@ -5,15 +5,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, real_full_like
+from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import moment_weights, zero_moments
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class ScaleByAmsgradState(NamedTuple):
     """The state of `scale_by_amsgrad`.
 
@@ -24,10 +26,10 @@ class ScaleByAmsgradState(NamedTuple):
       nu_max: the largest (corrected) `nu` so far, real.
     """
 
-    count: Array
-    mu: Updates
-    nu: Updates
-    nu_max: Updates
+    count: Count
+    mu: Slot
+    nu: Slot
+    nu_max: Slot
 
 
 @piece

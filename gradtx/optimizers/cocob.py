@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import real_full_like, value_of
+from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -19,6 +20,7 @@ COCOB = (
 )
 
 
+@declared
 class COCOBState(NamedTuple):
     """The state of `scale_by_cocob`.
 
@@ -30,11 +32,11 @@ class COCOBState(NamedTuple):
       reward: what the bets have won, not below 0.
     """
 
-    init_particles: Params
-    cumulative_gradients: Updates
-    scale: Updates
-    subgradients: Updates
-    reward: Updates
+    init_particles: Slot
+    cumulative_gradients: Slot
+    scale: Slot
+    subgradients: Slot
+    reward: Slot
 
 
 @piece

@@ -10,9 +10,11 @@ from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSc
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.numerics import ema, gathered_weight, ratio, times
+from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
 
+@declared
 class DAdaptAdamWState(NamedTuple):
     """The state of `dadapt_adamw`.
 
@@ -26,15 +28,13 @@ class DAdaptAdamWState(NamedTuple):
       learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
-    exp_avg: Updates
-    exp_avg_sq: Updates
-    grad_sum: Updates
-    estim_lr: Array
-    numerator_weighted: Array
-    count: Any = None
-    learning_rate: Any = None
-
-    _hyperparams, _readings = ("estim_lr",), ("learning_rate",)
+    exp_avg: Slot
+    exp_avg_sq: Slot
+    grad_sum: Slot
+    estim_lr: Hyperparameter
+    numerator_weighted: Shared
+    count: Count = KEPT
+    learning_rate: Rate = KEPT
 
 
 @optimizer(

@@ -1,6 +1,6 @@
 """Step sizes from the distance travelled: DoG and DoWG."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -11,6 +11,7 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import plus, ratio, rescale, root
+from gradtx.engine.roles import Hyperparameter, Shared, Slot, Told, declared
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -19,6 +20,7 @@ from gradtx.transforms.slots import as_slots, copied_slots
 FIRST_STEPS = ("heuristic", "distance", "learning_rate")
 
 
+@declared
 class DoGState(NamedTuple):
     """The state of DoG, the second part of that of `dog`.
 
@@ -29,14 +31,13 @@ class DoGState(NamedTuple):
       sum_sq_norm_grads: the sum of the squared norms of all gradients.
     """
 
-    is_init_step: Array
-    init_params: Params
-    max_dist: Array
-    sum_sq_norm_grads: Array
-
-    _hyperparams = ("max_dist:max_distance",)
+    is_init_step: Shared
+    init_params: Slot
+    max_dist: Annotated[Hyperparameter, Told("max_distance")]
+    sum_sq_norm_grads: Shared
 
 
+@declared
 class DoWGState(NamedTuple):
     """The state of DoWG, the second part of that of `dowg`.
 
@@ -47,11 +48,9 @@ class DoWGState(NamedTuple):
         the first guess of it.
     """
 
-    init_params: Params
-    weighted_sq_norm_grads: Array
-    estim_sq_dist: Array
-
-    _hyperparams = ("estim_sq_dist:max_squared_distance",)
+    init_params: Slot
+    weighted_sq_norm_grads: Shared
+    estim_sq_dist: Annotated[Hyperparameter, Told("max_squared_distance")]
 
 
 @piece

@@ -23,6 +23,7 @@ from gradtx.engine.matrix_layout import MatrixAxes, Place, axes_of_leaves, map_s
 from gradtx.engine.numerics import safe_increment, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import named, pipeline_of
+from gradtx.engine.roles import Count, Projected, Statistic, declared_as
 from gradtx.engine.rules import LeafError, MaskedNode
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.combining import chain
@@ -37,6 +38,7 @@ GALORE = (
 GaLoreDimensionNumbers = MatrixAxes
 
 
+@declared_as("galore")
 class GaLoreState(NamedTuple):
     """The state of `scale_by_galore`.
 
@@ -47,9 +49,9 @@ class GaLoreState(NamedTuple):
         `[..., side that shrinks, rank]`; `MaskedNode()` for the others.
     """
 
-    count: Array
-    base_optimizer_state: OptState
-    projector: Updates
+    count: Count
+    base_optimizer_state: Projected
+    projector: Statistic
 
 
 @piece

@@ -13,11 +13,13 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import abs_sq, compute_dtype, safe_increment, safe_sqrt, widen
+from gradtx.engine.roles import Count, Shared, Slot, Statistic, declared
 from gradtx.linesearch import scale_by_zoom_linesearch
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 
 
+@declared
 class ScaleByLBFGSState(NamedTuple):
     """The state of `scale_by_lbfgs`.
 
@@ -33,12 +35,12 @@ class ScaleByLBFGSState(NamedTuple):
         curvature along it.
     """
 
-    count: Array
-    params: Params
-    updates: Updates
-    diff_params_memory: Params
-    diff_updates_memory: Updates
-    weights_memory: Array
+    count: Count
+    params: Slot
+    updates: Slot
+    diff_params_memory: Statistic
+    diff_updates_memory: Statistic
+    weights_memory: Shared
 
 
 @piece

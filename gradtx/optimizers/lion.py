@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import ema, times
+from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class ScaleByLionState(NamedTuple):
     """The state of `scale_by_lion`.
 
@@ -23,8 +25,8 @@ class ScaleByLionState(NamedTuple):
       mu: moving average of gradients.
     """
 
-    count: Array
-    mu: Updates
+    count: Count
+    mu: Slot
 
 
 @piece

@@ -5,14 +5,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, default_float, plus, real_full_like, times
+from gradtx.engine.roles import KEPT, Count, Rate, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 
 
+@declared
 class MadgradState(NamedTuple):
     """The state of `scale_by_madgrad`.
 
@@ -24,13 +26,11 @@ class MadgradState(NamedTuple):
       learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
-    count: Array
-    grad_sum_sq: Updates
-    s: Updates
-    x0: Params
-    learning_rate: Any = None
-
-    _readings = ("learning_rate",)
+    count: Count
+    grad_sum_sq: Slot
+    s: Slot
+    x0: Slot
+    learning_rate: Rate = KEPT
 
 
 @piece

@@ -1,6 +1,6 @@
 """MoMo: momentum, with a step size that a model of the loss allows."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -10,11 +10,13 @@ from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSc
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.numerics import ema, gathered_weight, over, ratio, times
+from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, Told, declared
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
 MOMO = "Schaipp et al., 'MoMo: Momentum Models for Adaptive Learning Rates', arXiv:2305.07583"
 
 
+@declared
 class MomoState(NamedTuple):
     """The state of `momo`.
 
@@ -27,17 +29,15 @@ class MomoState(NamedTuple):
       learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
-    exp_avg: Updates
-    barf: Array
-    gamma: Array
-    lb: Array
-    count: Any = None
-    learning_rate: Any = None
-
-    _hyperparams, _metrics = ("lb:lower_bound",), ("barf:average_loss",)
-    _readings = ("learning_rate",)
+    exp_avg: Slot
+    barf: Annotated[Shared, Told("average_loss")]
+    gamma: Shared
+    lb: Annotated[Hyperparameter, Told("lower_bound")]
+    count: Count = KEPT
+    learning_rate: Rate = KEPT
 
 
+@declared
 class MomoAdamState(NamedTuple):
     """The state of `momo_adam`.
 
@@ -51,16 +51,13 @@ class MomoAdamState(NamedTuple):
       learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
-    exp_avg: Updates
-    exp_avg_sq: Updates
-    barf: Array
-    gamma: Array
-    lb: Array
-    count: Any = None
-    learning_rate: Any = None
-
-    _hyperparams, _metrics = ("lb:lower_bound",), ("barf:average_loss",)
-    _readings = ("learning_rate",)
+    exp_avg: Slot
+    exp_avg_sq: Slot
+    barf: Annotated[Shared, Told("average_loss")]
+    gamma: Shared
+    lb: Annotated[Hyperparameter, Told("lower_bound")]
+    count: Count = KEPT
+    learning_rate: Rate = KEPT
 
 
 class _Model(NamedTuple):

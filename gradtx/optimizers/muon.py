@@ -15,7 +15,6 @@ from gradtx.engine.base import (
     EmptyState,
     GradientTransformation,
     ScalarOrSchedule,
-    Updates,
 )
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.matrix_layout import Layout, MatrixAxes, axes_of_leaves
@@ -30,6 +29,7 @@ from gradtx.engine.numerics import (
 )
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
+from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers.adam import adamw
 from gradtx.transforms.combining import chain
@@ -57,6 +57,7 @@ COEFFICIENTS = {
 }
 
 
+@declared
 class MuonState(NamedTuple):
     """The state of `scale_by_muon`.
 
@@ -66,9 +67,9 @@ class MuonState(NamedTuple):
       ns_coeffs: the coefficients of the Newton–Schulz polynomials.
     """
 
-    count: Array
-    mu: Updates
-    ns_coeffs: Array
+    count: Count
+    mu: Slot
+    ns_coeffs: Shared
 
 
 def newton_schulz(

@@ -6,14 +6,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import abs_sq, ema, over, plus, real_full_like, root, times
+from gradtx.engine.roles import Count, Slot, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class ScaleByNovogradState(NamedTuple):
     """The state of `scale_by_novograd`.
 
@@ -23,9 +25,9 @@ class ScaleByNovogradState(NamedTuple):
       nu: for each leaf one number, the moving average of its gradient's squared norm.
     """
 
-    count: Array
-    mu: Updates
-    nu: Updates
+    count: Count
+    mu: Slot
+    nu: Statistic
 
 
 @piece

@@ -8,9 +8,10 @@ import numpy as np
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
+from gradtx.engine.roles import Shared, Slot, declared
 from gradtx.engine.rules import Counter, Slots
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.combining import chain
@@ -27,6 +28,7 @@ PROBE: dict[str, Any] = {
 }
 
 
+@declared
 class ScaleByOptimisticGradientState(NamedTuple):
     """The state of `scale_by_optimistic_gradient`.
 
@@ -35,8 +37,8 @@ class ScaleByOptimisticGradientState(NamedTuple):
       previous_gradient: the last updates that came in.
     """
 
-    is_initial_step: Array
-    previous_gradient: Updates
+    is_initial_step: Shared
+    previous_gradient: Slot
 
 
 @piece

@@ -6,14 +6,16 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.numerics import ema, ratio, times
+from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.optimizers.dadapt import adam_correction, over_one_norm
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots, zero_slots
 
 
+@declared
 class ProdigyState(NamedTuple):
     """The state of `prodigy`.
 
@@ -28,16 +30,14 @@ class ProdigyState(NamedTuple):
       learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
-    exp_avg: Updates
-    exp_avg_sq: Updates
-    grad_sum: Updates
-    params0: Params
-    estim_lr: Array
-    numerator_weighted: Array
-    count: Any = None
-    learning_rate: Any = None
-
-    _hyperparams, _readings = ("estim_lr",), ("learning_rate",)
+    exp_avg: Slot
+    exp_avg_sq: Slot
+    grad_sum: Slot
+    params0: Slot
+    estim_lr: Hyperparameter
+    numerator_weighted: Shared
+    count: Count = KEPT
+    learning_rate: Rate = KEPT
 
 
 @optimizer(

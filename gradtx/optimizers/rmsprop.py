@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, plus, ratio, real_full_like
+from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class ScaleByRmsState(NamedTuple):
     """The state of `scale_by_rms`.
 
@@ -23,10 +25,11 @@ class ScaleByRmsState(NamedTuple):
       nu: moving average of squared gradients, real.
     """
 
-    count: Array
-    nu: Updates
+    count: Count
+    nu: Slot
 
 
+@declared
 class ScaleByRStdDevState(NamedTuple):
     """The state of `scale_by_stddev`.
 
@@ -36,9 +39,9 @@ class ScaleByRStdDevState(NamedTuple):
       nu: moving average of squared gradients, real.
     """
 
-    count: Array
-    mu: Updates
-    nu: Updates
+    count: Count
+    mu: Slot
+    nu: Slot
 
 
 def _divide(g: Array, nu: Array, eps: Any, eps_in_sqrt: bool) -> Array:

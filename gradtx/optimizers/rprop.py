@@ -5,14 +5,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Updates
+from gradtx.engine.base import Array, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import value_of
+from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale
 
 
+@declared
 class ScaleByRpropState(NamedTuple):
     """The state of `scale_by_rprop`.
 
@@ -21,8 +23,8 @@ class ScaleByRpropState(NamedTuple):
       prev_updates: the last gradient, 0 where a change of sign held the element back.
     """
 
-    step_sizes: Updates
-    prev_updates: Updates
+    step_sizes: Slot
+    prev_updates: Slot
 
 
 @piece

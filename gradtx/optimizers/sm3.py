@@ -7,14 +7,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Updates
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, plus, ratio, times, zeros_without
+from gradtx.engine.roles import Slot, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class ScaleBySM3State(NamedTuple):
     """The state of `scale_by_sm3`.
 
@@ -24,8 +26,8 @@ class ScaleBySM3State(NamedTuple):
       nu: moving average of scaled gradients.
     """
 
-    mu: Updates
-    nu: Updates
+    mu: Statistic
+    nu: Slot
 
 
 @piece

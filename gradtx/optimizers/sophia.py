@@ -1,6 +1,6 @@
 """Sophia: an average of gradients, divided by an average of curvatures and clipped."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled, present, replaced
 from gradtx.engine.numerics import ema, safe_increment
 from gradtx.engine.pipeline import pipeline_of
+from gradtx.engine.roles import Count, Inner, Slot, Told, declared
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.guards import cast_like
@@ -27,6 +28,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
 
+@declared
 class SophiaState(NamedTuple):
     """The method's part of the state of `sophia`.
 
@@ -37,10 +39,10 @@ class SophiaState(NamedTuple):
       hessian_fn_state: the state of what estimates it.
     """
 
-    count: Array
-    mu: Updates
-    nu: Updates
-    hessian_fn_state: OptState
+    count: Count
+    mu: Slot
+    nu: Slot
+    hessian_fn_state: Annotated[Inner, Told()]
 
 
 @optimizer(

@@ -3,7 +3,7 @@
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,10 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import default_float, safe_increment
 from gradtx.engine.pipeline import wrapped
+from gradtx.engine.roles import Aside, Count, Inner, Role, declared
 
 
+@declared
 class InjectHyperparamsState(NamedTuple):
     """A state with hyperparameters, as older code and checkpoints have it.
 
@@ -31,13 +33,12 @@ class InjectHyperparamsState(NamedTuple):
       inner_state: the state of the transformation within.
     """
 
-    count: Array
-    hyperparams: dict[str, Any]
-    inner_state: Any
-
-    _hyperparams = ("hyperparams:*",)
+    count: Count
+    hyperparams: Annotated[dict[str, Any], Role("hyperparameter", told="*")]
+    inner_state: Inner
 
 
+@declared
 class InjectStatefulHyperparamsState(NamedTuple):
     """The state of `inject_hyperparams`.
 
@@ -48,12 +49,10 @@ class InjectStatefulHyperparamsState(NamedTuple):
       inner_state: the state of the transformation within.
     """
 
-    count: Array
-    hyperparams: dict[str, Any]
-    hyperparams_states: dict[str, Any]
-    inner_state: Any
-
-    _hyperparams = ("hyperparams:*",)
+    count: Count
+    hyperparams: Annotated[dict[str, Any], Role("hyperparameter", told="*")]
+    hyperparams_states: Aside
+    inner_state: Inner
 
 
 @runtime_checkable
@@ -77,6 +76,7 @@ class StatefulSchedule(Protocol):
         ...
 
 
+@declared
 class WrappedScheduleState(NamedTuple):
     """The state of a schedule that only counts.
 
@@ -84,7 +84,7 @@ class WrappedScheduleState(NamedTuple):
       count: the number of steps taken.
     """
 
-    count: Array
+    count: Count
 
 
 class WrappedSchedule:

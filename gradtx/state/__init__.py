@@ -1,5 +1,22 @@
-"""What a state holds, by name: read it, save it, restore it."""
+"""What a state holds, by name and by role: declare it, read it, save it, restore it."""
 
+from gradtx.engine.roles import (
+    Aside as Aside,
+    Clock as Clock,
+    Count as Count,
+    Hyperparameter as Hyperparameter,
+    Inner as Inner,
+    Projected as Projected,
+    RandomKey as RandomKey,
+    Rate as Rate,
+    Reading as Reading,
+    Role as Role,
+    Shared as Shared,
+    Slot as Slot,
+    Statistic as Statistic,
+    Told as Told,
+)
+from gradtx.state.belonging import LeafRole as LeafRole, roles as roles
 from gradtx.state.optax_import import load_optax as load_optax
 from gradtx.state.reading import hyperparams as hyperparams, metrics as metrics
 from gradtx.state.saving import (

@@ -1,15 +1,13 @@
 """Going on in gradtx from a state that optax made."""
 
-import re
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.engine.base import OptState
+from gradtx.state.belonging import roles
 from gradtx.state.naming import VERSION, named_leaves
 from gradtx.state.saving import StateMismatch, load_matching, state_dict
-
-READING = re.compile(r"(^|/)scale_by_learning_rate(#\d+)?/learning_rate$")
 
 
 def load_optax(template: OptState, state: OptState, *, count: int | None = None) -> OptState:
@@ -52,7 +50,8 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
     flat = {n: x for n, x in flat.items() if n in wanted or n not in (*counts, VERSION)}
     result, report = load_matching(template, flat)
     lost = any(jnp.promote_types(a, b) != b for _, a, b in report.recast)
-    missing = [name for name in report.missing if not READING.search(name)]
+    rates = {role.name for role in jax.tree.leaves(roles(template)) if role.kind == "rate"}
+    missing = [name for name in report.missing if name not in rates]
     if missing or report.unexpected or report.reshaped or lost:
         raise StateMismatch(report, "load_optax")
     return result

@@ -1,9 +1,7 @@
 """Reading what a person wants to see out of any state: hyperparameters and measurements.
 
-A state class says which of its fields those are, as in `_hyperparams = ("estim_lr",)` and
-`_metrics = (...)`. `"s:scale"` gives the field `s` another name, and `"info:*"` tells what is below
-under its own names. States of optax have the names of ours, and what ours say of their fields holds
-for them.
+What those are, and under which names they are told, the fields of states declare: see
+`gradtx.engine.roles`.
 """
 
 from collections import Counter
@@ -12,13 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx import linesearch, optimizers, schedules, transforms
 from gradtx.engine.base import Array, OptState
-from gradtx.state.naming import Names, Part, parts, path_name
-
-HOUSES = (transforms, optimizers, schedules, linesearch)
-ASIDE = {"hyperparams_states", "measure_states"}
-"""Fields of wrappers with states of their own: those of schedules and of measures."""
+from gradtx.engine.roles import declaration_of
+from gradtx.tree.walking import Names, Part, parts, path_name
 
 
 def hyperparams(state: OptState) -> dict[str, Array]:
@@ -56,7 +50,12 @@ def hyperparams(state: OptState) -> dict[str, Array]:
       count 2
       learning_rate 0.9
     """
-    found = [reading for part in _visible(state) for reading in _of_part(part, "_hyperparams")]
+    found = [
+        reading
+        for part in parts(state)
+        if _is_hyperparameter(part) and not _stood_for(part)
+        for reading in _of_part(part)
+    ]
     first = {(r.scope, r.name) for r in found if r.first}
     told: list[tuple[str, Any]] = []
     for r in found:
@@ -98,7 +97,7 @@ def metrics(state: OptState) -> dict[str, Array]:
       last_finite False
       total_notfinite 1
     """
-    found = [reading for part in parts(state) for reading in _of_part(part, "_metrics")]
+    found = [reading for part in parts(state) if _is_metric(part) for reading in _of_part(part)]
     return _numbered([("/".join((*r.scope, r.name)), r.value) for r in found])
 
 
@@ -110,40 +109,40 @@ class _Reading(NamedTuple):
     first: bool
 
 
-def _visible(state: OptState) -> Iterator[Part]:
-    """Leaves out what an injected hyperparameter stands for."""
-    for part in parts(state):
-        over = [s for scope, s in part.around[:-1] if scope == part.scope]
-        if any(part.field in getattr(s, "hyperparams", ()) for s in over):
-            continue
-        if not ASIDE & set(part.scope):
-            yield part
+def _is_hyperparameter(part: Part) -> bool:
+    """Says whether it is in force for the parameters, or tells a step of theirs."""
+    if part.slots == "unknown":  # it may be of a schedule or of a measure
+        return False
+    counts = part.role.kind == "count" and part.field == "count"
+    return counts or part.role.kind in ("rate", "hyperparameter")
 
 
-def _of_part(part: Part, kind: str) -> Iterator[_Reading]:
-    if not part.piece:
-        return
-    owner = part.around[-1][1]
-    for told in _declared(owner, kind):
-        field, _, name = told.partition(":")
-        if field != part.field:
-            continue
-        for path, leaf in jax.tree.leaves_with_path(part.value):
-            below = path_name(path)
-            whole = below if name == "*" else "/".join(filter(None, (name or field, below)))
-            yield _Reading(part.scope, part.piece, whole, leaf, True)
-    if kind == "_hyperparams" and part.field in ("learning_rate", "count"):
+def _is_metric(part: Part) -> bool:
+    return part.role.told is not None and part.role.kind != "hyperparameter"
+
+
+def _stood_for(part: Part) -> bool:
+    """Says whether an injected hyperparameter stands for it."""
+    for scope, state in part.around[:-1]:
+        declared = declaration_of(state)
+        for field, role in declared.roles.items() if declared is not None else ():
+            injects = role.kind == "hyperparameter" and role.told == "*"
+            if injects and scope == part.scope and part.field in getattr(state, field):
+                return True
+    return False
+
+
+def _of_part(part: Part) -> Iterator[_Reading]:
+    told = part.role.told or part.field
+    if told in ("learning_rate", "count"):  # one number each, in whatever others put around it
         # Beside the rate that was used stands the count of the steps that used one.
-        first = bool(_declared(owner, "_readings"))
-        yield _Reading(part.scope, part.piece, part.field, part.value, first)
-
-
-def _declared(state: Any, kind: str) -> tuple[str, ...]:
-    own = type(state)
-    for known in (own, *(getattr(house, own.__name__, None) for house in HOUSES)):
-        if hasattr(known, kind):
-            return getattr(known, kind)
-    return ()
+        first = part.owner is not None and "rate" in (r.kind for r in part.owner.roles.values())
+        yield _Reading(part.scope, part.piece, told, part.value, first)
+        return
+    for path, leaf in jax.tree.leaves_with_path(part.value):
+        below = path_name(path)
+        name = below if told == "*" else "/".join(filter(None, (told, below)))
+        yield _Reading(part.scope, part.piece, name, leaf, True)
 
 
 def _numbered(told: list[tuple[str, Any]]) -> dict[str, Any]:

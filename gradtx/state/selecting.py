@@ -19,7 +19,7 @@ from gradtx.engine.leafwise import piece
 from gradtx.engine.links import Pair
 from gradtx.engine.numerics import rescale
 from gradtx.engine.pipeline import Pipeline
-from gradtx.state.naming import path_name
+from gradtx.tree.walking import path_name
 
 Rules = Mapping[str | re.Pattern[str], Any] | Callable[[str, Any], Any]
 

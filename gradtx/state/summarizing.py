@@ -16,9 +16,10 @@ from gradtx.engine.links import Link
 from gradtx.engine.masks import hide
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import pipeline_of
-from gradtx.state.naming import parts, path_name
+from gradtx.state.belonging import roles
 from gradtx.state.selecting import DEFAULT, ByPattern
 from gradtx.table import text_table
+from gradtx.tree.walking import parts, path_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +123,7 @@ def summary(tx: Any, params: Params) -> Summary:
             alike = tuple((a.active[i], a.factors[i] if a.active[i] else None) for a in acting)
             members.setdefault(alike, []).append(i)
     places = {paths[i]: i for i, leaf in enumerate(leaves) if leaf is not None}
-    costs, shared = _state_bytes(jax.eval_shape(tx.init, params), places)
+    costs, shared = _state_bytes(jax.eval_shape(tx.init, params), params, places)
     rows = [_group(acting, where, paths, leaves, costs) for where in members.values()]
     total = Group(
         "(total)",
@@ -195,16 +196,16 @@ def _name(link: Link, seen: Any) -> str:
     return ", ".join(filter(None, pieces)) or "other"
 
 
-def _state_bytes(state: Any, places: Mapping[str, int]) -> tuple[dict[int, Counter], Counter]:
+def _state_bytes(
+    state: Any, params: Params, places: Mapping[str, int]
+) -> tuple[dict[int, Counter], Counter]:
     """Gives the bytes by dtype for each parameter, and for what belongs to none."""
     costs: dict[int, Counter] = {i: Counter() for i in places.values()}
     shared: Counter[str] = Counter()
-    for part in parts(state):
-        for path, leaf in jax.tree.leaves_with_path(part.value):
-            prefixes = (path_name(path[:n]) for n in range(len(path), -1, -1))
-            place = next((places[name] for name in prefixes if name in places), None)
-            cost = shared if place is None else costs[place]
-            cost[str(leaf.dtype)] += leaf.size * leaf.dtype.itemsize
+    told = jax.tree.leaves(roles(state, params))
+    for role, leaf in zip(told, jax.tree.leaves(state), strict=True):
+        cost = shared if role.parameter is None else costs[places[role.parameter]]
+        cost[str(leaf.dtype)] += leaf.size * leaf.dtype.itemsize
     return costs, shared
 
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.apply import apply_updates
-from gradtx.engine.base import Array, GradientTransformation, OptState, Params
+from gradtx.engine.base import Array, GradientTransformation, Params
+from gradtx.engine.roles import Inner, Slot, declared
 from gradtx.losses import softmax_cross_entropy_with_integer_labels
 from gradtx.train.models import Model
 
@@ -19,6 +20,7 @@ Loss = Callable[[Params, Any, Array], Array]
 """`loss(params, batch, counted)`: the mean loss over those examples of a batch that count."""
 
 
+@declared
 class TrainState(NamedTuple):
     """What changes while training.
 
@@ -27,8 +29,8 @@ class TrainState(NamedTuple):
       opt_state: the optimizer's state.
     """
 
-    params: Params
-    opt_state: OptState
+    params: Slot
+    opt_state: Inner
 
 
 class Steps(NamedTuple):

@@ -5,7 +5,7 @@ multiplying with zero, so that what is not finite stays within its window.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import safe_increment
 from gradtx.engine.paths import StructureError, align, is_none
 from gradtx.engine.pipeline import wrapped
+from gradtx.engine.roles import Count, Inner, Role, Slot, Told, declared
 from gradtx.engine.rules import Slots, value_at
 from gradtx.transforms.guards import ShouldSkipUpdateFunction, cast_like, run_if
 
@@ -43,6 +44,7 @@ def gather(g: Array, gathered: Array, number: Any, mean: bool) -> Array:
     return gathered + (g - gathered) / jnp.asarray(number + 1, jnp.finfo(gathered.dtype).dtype)
 
 
+@declared
 class ApplyEvery(NamedTuple):
     """The state of `apply_every`.
 
@@ -51,8 +53,8 @@ class ApplyEvery(NamedTuple):
       grad_acc: the sum of the updates since the last that was let through.
     """
 
-    count: Array
-    grad_acc: Updates
+    count: Count
+    grad_acc: Slot
 
 
 @piece
@@ -92,6 +94,7 @@ def apply_every(k: int = 1) -> GradientTransformation:
     return leafwise(ApplyEvery, init, update, per_step=per_step)
 
 
+@declared
 class MultiStepsState(NamedTuple):
     """The state of `MultiSteps`.
 
@@ -103,13 +106,11 @@ class MultiStepsState(NamedTuple):
       skip_state: what `should_skip_update_fn` told at the last call.
     """
 
-    mini_step: Array
-    gradient_step: Array
-    inner_opt_state: Any
-    acc_grads: Any
-    skip_state: Any = ()
-
-    _metrics = ("mini_step", "gradient_step", "skip_state:*")
+    mini_step: Annotated[Count, Told()]
+    gradient_step: Annotated[Count, Told()]
+    inner_opt_state: Inner
+    acc_grads: Slot
+    skip_state: Annotated[Any, Role("reading", told="*")] = ()
 
 
 class MultiSteps:

@@ -1,6 +1,6 @@
 """Keeping updates and parameters in their bounds."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,13 @@ from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import is_none
+from gradtx.engine.roles import Statistic, Told, declared
 from gradtx.engine.rules import Slots
 
 NonNegativeParamsState = EmptyState
 
 
+@declared
 class ZeroNansState(NamedTuple):
     """The state of `zero_nans`.
 
@@ -33,9 +35,7 @@ class ZeroNansState(NamedTuple):
         a NaN.
     """
 
-    found_nan: Any
-
-    _metrics = ("found_nan",)
+    found_nan: Annotated[Statistic, Told()]
 
 
 @piece

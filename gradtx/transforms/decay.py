@@ -7,10 +7,12 @@ from jax import lax
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
+from gradtx.engine.roles import Clock, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.masking import masked
 
 
+@declared
 class AddDecayedWeightsState(NamedTuple):
     """The state of `add_decayed_weights`.
 
@@ -18,9 +20,7 @@ class AddDecayedWeightsState(NamedTuple):
       count: the number of steps taken.
     """
 
-    count: Array
-
-    _repeats = ("count",)  # for gradtx.tree.get
+    count: Clock
 
 
 @piece

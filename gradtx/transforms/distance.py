@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.engine.base import Array, GradientTransformation, Params
+from gradtx.engine.base import Array, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import plus, real_full_like, root, times
+from gradtx.engine.roles import Slot, Statistic, declared
 from gradtx.engine.rules import Slots
 
 
+@declared
 class ScaleByDistanceOverGradientsState(NamedTuple):
     """The state of `scale_by_distance_over_gradients`.
 
@@ -20,9 +22,9 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
       init_params: the parameters at the start.
     """
 
-    max_dist: Params
-    grad_sum_of_squares: Params
-    init_params: Params
+    max_dist: Statistic
+    grad_sum_of_squares: Statistic
+    init_params: Slot
 
 
 @piece

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import numerics
-from gradtx.engine.base import Array, GradientTransformation, Updates
+from gradtx.engine.base import Array, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 
 
+@declared
 class EmaState(NamedTuple):
     """The state of `ema`.
 
@@ -19,8 +21,8 @@ class EmaState(NamedTuple):
       ema: the average, whose weights sum to `1 - decay**count`.
     """
 
-    count: Array
-    ema: Updates
+    count: Count
+    ema: Slot
 
 
 @piece

@@ -5,7 +5,7 @@ not, and neither its state nor its cost is touched when it does not.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,10 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import abs_sq, safe_increment, widen
 from gradtx.engine.pipeline import wrapped
+from gradtx.engine.roles import Count, Inner, Reading, Told, declared
 
 
+@declared
 class ApplyIfFiniteState(NamedTuple):
     """The state of `apply_if_finite`.
 
@@ -36,14 +38,13 @@ class ApplyIfFiniteState(NamedTuple):
       inner_state: the state of the transformation within.
     """
 
-    notfinite_count: Array
-    last_finite: Array
-    total_notfinite: Array
-    inner_state: Any
-
-    _metrics = ("notfinite_count", "last_finite", "total_notfinite")
+    notfinite_count: Annotated[Count, Told()]
+    last_finite: Reading
+    total_notfinite: Reading
+    inner_state: Inner
 
 
+@declared
 class ConditionallyTransformState(NamedTuple):
     """The state of `conditionally_transform`.
 
@@ -52,10 +53,11 @@ class ConditionallyTransformState(NamedTuple):
       step: the number of steps, taken and left out.
     """
 
-    inner_state: Any
-    step: Array
+    inner_state: Inner
+    step: Count
 
 
+@declared
 class ConditionallyMaskState(NamedTuple):
     """The state of `conditionally_mask`.
 
@@ -64,8 +66,8 @@ class ConditionallyMaskState(NamedTuple):
       inner_state: the state of the transformation within.
     """
 
-    step: Array
-    inner_state: Any
+    step: Count
+    inner_state: Inner
 
 
 class ConditionFn(Protocol):

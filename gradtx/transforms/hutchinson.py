@@ -10,9 +10,11 @@ from gradtx.engine.base import Array, GradientTransformation, Params, Updates
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
+from gradtx.engine.roles import RandomKey, declared
 from gradtx.transforms.noise import as_key
 
 
+@declared
 class HutchinsonState(NamedTuple):
     """The state of `hutchinson_estimator_diag_hessian`.
 
@@ -20,7 +22,7 @@ class HutchinsonState(NamedTuple):
       key: the data of the random key of the next estimate.
     """
 
-    key: Array
+    key: RandomKey
 
 
 @piece

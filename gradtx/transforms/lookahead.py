@@ -1,6 +1,6 @@
 """Fast parameters that explore, and slow ones that follow them."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import align, is_none
+from gradtx.engine.roles import Count, Role, Told, declared
 
 
 class LookaheadParams(NamedTuple):
@@ -41,6 +42,7 @@ class LookaheadParams(NamedTuple):
         return cls(fast=params, slow=jax.tree.map(lambda x: jnp.array(x, copy=True), params))
 
 
+@declared
 class LookaheadState(NamedTuple):
     """The state of `lookahead`.
 
@@ -49,10 +51,8 @@ class LookaheadState(NamedTuple):
       steps_since_sync: the number of its steps since the two sets of parameters were equal.
     """
 
-    fast_state: OptState
-    steps_since_sync: Array
-
-    _metrics = ("steps_since_sync",)
+    fast_state: Annotated[OptState, Role("inner", of="fast")]
+    steps_since_sync: Annotated[Count, Told()]
 
 
 @piece

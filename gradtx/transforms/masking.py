@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 from gradtx.engine.base import GradientTransformation
 from gradtx.engine.links import Mask
 from gradtx.engine.pipeline import Pipeline, pipeline_of
+from gradtx.engine.roles import Inner, declared
 
 MaskOrFn = Any
 """A pytree of booleans, or a function that makes one from a tree like the parameters."""
 
 
+@declared
 class MaskedState(NamedTuple):
     """The state of a masked transformation.
 
@@ -17,7 +19,7 @@ class MaskedState(NamedTuple):
       inner_state: the transformation's own state, with `MaskedNode()` at the masked leaves.
     """
 
-    inner_state: Any
+    inner_state: Inner
 
 
 def masked(

@@ -1,14 +1,12 @@
 """Mechanic: a tuner that learns the scale of another optimizer's steps."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.engine.base import (
-    Array,
     GradientTransformation,
-    OptState,
     Params,
     Updates,
     with_extra_args_support,
@@ -17,9 +15,11 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import safe_increment, safe_sqrt, times
+from gradtx.engine.roles import Count, Hyperparameter, Inner, Shared, Slot, Told, declared
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots
 
 
+@declared
 class MechanicState(NamedTuple):
     """The state of `mechanize`.
 
@@ -33,15 +33,13 @@ class MechanicState(NamedTuple):
       x0: the parameters at the start.
     """
 
-    base_optimizer_state: OptState
-    count: Array
-    r: Array
-    m: Array
-    v: Array
-    s: Array
-    x0: Params
-
-    _hyperparams = ("s:mechanic_scales",)
+    base_optimizer_state: Inner
+    count: Count
+    r: Shared
+    m: Shared
+    v: Shared
+    s: Annotated[Hyperparameter, Told("mechanic_scales")]
+    x0: Slot
 
 
 @piece

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.engine.base import Array, GradientTransformation, Updates
+from gradtx.engine.base import Array, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import times
+from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 
 
+@declared
 class TraceState(NamedTuple):
     """The state of `trace`.
 
@@ -18,7 +20,7 @@ class TraceState(NamedTuple):
       trace: the velocity.
     """
 
-    trace: Updates
+    trace: Slot
 
 
 @piece

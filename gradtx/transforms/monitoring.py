@@ -1,7 +1,7 @@
 """Keeping in the state what one wants to see of the updates."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,17 @@ import jax.numpy as jnp
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
-    OptState,
     Params,
     Updates,
     stateless,
     with_extra_args_support,
 )
 from gradtx.engine.numerics import compute_dtype, default_float
+from gradtx.engine.roles import Aside, Role, declared
 from gradtx.transforms.ema import EmaState, ema
 
 
+@declared
 class SnapshotState(NamedTuple):
     """The state of `snapshot`.
 
@@ -26,11 +27,10 @@ class SnapshotState(NamedTuple):
       measurement: a dict from the measurement's name to its last value; before any update, zeros.
     """
 
-    measurement: dict[str, Any]
-
-    _metrics = ("measurement:*",)
+    measurement: Annotated[dict[str, Any], Role("reading", told="*")]
 
 
+@declared
 class MonitorState(NamedTuple):
     """The state of `monitor`.
 
@@ -39,10 +39,8 @@ class MonitorState(NamedTuple):
       measure_states: the states of the measures, in their order.
     """
 
-    measurements: dict[str, Any]
-    measure_states: tuple[OptState, ...]
-
-    _metrics = ("measurements:*",)
+    measurements: Annotated[dict[str, Any], Role("reading", told="*")]
+    measure_states: Aside
 
 
 def snapshot(measure_name: str, measure: Callable[[Updates], Any]) -> GradientTransformation:

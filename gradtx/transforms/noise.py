@@ -9,9 +9,11 @@ from jax import lax
 from gradtx.engine.base import Array, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import default_float, times, value_of
+from gradtx.engine.roles import Count, RandomKey, declared
 from gradtx.engine.rules import Slots
 
 
+@declared
 class AddNoiseState(NamedTuple):
     """The state of `add_noise`.
 
@@ -20,8 +22,8 @@ class AddNoiseState(NamedTuple):
       rng_key: the random key of the next step.
     """
 
-    count: Array
-    rng_key: Array
+    count: Count
+    rng_key: RandomKey
 
 
 @piece

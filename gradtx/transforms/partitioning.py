@@ -10,9 +10,11 @@ from gradtx.engine.links import Mask
 from gradtx.engine.masks import spread
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
+from gradtx.engine.roles import Inner, declared
 from gradtx.transforms.masking import MaskedState
 
 
+@declared
 class PartitionState(NamedTuple):
     """The states of the parts of a partition.
 
@@ -20,7 +22,7 @@ class PartitionState(NamedTuple):
       inner_states: for each label, its transformation's state, masked to the leaves it handles.
     """
 
-    inner_states: Mapping[Hashable, Any]
+    inner_states: Inner
 
 
 def partition(

@@ -1,6 +1,6 @@
 """Lowering the learning rate when a measured loss stops falling."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,10 @@ from gradtx.engine.base import Array, GradientTransformation, OptState, Params, 
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import rescale
+from gradtx.engine.roles import Count, Hyperparameter, Shared, Told, declared_as
 
 
+@declared_as("reduce_on_plateau")
 class ReduceLROnPlateauState(NamedTuple):
     """The state of `reduce_on_plateau`.
 
@@ -23,15 +25,12 @@ class ReduceLROnPlateauState(NamedTuple):
       avg_value: the running average.
     """
 
-    scale: Array
-    best_value: Array
-    plateau_count: Array
-    cooldown_count: Array
-    count: Array
-    avg_value: Array
-
-    _hyperparams = ("scale:plateau_scale",)
-    _metrics = ("best_value", "avg_value", "plateau_count", "cooldown_count")
+    scale: Annotated[Hyperparameter, Told("plateau_scale")]
+    best_value: Annotated[Shared, Told()]
+    plateau_count: Annotated[Count, Told()]
+    cooldown_count: Annotated[Count, Told()]
+    count: Count
+    avg_value: Annotated[Shared, Told()]
 
 
 @piece

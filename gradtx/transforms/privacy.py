@@ -17,6 +17,7 @@ from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import over, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.roles import RandomKey, declared
 from gradtx.engine.rules import LeafError
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
@@ -25,6 +26,7 @@ from gradtx.transforms.per_example import per_example_global_norm_clip
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
+@declared
 class DifferentiallyPrivateAggregateState(NamedTuple):
     """The state of `differentially_private_aggregate`.
 
@@ -32,7 +34,7 @@ class DifferentiallyPrivateAggregateState(NamedTuple):
       rng_key: the random key of the next step.
     """
 
-    rng_key: Array
+    rng_key: RandomKey
 
 
 @piece

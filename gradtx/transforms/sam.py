@@ -1,7 +1,7 @@
 """Sharpness-aware minimization: gradients from the worst point nearby."""
 
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ from gradtx.apply import apply_updates
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
-    OptState,
     Params,
     Updates,
     with_extra_args_support,
@@ -20,9 +19,11 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled, present, replaced
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
+from gradtx.engine.roles import Count, Inner, Slot, Told, declared
 from gradtx.transforms.guards import cast_like
 
 
+@declared
 class SAMState(NamedTuple):
     """The state of `sam`.
 
@@ -33,12 +34,10 @@ class SAMState(NamedTuple):
       cache: the parameters before the ascent; `None` in opaque mode, where no call ends above.
     """
 
-    steps_since_sync: Array
-    opt_state: OptState
-    adv_state: OptState
-    cache: Params | None
-
-    _metrics = ("steps_since_sync",)
+    steps_since_sync: Annotated[Count, Told()]
+    opt_state: Inner
+    adv_state: Annotated[Inner, Told()]
+    cache: Slot
 
 
 @piece

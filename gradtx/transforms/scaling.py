@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 from gradtx.engine.base import Array, EmptyState, GradientTransformation, ScalarOrSchedule, Schedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
+from gradtx.engine.roles import Clock, Count, Rate, declared
 from gradtx.engine.rules import Slots
 
 
+@declared
 class ScaleByScheduleState(NamedTuple):
     """The state of `scale_by_schedule`.
 
@@ -15,9 +17,10 @@ class ScaleByScheduleState(NamedTuple):
       count: the number of steps taken.
     """
 
-    count: Array
+    count: Count
 
 
+@declared
 class ScaleByLearningRateState(NamedTuple):
     """The state of `scale_by_learning_rate`.
 
@@ -26,10 +29,8 @@ class ScaleByLearningRateState(NamedTuple):
       learning_rate: the rate that the last step used; before any step, the first one's.
     """
 
-    count: Array
-    learning_rate: Array
-
-    _repeats, _readings = ("count",), ("learning_rate",)  # for gradtx.tree.get
+    count: Clock
+    learning_rate: Rate
 
 
 ScaleState = EmptyState

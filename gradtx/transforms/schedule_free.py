@@ -1,6 +1,6 @@
 """Learning without a schedule: the average of the iterates takes the place of a decaying rate."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,11 @@ from gradtx.engine.numerics import (
     widen,
 )
 from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.roles import Count, Hyperparameter, Inner, Shared, Slot, Told, declared
 from gradtx.engine.rules import LeafError, MaskedNode, rate_at
 
 
+@declared
 class ScheduleFreeState(NamedTuple):
     """The state of `schedule_free`.
 
@@ -41,14 +43,12 @@ class ScheduleFreeState(NamedTuple):
       z: the parameters that this optimizer moves.
     """
 
-    b1: Array
-    weight_sum: Array
-    step_count: Array
-    max_lr: Array
-    base_optimizer_state: OptState
-    z: Params
-
-    _hyperparams = ("max_lr:max_learning_rate",)
+    b1: Shared
+    weight_sum: Shared
+    step_count: Count
+    max_lr: Annotated[Hyperparameter, Told("max_learning_rate")]
+    base_optimizer_state: Inner
+    z: Slot
 
 
 @piece

@@ -11,7 +11,6 @@ from jax import lax
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
-    OptState,
     Params,
     Updates,
     with_extra_args_support,
@@ -19,6 +18,7 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.roles import Inner, declared
 
 
 class RealAndImaginary(NamedTuple):
@@ -33,6 +33,7 @@ class RealAndImaginary(NamedTuple):
     imaginary: Array
 
 
+@declared
 class SplitRealAndImaginaryState(NamedTuple):
     """The state of `split_real_and_imaginary`.
 
@@ -40,7 +41,7 @@ class SplitRealAndImaginaryState(NamedTuple):
       inner_state: the transformation's own state, with two slots for a complex leaf.
     """
 
-    inner_state: OptState
+    inner_state: Inner
 
 
 @piece

@@ -1,6 +1,6 @@
 """Keeping in the state how a whole optimizer fares: norms, and steps left out or bounded."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,6 @@ from gradtx import tree
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
-    OptState,
     Params,
     Updates,
     with_extra_args_support,
@@ -19,8 +18,10 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import safe_increment
 from gradtx.engine.pipeline import wrapped
+from gradtx.engine.roles import Inner, Reading, Role, declared
 
 
+@declared
 class WatchState(NamedTuple):
     """The state of `watch`; `gradtx.metrics` finds what it holds.
 
@@ -34,15 +35,14 @@ class WatchState(NamedTuple):
       inner_state: the optimizer's own state.
     """
 
-    gradient_norm: Array
-    update_norm: Array
-    update_ratio: Array
-    skipped: Array
-    inner_state: OptState
-
-    _metrics = ("gradient_norm", "update_norm", "update_ratio", "skipped")
+    gradient_norm: Reading
+    update_norm: Reading
+    update_ratio: Reading
+    skipped: Reading
+    inner_state: Inner
 
 
+@declared
 class CountedState(NamedTuple):
     """The state of `counted`; `gradtx.metrics` finds what it holds.
 
@@ -51,10 +51,8 @@ class CountedState(NamedTuple):
       inner_state: the transformation's own state.
     """
 
-    counts: dict[str, Array]
-    inner_state: OptState
-
-    _metrics = ("counts:*",)
+    counts: Annotated[dict[str, Array], Role("reading", told="*")]
+    inner_state: Inner
 
 
 @piece

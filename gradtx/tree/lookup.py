@@ -4,48 +4,24 @@ A name is a field of a NamedTuple or a dataclass, a key of a dict, or the class 
 
 What one looks for is often said more than once. Every optimizer ends in a state that counts its own
 steps and tells the learning rate of the last one; a user who asks for the `count` of Adam, or for
-the `learning_rate` that was injected, means another place. So a state class may say of its fields
-
-- `_repeats = ("count",)`: this repeats what other parts of a state say too; all agree, and any of
-  them will do;
-- `_readings = ("learning_rate",)`: this only tells what a step used, and the next overwrites it.
+the `learning_rate` that was injected, means another place. The roles of fields say so, see
+`gradtx.engine.roles`: a `Clock` repeats what other parts count too; all agree, and any of them will
+do. A `Rate` only tells what a step used, and the next overwrites it.
 
 The lookup takes such a field where nothing else has the name, and not otherwise. `set` gives the
 fields that repeat the new value too, so that all go on agreeing, and leaves readings alone.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Path = tuple[Any, ...]
+from gradtx.tree.walking import NamedTupleKey, Part, Path, children, replaced, walk
+
 Filter = Callable[[Path, Any], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class NamedTupleKey:
-    """A step of a path: into a field of a NamedTuple.
-
-    Attributes:
-      tuple_name: the name of the NamedTuple's class.
-      name: the name of the field.
-    """
-
-    tuple_name: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.tuple_name}.{self.name}"
-
-
-class _Match(NamedTuple):
-    path: Path
-    value: Any
-    repeats: bool = False
-    reading: bool = False
 
 
 def get_all_with_path(
@@ -99,7 +75,7 @@ def get(tree: Any, key: Any, default: Any | None = None, filtering: Filter | Non
     found = _preferred(_matches(tree, key, filtering))
     if not found:
         return default
-    if len(found) > 1 and not all(match.repeats for match in found):
+    if len(found) > 1 and not all(match.role.repeats for match in found):
         places = ", ".join(_told(match.path) for match in found)
         raise KeyError(f"tree.get: {key!r} stands at {places}; choose one with filtering=")
     return found[-1].value
@@ -132,66 +108,60 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
         if not found:
             some = "that passes the filter " if filtering is not None else ""
             raise KeyError(f"tree.set: nothing {some}is named {key!r}; there are {_names(tree)}")
-        paths = {match.path for match in found if not match.reading}
-        if not paths:
+        new = {m.path: _of_same_dtype(value, m.value) for m in found if not _only_tells(m)}
+        if not new:
             places = ", ".join(_told(match.path) for match in found)
             raise KeyError(
                 f"tree.set: {key!r} at {places} only tells what a step used, and the next step "
                 f"would overwrite it; make it settable with inject_hyperparams, or give it to one "
                 f"step with update(..., {key}=...)"
             )
-        tree = _replaced(tree, paths, value)
+        tree = replaced(tree, new)
     return tree
 
 
-def children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
-    """Gives what is directly below a node, with its keys, and how to put it together again.
-
-    Args:
-      node: a pytree.
-    """
-    flat, treedef = jax.tree.flatten_with_path(node, is_leaf=lambda x: x is not node)
-    if flat and not flat[0][0]:
-        return [], treedef  # a leaf
-    keys = [path[0] for path, _ in flat]
-    if hasattr(node, "_fields"):
-        keys = [NamedTupleKey(type(node).__name__, key.name) for key in keys]
-    return [(key, child) for key, (_, child) in zip(keys, flat, strict=True)], treedef
-
-
-def _name(key: Any) -> Any:
+def _name(part: Part) -> Any:
+    """Gives the key of a dict, or the name of a field; `None` where a number leads."""
+    if not part.path:
+        return None
+    key = part.path[-1]
     return key.key if isinstance(key, jax.tree_util.DictKey) else getattr(key, "name", None)
 
 
-def _walk(node: Any, path: Path = ()) -> Iterator[tuple[Any, _Match]]:
-    """Goes through all that has a name, what is near before what is below it."""
-    below, _ = children(node)
-    if below and (hasattr(node, "_fields") or dataclasses.is_dataclass(node)):
-        yield type(node).__name__, _Match(path, node)
-    repeats, readings = getattr(node, "_repeats", ()), getattr(node, "_readings", ())
-    for key, child in below:
-        if (name := _name(key)) is not None:
-            yield name, _Match((*path, key), child, name in repeats, name in readings)
-    for key, child in below:
-        yield from _walk(child, (*path, key))
+def _class_name(node: Any) -> str | None:
+    """Gives the name of a NamedTuple's or a dataclass's class, if something is in it."""
+    named = hasattr(node, "_fields") or dataclasses.is_dataclass(node)
+    return type(node).__name__ if named and children(node)[0] else None
 
 
-def _matches(tree: Any, key: Any, filtering: Filter | None) -> list[_Match]:
-    found = [match for name, match in _walk(tree) if name == key]
+def _matches(tree: Any, key: Any, filtering: Filter | None) -> list[Part]:
+    """Gives what has a name, what is near before what is below it."""
+    if key is None:
+        return []
+    every = list(walk(tree, deep=True))
+    found = [part for part in every if _class_name(part.value) == key]
+    found += _near_first([part for part in every if _name(part) == key], every)
     return [m for m in found if filtering is None or filtering(m.path, m.value)]
 
 
-def _preferred(found: list[_Match]) -> list[_Match]:
-    return [m for m in found if not (m.repeats or m.reading)] or found
+def _near_first(found: list[Part], every: list[Part]) -> list[Part]:
+    if len(found) < 2:
+        return found
+    order = {part.path: i for i, part in enumerate(every)}
+
+    def nearness(part: Part) -> list[tuple[bool, int]]:
+        steps = range(1, len(part.path) + 1)
+        return [(n < len(part.path), order[part.path[:n]]) for n in steps]
+
+    return sorted(found, key=nearness)
 
 
-def _replaced(node: Any, paths: Any, value: Any, path: Path = ()) -> Any:
-    if path in paths:
-        return _of_same_dtype(value, node)
-    below, treedef = children(node)
-    if not below:
-        return node
-    return treedef.unflatten(_replaced(x, paths, value, (*path, key)) for key, x in below)
+def _only_tells(part: Part) -> bool:
+    return part.role.kind == "rate"
+
+
+def _preferred(found: list[Part]) -> list[Part]:
+    return [m for m in found if not (m.role.repeats or _only_tells(m))] or found
 
 
 def _of_same_dtype(new: Any, old: Any) -> Any:
@@ -210,4 +180,6 @@ def _told(path: Path) -> str:
 
 
 def _names(tree: Any) -> list[str]:
-    return sorted({str(name) for name, _ in _walk(tree)})
+    every = list(walk(tree, deep=True))
+    names = [name for part in every for name in (_name(part), _class_name(part.value))]
+    return sorted({str(name) for name in names if name is not None})

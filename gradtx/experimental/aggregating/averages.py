@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.engine.base import (
-    Array,
     EmptyState,
     GradientTransformation,
     OptState,
@@ -17,6 +16,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import widen
+from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.experimental.aggregating.types import Aggregator, PerElementUpdates, axes_of
 from gradtx.transforms.combining import chain, identity
 
@@ -51,6 +51,7 @@ def average_per_element_updates(per_elt_axis: int | Sequence[int] = 0) -> Aggreg
     return Aggregator(init_empty_state, update)
 
 
+@declared
 class AccumulateAvgUpdatesState(NamedTuple):
     """The state of `accumulate_avg_updates`.
 
@@ -60,9 +61,9 @@ class AccumulateAvgUpdatesState(NamedTuple):
       avg_grad: the average so far, float32 for half precision.
     """
 
-    micro_step: Array
-    ready: Array
-    avg_grad: Updates
+    micro_step: Count
+    ready: Shared
+    avg_grad: Slot
 
 
 def accumulate_avg_updates(accumulation_steps: int) -> GradientTransformation:

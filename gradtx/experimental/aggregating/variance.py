@@ -16,6 +16,7 @@ from gradtx.engine.numerics import (
     real_full_like,
     widen,
 )
+from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.experimental.aggregating.processing import process
 from gradtx.experimental.aggregating.types import (
     AggregatedUpdates,
@@ -27,6 +28,7 @@ from gradtx.experimental.aggregating.types import (
 from gradtx.transforms.combining import chain, identity
 
 
+@declared
 class PerElementMeanAndSumSqDiffGradsState(NamedTuple):
     """The state of `get_per_element_mean_and_sum_sq_diff_grads` over several calls.
 
@@ -37,12 +39,13 @@ class PerElementMeanAndSumSqDiffGradsState(NamedTuple):
       sum_sq_diff_grads: the sum of their squared distances from it, real.
     """
 
-    micro_step: Array
-    ready: Array
-    mean_grads: Updates
-    sum_sq_diff_grads: Updates
+    micro_step: Count
+    ready: Shared
+    mean_grads: Slot
+    sum_sq_diff_grads: Slot
 
 
+@declared
 class PerElementMeanAndVarianceEMAState(NamedTuple):
     """The state of `track_per_element_mean_and_variance_with_ema`.
 
@@ -53,10 +56,10 @@ class PerElementMeanAndVarianceEMAState(NamedTuple):
       variance_grads_ema: moving average of the variances, likewise, real.
     """
 
-    count: Array
-    ema_decay: Array
-    mean_grads_ema: Updates
-    variance_grads_ema: Updates
+    count: Count
+    ema_decay: Shared
+    mean_grads_ema: Slot
+    variance_grads_ema: Slot
 
 
 def _zeros(tree: Any) -> Any:
