@@ -6,6 +6,7 @@ it meets a float32 array. The functions that nearly every rule calls use `jax.la
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -185,6 +186,42 @@ def ema(x: Array, average: Array, decay: Any) -> Array:
       decay: how much of the average stays, in [0, 1]; `1 - decay` is taken before it meets `x`.
     """
     return lax.add(times(decay, average), times(1 - decay, x))
+
+
+def total(parts: Sequence[Any]) -> Array:
+    """Adds numbers up, of which each belongs to one leaf, in one operation.
+
+    XLA copies what is cheap into each kernel that uses it. A sum over all leaves which is written
+    as a chain of additions, and then used by every leaf, is so compiled once for each of them, in a
+    time that grows with the square of their number. A reduction is never copied; and the zero at
+    its end keeps XLA from turning it back into a chain.
+
+    Args:
+      parts: scalars, or arrays of one shape.
+
+    Example:
+      >>> from gradtx.engine.numerics import total
+      >>> print(total([1.0, 2.0, 3.0]))
+      6.0
+    """
+    if not parts:
+        return jnp.zeros((), default_float())
+    stacked = jnp.stack([jnp.asarray(x) for x in parts])
+    padding = [(0, 1, 0), *(stacked.ndim - 1) * [(0, 0, 0)]]
+    return lax.reduce_sum(lax.pad(stacked, np.zeros((), stacked.dtype), padding), [0])
+
+
+def finished(x: Any) -> Array:
+    """Gives a number as it is, such that no kernel which uses it computes it again.
+
+    What all leaves are multiplied by, the factor of a clip for one, goes through here, with all
+    that it took to compute it; see `total`. It is as good under `vmap` and in derivatives, and
+    costs nothing beside the leaves.
+
+    Args:
+      x: a scalar, or a small array that all leaves use.
+    """
+    return total([x])
 
 
 def gathered_weight(decay: Any, steps: Any) -> Array:

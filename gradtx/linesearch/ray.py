@@ -11,7 +11,7 @@ from gradtx.apply import apply_updates
 from gradtx.engine.base import Array, Params, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import present, replaced
-from gradtx.engine.numerics import compute_dtype, rescale, widen
+from gradtx.engine.numerics import compute_dtype, rescale, total, widen
 
 
 class Ray(NamedTuple):
@@ -85,7 +85,7 @@ def conjugate(tree: Any) -> Any:
 def _real_inner(a: list[Array], b: list[Array]) -> Any:
     # Not `vdot`: on accelerators a matrix unit would round its factors.
     products = [jnp.sum(jnp.real(jnp.conj(widen(x)) * widen(y))) for x, y in zip(a, b, strict=True)]
-    return sum(products, start=0.0)
+    return total(products)
 
 
 def zero_gradient(params: Params) -> Updates:

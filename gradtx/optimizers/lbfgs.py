@@ -12,7 +12,15 @@ from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSc
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import abs_sq, compute_dtype, safe_increment, safe_sqrt, widen
+from gradtx.engine.numerics import (
+    abs_sq,
+    compute_dtype,
+    finished,
+    safe_increment,
+    safe_sqrt,
+    total,
+    widen,
+)
 from gradtx.engine.roles import Count, Shared, Slot, Statistic, declared
 from gradtx.linesearch import scale_by_zoom_linesearch
 from gradtx.transforms.combining import chain, identity
@@ -133,7 +141,7 @@ def scale_by_lbfgs(
         pairs = (newest_first, weights[newest_first])
         gamma = jnp.ones((), dtype)
         if scale_init_precond:
-            gamma = _first_scale(g_wide, all_y, *pairs)
+            gamma = finished(_first_scale(g_wide, all_y, *pairs))
         direction = _two_loops(g_wide, gamma, all_s, all_y, pairs)
         direction = [x.astype(jnp.result_type(u)) for x, u in zip(direction, g, strict=True)]
         return replaced(updates, updates, direction), ScaleByLBFGSState(
@@ -168,13 +176,13 @@ def _two_loops(
 
     def back(q: list[Array], pair: Any) -> tuple[list[Array], Any]:
         i, weight = pair
-        alpha = weight * _inner(at(all_s, i), q, dtype)
+        alpha = finished(weight * _inner(at(all_s, i), q, dtype))
         return _plus(q, -alpha, at(all_y, i)), alpha
 
     def forth(r: list[Array], pair: Any) -> tuple[list[Array], None]:
         (i, weight), alpha = pair
         beta = weight * _inner(at(all_y, i), r, dtype)
-        return _plus(r, alpha - beta, at(all_s, i)), None
+        return _plus(r, finished(alpha - beta), at(all_s, i)), None
 
     q, alphas = lax.scan(back, g, pairs)
     r = [(gamma * x).astype(x.dtype) for x in q]
@@ -195,11 +203,11 @@ def _inner(a: list[Array], b: list[Array], dtype: Any) -> Array:
     """Gives the inner product of two lists of arrays, complex numbers taken as planes."""
     # Not `vdot`: on accelerators a matrix unit would round its factors.
     found = [jnp.sum(jnp.real(jnp.conj(x) * y)) for x, y in zip(a, b, strict=True)]
-    return jnp.asarray(sum(found, start=0.0), dtype)
+    return jnp.asarray(total(found), dtype)
 
 
 def _norm(a: list[Array], dtype: Any) -> Array:
-    return safe_sqrt(jnp.asarray(sum((jnp.sum(abs_sq(x)) for x in a), start=0.0), dtype))
+    return safe_sqrt(jnp.asarray(total([jnp.sum(abs_sq(x)) for x in a]), dtype))
 
 
 def _plus(a: list[Array], factor: Any, b: list[Array]) -> list[Array]:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx import tree
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     EmptyState,
@@ -17,7 +18,7 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import abs_sq, rescale, value_of, widen
+from gradtx.engine.numerics import finished, rescale, value_of
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -67,14 +68,15 @@ def scale_by_polyak(
         gap = value - least
         if variant == "sps+":
             gap = jnp.maximum(gap, 0)
-        square = sum((jnp.sum(abs_sq(widen(g))) for g in jax.tree.leaves(updates)), start=0.0)
-        square = square + margin
+        square = tree.norm(updates, squared=True) + margin
         positive = square > 0
         # A square that underflows would give an infinite rate, or none for a gap of 0.
-        rate = jnp.where(
-            positive,
-            jnp.minimum(gap / jnp.where(positive, square, 1), most),
-            jnp.where(gap > 0, most, 0),
+        rate = finished(
+            jnp.where(
+                positive,
+                jnp.minimum(gap / jnp.where(positive, square, 1), most),
+                jnp.where(gap > 0, most, 0),
+            )
         )
         return jax.tree.map(lambda g: rescale(g, rate), updates)
 

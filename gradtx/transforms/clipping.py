@@ -18,7 +18,7 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, rescale, safe_sqrt, times, value_of
+from gradtx.engine.numerics import abs_sq, finished, rescale, safe_sqrt, times, value_of
 from gradtx.engine.rules import Slots
 
 ClipState = EmptyState
@@ -88,7 +88,7 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
 
 @compiled_when_concrete
 def _shrink(updates: Updates, max_norm: Any) -> Updates:
-    factor = shrinking_factor(tree.norm(updates), max_norm)
+    factor = finished(shrinking_factor(tree.norm(updates), max_norm))
     return jax.tree.map(lambda g: rescale(g, factor), updates)
 
 

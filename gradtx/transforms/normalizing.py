@@ -9,7 +9,7 @@ from gradtx import tree
 from gradtx.engine.base import EmptyState, GradientTransformation, Params, Updates, stateless
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import rescale
+from gradtx.engine.numerics import finished, rescale
 
 NormalizeState = EmptyState
 
@@ -37,7 +37,7 @@ def normalize_by_update_norm(scale_factor: Any = 1.0, eps: Any = 1e-6) -> Gradie
     def normalize(updates: Updates, size: Any, eps: Any) -> Updates:
         denominator = tree.norm(updates) + eps
         positive = denominator > 0
-        factor = jnp.where(positive, size / jnp.where(positive, denominator, 1), 0)
+        factor = finished(jnp.where(positive, size / jnp.where(positive, denominator, 1), 0))
         return jax.tree.map(lambda g: rescale(g, factor), updates)
 
     def over_tree(updates: Updates, params: Params | None) -> Updates:

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from gradtx.engine.base import Array
-from gradtx.engine.numerics import abs_sq, default_float, safe_sqrt, widen
+from gradtx.engine.numerics import abs_sq, default_float, finished, safe_sqrt, total, widen
 from gradtx.tree.mapping import map_leaves
 
 
@@ -36,9 +36,11 @@ def sum(tree: Any, associative_reduction: bool = False) -> Array:
     sums = [jnp.sum(widen(x)) for x in jax.tree.leaves(tree)]
     if not sums:
         return jnp.asarray(0.0)
+    if len(sums) == 1:
+        return sums[0]
     if associative_reduction:
-        return jax.tree.reduce_associative(operator.add, sums)
-    return functools.reduce(operator.add, sums)
+        return finished(jax.tree.reduce_associative(operator.add, sums))
+    return total(sums)
 
 
 def max(tree: Any) -> Array:
