@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx._table import text_table
 from gradtx.engine.base import Params
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Wrapped, pipeline_of
 from gradtx.engine.rules import Coupled, MaskedNode, Rule, flags
 from gradtx.state.naming import parts, path_name
 from gradtx.state.selecting import DEFAULT, ByPattern
-from gradtx.table import text_table
 from gradtx.transforms import PartitionState
 
 

@@ -16,7 +16,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.numerics import compute_dtype, default_float
-from gradtx.transforms.ema import EmaState, ema
+from gradtx.transforms.averaging import EmaState, ema
 
 
 class SnapshotState(NamedTuple):
