@@ -16,8 +16,8 @@ import scipy.optimize
 from harness import machine
 
 import gradtx
+from gradtx._table import text_table
 from gradtx.problems import PROBLEMS, Problem
-from gradtx.table import text_table
 
 TOL = 1e-10
 HEADER = ["problem", "n", "published", "gradtx", "gradient", "evaluations", "scipy", "gradient",

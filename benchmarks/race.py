@@ -24,7 +24,7 @@ from harness import machine, report, side_by_side
 
 import gradtx
 from gradtx import train
-from gradtx.race import classification, make_grid, make_start, rate_range
+from gradtx.racing import classification, make_grid, make_start, rate_range
 
 RATES, SEEDS, BATCH = rate_range(1e-4, 0.1, 16), range(4), 64
 

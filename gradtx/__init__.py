@@ -7,32 +7,41 @@ from gradtx import (
     assignment as assignment,
     catalog as catalog,
     contrib as contrib,
+    crosschecking as crosschecking,
     draw as draw,
+    engine as engine,
     experimental as experimental,
+    gradcheck as gradcheck,
     linear_algebra as linear_algebra,
+    linesearch as linesearch,
     losses as losses,
     microbatching as microbatching,
+    numerics as numerics,
     optimizers as optimizers,
     perturbations as perturbations,
     problems as problems,
     projections as projections,
+    racing as racing,
     schedules as schedules,
     second_order as second_order,
     state as state,
+    train as train,
     transforms as transforms,
     tree as tree,
     tree_utils as tree_utils,
 )
-from gradtx.apply import (
+from gradtx._apply import (
     apply_updates as apply_updates,
     incremental_update as incremental_update,
     periodic_update as periodic_update,
 )
-from gradtx.crosscheck import Comparison as Comparison, crosscheck as crosscheck
-from gradtx.distributions import (
+from gradtx._distributions import (
     MultiNormalDiagFromLogScale as MultiNormalDiagFromLogScale,
     multi_normal as multi_normal,
 )
+from gradtx._minimize import Minimum as Minimum, Stop as Stop, minimize as minimize
+from gradtx._range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
+from gradtx.crosschecking import Comparison as Comparison, crosscheck as crosscheck
 from gradtx.engine.base import (
     EmptyState as EmptyState,
     GradientTransformation as GradientTransformation,
@@ -50,6 +59,7 @@ from gradtx.engine.base import (
     stateless_with_tree_map as stateless_with_tree_map,
     with_extra_args_support as with_extra_args_support,
 )
+from gradtx.engine.coupled import coupled as coupled
 from gradtx.engine.leafwise import leafwise as leafwise, piece as piece, store_as as store_as
 from gradtx.engine.matrix_layout import MatrixAxes as MatrixAxes
 from gradtx.engine.matrixwise import matrixwise as matrixwise
@@ -96,10 +106,8 @@ from gradtx.losses import (
     squared_error as squared_error,
 )
 from gradtx.microbatching import microbatch as microbatch
-from gradtx.minimize import Minimum as Minimum, Stop as Stop, minimize as minimize
 from gradtx.optimizers import *
-from gradtx.race import Race as Race, race as race
-from gradtx.range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
+from gradtx.racing import Race as Race, race as race
 from gradtx.schedules import (
     InjectHyperparamsState as InjectHyperparamsState,
     InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,

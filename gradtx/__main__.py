@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import gradtx
 from gradtx import catalog
-from gradtx.crosscheck import Comparison, comparison_table, crosscheck_catalog, factory_of
+from gradtx._table import text_table
+from gradtx.crosschecking import Comparison, comparison_table, crosscheck_catalog, factory_of
 from gradtx.draw import command as draw
-from gradtx.race import command as race
-from gradtx.table import text_table
+from gradtx.racing import command as race
 from gradtx.train import command as train
 
 

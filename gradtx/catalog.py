@@ -42,13 +42,6 @@ class Entry:
       fixed_rate: whether its learning rate must be a number, not a schedule.
       rate: the hyperparameter that multiplies all steps.
       constants: the hyperparameters whose numbers are constants in compiled code, see `piece`.
-      differs_from_optax: how optax's optimizer of this name differs, and why ours is right.
-      differs_when: the same for those hyperparameters that have to be moved for it, and for
-        "complex" parameters.
-      optax_refuses: what optax's optimizer of this name cannot take: leaves of the cross-check's
-        sample tree, hyperparameters as the cross-check moves them, and "complex" parameters.
-      amplifies: how many times the usual error of rounding its equations make, if they enlarge
-        differences.
     """
 
     name: str
@@ -60,10 +53,6 @@ class Entry:
     fixed_rate: bool = False
     rate: str = "learning_rate"
     constants: tuple[str, ...] = ()
-    differs_from_optax: str = ""
-    differs_when: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    optax_refuses: tuple[str, ...] = ()
-    amplifies: float = 1.0
 
     def make(self, **changes: Any) -> GradientTransformation:
         """Makes the optimizer with the probe's hyperparameters, some of them changed."""

@@ -10,10 +10,14 @@ import pytest
 import gradtx
 from gradtx import catalog
 from gradtx.__main__ import main
-from gradtx.crosscheck import (
+from gradtx.crosschecking import (
+    KNOWN,
+    Known,
+    check_known,
     comparison_table,
     crosscheck_catalog,
     factory_of,
+    known_differences,
     sample_loss,
     settings,
 )
@@ -37,7 +41,7 @@ STAY = {
 def test_agrees_with_optax_in_float64_or_differs_as_documented(name):
     (row,) = crosscheck_catalog(optax, [name])
     assert row.ok, comparison_table([row])
-    assert row.agrees == (not catalog.get(name).differs_from_optax)
+    assert row.agrees == (not known_differences(name).always)
 
 
 @pytest.mark.slow
@@ -46,7 +50,7 @@ def test_every_hyperparameter_moved_in_turn(name):
     rows = crosscheck_catalog(optax, [name], every_setting=True)
     entry = catalog.get(name)
     flags = {name for name, x in entry.hyperparameters.items() if isinstance(x, bool)}
-    moved = set(entry.hyperparameters) - (STAY - flags) - set(entry.optax_refuses)
+    moved = set(entry.hyperparameters) - (STAY - flags) - set(known_differences(name).refuses)
     assert {row.name.split()[-1].split("=")[0] for row in rows[1:]} == moved
     assert all(row.ok for row in rows), comparison_table(rows)
 
@@ -105,6 +109,29 @@ def test_refuses_integers_by_name():
     params = {"n": jnp.arange(3)}
     with pytest.raises(TypeError, match=r"params\['n'\] is int32"):
         gradtx.crosscheck(gradtx.identity(), gradtx.identity(), params)
+
+
+def test_known_differences_are_of_something_that_is_there():
+    check_known(KNOWN)
+    assert known_differences("rprop").always and known_differences("adam") == Known()
+    with pytest.raises(catalog.UnknownOptimizer, match="did you mean"):
+        known_differences("adma")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"adma": Known()}, "no optimizer is named 'adma'"),
+        ({"adam": Known(when={"beta1": "is another"})}, "adam has no hyperparameter 'beta1'"),
+        ({"adam": Known(refuses=("float8",))}, "'float8' is no hyperparameter of adam"),
+    ],
+)
+def test_known_differences_of_nothing_are_refused(table, message, monkeypatch):
+    with pytest.raises(ValueError, match=message):
+        check_known(table)
+    monkeypatch.setattr("gradtx.crosschecking.library.KNOWN", table)
+    with pytest.raises(ValueError, match=message):
+        crosscheck_catalog(optax, ["sgd"])
 
 
 def test_settings_move_each_hyperparameter_once():

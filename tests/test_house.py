@@ -1,6 +1,7 @@
 """The order of the house: who imports whom, what exists, and what is said about it."""
 
 import ast
+import functools
 import importlib
 import inspect
 import re
@@ -27,20 +28,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     "engine",
     "numerics",
-    "table",
+    "_table",
     "tree",
     "tree_utils",
-    "apply",
+    "_apply",
     "schedules",
     "transforms",
     "linesearch",
     "catalog",
     "optimizers",
     "problems",
-    "minimize",
+    "_minimize",
     "state",
     "contrib",
-    "distributions",
+    "_distributions",
     "linear_algebra",
     "projections",
     "losses",
@@ -50,14 +51,22 @@ LAYERS = (
     "microbatching",
     "experimental",
     "gradcheck",
-    "crosscheck",
+    "crosschecking",
     "train",
     "draw",
-    "range_test",
-    "race",
+    "_range_test",
+    "racing",
     "__init__",
     "__main__",
 )
+
+# What a user may write `gradtx.` before: these modules, and names that are no modules.
+SUBMODULES = {
+    *("assignment", "catalog", "contrib", "crosschecking", "draw", "engine", "experimental"),
+    *("gradcheck", "linear_algebra", "linesearch", "losses", "microbatching", "numerics"),
+    *("optimizers", "perturbations", "problems", "projections", "racing", "schedules"),
+    *("second_order", "state", "train", "transforms", "tree", "tree_utils"),
+}
 
 
 def module_of(path):
@@ -121,7 +130,8 @@ def test_imports_point_down(path):
 
 
 def test_nothing_imports_in_a_circle():
-    graph = {module_of(p): {m for m, at_once in own_imports(p) if at_once} for p in FILES}
+    """Nor does an import inside of a function."""
+    graph = {module_of(p): {module for module, _ in own_imports(p)} for p in FILES}
     done, path = set(), []
 
     def visit(module):
@@ -152,7 +162,7 @@ def test_foreign_imports(path):
         if top in free:
             continue
         if top == "optax":
-            assert layer_of(module_of(path)) == "crosscheck" and not at_once
+            assert layer_of(module_of(path)) == "crosschecking" and not at_once
         else:
             assert top in lazily and not at_once, f"{module_of(path)} imports {name}"
 
@@ -181,6 +191,38 @@ def test_importing_gradtx_leaves_jax_to_be_set_up():
         "print(len(jax.devices('cpu')))"
     )
     assert printed_by(program) == ["3"]
+
+
+# ---- Names ------------------------------------------------------------------------------------
+
+
+def imported(path):
+    name = module_of(path)
+    return gradtx if name == "__init__" else importlib.import_module(f"gradtx.{name}")
+
+
+@pytest.mark.parametrize("path", FILES, ids=by_module)
+def test_no_name_hides_a_module(path):
+    """After `import gradtx.a.b`, the module is what `gradtx.a.b` gives."""
+    module = imported(path)
+    assert functools.reduce(getattr, module.__name__.split(".")[1:], gradtx) is module
+
+
+def test_gradtx_shows_its_public_submodules_and_no_others():
+    program = (
+        "import gradtx, inspect; "
+        "print(*(name for name, _ in inspect.getmembers(gradtx, inspect.ismodule)))"
+    )
+    at_once = printed_by(program)
+    assert {name for name in at_once if not name.startswith("_")} == SUBMODULES
+    for path in FILES:  # each becomes an attribute of its package when it is imported
+        imported(path)
+    later = [name for name, _ in inspect.getmembers(gradtx, inspect.ismodule)]
+    assert {name for name in later if not name.startswith("_")} == SUBMODULES
+
+
+def test_few_modules_stand_beside_the_folders():
+    assert len([path for path in FILES if path.parent == PACKAGE]) <= 12
 
 
 # ---- The catalog ------------------------------------------------------------------------------
@@ -272,6 +314,25 @@ def test_every_public_name_has_a_docstring(name):
         assert "Alias for field" not in doc and not doc.startswith(f"{name}("), "NamedTuple's own"
         for field in thing._fields:
             assert re.search(rf"^  {field}: ", doc, re.MULTILINE), field
+
+
+def without_docstring(node, path):
+    """The public functions, classes and methods of a module or class that have no docstring."""
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for inner in node.body:
+        if isinstance(inner, definitions) and not inner.name.startswith("_"):
+            if not ast.get_docstring(inner):
+                yield f"{path}.{inner.name}"
+            if isinstance(inner, ast.ClassDef):
+                yield from without_docstring(inner, f"{path}.{inner.name}")
+
+
+@pytest.mark.parametrize("path", FILES, ids=by_module)
+def test_everything_has_a_docstring(path):
+    """Also in modules like `_adam`, which ruff takes for private."""
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    assert not [*without_docstring(tree, module_of(path))]
 
 
 @each_entry

@@ -13,7 +13,7 @@ from test_train_loop import small
 
 import gradtx
 from gradtx import catalog, train
-from gradtx.race import (
+from gradtx.racing import (
     Race,
     Record,
     Row,

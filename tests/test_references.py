@@ -15,7 +15,7 @@ from trees import extras
 
 import gradtx
 from gradtx import catalog
-from gradtx.crosscheck import sample_loss
+from gradtx.crosschecking import known_differences, sample_loss
 from gradtx.engine.pipeline import pipeline_of
 
 ENTRIES = catalog.entries()
@@ -408,14 +408,16 @@ def long_problem(name, with_complex):
     [
         (e, {**e.probe, **more})
         for e in SHARED
-        if not e.differs_from_optax  # what the difference is has a test of its own
+        for known in [known_differences(e.name)]
+        if not known.always  # what the difference is has a test of its own
         for more in [{}] + [{e.rate: wave}] * (not e.fixed_rate)
-        if not set(more) & {*e.differs_when, *e.optax_refuses}
+        if not set(more) & {*known.when, *known.refuses}
     ],
     ids=label,
 )
 def test_optax_agrees_over_100_steps(entry, settings, x64):
-    elsewhere = "complex" in {*entry.optax_refuses, *entry.differs_when}
+    known = known_differences(entry.name)
+    elsewhere = "complex" in {*known.refuses, *known.when}
     with_complex = entry.takes_complex and not elsewhere
     start, gradients = long_problem(entry.name, with_complex)
     ours = steps_of(entry.factory(**settings), start, gradients, entry.needs)

@@ -11,7 +11,7 @@ from trees import assert_equal, avals
 
 import gradtx
 from gradtx import hutchinson_estimator_diag_hessian, second_order
-from gradtx.crosscheck import sample_loss
+from gradtx.crosschecking import sample_loss
 
 MATRIX = np.array([[3.0, 1.0, 0.5], [1.0, -2.0, 0.25], [0.5, 0.25, 4.0]])
 

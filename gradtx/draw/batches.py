@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.apply import apply_updates
+from gradtx._apply import apply_updates
 from gradtx.draw.style import GREY, finish, line_styles, new_figure
 from gradtx.engine.base import Array, GradientTransformation, Params, with_extra_args_support
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import gradtx.optimizers as opt
 from gradtx import train
 from gradtx.draw.batches import batch_sizes
-from gradtx.draw.descent import descent
+from gradtx.draw.descending import descent
 from gradtx.draw.landscape import loss_surface
 from gradtx.draw.rates import learning_rates
-from gradtx.draw.schedules import schedules
+from gradtx.draw.scheduling import schedules
 from gradtx.engine.base import Array, Params
 from gradtx.problems import Problem, booth, rosenbrock
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.draw.descent import GRID, check_steps, descend, draw_surface_above
+from gradtx.draw.descending import GRID, check_steps, descend, draw_surface_above
 from gradtx.draw.panels import draw_path
 from gradtx.draw.plane import as_problem, on_grid
 from gradtx.draw.style import finish, line_styles, new_figure

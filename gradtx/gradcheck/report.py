@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradtx.table import text_table
+from gradtx._table import text_table
 
 
 @dataclass(frozen=True)

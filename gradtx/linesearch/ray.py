@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.apply import apply_updates
+from gradtx._apply import apply_updates
 from gradtx.engine.base import Array, Params, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import present, replaced

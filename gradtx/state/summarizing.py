@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx._table import text_table
 from gradtx.engine.base import Params
 from gradtx.engine.links import Link
 from gradtx.engine.masks import hide
@@ -18,7 +19,6 @@ from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import pipeline_of
 from gradtx.state.belonging import roles
 from gradtx.state.selecting import DEFAULT, ByPattern
-from gradtx.table import text_table
 from gradtx.tree.walking import parts, path_name
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.apply import apply_updates
+from gradtx._apply import apply_updates
 from gradtx.engine.base import Array, GradientTransformation, Params
 from gradtx.engine.roles import Inner, Slot, declared
 from gradtx.losses import softmax_cross_entropy_with_integer_labels

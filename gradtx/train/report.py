@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from gradtx.table import text_table
+from gradtx._table import text_table
 from gradtx.train.errors import extra
 from gradtx.train.loop import Row
 

@@ -13,6 +13,7 @@ from gradtx.transforms.adaptive_clipping import (
     unitwise_clip as unitwise_clip,
     unitwise_norm as unitwise_norm,
 )
+from gradtx.transforms.averaging import EmaState as EmaState, ema as ema
 from gradtx.transforms.centering import centralize as centralize
 from gradtx.transforms.clipping import (
     ClipByGlobalNormState as ClipByGlobalNormState,
@@ -40,7 +41,6 @@ from gradtx.transforms.distance import (
     ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState,
     scale_by_distance_over_gradients as scale_by_distance_over_gradients,
 )
-from gradtx.transforms.ema import EmaState as EmaState, ema as ema
 from gradtx.transforms.flattening import flatten as flatten
 from gradtx.transforms.freezing import (
     freeze as freeze,
@@ -63,7 +63,12 @@ from gradtx.transforms.hutchinson import (
     HutchinsonState as HutchinsonState,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
 )
-from gradtx.transforms.lookahead import (
+from gradtx.transforms.iterate_averaging import (
+    ScheduleFreeState as ScheduleFreeState,
+    schedule_free as schedule_free,
+    schedule_free_eval_params as schedule_free_eval_params,
+)
+from gradtx.transforms.looking_ahead import (
     LookaheadParams as LookaheadParams,
     LookaheadState as LookaheadState,
     lookahead as lookahead,
@@ -111,7 +116,6 @@ from gradtx.transforms.privacy import (
     differentially_private_aggregate as differentially_private_aggregate,
     dpsgd as dpsgd,
 )
-from gradtx.transforms.sam import SAMState as SAMState, sam as sam
 from gradtx.transforms.scaling import (
     ScaleByLearningRateState as ScaleByLearningRateState,
     ScaleByScheduleState as ScaleByScheduleState,
@@ -120,11 +124,7 @@ from gradtx.transforms.scaling import (
     scale_by_learning_rate as scale_by_learning_rate,
     scale_by_schedule as scale_by_schedule,
 )
-from gradtx.transforms.schedule_free import (
-    ScheduleFreeState as ScheduleFreeState,
-    schedule_free as schedule_free,
-    schedule_free_eval_params as schedule_free_eval_params,
-)
+from gradtx.transforms.sharpness import SAMState as SAMState, sam as sam
 from gradtx.transforms.splitting import (
     RealAndImaginary as RealAndImaginary,
     SplitRealAndImaginaryState as SplitRealAndImaginaryState,

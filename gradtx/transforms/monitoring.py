@@ -16,7 +16,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.numerics import compute_dtype, default_float
 from gradtx.engine.roles import Aside, Role, declared
-from gradtx.transforms.ema import EmaState, ema
+from gradtx.transforms.averaging import EmaState, ema
 
 
 @declared

@@ -1,0 +1,33 @@
+"""Plain text tables."""
+
+from collections.abc import Sequence
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "") -> str:
+    """Lays out cells in columns, as lines of plain text.
+
+    Args:
+      header: the columns' names.
+      rows: the cells, as many in each row as there are names.
+      numbers: for each column `r` to align it to the right, anything else to the left. Default:
+        all to the left.
+
+    Example:
+      >>> from gradtx._table import text_table
+      >>> print(text_table(["name", "n"], [["a", "1"], ["bc", "12"]], " r"))
+      name   n
+      ----  --
+      a      1
+      bc    12
+    """
+    lines = [list(header), [], *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines if line) for i in range(len(header))]
+    lines[1] = ["-" * width for width in widths]
+    right = numbers.ljust(len(header))
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,113 @@
+"""ACProp: AdaBelief whose denominator does not know this step's gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, plus, ratio
+from gradtx.engine.rules import Slots
+from gradtx.optimizers._adabelief import ScaleByBeliefState
+from gradtx.optimizers._adam import zero_moments
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@piece
+def scale_by_acprop(
+    b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-16, eps_root: Any = 1e-16
+) -> GradientTransformation:
+    """Divides gradients by how far earlier ones have been from their average.
+
+    `u = g / (sqrt(nu / (1-b2**(t-1))) + eps)` with the `nu` of the steps before; then
+    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g-mu|^2 + eps_root`, where `t` is 1 at the first
+    step. The first step, before which there is no `nu`, is `g / (1 + eps)`; in the paper it is
+    `g / sqrt(eps)`, a jump.
+
+    Args:
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-16.
+      eps_root: added to `nu` at every step, and so gathered in it, up to `eps_root / (1-b2)`.
+        Default: 1e-16.
+
+    Source: Zhuang et al., "Momentum Centering and Asynchronous Update for Adaptive Gradient
+    Methods", arXiv:2110.05454, Algorithm 2, with the bias correction of AdaBelief.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_acprop(b1=0.5)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for g in [4.0, 3.0]:  # the first is 2 away from the average that it makes
+      ...     updates, state = tx.update(jnp.array([g]), state)
+      ...     print(updates)
+      [4.]
+      [1.5]
+    """
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        known = jnp.where(step == 0, 1, over(s.nu, s.nu_weight))
+        mu = ema(g, s.mu, b1)
+        nu = plus(ema(abs_sq(lax.sub(g, mu)), s.nu, b2), eps_root)
+        return ratio(g, known, eps), Slots(mu=mu, nu=nu)
+
+    return leafwise(ScaleByBeliefState, zero_moments, update, per_step=_weight(b2))
+
+
+def _weight(b2: Any) -> Callable[[Any], dict[str, Array]]:
+    # Of the squares before this step; at the first there are none, and nothing is divided by it.
+    return lambda step: {"nu_weight": gathered_weight(b2, jnp.maximum(step, 1))}
+
+
+@optimizer(
+    "Zhuang et al., 'Momentum Centering and Asynchronous Update for Adaptive Gradient Methods', "
+    "arXiv:2110.05454",
+    probe={"learning_rate": 0.01},
+    usual_rate=0.001,
+)
+def acprop(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-16,
+    eps_root: Any = 1e-16,
+    weight_decay: Any = 0.0,
+    mask: Any | None = None,
+) -> GradientTransformation:
+    """ACProp: AdaBelief without momentum, divided by what was known before this gradient.
+
+    `p - learning_rate * (g / (sqrt(nu_hat) + eps) + weight_decay * p)`, see `scale_by_acprop`. A
+    gradient that is far larger than its forerunners makes a step that is as much larger.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-16.
+      eps_root: added to the average of squares at every step. Default: 1e-16.
+      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
+        each step. Default: 0.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.acprop(1e-3)
+      >>> params = jnp.zeros(1)
+      >>> state = tx.init(params)
+      >>> for _ in range(2):
+      ...     updates, state = tx.update(jnp.array([4.0]), state, params)
+      >>> print(updates)
+      [-0.00111111]
+    """
+    return chain(
+        scale_by_acprop(b1, b2, eps, eps_root),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

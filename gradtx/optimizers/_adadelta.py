@@ -1,0 +1,98 @@
+"""AdaDelta."""
+
+from typing import Any, NamedTuple
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, ema, plus, ratio, real_full_like, root
+from gradtx.engine.roles import Slot, declared
+from gradtx.engine.rules import Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@declared
+class ScaleByAdaDeltaState(NamedTuple):
+    """The state of `scale_by_adadelta`.
+
+    Attributes:
+      e_g: moving average of squared gradients, real.
+      e_x: moving average of squared steps, real.
+    """
+
+    e_g: Slot
+    e_x: Slot
+
+
+@piece
+def scale_by_adadelta(rho: Any = 0.9, eps: Any = 1e-6) -> GradientTransformation:
+    """Scales gradients by the ratio of two averages, of steps and of gradients.
+
+    `e_g = rho*e_g + (1-rho)*|g|^2; u = sqrt(e_x + eps) / sqrt(e_g + eps) * g;
+    e_x = rho*e_x + (1-rho)*|u|^2`.
+
+    Args:
+      rho: the decay of both averages. Default: 0.9.
+      eps: added under both roots; it sets the size of the first steps. Default: 1e-6.
+
+    Source: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", arXiv:1212.5701.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_adadelta()
+      >>> print(tx.update(jnp.array([1.0]), tx.init(jnp.zeros(1)))[0])
+      [0.00316226]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(e_g=real_full_like(p, 0), e_x=real_full_like(p, 0))
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        e_g = ema(abs_sq(g), s.e_g, rho)
+        u = ratio(g, plus(e_g, eps), 0.0) * root(plus(s.e_x, eps))
+        return u, Slots(e_g=e_g, e_x=ema(abs_sq(u), s.e_x, rho))
+
+    return leafwise(ScaleByAdaDeltaState, init, update)
+
+
+@optimizer(
+    "Zeiler, 'ADADELTA: An Adaptive Learning Rate Method', arXiv:1212.5701",
+    probe={"learning_rate": 10.0},
+    scale_free=True,
+)
+def adadelta(
+    learning_rate: ScalarOrSchedule | None = None,
+    rho: Any = 0.9,
+    eps: Any = 1e-6,
+    weight_decay: Any = 0.0,
+    weight_decay_mask: Any | None = None,
+) -> GradientTransformation:
+    """AdaDelta: steps whose unit is that of the parameters, without a learning rate.
+
+    `p - learning_rate * sqrt(e_x + eps) / sqrt(e_g + eps) * g`, see `scale_by_adadelta`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule. Default: `None`, the paper's rate of 1.
+      rho: the decay of both averages. Default: 0.9; the paper also uses 0.95.
+      eps: added under both roots. Default: 1e-6.
+      weight_decay: L2 regularization: the multiple of the parameters that is added to the gradient
+        before it is scaled. Default: 0.
+      weight_decay_mask: a tree of booleans, or a function that makes one, of what decays.
+        Default: all.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.adadelta()
+      >>> params = jnp.zeros(1)
+      >>> print(tx.update(jnp.array([1.0]), tx.init(params), params)[0])
+      [-0.00316226]
+    """
+    return chain(
+        add_decayed_weights(weight_decay, weight_decay_mask),
+        scale_by_adadelta(rho, eps),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,266 @@
+"""Adafactor: second moments of matrices in the memory of two vectors."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import (
+    abs_sq,
+    default_float,
+    plus,
+    ratio,
+    real_full_like,
+    root,
+    times,
+    zeros_without,
+)
+from gradtx.engine.roles import Count, Statistic, declared
+from gradtx.engine.rules import Slots
+from gradtx.transforms.averaging import ema
+from gradtx.transforms.clipping import clip_by_block_rms
+from gradtx.transforms.combining import chain, identity
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.param_scale import scale_by_param_block_rms
+from gradtx.transforms.scaling import scale, scale_by_learning_rate
+
+
+@declared
+class FactoredState(NamedTuple):
+    """The state of `scale_by_factored_rms`.
+
+    Attributes:
+      count: the number of steps taken.
+      v_row: for factored leaves, the mean of `v` over the largest axis; of shape (1,) for others.
+      v_col: for factored leaves, the mean of `v` over the second largest axis; of shape (1,) for
+        others.
+      v: for leaves that are not factored, the moving average of squares; of shape (1,) for others.
+    """
+
+    count: Count
+    v_row: Statistic
+    v_col: Statistic
+    v: Statistic
+
+
+def power_decay(step: Any, exponent: Any = 0.8) -> Array:
+    """Gives a decay that starts at 0 and comes near 1: `1 - (step + 1)**-exponent`.
+
+    Args:
+      step: the step count, 0 at the first step.
+      exponent: how fast it comes near. Default: 0.8.
+
+    Source: Shazeer and Stern, arXiv:1804.04235, section 7.2.
+    """
+    return 1 - _power_weight(step, exponent)
+
+
+def _power_weight(step: Any, exponent: Any) -> Array:
+    """Gives what `power_decay` leaves to the new value, to the last digits."""
+    return (jnp.asarray(step, default_float()) + 1) ** -exponent
+
+
+@piece
+def scale_by_factored_rms(
+    factored: bool = True,
+    decay_rate: Any = 0.8,
+    step_offset: Any = 0,
+    min_dim_size_to_factor: int = 128,
+    epsilon: Any = 1e-30,
+    decay_rate_fn: Callable[[Any, Any], Any] = power_decay,
+) -> GradientTransformation:
+    """Divides by the root of averaged squares, of which matrices keep the row and column means.
+
+    With `decay = decay_rate_fn(t, decay_rate)` and `t = max(count - step_offset, 0)`:
+    `v = decay*v + (1-decay) * (|g|^2 + epsilon); g / sqrt(v)`. Of a leaf whose two largest axes
+    have at least `min_dim_size_to_factor` elements each, only the means of `v` over either of them
+    are kept, and `v[i,j]` is taken to be `v_row[i] * v_col[j] / mean(v_row)`.
+
+    Args:
+      factored: whether matrices are factored. Default: yes.
+      decay_rate: the exponent of the decay. Default: 0.8.
+      step_offset: the count at which fine-tuning began; the decay starts from 0 there, and is 0
+        before. Default: 0.
+      min_dim_size_to_factor: the size of the second largest axis from which on a leaf is factored;
+        a whole number, as the state's shapes depend on it. Default: 128.
+      epsilon: added to squares. Default: 1e-30.
+      decay_rate_fn: a function of `t` and `decay_rate` that gives the decay. Default:
+        `1 - (t + 1)**-decay_rate`.
+
+    Raises:
+      TypeError: `min_dim_size_to_factor` is traced or no whole number.
+
+    Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+    arXiv:1804.04235, Algorithm 4.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_factored_rms(min_dim_size_to_factor=2)
+      >>> state = tx.init(jnp.zeros((2, 3)))
+      >>> updates, state = tx.update(jnp.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]), state)
+      >>> print(updates)
+      [[1. 1. 1.]
+       [1. 1. 1.]]
+      >>> state.v_row.shape, state.v_col.shape, state.v.shape
+      ((2,), (3,), (1,))
+    """
+    smallest = _whole_number(min_dim_size_to_factor)
+    if decay_rate_fn is power_decay:
+        return _by_power_decay(factored, decay_rate, step_offset, smallest, epsilon)
+
+    def weight(step: Any) -> dict[str, Any]:
+        return {"weight": 1 - decay_rate_fn(_since(step, step_offset), decay_rate)}
+
+    return _by_factored_rms(factored, smallest, epsilon, weight)
+
+
+def _whole_number(size: Any) -> int:
+    if isinstance(size, Tracer):
+        raise TypeError(
+            "scale_by_factored_rms: min_dim_size_to_factor is traced, but the shapes of the state "
+            "depend on it; it must be a Python number"
+        )
+    if int(size) != size:
+        raise TypeError(
+            f"scale_by_factored_rms: min_dim_size_to_factor is {size}, not a whole number"
+        )
+    return int(size)
+
+
+def _since(step: Any, offset: Any) -> Array:
+    return jnp.maximum(step - offset, 0)
+
+
+@piece
+def _by_power_decay(
+    factored: bool, decay_rate: Any, step_offset: Any, smallest: int, epsilon: Any
+) -> GradientTransformation:
+    def weight(step: Any) -> dict[str, Any]:
+        return {"weight": _power_weight(_since(step, step_offset), decay_rate)}
+
+    return _by_factored_rms(factored, smallest, epsilon, weight)
+
+
+@piece
+def _by_factored_rms(
+    factored: bool, smallest: int, epsilon: Any, weight: Callable[[Any], Mapping[str, Any]]
+) -> GradientTransformation:
+    def axes_of(shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """Gives the axes of a leaf's rows and columns, if it is factored."""
+        by_size = np.argsort(shape, kind="stable")
+        if not factored or len(shape) < 2 or shape[by_size[-2]] < max(smallest, 1):
+            return None
+        return int(by_size[-2]), int(by_size[-1])
+
+    def init(p: Array) -> Slots:
+        axes = axes_of(p.shape)
+        none = jnp.zeros((1,), p.dtype)
+        like = {"v": p, "v_row": none, "v_col": none}
+        if axes is not None:
+            row, col = axes
+            like = {"v": none, "v_row": zeros_without(p, col), "v_col": zeros_without(p, row)}
+        return Slots(**{n: real_full_like(x, 0) for n, x in like.items()})
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        def average(old: Array, new: Array) -> Array:
+            return lax.add(times(1 - s.weight, old), times(s.weight, new))
+
+        square, axes = plus(abs_sq(g), epsilon), axes_of(g.shape)
+        if axes is None:
+            v = average(s.v, square)
+            return ratio(g, v, 0.0), Slots(v=v, v_row=s.v_row, v_col=s.v_col)
+        row, col = axes
+        v_row = average(s.v_row, jnp.mean(square, axis=col))
+        v_col = average(s.v_col, jnp.mean(square, axis=row))
+        rows, cols = jnp.expand_dims(v_row, col), jnp.expand_dims(v_col, row)
+        # One root after the other, because products of squares leave float32.
+        mean_root = root(jnp.mean(rows, axis=row, keepdims=True))
+        u = g / root(rows) * mean_root / root(cols)
+        return u, Slots(v=s.v, v_row=v_row, v_col=v_col)
+
+    return leafwise(FactoredState, init, update, per_step=weight, name="scale_by_factored_rms")
+
+
+@optimizer(
+    "Shazeer and Stern, 'Adafactor: Adaptive Learning Rates with Sublinear Memory Cost', "
+    "arXiv:1804.04235",
+    # The default threshold is where the first step's slope has a kink: it is 1 long.
+    probe={"learning_rate": 0.1, "clipping_threshold": 0.8},
+    usual_rate=0.01,
+    scale_free=True,
+)
+def adafactor(
+    learning_rate: ScalarOrSchedule | None = None,
+    min_dim_size_to_factor: int = 128,
+    decay_rate: Any = 0.8,
+    decay_offset: Any = 0,
+    multiply_by_parameter_scale: bool = True,
+    clipping_threshold: Any | None = 1.0,
+    momentum: Any | None = None,
+    dtype_momentum: Any = jnp.float32,
+    weight_decay_rate: Any | None = None,
+    eps: Any = 1e-30,
+    factored: bool = True,
+    weight_decay_mask: Any | None = None,
+) -> GradientTransformation:
+    """Adafactor: second moments in two vectors a matrix, steps relative to the parameters.
+
+    `u = g / sqrt(v)`, see `scale_by_factored_rms`; `u = u / max(1, rms(u) / clipping_threshold);
+    u = learning_rate * max(rms(p), 1e-3) * u; m = momentum*m + (1-momentum)*u;
+    p - m - weight_decay_rate*p`, with root mean squares over one leaf. Without momentum `u` stands
+    for `m`. The learning rate does not multiply the decay.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule. Default: 1. The paper's is
+        `min(0.01, 1 / sqrt(t))`.
+      min_dim_size_to_factor: the size of the second largest axis from which on a leaf is factored;
+        a whole number, as the state's shapes depend on it. Default: 128.
+      decay_rate: the exponent in the decay of `v`, `1 - t**-decay_rate`. Default: 0.8, as in the
+        paper.
+      decay_offset: the count at which fine-tuning began, from which on `t` counts. Default: 0.
+      multiply_by_parameter_scale: whether steps are relative to the root mean square of the
+        parameters. Default: yes.
+      clipping_threshold: the largest root mean square of `u`, or `None` for any. Default: 1.
+      momentum: the decay of the average of steps. Default: no momentum.
+      dtype_momentum: the dtype in which that average is stored, or `None` for that of the
+        parameters; complex parameters need `None`. Default: float32.
+      weight_decay_rate: the multiple of the parameters that each step takes off. Default: none.
+      eps: added to squares. Default: 1e-30, as in the paper.
+      factored: whether matrices are factored. Default: yes.
+      weight_decay_mask: a tree of booleans, or a function that makes one, of what decays. Default:
+        all.
+
+    Raises:
+      TypeError: `min_dim_size_to_factor` is traced or no whole number.
+      ValueError: `update` was called without params, where something depends on them.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.adafactor(0.01)
+      >>> params = jnp.array([3.0, 3.0])
+      >>> print(tx.update(jnp.array([4.0, -0.5]), tx.init(params), params)[0])
+      [-0.03  0.03]
+    """
+    absent = identity()
+    return chain(
+        scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps),
+        absent if clipping_threshold is None else clip_by_block_rms(clipping_threshold),
+        scale_by_learning_rate(learning_rate, flip_sign=False),
+        scale_by_param_block_rms() if multiply_by_parameter_scale else absent,
+        absent if momentum is None else ema(momentum, False, dtype_momentum),
+        # A mask is looked at even if nothing decays.
+        absent
+        if weight_decay_rate is None and weight_decay_mask is None
+        else add_decayed_weights(
+            0.0 if weight_decay_rate is None else weight_decay_rate, weight_decay_mask
+        ),
+        scale(-1.0),
+    )

@@ -1,0 +1,157 @@
+"""Adan."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import (
+    abs_sq,
+    ema,
+    gathered_weight,
+    over,
+    plus,
+    ratio,
+    real_full_like,
+    times,
+)
+from gradtx.engine.roles import Count, Slot, declared
+from gradtx.engine.rules import Counter, Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@declared
+class ScaleByAdanState(NamedTuple):
+    """The state of `scale_by_adan`.
+
+    Attributes:
+      m: moving average of gradients.
+      v: moving average of the differences between gradients that follow each other.
+      n: moving average of the squares of gradients that look ahead, real.
+      g: the last gradient.
+      t: the number of steps taken.
+    """
+
+    m: Slot
+    v: Slot
+    n: Slot
+    g: Slot
+    t: Count
+
+
+@piece
+def scale_by_adan(
+    b1: Any = 0.98,
+    b2: Any = 0.92,
+    b3: Any = 0.99,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+) -> GradientTransformation:
+    """Does what Adam does, with Nesterov's look-ahead from differences of gradients.
+
+    With `d = g - g_last`, and 0 at the first step:
+    `m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*d; n = b3*n + (1-b3)*|g + b2*d|^2;
+    (m_hat + b2 * v_hat) / (sqrt(n_hat + eps_root) + eps)`, where `m_hat = m / (1-b1**t)`, likewise
+    `v_hat` and `n_hat`, and `t` is 1 at the first step. The decays are one minus the paper's betas.
+    The corrections by `1 - b**t` are those of the authors' code.
+
+    Args:
+      b1: the decay of the average of gradients. Default: 0.98.
+      b2: the decay of the average of differences, and the part of them that is looked ahead.
+        Default: 0.92.
+      b3: the decay of the average of squares. Default: 0.99.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+
+    Source: Xie et al., "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep
+    Models", arXiv:2208.06677, Algorithm 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_adan(b1=0.5, b2=0.5, b3=0.5)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for g in [2.0, 4.0]:
+      ...     updates, state = tx.update(jnp.array([g]), state)
+      >>> print(updates)  # (10/3 + 1/2 * 4/3) / sqrt(18)
+      [0.942809]
+    """
+
+    def init(p: Array) -> Slots:
+        zero = jnp.zeros_like(p)
+        return Slots(m=zero, v=zero, n=real_full_like(p, 0), g=zero)
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        d = jnp.where(step == 0, 0, lax.sub(g, s.g))
+        m, v = ema(g, s.m, b1), ema(d, s.v, b2)
+        n = ema(abs_sq(lax.add(g, times(b2, d))), s.n, b3)
+        ahead = lax.add(over(m, s.m_weight), times(b2, over(v, s.v_weight)))
+        u = ratio(ahead, plus(over(n, s.n_weight), eps_root), eps)
+        return u, Slots(m=m, v=v, n=n, g=g)
+
+    return leafwise(
+        ScaleByAdanState, init, update, per_step=_weights(b1, b2, b3), counter=Counter("t")
+    )
+
+
+def _weights(b1: Any, b2: Any, b3: Any) -> Callable[[Any], dict[str, Array]]:
+    def per_step(step: Any) -> dict[str, Array]:
+        named = {"m_weight": b1, "v_weight": b2, "n_weight": b3}
+        return {name: gathered_weight(decay, step + 1) for name, decay in named.items()}
+
+    return per_step
+
+
+@optimizer(
+    "Xie et al., 'Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models', "
+    "arXiv:2208.06677",
+    probe={"learning_rate": 0.05},
+    usual_rate=0.001,
+)
+def adan(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.98,
+    b2: Any = 0.92,
+    b3: Any = 0.99,
+    eps: Any = 1e-8,
+    eps_root: Any = 1e-8,
+    weight_decay: Any = 0.0,
+    mask: Any | None = None,
+) -> GradientTransformation:
+    """Adan: Adam with a Nesterov look-ahead that needs no gradient at another point.
+
+    `p - learning_rate * ((m_hat + b2 * v_hat) / (sqrt(n_hat + eps_root) + eps) + weight_decay*p)`,
+    see `scale_by_adan`. The paper divides `p` by `1 + learning_rate * weight_decay` after the step
+    instead, and has no `eps_root`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the average of gradients. Default: 0.98.
+      b2: the decay of the average of differences, and the part of them that is looked ahead.
+        Default: 0.92.
+      b3: the decay of the average of squares. Default: 0.99.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 1e-8.
+      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
+        each step. Default: 0.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.adan(1e-3)
+      >>> params = jnp.zeros(1)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
+      [-0.001]
+    """
+    return chain(
+        scale_by_adan(b1, b2, b3, eps, eps_root),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,273 @@
+"""AdEMAMix: Adam with a second, much slower average of gradients; and its simplified form."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.numerics import (
+    abs_sq,
+    ema,
+    gathered_weight,
+    over,
+    plus,
+    ratio,
+    real_full_like,
+    times,
+)
+from gradtx.engine.roles import Count, Slot, declared
+from gradtx.engine.rules import Counter, Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@declared
+class ScaleByAdemamixState(NamedTuple):
+    """The state of `scale_by_ademamix`.
+
+    Attributes:
+      count: the number of steps taken, for the bias corrections.
+      count_m2: the number of steps taken, for the schedules of `b3` and `alpha`; set to 0, they
+        begin again.
+      m1: fast moving average of gradients.
+      m2: slow moving average of gradients.
+      nu: moving average of squared gradients, real.
+    """
+
+    count: Count
+    count_m2: Count
+    m1: Slot
+    m2: Slot
+    nu: Slot
+
+
+@declared
+class ScaleBySimplifiedAdEMAMixState(NamedTuple):
+    """The state of `scale_by_simplified_ademamix`.
+
+    Attributes:
+      t: the number of steps taken.
+      m: sum of gradients, with decay.
+      n: moving average of squared gradients, real.
+    """
+
+    t: Count
+    m: Slot
+    n: Slot
+
+
+@piece
+def scale_by_ademamix(
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 6.0,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+) -> GradientTransformation:
+    """Does what `scale_by_adam` does, and adds a slow average of gradients to the fast one.
+
+    `m1 = b1*m1 + (1-b1)*g; m2 = b3*m2 + (1-b3)*g; nu = b2*nu + (1-b2)*|g|^2;
+    (m1 / (1-b1**t) + alpha * m2) / (sqrt(nu / (1-b2**t) + eps_root) + eps)`, where `t` is 1 at the
+    first step. `m2` remembers about `1 / (1-b3)` steps, and is not corrected for its start at zero.
+
+    Args:
+      b1: the decay of the fast average. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      b3: the decay of the slow average; a number, a scalar array or a schedule. Default: 0.9999.
+      alpha: the weight of the slow average; a number, a scalar array or a schedule. The paper lets
+        both rise from `b1` and 0, without which long runs begin unstably. Default: 6.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which `m1` and `m2` are stored. Default: the parameters' dtype, and
+        float32 for half precision. In bfloat16 the slow average would stand still.
+
+    Source: Pagliardini et al., "The AdEMAMix Optimizer: Better, Faster, Older", arXiv:2409.03137,
+    Algorithm 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_ademamix(b3=0.75, alpha=2.0)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [1.5]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(m1=jnp.zeros_like(p), m2=jnp.zeros_like(p), nu=real_full_like(p, 0))
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        m1, nu = ema(g, s.m1, b1), ema(abs_sq(g), s.nu, b2)
+        m2 = ema(g, s.m2, s.b3)
+        mixed = lax.add(over(m1, s.m1_weight), times(s.alpha, m2))
+        u = ratio(mixed, plus(over(nu, s.nu_weight), eps_root), eps)
+        return u, Slots(m1=m1, m2=m2, nu=nu)
+
+    tx = leafwise(
+        ScaleByAdemamixState,
+        init,
+        update,
+        scalars={"b3": b3, "alpha": alpha},
+        per_step=_weights(m1_weight=b1, nu_weight=b2),
+        counter=Counter(clock="count_m2"),
+    )
+    return store_as(tx, m1=mu_dtype, m2=mu_dtype)
+
+
+def _weights(**decays: Any) -> Callable[[Any], dict[str, Array]]:
+    return lambda step: {name: gathered_weight(b, step + 1) for name, b in decays.items()}
+
+
+@optimizer(
+    "Pagliardini et al., 'The AdEMAMix Optimizer: Better, Faster, Older', arXiv:2409.03137",
+    probe={"learning_rate": 0.05},
+    usual_rate=0.001,
+)
+def ademamix(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 5.0,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+    weight_decay: Any = 0.0,
+    mask: Any | None = None,
+) -> GradientTransformation:
+    """AdEMAMix: AdamW that also goes where gradients of thousands of steps ago point to.
+
+    `p - learning_rate * ((m1_hat + alpha*m2) / (sqrt(nu_hat + eps_root) + eps) + weight_decay*p)`,
+    see `scale_by_ademamix`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the fast average. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      b3: the decay of the slow average; a number, a scalar array or a schedule. Default: 0.9999,
+        for runs of at least as many steps as it remembers.
+      alpha: the weight of the slow average; a number, a scalar array or a schedule. Default: 5.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which both averages of gradients are stored. Default: the parameters'
+        dtype, and float32 for half precision.
+      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
+        each step. Default: 0.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.ademamix(1e-3, b3=gradtx.linear_schedule(0.9, 0.9999, 1000))
+      >>> params = jnp.zeros(1)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
+      [-0.0015]
+    """
+    return chain(
+        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@piece
+def scale_by_simplified_ademamix(
+    b1: Any = 0.99,
+    b2: Any = 0.95,
+    alpha: Any = 0.0,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+) -> GradientTransformation:
+    """Does what `scale_by_ademamix` does with one sum: momentum, and this gradient once more.
+
+    `m = b1*m + g; n = b2*n + (1-b2)*|g|^2;
+    (m + alpha*g) / (sqrt(n / (1-b2**t) + eps_root) + eps)`, where `t` is 1 at the first step. `m`
+    is a sum, so that steps become up to `1 / (1-b1)` times as long as Adam's.
+
+    Args:
+      b1: the decay of the sum of gradients. Default: 0.99.
+      b2: the decay of the average of squares. Default: 0.95.
+      alpha: the additional weight of this step's gradient, larger for smaller batches. Default: 0.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+
+    Source: Morwani et al., "Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated
+    SGD Variants", arXiv:2502.02431.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_simplified_ademamix(alpha=0.5)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [1.5]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(m=jnp.zeros_like(p), n=real_full_like(p, 0))
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        m, n = lax.add(times(b1, s.m), g), ema(abs_sq(g), s.n, b2)
+        mixed = lax.add(m, times(alpha, g))
+        return ratio(mixed, plus(over(n, s.n_weight), eps_root), eps), Slots(m=m, n=n)
+
+    return leafwise(
+        ScaleBySimplifiedAdEMAMixState,
+        init,
+        update,
+        per_step=_weights(n_weight=b2),
+        counter=Counter("t"),
+    )
+
+
+@optimizer(
+    "Morwani et al., 'Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated SGD "
+    "Variants', arXiv:2502.02431",
+    probe={"learning_rate": 0.003, "b1": 0.9},
+    usual_rate=1e-4,
+)
+def simplified_ademamix(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.99,
+    b2: Any = 0.95,
+    alpha: Any = 0.0,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    weight_decay: Any = 0.0,
+    mask: Any | None = None,
+) -> GradientTransformation:
+    """Simplified AdEMAMix: AdamW with a sum for its momentum, and this gradient once more.
+
+    `p - learning_rate * ((m + alpha*g) / (sqrt(n_hat + eps_root) + eps) + weight_decay*p)`, see
+    `scale_by_simplified_ademamix`. As `m` is a sum, learning rates are about `1 - b1` times Adam's.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the sum of gradients. Default: 0.99.
+      b2: the decay of the average of squares. Default: 0.95.
+      alpha: the additional weight of this step's gradient, larger for smaller batches: the authors
+        found near 0 for a million tokens, near 100 for 32 thousand. Default: 0.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
+        each step. Default: 0.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.simplified_ademamix(1e-4, alpha=9.0)
+      >>> params = jnp.zeros(1)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
+      [-0.001]
+    """
+    return chain(
+        scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,126 @@
+"""AMSGrad."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, real_full_like
+from gradtx.engine.roles import Count, Slot, declared
+from gradtx.engine.rules import Slots
+from gradtx.optimizers._adam import moment_weights, zero_moments
+from gradtx.transforms.combining import chain
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@declared
+class ScaleByAmsgradState(NamedTuple):
+    """The state of `scale_by_amsgrad`.
+
+    Attributes:
+      count: the number of steps taken.
+      mu: moving average of gradients.
+      nu: moving average of squared gradients, real.
+      nu_max: the largest (corrected) `nu` so far, real.
+    """
+
+    count: Count
+    mu: Slot
+    nu: Slot
+    nu_max: Slot
+
+
+@piece
+def scale_by_amsgrad(
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+) -> GradientTransformation:
+    """Does what `scale_by_adam` does, with the largest average of squares so far.
+
+    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; nu_max = max(nu_max, nu_hat);
+    mu_hat / (sqrt(nu_max + eps_root) + eps)`.
+
+    Args:
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      bias_correction_mu: whether `mu_hat = mu / (1-b1**t)`, or `mu`. Default: yes.
+      bias_correction_nu: whether `nu_hat = nu / (1-b2**t)`, or `nu`. Default: yes. The paper
+        corrects neither.
+
+    Source: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_amsgrad()
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [1.]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(**vars(zero_moments(p)), nu_max=real_full_like(p, 0))
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
+        mu_hat = over(mu, s.mu_weight) if bias_correction_mu else mu
+        nu_hat = over(nu, s.nu_weight) if bias_correction_nu else nu
+        nu_max = jnp.maximum(s.nu_max, nu_hat)
+        u = ratio(mu_hat, plus(nu_max, eps_root), eps)
+        return u, Slots(mu=mu, nu=nu, nu_max=nu_max)
+
+    tx = leafwise(ScaleByAmsgradState, init, update, per_step=moment_weights(b1, b2))
+    return store_as(tx, mu=mu_dtype)
+
+
+@optimizer(
+    "Reddi, Kale and Kumar, 'On the Convergence of Adam and Beyond', arXiv:1904.09237",
+    probe={"learning_rate": 0.05},
+    usual_rate=0.001,
+)
+def amsgrad(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+) -> GradientTransformation:
+    """AMSGrad: Adam whose denominator never falls.
+
+    `p - learning_rate * mu_hat / (sqrt(nu_max + eps_root) + eps)`, see `scale_by_amsgrad`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      bias_correction_mu: whether the average of gradients is corrected. Default: yes.
+      bias_correction_nu: whether the average of squares is corrected. Default: yes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.amsgrad(1e-3)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [-0.001]
+    """
+    return chain(
+        scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,144 @@
+"""COCOB: every parameter bets on the sign of its next gradient."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import real_full_like, value_of
+from gradtx.engine.roles import Slot, declared
+from gradtx.engine.rules import Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+COCOB = (
+    "Orabona and Tommasi, 'Training Deep Networks without Learning Rates Through Coin Betting', "
+    "arXiv:1705.07795"
+)
+
+
+@declared
+class COCOBState(NamedTuple):
+    """The state of `scale_by_cocob`.
+
+    Attributes:
+      init_particles: the parameters at the start.
+      cumulative_gradients: the sum of negative gradients.
+      scale: the largest magnitude of a gradient so far.
+      subgradients: the sum of magnitudes.
+      reward: what the bets have won, not below 0.
+    """
+
+    init_particles: Slot
+    cumulative_gradients: Slot
+    scale: Slot
+    subgradients: Slot
+    reward: Slot
+
+
+@piece
+def scale_by_cocob(alpha: Any = 100.0, eps: Any = 1e-8) -> GradientTransformation:
+    """Turns negative gradients into steps by betting on them, coordinate by coordinate.
+
+    With `c` for the negative gradient that comes in,
+    `L = max(L, |c|); G = G + |c|; R = max(R + (p - p_0) * c, 0); T = T + c;
+    p_0 + T / (L * max(G + L, alpha * L)) * (L + R) - p`. The parameters are thus led to where their
+    bet says, wherever they are, and only ratios of gradients matter. A complex number is one
+    coordinate, whose bet has an angle and where products are real parts. The start is stored in
+    float32 or wider.
+
+    Args:
+      alpha: how many times the largest magnitude the first bets are divided by. Default: 100.
+      eps: the first `L`. Default: 1e-8; the paper's is 0.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Source: Orabona and Tommasi, "Training Deep Networks without Learning Rates Through Coin
+    Betting", arXiv:1705.07795, Algorithm 2 (COCOB-Backprop).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_cocob()
+      >>> params = jnp.array([1.0, 2.0])
+      >>> print(tx.update(jnp.array([-3.0, 0.2]), tx.init(params), params)[0])
+      [-0.01  0.01]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(
+            init_particles=p,
+            cumulative_gradients=jnp.zeros_like(p),
+            scale=real_full_like(p, eps),
+            subgradients=real_full_like(p, 0),
+            reward=real_full_like(p, 0),
+        )
+
+    def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+        size, start = jnp.abs(g), s.init_particles
+        largest = jnp.maximum(s.scale, size)
+        total = s.subgradients + size
+        won = jnp.real(jnp.conj(p - start) * g)
+        reward = jnp.maximum(s.reward + won, 0)
+        gathered = s.cumulative_gradients + g
+        # All in units of the largest, whose square may be no number.
+        unit = jnp.where(largest > 0, largest, 1)
+        fraction = gathered / unit / jnp.maximum(total / unit + 1, value_of(alpha))
+        bet = fraction * (1 + reward / unit)
+        return (start - p) + bet, Slots(
+            init_particles=start,
+            cumulative_gradients=gathered,
+            scale=largest,
+            subgradients=total,
+            reward=reward,
+        )
+
+    return leafwise(COCOBState, init, update, params=True)
+
+
+@optimizer(
+    COCOB,
+    probe={"learning_rate": 1.0, "alpha": 10.0},
+    scale_free=True,
+)
+def cocob(
+    learning_rate: ScalarOrSchedule = 1.0,
+    alpha: Any = 100.0,
+    eps: Any = 1e-8,
+    weight_decay: Any = 0.0,
+    mask: Any | None = None,
+) -> GradientTransformation:
+    """COCOB: every parameter bets on the sign of its next gradient, and needs no learning rate.
+
+    `p` goes to the bet that `scale_by_cocob` places on
+    `-learning_rate * (g + weight_decay * p)`.
+
+    Args:
+      learning_rate: the weight of this step's gradient among all; a number, a scalar array or a
+        schedule. A constant changes nothing, as only ratios of gradients matter; a schedule that
+        falls brings the parameters to rest. Default: 1.
+      alpha: how many times the largest magnitude the first bets are divided by. Default: 100.
+      eps: the least that the largest magnitude is taken for. Default: 1e-8; the paper's is 0.
+      weight_decay: the multiple of the parameters that is added to gradients. Default: 0.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.cocob()
+      >>> params = jnp.array([1.0, 2.0])
+      >>> print(tx.update(jnp.array([3.0, -0.2]), tx.init(params), params)[0])
+      [-0.01  0.01]
+    """
+    return chain(
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+        scale_by_cocob(alpha, eps),
+    )

@@ -1,0 +1,244 @@
+"""Step sizes from the distance travelled: DoG and DoWG."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx import tree
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.leafwise import piece
+from gradtx.engine.numerics import plus, ratio, rescale, root
+from gradtx.engine.roles import Hyperparameter, Shared, Slot, Told, declared
+from gradtx.transforms.combining import chain, identity
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.slots import as_slots, copied_slots
+
+FIRST_STEPS = ("heuristic", "distance", "learning_rate")
+
+
+@declared
+class DoGState(NamedTuple):
+    """The state of DoG, the second part of that of `dog`.
+
+    Attributes:
+      is_init_step: whether no step was taken yet.
+      init_params: the parameters at the start.
+      max_dist: the farthest that the parameters have been from there, or the first guess of it.
+      sum_sq_norm_grads: the sum of the squared norms of all gradients.
+    """
+
+    is_init_step: Shared
+    init_params: Slot
+    max_dist: Annotated[Hyperparameter, Told("max_distance")]
+    sum_sq_norm_grads: Shared
+
+
+@declared
+class DoWGState(NamedTuple):
+    """The state of DoWG, the second part of that of `dowg`.
+
+    Attributes:
+      init_params: the parameters at the start.
+      weighted_sq_norm_grads: the sum of squared norms of gradients, times the squared distances.
+      estim_sq_dist: the square of the farthest that the parameters have been from their start, or
+        the first guess of it.
+    """
+
+    init_params: Slot
+    weighted_sq_norm_grads: Shared
+    estim_sq_dist: Annotated[Hyperparameter, Told("max_squared_distance")]
+
+
+@piece
+def _scale_by_dog(init_step: tuple[str, Any], eps: Any) -> GradientTransformation:
+    kind, value = init_step
+    if kind not in FIRST_STEPS:
+        raise ValueError(
+            f"dog: init_step is {init_step!r}, and must begin with one of {FIRST_STEPS}"
+        )
+
+    def init(params: Params) -> DoGState:
+        dtype = common_dtype(params)
+        distance = {
+            "heuristic": lambda: value * (1 + tree.norm(params)),
+            "distance": lambda: value,
+            "learning_rate": lambda: 0.0,
+        }[kind]()
+        return DoGState(
+            is_init_step=jnp.ones((), bool),
+            init_params=copied_slots(params),
+            max_dist=jnp.asarray(distance, dtype),
+            sum_sq_norm_grads=jnp.zeros((), dtype),
+        )
+
+    @compiled_when_concrete
+    def step(updates: Updates, state: DoGState, params: Params) -> tuple[Updates, DoGState]:
+        g, start, distance = _way(updates, state.init_params, params)
+        distance = jnp.maximum(state.max_dist, distance.astype(state.max_dist.dtype))
+        squares = state.sum_sq_norm_grads + _squared_norm(as_slots(g, start), state.max_dist)
+        rate = distance / root(plus(squares, eps))
+        if kind == "learning_rate":
+            rate = jnp.where(state.is_init_step, value, rate)
+        new = DoGState(jnp.zeros((), bool), state.init_params, distance, squares)
+        return replaced(updates, updates, [rescale(x, rate) for x in g]), new
+
+    def update(
+        updates: Updates, state: DoGState, params: Params, **extra: Any
+    ) -> tuple[Updates, DoGState]:
+        del extra
+        return step(updates, state, params)
+
+    return coupled(DoGState, init, update, name="scale_by_dog", params=True)
+
+
+@piece
+def _scale_by_dowg(init_estim_sq_dist: Any | None, eps: Any) -> GradientTransformation:
+    first = eps if init_estim_sq_dist is None else init_estim_sq_dist
+
+    def init(params: Params) -> DoWGState:
+        dtype = common_dtype(params)
+        return DoWGState(
+            init_params=copied_slots(params),
+            weighted_sq_norm_grads=jnp.zeros((), dtype),
+            estim_sq_dist=jnp.asarray(first, dtype),
+        )
+
+    @compiled_when_concrete
+    def step(updates: Updates, state: DoWGState, params: Params) -> tuple[Updates, DoWGState]:
+        g, start, distance = _way(updates, state.init_params, params)
+        square = jnp.square(distance).astype(state.estim_sq_dist.dtype)
+        square = jnp.maximum(state.estim_sq_dist, square)
+        weighted = square * _squared_norm(as_slots(g, start), square)
+        weighted = state.weighted_sq_norm_grads + weighted
+        rate = ratio(square, weighted, eps)
+        new = DoWGState(state.init_params, weighted, square)
+        return replaced(updates, updates, [rescale(x, rate) for x in g]), new
+
+    def update(
+        updates: Updates, state: DoWGState, params: Params, **extra: Any
+    ) -> tuple[Updates, DoWGState]:
+        del extra
+        return step(updates, state, params)
+
+    return coupled(DoWGState, init, update, name="scale_by_dowg", params=True)
+
+
+def _way(updates: Updates, start: Params, params: Params) -> tuple[list[Any], list[Array], Array]:
+    """Gives the leaves of the updates and of the start, and how far the parameters are from it."""
+    trees = {"updates": updates, "state.init_params": start, "params": params}
+    g, origin, p = present(updates, **trees)
+    moved = [x - x0 for x, x0 in zip(as_slots(p, origin), origin, strict=True)]
+    return g, origin, tree.norm(moved)
+
+
+def _squared_norm(leaves: list[Array], like: Array) -> Array:
+    return tree.norm(leaves, squared=True).astype(like.dtype)
+
+
+@piece
+def _decay(weight_decay: Any | None, mask: Any | None) -> GradientTransformation:
+    if weight_decay is None and mask is None:
+        return identity()
+    # A mask is looked at even if nothing decays.
+    return add_decayed_weights(0.0 if weight_decay is None else weight_decay, mask)
+
+
+@optimizer(
+    "Ivgi, Hinder and Carmon, 'DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size "
+    "Schedule', arXiv:2302.12022",
+    # With a rate of 1, the first step goes exactly as far as is guessed, where `max` has a kink.
+    probe={"learning_rate": 0.9, "init_step": ("distance", 0.1)},
+    scale_free=True,
+)
+def dog(
+    learning_rate: ScalarOrSchedule = 1.0,
+    init_step: tuple[str, Any] = ("heuristic", 1e-6),
+    eps: Any = 1e-8,
+    weight_decay: Any | None = None,
+    mask: Any | None = None,
+) -> GradientTransformation:
+    """DoG, distance over gradients: SGD that finds its rate from how far it has come.
+
+    `r = max(r, norm(p - p_0)); G = G + norm(g)^2; p - learning_rate * r / sqrt(G + eps) * g`, with
+    norms over all leaves. The first steps are tiny, and the rate grows as fast as the distance.
+    Evaluate an average of the parameters, as the paper does. The start is stored in float32 or
+    wider; in half precision the parameters themselves cannot show a small distance, so start from
+    a larger one, or keep them in float32.
+
+    Args:
+      learning_rate: a factor of the rate that is found; a number, a scalar array or a schedule.
+        Default: 1.
+      init_step: the first `r`: `("distance", r)`; or `("heuristic", a)`, which is
+        `a * (1 + norm(p_0))`, where the paper advises 1e-6, and 1e-4 with batch normalization; or
+        `("learning_rate", rate)`, which gives the first step's rate and leaves `r` to the distance.
+        Default: `("heuristic", 1e-6)`.
+      eps: added under the root. Default: 1e-8.
+      weight_decay: the multiple of the parameters that is added to gradients. Default: none.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+
+    Raises:
+      ValueError: `init_step` is of another kind, or `update` was called without params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.dog(init_step=("distance", 0.5))
+      >>> params = jnp.array([1.0, 2.0])
+      >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0])
+      [-0.3 -0.4]
+    """
+    return chain(
+        _decay(weight_decay, mask),
+        _scale_by_dog(init_step, eps),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@optimizer(
+    "Khaled, Mishchenko and Jin, 'DoWG Unleashed: An Efficient Universal Parameter-Free Gradient "
+    "Descent Method', arXiv:2305.16284",
+    probe={"learning_rate": 1.0, "init_estim_sq_dist": 0.01},
+    scale_free=True,
+)
+def dowg(
+    learning_rate: ScalarOrSchedule = 1.0,
+    init_estim_sq_dist: Any | None = None,
+    eps: Any = 1e-4,
+    weight_decay: Any | None = None,
+    mask: Any | None = None,
+) -> GradientTransformation:
+    """DoWG, distance over weighted gradients: as DoG, but late gradients count for more.
+
+    `R = max(R, norm(p - p_0)^2); V = V + R * norm(g)^2;
+    p - learning_rate * R / (sqrt(V) + eps) * g`, with norms over all leaves. The start is stored in
+    float32 or wider.
+
+    Args:
+      learning_rate: a factor of the rate that is found; a number, a scalar array or a schedule.
+        Default: 1.
+      init_estim_sq_dist: the first `R`, positive; small enough that the first steps do no harm.
+        Default: `eps`.
+      eps: added to the root. Default: 1e-4.
+      weight_decay: the multiple of the parameters that is added to gradients. Default: none.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.dowg(init_estim_sq_dist=0.25, eps=0.0)
+      >>> params = jnp.array([1.0, 2.0])
+      >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0])
+      [-0.3 -0.4]
+    """
+    return chain(
+        _decay(weight_decay, mask),
+        _scale_by_dowg(init_estim_sq_dist, eps),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,391 @@
+"""GaLore: optimizing matrices among the largest singular vectors of their gradients."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    OptState,
+    Params,
+    ScalarOrSchedule,
+    Updates,
+)
+from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.coupled import coupled
+from gradtx.engine.leafwise import piece
+from gradtx.engine.matrix_layout import MatrixAxes, Place, axes_of_leaves, map_stacks, places_of
+from gradtx.engine.numerics import safe_increment, times, widen
+from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.pipeline import named, pipeline_of
+from gradtx.engine.roles import Count, Projected, Statistic, declared_as
+from gradtx.engine.rules import LeafError, MaskedNode
+from gradtx.optimizers._adam import scale_by_adam
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+GALORE = (
+    "Zhao et al., 'GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection', "
+    "arXiv:2403.03507"
+)
+
+GaLoreDimensionNumbers = MatrixAxes
+
+
+@declared_as("galore")
+class GaLoreState(NamedTuple):
+    """The state of `scale_by_galore`.
+
+    Attributes:
+      count: the number of steps taken.
+      base_optimizer_state: the state of the optimizer that sees the projected gradients.
+      projector: for each leaf that is projected, the orthonormal columns of `P`,
+        `[..., side that shrinks, rank]`; `MaskedNode()` for the others.
+    """
+
+    count: Count
+    base_optimizer_state: Projected
+    projector: Statistic
+
+
+@piece
+def scale_by_galore(
+    rank: int = 128,
+    update_proj_gap: Any = 200,
+    scale: Any = 1.0,
+    base_optimizer: Any | None = None,
+    weight_dimension_numbers: Any | None = None,
+) -> GradientTransformation:
+    """Lets an optimizer see matrices through a projection of low rank, so that its state is small.
+
+    Every `update_proj_gap` steps, from the first on, `P` becomes the `rank` largest left singular
+    vectors of `g`; then `scale * P @ base(P.H @ g)`. That is for matrices that have no more rows
+    than columns; taller ones are projected from the right, as their transposes would be. So it is
+    the shorter side that shrinks, and for `m <= n` the state of Adam has `m * rank + 2 * n * rank`
+    numbers in place of `2 * m * n`. Where the rank is not below the shorter side, projecting that
+    would shrink nothing, and it is the longer one that shrinks, to the size of the shorter. Other
+    leaves go to the base optimizer as they are. Matrices of one shape travel in one batch, and
+    singular values are only taken at steps that are due.
+
+    The signs of singular vectors mean nothing: each new vector gets the sign (for complex numbers
+    the phase) with which it points along the one that it replaces, so that what the base optimizer
+    remembers keeps its sense, and the steps do not depend on the library that finds the vectors.
+    A base optimizer that is linear sees nothing of the basis at all, only `P @ P.H`. One that is
+    not, such as Adam, works with these coordinates: where singular values are equal, or 0, their
+    vectors are not determined, and neither are its steps. Its moments are not turned when `P`
+    changes.
+
+    A gradient of zeros, or one that is not finite, leaves `P` as it was. At the start `P` holds the
+    first unit vectors. Derivatives take `P` for a constant.
+
+    Args:
+      rank: how many singular vectors are kept; a whole number from 1. Default: 128.
+      update_proj_gap: how many steps `P` stays; a whole number from 1. Default: 200.
+      scale: what the steps of projected matrices are multiplied by, the paper's `alpha`.
+        Default: 1; the paper takes 0.25.
+      base_optimizer: the optimizer of the projected gradients; if it needs parameters, it sees
+        them projected, too. Default: `scale_by_adam()`.
+      weight_dimension_numbers: a tree of `GaLoreDimensionNumbers`, like the parameters or a prefix
+        of them, or a function that makes one, which says where tensors have their matrices; leaves
+        that are not to be projected have `None`. One for the whole tree leaves out what has fewer
+        than two axes. Default: the leaves with two axes are projected.
+
+    Raises:
+      TypeError: `rank` is not a whole number.
+      ValueError: `rank` or `update_proj_gap` is less than 1, or a leaf's numbers do not fit it.
+
+    Source: Zhao et al., "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection",
+    arXiv:2403.03507, Algorithm 2.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_galore(rank=1, base_optimizer=gradtx.identity())
+      >>> g = jnp.array([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+      >>> print(tx.update(g, tx.init(g))[0])
+      [[3. 0. 0.]
+       [0. 0. 0.]]
+    """
+    if isinstance(rank, bool) or not isinstance(rank, int):
+        raise TypeError(f"scale_by_galore: rank is {rank!r}, and must be a whole number")
+    if rank < 1:
+        raise ValueError(f"scale_by_galore: rank is {rank}, and must be at least 1")
+    if isinstance(update_proj_gap, (int, float)) and update_proj_gap < 1:
+        raise ValueError(
+            f"scale_by_galore: update_proj_gap is {update_proj_gap}, and must be at least 1"
+        )
+    base = scale_by_adam() if base_optimizer is None else base_optimizer
+    base = named(pipeline_of(base).transformation(), "scale_by_galore")
+
+    def places(tree: Any, name: str) -> dict[int, Place]:
+        return _places(tree, name, weight_dimension_numbers, rank)
+
+    def init(params: Params) -> GaLoreState:
+        leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
+        projector: list[Any] = [None if x is None else MaskedNode() for x in leaves]
+        low = list(leaves)
+        for i, place in places(params, "params").items():
+            shape = _of_projector(place, rank)
+            dtype, mine = widen(leaves[i]).dtype, place.with_rows(shape[-1])
+            projector[i] = jnp.broadcast_to(jnp.eye(*shape[-2:], dtype=dtype), shape)
+            low[i] = jnp.zeros(mine.layout.shape, dtype)
+        return GaLoreState(
+            jnp.zeros((), jnp.int32),
+            base.init(treedef.unflatten(low)),
+            treedef.unflatten(projector),
+        )
+
+    @compiled_when_concrete
+    def project(
+        updates: Updates, params: Params | None, projector: Updates, count: Array
+    ) -> tuple[Updates, Params | None, Updates]:
+        here = places(updates, "updates")
+        leaves, treedef, p = _with_projector(updates, projector, here)
+        g = {i: _as_wide(place.stack(leaves[i]), p[i]) for i, place in here.items()}
+        kept = p
+
+        def renewed() -> dict[int, Array]:
+            still = jax.tree.map(lax.stop_gradient, (g, kept))
+            return {i: new for i, (new,) in map_stacks(_principal_vectors, *still).items()}
+
+        if here:
+            p = branch(count % update_proj_gap == 0, renewed, lambda: kept)
+        columns = align(treedef, projector, "state.projector", updates)
+        for i, place in here.items():
+            columns[i] = lax.reshape(p[i], _of_projector(place, rank))
+
+        def low(tree: Any, stacks: dict[int, Array], name: str) -> Any:
+            found = align(treedef, tree, name, updates)
+            for i, (part,) in map_stacks(_into, p, stacks).items():
+                found[i] = here[i].with_rows(part.shape[1]).unstack(part, part.dtype)
+            return treedef.unflatten(found)
+
+        low_params = params
+        if params is not None:
+            values = align(treedef, params, "params", updates)
+            stacks = {i: _as_wide(place.stack(values[i]), p[i]) for i, place in here.items()}
+            low_params = low(params, stacks, "params")
+        return low(updates, g, "updates"), low_params, treedef.unflatten(columns)
+
+    @compiled_when_concrete
+    def put_back(updates: Updates, steps: Updates, projector: Updates) -> Updates:
+        here = places(updates, "updates")
+        leaves, treedef, p = _with_projector(updates, projector, here)
+        found = align(treedef, steps, "the steps of the base optimizer", updates)
+        stacks = {
+            i: _as_wide(place.with_rows(p[i].shape[2]).stack(found[i]), p[i])
+            for i, place in here.items()
+        }
+        for i, (part,) in map_stacks(_back, p, stacks).items():
+            found[i] = here[i].unstack(times(scale, part), jnp.result_type(leaves[i]))
+        return treedef.unflatten(found)
+
+    def update(
+        updates: Updates, state: GaLoreState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, GaLoreState]:
+        _check(updates, state, places(updates, "updates"), rank)
+        g, seen, projector = project(updates, params, state.projector, state.count)
+        try:
+            steps, base_state = base.update(g, state.base_optimizer_state, seen, **extra)
+        except ValueError as e:
+            wanted = jax.eval_shape(base.init, g if seen is None else seen)
+            told = _of_projected(updates, state, wanted, places(updates, "updates"))
+            raise type(e)(f"{e}{told}") from e.__cause__
+        new = GaLoreState(safe_increment(state.count), base_state, projector)
+        return put_back(updates, steps, projector), new
+
+    return coupled(GaLoreState, init, update, name="scale_by_galore")
+
+
+def _places(tree: Any, name: str, axes: Any | None, rank: int) -> dict[int, Place]:
+    """Gives the places of the leaves that are projected; their rows are the side that shrinks."""
+    leaves = jax.tree.leaves(tree, is_leaf=is_none)
+    axes = axes(tree) if callable(axes) else axes
+    found = axes_of_leaves(axes, tree)
+    if axes is None:
+        found = [MatrixAxes() if getattr(x, "ndim", 0) == 2 else None for x in leaves]
+    elif isinstance(axes, MatrixAxes):  # one for all: vectors and scalars cannot be meant
+        found = [axes if getattr(x, "ndim", 0) >= 2 else None for x in leaves]
+    active = [
+        x is not None and a is not None and math.prod(jnp.shape(x)) > 0
+        for x, a in zip(leaves, found, strict=True)
+    ]
+    places = places_of(tree, name, found, active, lying=True)
+    return {i: _longer(x) if rank >= x.shape[0] < x.shape[1] else x for i, x in places.items()}
+
+
+def _longer(place: Place) -> Place:
+    return place._replace(transposed=not place.transposed)
+
+
+def _of_projector(place: Place, rank: int) -> tuple[int, ...]:
+    """Gives the shape of a leaf's projector in the state."""
+    return (*place.layout.counts, place.shape[0], min(rank, *place.shape))
+
+
+def _with_projector(
+    updates: Updates, projector: Updates, places: dict[int, Place]
+) -> tuple[list[Any], Any, dict[int, Array]]:
+    """Gives the leaves, their structure, and the projectors, stacked like their matrices."""
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    columns = align(treedef, projector, "state.projector", updates)
+    stacks = {
+        i: lax.reshape(columns[i], (place.layout.matrices, *columns[i].shape[-2:]))
+        for i, place in places.items()
+    }
+    return leaves, treedef, stacks
+
+
+def _check(updates: Updates, state: GaLoreState, places: dict[int, Place], rank: int) -> None:
+    """Raises unless the state was made for leaves like the updates."""
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    columns = align(treedef, state.projector, "state.projector", updates)
+    for i, place in places.items():
+        p, wanted, shape = columns[i], _of_projector(place, rank), jnp.shape(leaves[i])
+        held = getattr(p, "shape", None)
+        path = nth_path(updates, i)
+        if held != wanted:
+            told = f"nothing where {shape}" if held is None else f"{held} where {wanted}"
+            raise LeafError(
+                ValueError,
+                f"updates{path}: has shape {shape}, but state.projector was made for another: it "
+                f"holds {told} belongs{_held_beside(state, path, p)}",
+            )
+        if jnp.iscomplexobj(leaves[i]) and not jnp.iscomplexobj(p):
+            dtype = jnp.result_type(leaves[i])
+            raise LeafError(
+                TypeError, f"updates{path}: this is {dtype}, and state.projector is {p.dtype}"
+            )
+
+
+def _of_projected(
+    updates: Updates, state: GaLoreState, wanted: OptState, places: dict[int, Place]
+) -> str:
+    """Says which leaf's projection the base optimizer's state was not made for."""
+    columns = jax.tree.leaves(state.projector, is_leaf=lambda x: x is None or x == MaskedNode())
+    leaves = jax.tree.leaves(updates, is_leaf=is_none)
+    for i in places:
+        path = nth_path(updates, i)
+        if _shapes_at(state.base_optimizer_state, path) != _shapes_at(wanted, path):
+            told = f"; updates{path} is a projection of {jnp.shape(leaves[i])}"
+            return told + _held_beside(state, path, columns[i])
+    return ""
+
+
+def _shapes_at(state: OptState, path: str) -> list[tuple[int, ...]]:
+    """Gives the shapes that a state has for a leaf."""
+    flat = jax.tree.leaves_with_path(state)
+    return sorted({x.shape for at, x in flat if jax.tree_util.keystr(at).endswith(path)})
+
+
+def _held_beside(state: GaLoreState, path: str, p: Any) -> str:
+    """Says which shapes a base optimizer's state has for a leaf, and what they are made from."""
+    shapes = _shapes_at(state.base_optimizer_state, path)
+    if not shapes:
+        return ""
+    told = f"; the base optimizer's state holds {' and '.join(map(str, shapes))} there"
+    rows, rank = getattr(p, "shape", (0, 0))[-2:]
+    made = {(*x[:i], rows, *x[i + 1 :]) for x in shapes for i in range(len(x)) if x[i] == rank}
+    return told + (f", as leaves of shape {' or '.join(map(str, made))} make it" if made else "")
+
+
+def _as_wide(x: Array, p: Array) -> Array:
+    """Casts a stack to the dtype of its projectors, if that is wider."""
+    return lax.convert_element_type(x, jnp.result_type(x, p))
+
+
+def _into(p: Array, g: Array) -> tuple[Array]:
+    """Gives `p.H @ g`."""
+    p = _as_wide(p, g)
+    p = lax.conj(p) if jnp.iscomplexobj(p) else p
+    return (lax.dot_general(p, g, (((1,), (1,)), ((0,), (0,)))),)
+
+
+def _back(p: Array, u: Array) -> tuple[Array]:
+    """Gives `p @ u`."""
+    return (lax.dot_general(_as_wide(p, u), u, (((2,), (1,)), ((0,), (0,)))),)
+
+
+def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
+    """Gives the largest left singular vectors, each turned towards the one that it replaces.
+
+    Args:
+      g: matrices `(n, rows, columns)`.
+      old: the vectors so far, `(n, rows, rank)`.
+    """
+    size = jnp.max(jnp.abs(g), (1, 2), keepdims=True)
+    tells = (size > 0) & (size < jnp.inf)
+    # Not every algorithm bears very large or small elements. The scale's reciprocal, by which it
+    # may be compiled to multiply, is a normal number too.
+    top = float(jnp.finfo(size.dtype).max) ** 0.75
+    unit = jnp.where(tells, g / jnp.clip(size, 1 / top, top).astype(g.dtype), 0)
+    if g.shape[2] > g.shape[1]:
+        # `g = r.H @ q.H` has the left singular vectors of `r.H`, which is square, and the long
+        # right ones, which nobody needs, are not computed.
+        unit = jnp.linalg.qr(unit.mT.conj(), mode="r").mT.conj()
+    u = jnp.linalg.svd(unit, full_matrices=False)[0][:, :, : old.shape[2]]
+    along = jnp.sum(old.conj() * u, 1, keepdims=True)
+    length = jnp.abs(along)
+    turned = u * jnp.where(length > 0, along.conj() / jnp.where(length > 0, length, 1), 1)
+    found = tells & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)
+    return (lax.convert_element_type(jnp.where(found, turned, old), old.dtype),)
+
+
+@optimizer(
+    GALORE,
+    probe={"learning_rate": 0.05, "rank": 1, "update_proj_gap": 5},
+    usual_rate=0.001,
+)
+def galore(
+    learning_rate: ScalarOrSchedule,
+    rank: int = 128,
+    update_proj_gap: Any = 200,
+    scale: Any = 1.0,
+    base_optimizer: Any | None = None,
+    weight_decay: Any = 0.0,
+    mask: Any | None = None,
+    weight_dimension_numbers: Any | None = None,
+) -> GradientTransformation:
+    """Adam, or another optimizer, in the space of a matrix gradient's largest singular vectors.
+
+    `p - learning_rate * (scale * P @ base(P.H @ g) + weight_decay * p)`, where `P` is computed anew
+    every `update_proj_gap` steps; see `scale_by_galore`. What is no matrix gets `base(g)`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      rank: how many singular vectors are kept; a whole number from 1. Default: 128.
+      update_proj_gap: how many steps `P` stays; a whole number from 1. Default: 200.
+      scale: what the steps of projected matrices are multiplied by. Default: 1; the paper takes
+        0.25.
+      base_optimizer: the optimizer of the projected gradients, without a learning rate. Default:
+        `scale_by_adam()`.
+      weight_decay: decoupled decay of the parameters, which the learning rate multiplies.
+        Default: 0.
+      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      weight_dimension_numbers: a tree of `GaLoreDimensionNumbers`, like the parameters or a prefix
+        of them, or a function that makes one; leaves that are not to be projected have `None`.
+        Default: the leaves with two axes are projected.
+
+    Raises:
+      TypeError: `rank` is not a whole number.
+      ValueError: `rank` or `update_proj_gap` is less than 1, or a leaf's numbers do not fit it.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> params = {"w": jnp.ones((64, 256)), "b": jnp.ones(256)}
+      >>> state = gradtx.galore(1e-3, rank=4).init(params)
+      >>> state[0].projector["w"].shape, state[0].base_optimizer_state.nu["w"].shape
+      ((64, 4), (4, 256))
+    """
+    return chain(
+        scale_by_galore(rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,131 @@
+"""MADGRAD: dual averaging with momentum, and the cube root of AdaGrad's sum."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, default_float, plus, real_full_like, times
+from gradtx.engine.roles import KEPT, Count, Rate, Slot, declared
+from gradtx.engine.rules import Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+
+
+@declared
+class MadgradState(NamedTuple):
+    """The state of `scale_by_madgrad`.
+
+    Attributes:
+      count: the number of steps taken.
+      grad_sum_sq: weighted sum of squared gradients, real.
+      s: weighted sum of gradients.
+      x0: the parameters at the start.
+      learning_rate: the rate that the last step used; before any step, the first one's.
+    """
+
+    count: Count
+    grad_sum_sq: Slot
+    s: Slot
+    x0: Slot
+    learning_rate: Rate = KEPT
+
+
+@piece
+def scale_by_madgrad(
+    learning_rate: ScalarOrSchedule, momentum: Any = 0.9, eps: Any = 1e-6
+) -> GradientTransformation:
+    """Turns gradients into steps: part of the way to where all gradients together lead.
+
+    With the weight `w = learning_rate * sqrt(t)`, where `t` is 1 at the first step,
+    `s = s + w*g; grad_sum_sq = grad_sum_sq + w*|g|^2; z = x0 - s / (cbrt(grad_sum_sq) + eps);
+    (1 - momentum) * (z - p)`. The start `x0` is stored in float32 or wider. The authors' code adds
+    `eps` to the learning rate as well, so that a rate of 0 still moves; the paper does not.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      momentum: how much of the way to `z` is left. Default: 0.9.
+      eps: added to the cube root. Default: 1e-6.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Source: Defazio and Jelassi, "Adaptivity without Compromise: A Momentumized, Adaptive, Dual
+    Averaged Gradient Method for Stochastic Optimization", arXiv:2101.11075, Algorithm 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_madgrad(0.5, momentum=0.5, eps=0.0)
+      >>> params = jnp.array([3.0])
+      >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])  # z = 3 - 2 / cbrt(8)
+      [-0.5]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(grad_sum_sq=real_full_like(p, 0), s=jnp.zeros_like(p), x0=p)
+
+    def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+        weight = s.learning_rate * s.root_t
+        total = s.s + times(weight, g)
+        square = s.grad_sum_sq + times(weight, abs_sq(g))
+        # No cube root of 0, whose gradient is infinite; one of the least normal number is 1e-13.
+        size = plus(jnp.cbrt(plus(square, jnp.finfo(square.dtype).tiny)), eps)
+        step_to_z = (s.x0 - p) - total / size
+        return times(1 - momentum, step_to_z), Slots(grad_sum_sq=square, s=total, x0=s.x0)
+
+    def per_step(step: Any) -> dict[str, Array]:
+        return {"root_t": jnp.sqrt(jnp.asarray(step + 1, default_float()))}
+
+    return leafwise(
+        MadgradState,
+        init,
+        update,
+        params=True,
+        rate=learning_rate,
+        per_step=per_step,
+    )
+
+
+@optimizer(
+    "Defazio and Jelassi, 'Adaptivity without Compromise: A Momentumized, Adaptive, Dual Averaged "
+    "Gradient Method for Stochastic Optimization', arXiv:2101.11075",
+    probe={"learning_rate": 0.3},
+    usual_rate=0.001,
+)
+def madgrad(
+    learning_rate: ScalarOrSchedule,
+    momentum: Any = 0.9,
+    weight_decay: Any = 0.0,
+    eps: Any = 1e-6,
+) -> GradientTransformation:
+    """MADGRAD: from the start, all gradients so far, over the cube root of their squares.
+
+    `p + (1 - momentum) * (z - p)`, with `z` from gradients `g + weight_decay * p`, see
+    `scale_by_madgrad`. The learning rate is part of the sums: it weighs this step's gradient
+    against those before, and is not comparable with that of SGD or Adam. A weight decay that is
+    good for these is too much here.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      momentum: how much of the way is left at each step. Default: 0.9.
+      weight_decay: the multiple of the parameters that is added to gradients. Default: 0.
+      eps: added to the cube root. Default: 1e-6.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.madgrad(0.5, momentum=0.5, eps=0.0)
+      >>> params = jnp.array([3.0])
+      >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
+      [-0.5]
+    """
+    return chain(
+        add_decayed_weights(weight_decay),
+        scale_by_madgrad(learning_rate, momentum, eps),
+    )

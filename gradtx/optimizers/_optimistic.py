@@ -1,0 +1,219 @@
+"""Optimistic gradient descent, and optimistic Adam."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import times
+from gradtx.engine.roles import Shared, Slot, declared
+from gradtx.engine.rules import Counter, Slots
+from gradtx.optimizers._adam import scale_by_adam
+from gradtx.transforms.combining import chain
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+OGD = (
+    "Mokhtari et al., 'A Unified Analysis of Extra-gradient and Optimistic Gradient Methods for "
+    "Saddle Point Problems: Proximal Point Approach', arXiv:1901.08511"
+)
+OPTIMISTIC_ADAM = "Daskalakis et al., 'Training GANs with Optimism', arXiv:1711.00141"
+PROBE: dict[str, Any] = {
+    "probe": {"learning_rate": 0.05, "nesterov": False},
+    "usual_rate": 0.001,
+}
+
+
+@declared
+class ScaleByOptimisticGradientState(NamedTuple):
+    """The state of `scale_by_optimistic_gradient`.
+
+    Attributes:
+      is_initial_step: whether no step has been taken.
+      previous_gradient: the last updates that came in.
+    """
+
+    is_initial_step: Shared
+    previous_gradient: Slot
+
+
+@piece
+def scale_by_optimistic_gradient(alpha: Any = 1.0, beta: Any = 1.0) -> GradientTransformation:
+    """Adds to each update its change since the last, as if it would change so again.
+
+    `alpha * g + beta * (g - g_last)`, where `g_last` is `g` itself at the first step.
+
+    Args:
+      alpha: the weight of the update. Default: 1.
+      beta: the weight of its change. Default: 1.
+
+    Source: Mokhtari et al., "A Unified Analysis of Extra-gradient and Optimistic Gradient Methods
+    for Saddle Point Problems: Proximal Point Approach", arXiv:1901.08511.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_optimistic_gradient()
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for g in [2.0, 5.0]:
+      ...     updates, state = tx.update(jnp.array([g]), state)
+      >>> print(updates)
+      [8.]
+    """
+
+    def init(p: Array) -> Slots:
+        return Slots(previous_gradient=jnp.zeros_like(p))
+
+    def update(g: Array, s: Slots, first: Any, p: None) -> tuple[Array, Slots]:
+        change = jnp.where(first, 0, lax.sub(g, s.previous_gradient))
+        return lax.add(times(alpha, g), times(beta, change)), Slots(previous_gradient=g)
+
+    return leafwise(ScaleByOptimisticGradientState, init, update, counter=_FIRST)
+
+
+_FIRST = Counter("is_initial_step", np.True_, jnp.zeros_like)
+
+
+@optimizer(OGD, probe={"learning_rate": 0.05})
+def optimistic_gradient_descent(
+    learning_rate: ScalarOrSchedule, alpha: Any = 1.0, beta: Any = 1.0
+) -> GradientTransformation:
+    """Optimistic gradient descent, which converges in games where plain descent goes in circles.
+
+    `p - learning_rate * (alpha * g + beta * (g - g_last))`, see `scale_by_optimistic_gradient`. In
+    a game each player descends on a loss of its own.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      alpha: the weight of the gradient. Default: 1.
+      beta: the weight of its change since the last step. Default: 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.optimistic_gradient_descent(0.1)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for g in [2.0, 5.0]:
+      ...     updates, state = tx.update(jnp.array([g]), state)
+      >>> print(updates)
+      [-0.8]
+    """
+    return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_learning_rate(learning_rate))
+
+
+@optimizer(OPTIMISTIC_ADAM, **PROBE)
+def optimistic_adam_v2(
+    learning_rate: ScalarOrSchedule,
+    *,
+    alpha: Any = 1.0,
+    beta: Any = 1.0,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+    nesterov: bool = True,
+) -> GradientTransformation:
+    """Optimistic Adam: Adam's direction, and its change since the last step.
+
+    `p - learning_rate * (alpha * u + beta * (u - u_last))`, where `u` is the direction of
+    `scale_by_adam` and `u_last` the last step's, or `u` itself at the first step.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      alpha: the weight of the direction. Default: 1.
+      beta: the weight of its change. Default: 1, as in the paper.
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      nesterov: whether Adam looks one step ahead as well, which the paper's does not. Default: yes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.optimistic_adam_v2(1e-3, beta=0.5, nesterov=False)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for g in [1.0, -1.0]:  # the directions are 1 and -0.0526...
+      ...     updates, state = tx.update(jnp.array([g]), state)
+      >>> print(updates)
+      [0.00057894]
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
+        scale_by_optimistic_gradient(alpha, beta),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@optimizer(OPTIMISTIC_ADAM, **PROBE, fixed_rate=True)
+def optimistic_adam(
+    learning_rate: Any,
+    optimism: Any | None = None,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    mu_dtype: Any | None = None,
+    *,
+    nesterov: bool = True,
+) -> GradientTransformation:
+    """The older form of `optimistic_adam_v2`, for a constant learning rate.
+
+    `p - learning_rate * u - optimism * (u - u_last)`, where `u` is the direction of `scale_by_adam`
+    and `u_last` the last step's, or `u` itself at the first step: `optimistic_adam_v2` with
+    `beta = optimism / learning_rate`. It warns that it is deprecated, as it does in optax.
+
+    Args:
+      learning_rate: a number or a scalar array, not 0 if there is `optimism`; for schedules there
+        is `optimistic_adam_v2`.
+      optimism: the weight of the direction's change. Default: the learning rate, as in the paper.
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      nesterov: whether Adam looks one step ahead as well, which the paper's does not. Default: yes.
+
+    Raises:
+      TypeError: the learning rate is a schedule.
+      ValueError: the learning rate is 0, and `optimism` is given.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.optimistic_adam(1e-3, nesterov=False)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for g in [1.0, -1.0]:  # the directions are 1 and -0.0526...
+      ...     updates, state = tx.update(jnp.array([g]), state)
+      >>> print(updates)
+      [0.00110526]
+    """
+    warnings.warn(
+        "optimistic_adam is deprecated: use `optimistic_adam_v2` instead, which takes schedules",
+        DeprecationWarning,
+        stacklevel=3,  # the catalog's wrapper stands between this function and its caller
+    )
+    if callable(learning_rate):
+        raise TypeError(
+            "optimistic_adam: learning_rate is a schedule, which optimistic_adam_v2 takes"
+        )
+    if optimism is not None and isinstance(learning_rate, (int, float)) and learning_rate == 0:
+        raise ValueError(f"optimistic_adam: learning_rate is 0, and optimism is {optimism!r}")
+    return optimistic_adam_v2(
+        learning_rate,
+        beta=1.0 if optimism is None else optimism / learning_rate,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        mu_dtype=mu_dtype,
+        nesterov=nesterov,
+    )

@@ -1,0 +1,180 @@
+"""RAdam, Adam that waits for its second moment."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import Number, abs_sq, default_float, ema, over, plus, ratio
+from gradtx.engine.rules import Slots
+from gradtx.optimizers._adam import ScaleByAdamState, moment_weights, zero_moments
+from gradtx.transforms.combining import chain
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@piece
+def scale_by_radam(
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    threshold: Any = 5.0,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """Does what `scale_by_adam` does, cautiously for as long as the second moment holds little.
+
+    `rho_inf = 2 / (1-b2) - 1; rho = rho_inf - 2 * t * b2**t / (1-b2**t)` is the number of squares
+    that the second moment amounts to, and `r = sqrt((rho-4) * (rho-2) * rho_inf / ((rho_inf-4) *
+    (rho_inf-2) * rho))` what makes up for its variance. With `mu_hat` and `nu_hat` as in
+    `scale_by_adam`, the result is `r * mu_hat / (sqrt(nu_hat + eps_root) + eps)` if `rho` is at
+    least `threshold`, and `mu_hat` alone before.
+
+    Args:
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares; up to 0.6, `rho` stays below 4 for ever. Default:
+        0.999.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      threshold: from which `rho` on to divide. There is no `r` for a `rho` of 4 or less, so that
+        thresholds below mean just above it, as in the paper. Default: 5, as in the authors' code.
+      nesterov: whether to look one step ahead. Default: no.
+
+    Raises:
+      ValueError: `b2` is not in [0, 1).
+
+    Source: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
+    arXiv:1908.03265.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_radam()
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for _ in range(6):  # the sixth is the first that divides
+      ...     updates, state = tx.update(jnp.array([4.0]), state)
+      ...     print(updates)
+      [4.]
+      [4.]
+      [4.]
+      [4.]
+      [4.]
+      [0.02...]
+    """
+
+    if isinstance(b2, (int, float)) and not 0 <= b2 < 1:
+        raise ValueError(f"scale_by_radam: b2 is {b2!r}, not in [0, 1)")
+
+    def per_step(step: Any) -> dict[str, Array]:
+        rho = effective_length(b2, step + 1)
+        ready = jnp.logical_and(rho > 4, rho >= threshold)
+        # Before that any number above 4 will do, at which the root has a derivative.
+        rho, rho_inf = (jnp.where(ready, x, 5.0) for x in (rho, (1 + b2) / (1 - b2)))
+        r = lax.sqrt(_inverse_variance(rho) / _inverse_variance(rho_inf))
+        return {**moment_weights(b1, b2, look_ahead=nesterov)(step), "ready": ready, "r": r}
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
+        mu_hat, nu_hat = over(mu, s.mu_weight), over(nu, s.nu_weight)
+        if nesterov:
+            mu_hat = ema(over(g, s.mu_weight), over(mu, s.next_mu_weight), b1)
+        divided = ratio(mu_hat, plus(nu_hat, eps_root), eps)
+        return jnp.where(s.ready, s.r * divided, mu_hat), Slots(mu=mu, nu=nu)
+
+    return leafwise(ScaleByAdamState, zero_moments, update, per_step=per_step)
+
+
+def _inverse_variance(rho: Array) -> Array:
+    """Gives the inverse variance, up to a factor, of `1 / sqrt(nu)` if `nu` holds `rho` squares."""
+    return (rho - 4) * (rho - 2) / rho
+
+
+def effective_length(decay: Any, steps: Any) -> Array:
+    """Gives the number of equally weighted values that an average which began at zero is worth.
+
+    `2 / (1-b) - 1 - 2 * t * b**t / (1-b**t)` for the decay `b` after `t` steps, which is 1 at the
+    first. At `b=0.999` that is a small difference of numbers near 2000. With `x = -log(b) / 2` and
+    `f(y) = 1 + 1/y - coth(y)` it is `t * f(t*x) + 1 - f(x)`, of which every digit is good.
+
+    Args:
+      decay: the decay of the average, in [0, 1).
+      steps: how many values the average holds; a scalar, at least 1.
+
+    Example:
+      >>> from gradtx.optimizers._radam import effective_length
+      >>> print(effective_length(0.5, 2))
+      1.666666
+    """
+    t = jnp.asarray(steps, default_float())
+    positive = decay > 0
+    if isinstance(positive, bool):
+        x = -math.log(decay) / 2 if positive else 1.0
+    else:
+        known = isinstance(decay, Number)
+        x = -(decay.log if known else jnp.log(jnp.where(positive, decay, 0.5))) / 2
+        x = jnp.where(positive, x, 1)
+    x = jnp.asarray(x, t.dtype)
+    # An average that keeps nothing is worth the one value that it holds.
+    return jnp.where(positive, t * _falling(t * x) + 1 - _falling(x), 1)
+
+
+def _falling(y: Array) -> Array:
+    """Gives `1 + 1/y - coth(y)` for positive `y`, which falls from 1 to 0."""
+    small = y < 1
+    square = lax.square(jnp.where(small, y, 1))
+    fraction = jnp.full_like(y, 21)
+    for odd in range(19, 1, -2):  # Lambert's: coth(y) - 1/y = y / (3 + y^2 / (5 + y^2 / (7 + ...)))
+        fraction = odd + square / fraction
+    large = jnp.where(small, 1, y)
+    decayed = jnp.exp(-2 * large)
+    return jnp.where(small, 1 - y / fraction, 1 / large - 2 * decayed / (1 - decayed))
+
+
+@optimizer(
+    "Liu et al., 'On the Variance of the Adaptive Learning Rate and Beyond', arXiv:1908.03265",
+    probe={"learning_rate": 0.1},
+    usual_rate=0.001,
+)
+def radam(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_root: Any = 0.0,
+    threshold: Any = 5.0,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    """RAdam: Adam with a warm-up of its own, for as long as its second moment is uncertain.
+
+    `p - learning_rate * r * mu_hat / (sqrt(nu_hat + eps_root) + eps)`, where `r` grows from 0 to 1;
+    in the first steps `p - learning_rate * mu_hat`. See `scale_by_radam`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the average of gradients. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+      eps_root: added under the root. Default: 0.
+      threshold: how many squares the second moment must amount to before it divides; above 4.
+        Default: 5.
+      nesterov: whether to look one step ahead. Default: no.
+
+    Raises:
+      ValueError: `b2` is not in [0, 1).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.radam(1e-3)
+      >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
+      [-0.004]
+    """
+    return chain(
+        scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,151 @@
+"""Schedule-free SGD and AdamW."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.numerics import default_float
+from gradtx.engine.rules import value_at
+from gradtx.optimizers._rmsprop import scale_by_rms
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.iterate_averaging import schedule_free
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+SOURCE = "Defazio et al., 'The Road Less Scheduled', arXiv:2405.15682"
+
+
+@optimizer(
+    SOURCE,
+    probe={"learning_rate": 0.1},
+    usual_rate=1.0,
+)
+def schedule_free_sgd(
+    learning_rate: ScalarOrSchedule = 1.0,
+    warmup_steps: Any | None = None,
+    b1: Any = 0.9,
+    weight_decay: Any | None = None,
+    weight_lr_power: Any = 2.0,
+    state_dtype: Any | None = None,
+) -> GradientTransformation:
+    """Schedule-free SGD: gradient descent whose average takes the place of a decaying rate.
+
+    `z = z - rate * (g + weight_decay * y)`, and the parameters `y` stand between `z` and the
+    average of all `z`; see `schedule_free`. The average is for evaluation: get it with
+    `schedule_free_eval_params`. With `t` from 1, `rate = learning_rate * min(t / warmup_steps, 1)`.
+
+    Args:
+      learning_rate: best larger than for SGD; a number, a scalar array or a schedule. Default: 1.
+      warmup_steps: in how many steps the rate rises to its full size. Default: no warm-up.
+      b1: how near to the average gradients are taken, in [0, 1]. Default: 0.9.
+      weight_decay: the multiple of the parameters that is added to the gradient. Default: none.
+      weight_lr_power: the power of the largest rate so far in the weights of the average; 0 for the
+        plain mean. Default: 2.
+      state_dtype: the dtype in which `z` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+
+    Raises:
+      ValueError: `b1` is not in [0, 1], `warmup_steps` is negative, or `update` was called without
+        params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx, params = gradtx.schedule_free_sgd(0.5), jnp.array([1.0])
+      >>> state = tx.init(params)
+      >>> for _ in range(2):
+      ...     updates, state = tx.update(jnp.array([1.0]), state, params)
+      ...     params = params + updates
+      >>> print(params, gradtx.schedule_free_eval_params(state, params))
+      [0.225] [0.25]
+    """
+    rate = warmed_up(learning_rate, warmup_steps, "schedule_free_sgd")
+    descent = scale_by_learning_rate(rate)
+    if weight_decay is not None:
+        descent = chain(add_decayed_weights(weight_decay), descent)
+    return schedule_free(descent, rate, b1, weight_lr_power, state_dtype)
+
+
+@optimizer(
+    SOURCE,
+    probe={"learning_rate": 0.05},
+    usual_rate=0.0025,
+)
+def schedule_free_adamw(
+    learning_rate: ScalarOrSchedule = 0.0025,
+    warmup_steps: Any | None = None,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    weight_decay: Any = 0.0,
+    weight_lr_power: Any = 2.0,
+    state_dtype: Any | None = None,
+) -> GradientTransformation:
+    """Schedule-free AdamW: RMSProp's steps, whose average takes the place of a decaying rate.
+
+    With `nu = b2*nu + (1-b2)*|g|^2` and `t` from 1,
+    `z = z - rate * (g / (sqrt(nu / (1-b2**t)) + eps) + weight_decay * y)`, and the parameters `y`
+    stand between `z` and the average of all `z`, which takes the place of momentum; see
+    `schedule_free`. The average is for evaluation: get it with `schedule_free_eval_params`. The
+    rate is `learning_rate * min(t / warmup_steps, 1)`. Here, as in the authors' program, the
+    correction of `nu` has no part in the weights of the average.
+
+    Args:
+      learning_rate: best larger than for AdamW; a number, a scalar array or a schedule. Default:
+        0.0025.
+      warmup_steps: in how many steps the rate rises to its full size. Default: no warm-up.
+      b1: how near to the average gradients are taken, in [0, 1]. Default: 0.9.
+      b2: the decay of the average of squares. Default: 0.999.
+      eps: added to the root. Default: 1e-8.
+      weight_decay: the multiple of the parameters that is taken off, times the rate. Default: 0.
+      weight_lr_power: the power of the largest rate so far in the weights of the average; 0 for the
+        plain mean. Default: 2.
+      state_dtype: the dtype in which `z` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+
+    Raises:
+      ValueError: `b1` is not in [0, 1], `warmup_steps` is negative, or `update` was called without
+        params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx, params = gradtx.schedule_free_adamw(0.5), jnp.array([1.0])
+      >>> updates, state = tx.update(jnp.array([4.0]), tx.init(params), params)
+      >>> print(updates)
+      [-0.5]
+    """
+    rate = warmed_up(learning_rate, warmup_steps, "schedule_free_adamw")
+    descent = chain(
+        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
+        add_decayed_weights(weight_decay),
+        scale_by_learning_rate(rate),
+    )
+    return schedule_free(descent, rate, b1, weight_lr_power, state_dtype)
+
+
+def warmed_up(
+    learning_rate: ScalarOrSchedule, warmup_steps: Any | None, name: str
+) -> ScalarOrSchedule:
+    """Gives the learning rate with a rise in front: `learning_rate * min(t / warmup_steps, 1)`.
+
+    `t` is 1 at the first step, which thus is not lost.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      warmup_steps: the number of steps, or `None` for no rise.
+      name: what errors call the optimizer.
+    """
+    if warmup_steps is None:
+        return learning_rate
+    if isinstance(warmup_steps, (int, float)) and warmup_steps < 0:
+        raise ValueError(f"{name}: warmup_steps is {warmup_steps!r}, and must not be negative")
+
+    def schedule(count: Any) -> Array:
+        t = jnp.asarray(count, default_float()) + 1
+        share = jnp.where(t < warmup_steps, t / jnp.maximum(warmup_steps, 1), 1.0)
+        return share * value_at(learning_rate, count)
+
+    return schedule

@@ -1,0 +1,87 @@
+"""SignSGD and Signum, which use nothing of a gradient but its signs."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, EmptyState, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.rules import Slots
+from gradtx.transforms.averaging import ema
+from gradtx.transforms.combining import chain
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+SIGN_SGD = (
+    "Bernstein et al., 'signSGD: Compressed Optimisation for Non-Convex Problems', arXiv:1802.04434"
+)
+
+
+@piece
+def scale_by_sign() -> GradientTransformation:
+    """Replaces updates by their signs: `sign(g)`, which is -1, 0 or 1.
+
+    Of complex updates it keeps the angle: `g / |g|`, and 0 where `g` is 0.
+
+    Source: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems",
+    arXiv:1802.04434.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_sign()
+      >>> print(tx.update(jnp.array([3.0, 0.0, -0.1]), tx.init(None))[0])
+      [ 1.  0. -1.]
+    """
+    return leafwise(EmptyState, None, _sign, integers=True, name="scale_by_sign")
+
+
+def _sign(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    return jnp.sign(g), Slots()
+
+
+@optimizer(SIGN_SGD, probe={"learning_rate": 0.02}, usual_rate=1e-4)
+def sign_sgd(learning_rate: ScalarOrSchedule) -> GradientTransformation:
+    """SignSGD: every element moves by the learning rate, against its gradient's sign.
+
+    `p - learning_rate * sign(g)`, see `scale_by_sign`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.sign_sgd(1e-3)
+      >>> print(tx.update(jnp.array([4.0, -0.1]), tx.init(jnp.zeros(2)))[0])
+      [-0.001  0.001]
+    """
+    return chain(scale_by_sign(), scale_by_learning_rate(learning_rate))
+
+
+@optimizer(SIGN_SGD + ", Algorithm 2", probe={"learning_rate": 0.02}, usual_rate=1e-4)
+def signum(
+    learning_rate: ScalarOrSchedule, beta: Any = 0.9, accumulator_dtype: Any | None = None
+) -> GradientTransformation:
+    """Signum: SignSGD by the sign of an average of gradients.
+
+    `m = beta*m + (1-beta)*g; p - learning_rate * sign(m)`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule; the paper's is 1e-4.
+      beta: the decay of the average. Default: 0.9.
+      accumulator_dtype: the dtype in which the average is stored. Default: the parameters' dtype,
+        and float32 for half precision.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.signum(1e-3, beta=0.5)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for g in [4.0, -1.0]:  # the average is 2, and then 1/2
+      ...     updates, state = tx.update(jnp.array([g]), state)
+      >>> print(updates)
+      [-0.001]
+    """
+    average = ema(beta, debias=False, accumulator_dtype=accumulator_dtype)
+    return chain(average, scale_by_sign(), scale_by_learning_rate(learning_rate))

@@ -1,0 +1,114 @@
+"""SM3: AdaGrad in the memory of a few vectors."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, ema, plus, ratio, times, zeros_without
+from gradtx.engine.roles import Slot, Statistic, declared
+from gradtx.engine.rules import Slots
+from gradtx.transforms.combining import chain
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+
+@declared
+class ScaleBySM3State(NamedTuple):
+    """The state of `scale_by_sm3`.
+
+    Attributes:
+      mu: for each leaf a list of vectors, one for each axis: for each row, column or slice the
+        largest sum of squares in it. For a scalar one number.
+      nu: moving average of scaled gradients.
+    """
+
+    mu: Statistic
+    nu: Slot
+
+
+@piece
+def scale_by_sm3(b1: Any = 0.9, b2: Any = 1.0, eps: Any = 1e-8) -> GradientTransformation:
+    """Divides by a bound of each element's sum of squares, kept as one vector for each axis.
+
+    For a matrix: `v[i,j] = b2 * min(row[i], column[j]) + w * |g[i,j]|^2`, with `w = 1` if `b2` is 1
+    and `1 - b2` otherwise; `row[i] = max_j v[i,j]; column[j] = max_i v[i,j];
+    nu = b1*nu + (1-b1) * g / sqrt(v + eps)`. The result is `nu`. In other tensors each axis has a
+    vector; for vectors and scalars this is AdaGrad.
+
+    Args:
+      b1: the decay of the average of scaled gradients. Default: 0.9.
+      b2: the decay of the bounds. Default: 1, they are sums as in the paper.
+      eps: added under the root. Default: 1e-8; the paper has none, and takes 0/0 as 0.
+
+    Source: Anil et al., "Memory-Efficient Adaptive Optimization", arXiv:1901.11150, Algorithm
+    SM3-II with the cover of section 4, and its momentum.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.scale_by_sm3(b1=0.0)
+      >>> state = tx.init(jnp.zeros((2, 2)))
+      >>> updates, state = tx.update(jnp.array([[3.0, 0.0], [0.0, -4.0]]), state)
+      >>> print(updates, *state.mu)
+      [[ 1.  0.]
+       [ 0. -1.]] [ 9. 16.] [ 9. 16.]
+    """
+
+    def init(p: Array) -> Slots:
+        axes = range(max(p.ndim, 1))
+        bounds = [zeros_without(p, _others(p, i)) for i in axes]
+        return Slots(nu=jnp.zeros_like(p), mu=bounds)
+
+    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+        axes = range(max(g.ndim, 1))
+        along = [jnp.expand_dims(x, _others(g, i)) for i, x in zip(axes, s.mu, strict=True)]
+        v = lax.add(
+            times(b2, jnp.broadcast_to(functools.reduce(jnp.minimum, along), g.shape)),
+            times(_weight_of_new(b2), abs_sq(g)),
+        )
+        # No square is below 0, which lets an axis without elements have a largest one.
+        bounds = [jnp.max(v, axis=_others(g, i), initial=0) for i in axes]
+        nu = ema(ratio(g, plus(v, eps), 0.0), s.nu, b1)
+        return nu, Slots(mu=bounds, nu=nu)
+
+    return leafwise(ScaleBySM3State, init, update)
+
+
+def _others(x: Array, axis: int) -> tuple[int, ...]:
+    return tuple(i for i in range(x.ndim) if i != axis)
+
+
+def _weight_of_new(b2: Any) -> Any:
+    if isinstance(b2, (int, float)):
+        return 1 - b2 if b2 < 1 else 1.0
+    return jnp.where(b2 < 1, 1 - b2, 1)
+
+
+@optimizer(
+    "Anil et al., 'Memory-Efficient Adaptive Optimization', arXiv:1901.11150",
+    probe={"learning_rate": 0.2},
+    usual_rate=0.1,
+)
+def sm3(learning_rate: ScalarOrSchedule, momentum: Any = 0.9) -> GradientTransformation:
+    """SM3: AdaGrad that keeps a vector for each axis instead of a sum for each element.
+
+    `v = min over axes of the bounds, plus g^2; u = g / sqrt(v + 1e-8);
+    m = momentum*m + (1-momentum)*u; p - learning_rate * m`; each bound becomes the largest `v` in
+    its row, column or slice; see `scale_by_sm3`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule; the paper's is 0.1 and more.
+      momentum: the decay of the average of scaled gradients. Default: 0.9, as in the paper.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.sm3(0.1, momentum=0.0)
+      >>> print(tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)))[0])
+      [-0.1  0.1]
+    """
+    return chain(scale_by_sm3(momentum), scale_by_learning_rate(learning_rate))

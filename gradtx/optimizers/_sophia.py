@@ -1,0 +1,236 @@
+"""Sophia: an average of gradients, divided by an average of curvatures and clipped."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.catalog import optimizer
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    OptState,
+    Params,
+    ScalarOrSchedule,
+    Updates,
+    with_extra_args_support,
+)
+from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.coupled import coupled, present, replaced
+from gradtx.engine.numerics import ema, safe_increment
+from gradtx.engine.pipeline import pipeline_of
+from gradtx.engine.roles import Count, Inner, Slot, Told, declared
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.guards import cast_like
+from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian
+from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.slots import as_slots, as_updates, zero_slots
+
+
+@declared
+class SophiaState(NamedTuple):
+    """The method's part of the state of `sophia`.
+
+    Attributes:
+      count: the number of steps taken.
+      mu: moving average of gradients.
+      nu: moving average of estimates of the Hessian's diagonal.
+      hessian_fn_state: the state of what estimates it.
+    """
+
+    count: Count
+    mu: Slot
+    nu: Slot
+    hessian_fn_state: Annotated[Inner, Told()]
+
+
+@optimizer(
+    "Liu et al., 'Sophia: A Scalable Stochastic Second-order Optimizer for Language Model "
+    "Pre-training', arXiv:2305.14342",
+    probe={"learning_rate": 0.05, "gamma": 1.0},
+    usual_rate=0.001,
+)
+def sophia(
+    learning_rate: ScalarOrSchedule,
+    b1: Any = 0.965,
+    b2: Any = 0.99,
+    eps: Any = 1e-8,
+    weight_decay: Any = 1e-4,
+    weight_decay_mask: Any | None = None,
+    gamma: Any = 0.01,
+    clip_threshold: Any | None = 1.0,
+    update_interval: Any = 10,
+    hessian_diagonal_fn: Any = hutchinson_estimator_diag_hessian(),  # noqa: B008
+    mu_dtype: Any | None = None,
+    verbose: bool = False,
+    print_win_rate_every_n_steps: int = 0,
+) -> GradientTransformation:
+    """Sophia: momentum divided by the curvature, never longer than a bound in any direction.
+
+    With an estimate `h` of the diagonal of the loss's Hessian at every `update_interval`-th step,
+    beginning with the first,
+
+        mu = b1*mu + (1-b1)*g
+        nu = b2*nu + (1-b2)*h
+        p - learning_rate * (clip(mu / max(gamma * nu, eps), clip_threshold) + weight_decay * p)
+
+    Where the curvature is negative or small, steps have the full length, as in sign descent. The
+    loss comes with each call, `update(..., obj_fn=loss)`, a function of the parameters on the batch
+    of that step; see `hutchinson_estimator_diag_hessian`. Between estimates it is not evaluated.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule.
+      b1: the decay of the average of gradients. Default: 0.965.
+      b2: the decay of the average of curvatures. Default: 0.99.
+      eps: the least denominator. Default: 1e-8.
+      weight_decay: the multiple of the parameters that is taken off, times the learning rate.
+        Default: 1e-4.
+      weight_decay_mask: a tree of booleans, or a function that makes one, of the parameters that
+        decay. Default: all.
+      gamma: how much of the curvature counts: the smaller, the more numbers are clipped. Default:
+        0.01.
+      clip_threshold: the largest magnitude of a number, before the learning rate; `None` for no
+        bound. Default: 1.
+      update_interval: the number of steps from one estimate to the next. Default: 10.
+      hessian_diagonal_fn: a transformation that gives the estimates in the place of the updates.
+        Default: `hutchinson_estimator_diag_hessian()`, whose random numbers are the same in every
+        run; give it another seed, `hutchinson_estimator_diag_hessian(seed)`, for others.
+      mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
+        half precision.
+      verbose: whether to print the share of numbers that were not clipped, the "win rate".
+        Default: no.
+      print_win_rate_every_n_steps: from one print to the next, if `verbose`. Default: 0, each step.
+
+    Raises:
+      TypeError: `update` was called without `obj_fn`, `hessian_diagonal_fn` is no transformation,
+        or parameters are complex.
+      ValueError: `update_interval` is less than 1, or `update` was called without params.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> def loss(p):
+      ...     return 0.5 * jnp.sum(jnp.array([1.0, 100.0]) * p**2)
+      >>> tx, p = gradtx.sophia(0.1, b1=0.0, b2=0.0, gamma=1.0, weight_decay=0.0), jnp.ones(2)
+      >>> state = tx.init(p)
+      >>> for _ in range(2):  # Newton's steps, and thus the same for both curvatures
+      ...     updates, state = tx.update(jax.grad(loss)(p), state, p, obj_fn=loss)
+      ...     p = p + updates
+      >>> print(p)
+      [0.81 0.81]
+    """
+    method = _Method(
+        b1, b2, eps, gamma, clip_threshold, update_interval, mu_dtype,
+        print_win_rate_every_n_steps if verbose else None,
+    )  # fmt: skip
+    return chain(
+        method.transformation(hessian_diagonal_fn),
+        add_decayed_weights(weight_decay, weight_decay_mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+class _Method(NamedTuple):
+    """The hyperparameters of the direction."""
+
+    b1: Any
+    b2: Any
+    eps: Any
+    gamma: Any
+    bound: Any | None
+    interval: Any
+    mu_dtype: Any | None
+    print_every: int | None
+
+    def transformation(self, hessian: Any) -> GradientTransformation:
+        """Makes the part of `sophia` before decay and learning rate."""
+        if isinstance(self.interval, (int, float)) and self.interval < 1:
+            raise ValueError(
+                f"sophia: update_interval is {self.interval!r}, and must be at least 1"
+            )
+        if not (hasattr(hessian, "init") and hasattr(hessian, "update")):
+            raise TypeError(
+                f"sophia: hessian_diagonal_fn is {hessian!r}, and must be a transformation such as "
+                "hutchinson_estimator_diag_hessian()"
+            )
+        needs = [n for link in pipeline_of(hessian).links for n in link.needs]
+        hessian = with_extra_args_support(hessian)
+
+        def init(params: Params) -> SophiaState:
+            mu, count = zero_slots(params), jnp.zeros((), jnp.int32)
+            if self.mu_dtype is not None:
+                mu = jax.tree.map(lambda x: x.astype(self.mu_dtype), mu)
+            return SophiaState(count, mu, zero_slots(params), hessian.init(params))
+
+        average = compiled_when_concrete(self._average)
+        step = compiled_when_concrete(self._step)
+
+        def update(
+            updates: Updates, state: SophiaState, params: Params, **extra: Any
+        ) -> tuple[Updates, SophiaState]:
+            named = {"state.mu": state.mu, "state.nu": state.nu}
+            given, mu, nu = present(updates, updates=updates, **named)
+            held = state.hessian_fn_state
+
+            def estimate() -> tuple[list[Array], OptState]:
+                found, new = hessian.update(updates, held, params, **extra)
+                (h,) = present(updates, hessian_diagonal=found)
+                return average(h, nu), cast_like(new, held)
+
+            nu, held = branch(state.count % self.interval == 0, estimate, lambda: (nu, held))
+            moves, mu, count, win_rate = step(given, mu, nu, state.count)
+            self._report(count, win_rate)
+            return replaced(updates, updates, moves), SophiaState(
+                count=count,
+                mu=replaced(state.mu, updates, mu),
+                nu=replaced(state.nu, updates, nu),
+                hessian_fn_state=held,
+            )
+
+        return coupled(
+            SophiaState,
+            init,
+            update,
+            name="scale_by_sophia",
+            needs=tuple(dict.fromkeys(needs)),
+            params=True,
+            real_only=True,
+        )
+
+    def _average(self, h: list[Any], nu: list[Array]) -> list[Array]:
+        return [ema(x, y, self.b2) for x, y in zip(as_slots(h, nu), nu, strict=True)]
+
+    def _step(
+        self, given: list[Any], mu: list[Array], nu: list[Array], count: Array
+    ) -> tuple[list[Array], list[Array], Array, Array]:
+        """Gives the directions, the averages, the new count, and the share not clipped."""
+        averages = [
+            ema(g, m.astype(g.dtype), self.b1) for g, m in zip(as_slots(given, nu), mu, strict=True)
+        ]
+        ratios = [self._ratio(m, n) for m, n in zip(averages, nu, strict=True)]
+        clipped, free, size = ratios, 0, sum(x.size for x in ratios)
+        if self.bound is not None:
+            free = sum((jnp.sum(jnp.abs(x) < self.bound) for x in ratios), start=0)
+            clipped = [
+                jnp.clip(x, -jnp.asarray(self.bound, x.dtype), jnp.asarray(self.bound, x.dtype))
+                for x in ratios
+            ]
+        win_rate = jnp.asarray(free if self.bound is not None else size, jnp.float32) / max(size, 1)
+        stored = [x.astype(m.dtype) for x, m in zip(averages, mu, strict=True)]
+        return as_updates(clipped, given), stored, safe_increment(count), win_rate
+
+    def _ratio(self, m: Array, nu: Array) -> Array:
+        least = jnp.finfo(nu.dtype).tiny ** 0.5  # the slope of a quotient needs its square
+        return m / jnp.maximum(jnp.maximum(self.gamma * nu, self.eps).astype(nu.dtype), least)
+
+    def _report(self, count: Array, win_rate: Array) -> None:
+        """Prints the share of numbers that were not clipped, when it is time."""
+        if self.print_every is None:
+            return
+
+        def show() -> None:
+            jax.debug.print("sophia: win rate {} at step {}", win_rate, count)
+
+        every = max(self.print_every, 1)
+        branch(count % every == 0, show, lambda: None)

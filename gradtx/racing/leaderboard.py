@@ -1,0 +1,101 @@
+"""The results of a race as people read them: a table, and pictures."""
+
+import dataclasses
+import math
+from typing import Any
+
+from gradtx._table import text_table
+from gradtx.racing.pictures import draw_curves, draw_rates
+from gradtx.racing.results import Results, Standing
+
+
+@dataclasses.dataclass(frozen=True)
+class Race(Results):
+    """The results of a race.
+
+    Attributes:
+      rows: every run, by optimizer in the order of entry, then by learning rate, then by seed.
+      target: the accuracy to be reached, or the loss where no accuracy is measured; `None` for no
+        target.
+      title: what was raced on, for the pictures.
+    """
+
+    def table(self) -> str:
+        """Writes the leaderboard: each optimizer with its best rate, medians and ranges over seeds.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import gradtx
+          >>> race = gradtx.race(lambda p, x: jnp.mean((p - x) ** 2), jnp.zeros(()),
+          ...                    [jnp.ones(2)], ["sgd"], learning_rates=[0.1, 0.25, 99.0], epochs=9)
+          >>> print(race.table())
+             optimizer  best rate      loss  range  diverged
+          -  ---------  ---------  --------  -----  --------
+          1  sgd        0.25       3.81e-06              3/9
+        """
+        standings = self.standings()
+        scored = any(s.accuracy is not None for s in standings)
+        header, align = ["", "optimizer", "best rate", "loss", "range"], "r  rr"
+        if scored:
+            header, align = [*header, "accuracy", "range"], align + "rr"
+        if self.target is not None:
+            goal = f"{self.target:.4g}" if not scored else f"{100 * self.target:.4g} %"
+            header, align = [*header, f"steps to {goal}", "seconds"], align + "rr"
+        header, align = [*header, "diverged"], align + "r"
+        rows = []
+        for place, s in enumerate(standings, 1):
+            row = [str(place), s.optimizer, f"{s.learning_rate:.3g}{_EDGE[s.at_edge]}"]
+            row += [_loss(s.loss), _range(s.loss_range, _loss)]
+            if scored and s.accuracy is not None and s.accuracy_range is not None:
+                row += [f"{s.accuracy:.2%}", _range(s.accuracy_range, lambda x: f"{x:.2%}")]
+            elif scored:
+                row += ["", ""]
+            if s.steps_to_target is not None and s.seconds_to_target is not None:
+                far = not math.isfinite(s.steps_to_target)
+                row += ["-", "-"] if far else [
+                    f"{s.steps_to_target:.0f}", f"{s.seconds_to_target:.3g}"
+                ]  # fmt: skip
+            rows.append([*row, f"{s.diverged}/{s.runs}"])
+        return "\n".join([text_table(header, rows, align), *self._notes(standings)])
+
+    def _notes(self, standings: list[Standing]) -> list[str]:
+        return [
+            f"{_EDGE[edge].strip()} the {word} rate raced: try {more} ones"
+            for edge, word, more in (("low", "smallest", "smaller"), ("high", "largest", "larger"))
+            if any(s.at_edge == edge for s in standings)
+        ]
+
+    def curves(self) -> Any:
+        """Draws the loss by step: each optimizer with its best rate, the median over the seeds in a
+        band from the lowest to the highest.
+
+        Returns:
+          A matplotlib figure, made without pyplot.
+
+        Raises:
+          TrainingError: matplotlib is not installed.
+        """
+        return draw_curves(self)
+
+    def rates(self) -> Any:
+        """Draws the final loss by learning rate, median and band as in `curves`.
+
+        Returns:
+          A matplotlib figure, made without pyplot.
+
+        Raises:
+          TrainingError: matplotlib is not installed.
+        """
+        return draw_rates(self)
+
+
+_EDGE = {"": "", "low": " <", "high": " >"}
+
+
+def _loss(loss: float) -> str:
+    return f"{loss:.3g}"
+
+
+def _range(ends: tuple[float, float], write: Any) -> str:
+    low, high = map(write, ends)
+    return "" if low == high else f"{low} to {high}"

@@ -1,0 +1,86 @@
+"""The file of a race: JSON lines, one for each run, below one that says what was raced on."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradtx.racing.results import Row
+from gradtx.train.checkpoint import write_atomically
+from gradtx.train.errors import TrainingError
+
+
+class Record:
+    """Writes and reads `race.jsonl`.
+
+    The first line holds what defines the race, each other one the fields of a `Row`. JSON has no
+    infinity: the losses of diverged runs are `null`. The file is written anew, and atomically, when
+    an optimizer is finished, so what it holds is whole whenever a race is killed.
+
+    Args:
+      folder: where the file is or will be; it is made if need be.
+      config: what defines the race.
+    """
+
+    def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
+        self.path = Path(folder) / "race.jsonl"
+        self.config = json.loads(json.dumps(dict(config)))  # as the file will give it back
+
+    def begin(self, overwrite: bool) -> list[Row]:
+        """Reads what was finished earlier.
+
+        Args:
+          overwrite: whether that may be lost.
+
+        Raises:
+          TrainingError: the folder cannot be made, or the file is of another race or damaged.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path.parent}: no folder can be made: {error.strerror}"
+            ) from None
+        if overwrite or not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines()
+        try:
+            config = json.loads(lines[0])["race"]
+            rows = [_row(json.loads(line)) for line in lines[1:]]
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise TrainingError(f"{self.path}: not the record of a race: {error!r}") from None
+        differ = [
+            f"{name} was {config.get(name)}, now {self.config.get(name)}"
+            for name in {**config, **self.config}
+            if config.get(name) != self.config.get(name)
+        ]
+        if differ:
+            raise TrainingError(f"{self.path} holds another race: {'; '.join(differ)}")
+        return rows
+
+    def save(self, rows: Sequence[Row]) -> None:
+        """Writes the file.
+
+        Args:
+          rows: all runs that are finished.
+        """
+        lines = [json.dumps({"race": self.config}), *map(_line, rows)]
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _line(row: Row) -> str:
+    losses = [loss if math.isfinite(loss) else None for loss in row.loss]
+    return json.dumps({**row._asdict(), "loss": losses}, allow_nan=False)
+
+
+def _row(fields: Mapping[str, Any]) -> Row:
+    accuracy = fields["accuracy"]
+    return Row(
+        **{
+            **fields,
+            "steps": tuple(fields["steps"]),
+            "loss": tuple(math.inf if loss is None else loss for loss in fields["loss"]),
+            "accuracy": None if accuracy is None else tuple(accuracy),
+        }
+    )

@@ -1,0 +1,155 @@
+"""What a race gives, in numbers: every run, and the standings."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Row(NamedTuple):
+    """One run: an optimizer with one learning rate and one seed.
+
+    Attributes:
+      optimizer: its name.
+      learning_rate: the rate.
+      seed: the seed of the initial parameters and of the order of the examples.
+      steps: the steps taken at each measurement; the first is 0.
+      loss: the loss on all the examples there; infinity where it was not finite.
+      accuracy: the accuracy there, from 0 to 1; `None` if none is measured.
+      seconds: the run's share of the time that its grid took, without compilation.
+      compile_seconds: its share of the time that tracing and compiling the grid took.
+    """
+
+    optimizer: str
+    learning_rate: float
+    seed: int
+    steps: tuple[int, ...]
+    loss: tuple[float, ...]
+    accuracy: tuple[float, ...] | None
+    seconds: float
+    compile_seconds: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the final loss is not finite."""
+        return not math.isfinite(self.loss[-1])
+
+
+class Standing(NamedTuple):
+    """How an optimizer did with its best learning rate, that of the lowest median final loss.
+
+    Attributes:
+      optimizer: its name.
+      learning_rate: the best rate.
+      at_edge: "low" or "high" if that was the smallest or largest raced of several, otherwise "".
+      loss: the median final loss over the seeds.
+      loss_range: the smallest and the largest.
+      accuracy: the median final accuracy; `None` if none is measured.
+      accuracy_range: the smallest and the largest.
+      steps_to_target: the median number of steps to the target, to the measurement at which it is
+        seen first; infinity if it is not reached, `None` if there is no target.
+      seconds_to_target: a run's share of the grid's time for these steps, without compilation.
+      diverged: how many runs of the whole grid diverged.
+      runs: how many there are in it.
+    """
+
+    optimizer: str
+    learning_rate: float
+    at_edge: str
+    loss: float
+    loss_range: tuple[float, float]
+    accuracy: float | None
+    accuracy_range: tuple[float, float] | None
+    steps_to_target: float | None
+    seconds_to_target: float | None
+    diverged: int
+    runs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The runs of a race, and what follows from them.
+
+    Attributes:
+      rows: every run, by optimizer in the order of entry, then by learning rate, then by seed.
+      target: the accuracy to be reached, or the loss where no accuracy is measured; `None` for no
+        target.
+      title: what was raced on, for the pictures.
+    """
+
+    rows: tuple[Row, ...]
+    target: float | None = None
+    title: str = ""
+
+    @property
+    def optimizers(self) -> list[str]:
+        """The optimizers' names, in the order of entry."""
+        return list(dict.fromkeys(row.optimizer for row in self.rows))
+
+    def runs_of(self, optimizer: str, learning_rate: float | None = None) -> list[Row]:
+        """Gives the runs of an optimizer.
+
+        Args:
+          optimizer: its name.
+          learning_rate: one of its rates. Default: all of them.
+        """
+        return [
+            row
+            for row in self.rows
+            if row.optimizer == optimizer and learning_rate in (None, row.learning_rate)
+        ]
+
+    def rates_of(self, optimizer: str) -> list[float]:
+        """Gives the learning rates of an optimizer, rising.
+
+        Args:
+          optimizer: its name.
+        """
+        return sorted({row.learning_rate for row in self.runs_of(optimizer)})
+
+    def standings(self) -> list[Standing]:
+        """Gives how each optimizer did with its best rate, the best optimizer first."""
+        return sorted(map(self._standing, self.optimizers), key=lambda s: s.loss)
+
+    def _standing(self, name: str) -> Standing:
+        rates = self.rates_of(name)
+        # Where all diverge, the smallest rate stands for them.
+        best = min(rates, key=lambda rate: _median(r.loss[-1] for r in self.runs_of(name, rate)))
+        rows = self.runs_of(name, best)
+        losses = [row.loss[-1] for row in rows]
+        scores = [row.accuracy[-1] for row in rows if row.accuracy is not None]
+        steps = seconds = None
+        if self.target is not None:
+            found = [_reached(row, self.target) for row in rows]
+            steps = _median(found)
+            each = (r.seconds * n / r.steps[-1] for r, n in zip(rows, found, strict=True))
+            seconds = _median(each)
+        return Standing(
+            optimizer=name,
+            learning_rate=best,
+            at_edge={rates[0]: "low", rates[-1]: "high"}.get(best, "") if len(rates) > 1 else "",
+            loss=_median(losses),
+            loss_range=(min(losses), max(losses)),
+            accuracy=_median(scores) if scores else None,
+            accuracy_range=(min(scores), max(scores)) if scores else None,
+            steps_to_target=steps,
+            seconds_to_target=seconds,
+            diverged=sum(row.diverged for row in self.runs_of(name)),
+            runs=len(self.runs_of(name)),
+        )
+
+
+def _median(values: Any) -> float:
+    values = np.sort(list(values))
+    middle = values[[(len(values) - 1) // 2, len(values) // 2]]
+    return float(middle.mean())
+
+
+def _reached(row: Row, target: float) -> float:
+    """The steps after which a run is first seen at the target."""
+    if row.accuracy is not None:
+        there = [score >= target for score in row.accuracy]
+    else:
+        there = [loss <= target for loss in row.loss]
+    return next((float(n) for n, yes in zip(row.steps, there, strict=True) if yes), math.inf)

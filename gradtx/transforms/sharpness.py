@@ -1,0 +1,203 @@
+"""Sharpness-aware minimization: gradients from the worst point nearby."""
+
+from numbers import Integral
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx._apply import apply_updates
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    Params,
+    Updates,
+    with_extra_args_support,
+)
+from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.coupled import coupled, present, replaced
+from gradtx.engine.leafwise import piece
+from gradtx.engine.numerics import widen
+from gradtx.engine.roles import Count, Inner, Slot, Told, declared
+from gradtx.transforms.guards import cast_like
+
+
+@declared
+class SAMState(NamedTuple):
+    """The state of `sam`.
+
+    Attributes:
+      steps_since_sync: the number of ascending steps since the last descent.
+      opt_state: the state of the optimizer that descends.
+      adv_state: the state of the one that ascends.
+      cache: the parameters before the ascent; `None` in opaque mode, where no call ends above.
+    """
+
+    steps_since_sync: Annotated[Count, Told()]
+    opt_state: Inner
+    adv_state: Annotated[Inner, Told()]
+    cache: Slot
+
+
+@piece
+def sam(
+    optimizer: Any,
+    adv_optimizer: Any,
+    sync_period: Any = 2,
+    reset_state: bool = True,
+    opaque_mode: bool = False,
+    batch_axis_name: Any | None = None,
+) -> GradientTransformation:
+    """Descends by the gradient of the worst point nearby, which leads to flat minima.
+
+    From `p`, `sync_period - 1` steps of `adv_optimizer` lead uphill, `q = q - v(grad(q))` with its
+    steps `v` downhill, and `optimizer` then takes a step `u` from `p` by the gradient there:
+
+        q = p + rho * g / norm(g)
+        p + u(grad(q))
+
+    is the paper's method, with one step of `adv_optimizer = chain(normalize(), sgd(rho))`.
+
+    In the transparent mode, each call of `update` is one of these steps. Parameters are `q` between
+    two descents, and gradients are taken there: a training loop need not know of it. In the opaque
+    mode a call does them all, and `update(..., grad_fn=f)` gives it the gradients: `f(q, i)` at the
+    point that ascending step `i` has led to, `i` from 0. The loop then sees only `p`.
+
+    Extra arguments reach both optimizers, except for `learning_rate`, which is that of `optimizer`.
+
+    Args:
+      optimizer: descends. It sees the parameters `p`.
+      adv_optimizer: ascends: its steps are taken backwards. Best without momentum, or reset.
+      sync_period: the number of gradients to one descent, from 1; with 1 there is no ascent.
+        Default: 2, as in the paper.
+      reset_state: whether `adv_optimizer` starts afresh after each descent. Default: yes.
+      opaque_mode: whether a call does all steps. Default: no, each call does one.
+      batch_axis_name: the name of a mapped axis whose members ascend each by the gradient of its
+        own part of the batch, and descend together by the mean of their gradients. Default: none,
+        they do nothing in common.
+
+    Raises:
+      ValueError: `sync_period` is less than 1, or no whole number in opaque mode, or `update` was
+        called without params.
+      TypeError: `update` was called without `grad_fn` in opaque mode.
+
+    Source: Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization",
+    arXiv:2010.01412, Algorithm 1; with a `batch_axis_name` their m-sharpness.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> ascent = gradtx.sgd(0.5)
+      >>> tx, p = gradtx.sam(gradtx.sgd(0.1), ascent), jnp.array([1.0])
+      >>> state = tx.init(p)
+      >>> for _ in range(2):  # the gradient of p^2 / 2 is p
+      ...     updates, state = tx.update(p, state, p)
+      ...     p = p + updates
+      ...     print(p)
+      [1.5]
+      [0.85]
+      >>> opaque, p = gradtx.sam(gradtx.sgd(0.1), ascent, opaque_mode=True), jnp.array([1.0])
+      >>> print(p + opaque.update(p, opaque.init(p), p, grad_fn=lambda q, i: q)[0])
+      [0.85]
+    """
+    if isinstance(sync_period, (int, float)) and sync_period < 1:
+        raise ValueError(f"sam: sync_period is {sync_period!r}, and must be at least 1")
+    if opaque_mode and not isinstance(sync_period, Integral):
+        raise ValueError(
+            f"sam: sync_period is {sync_period!r}, and must be a whole number in opaque mode"
+        )
+    optimizer = with_extra_args_support(optimizer)
+    adv_optimizer = with_extra_args_support(adv_optimizer)
+
+    def init(params: Params) -> SAMState:
+        return SAMState(
+            steps_since_sync=jnp.zeros((), jnp.int32),
+            opt_state=optimizer.init(params),
+            adv_state=adv_optimizer.init(params),
+            cache=None if opaque_mode else _copied(params),
+        )
+
+    def ascend(
+        g: Updates, state: SAMState, q: Params, extra: dict[str, Any]
+    ) -> tuple[Updates, SAMState]:
+        extra = {n: x for n, x in extra.items() if n != "learning_rate"}
+        downhill, adv_state = adv_optimizer.update(g, state.adv_state, q, **extra)
+        uphill = cast_like(jax.tree.map(jnp.negative, downhill), g)
+        return uphill, state._replace(adv_state=cast_like(adv_state, state.adv_state))
+
+    def descend(
+        g: Updates, state: SAMState, p: Params, extra: dict[str, Any]
+    ) -> tuple[Updates, SAMState]:
+        if batch_axis_name is not None:
+            g = lax.pmean(g, batch_axis_name)
+        moves, opt_state = optimizer.update(g, state.opt_state, p, **extra)
+        state = state._replace(opt_state=cast_like(opt_state, state.opt_state))
+        if reset_state:
+            adv_state = adv_optimizer.init(apply_updates(p, moves))
+            state = state._replace(adv_state=cast_like(adv_state, state.adv_state))
+        return cast_like(moves, g), state
+
+    def transparent_update(
+        updates: Updates, state: SAMState, q: Params, **extra: Any
+    ) -> tuple[Updates, SAMState]:
+        present(updates, **{"state.cache": state.cache})
+        state = state._replace(cache=_start(state.steps_since_sync, q, state.cache))
+        steps = state.steps_since_sync + 1
+
+        def up() -> tuple[Updates, SAMState]:
+            moves, new = ascend(updates, state, q, extra)
+            return moves, new._replace(steps_since_sync=steps)
+
+        def down() -> tuple[Updates, SAMState]:
+            moves, new = descend(updates, state, state.cache, extra)
+            new = new._replace(steps_since_sync=jnp.zeros_like(steps))
+            return _back_and(moves, q, state.cache), new
+
+        return branch(steps >= sync_period, down, up)
+
+    def opaque_update(
+        updates: Updates, state: SAMState, p: Params, *, grad_fn: Any, **extra: Any
+    ) -> tuple[Updates, SAMState]:
+        g, q = updates, p
+        for i in range(int(sync_period) - 1):
+            moves, state = ascend(g, state, q, extra)
+            q = apply_updates(q, moves)
+            (found,) = present(updates, **{f"grad_fn(params, {i})": grad_fn(q, i)})
+            g = cast_like(replaced(updates, updates, found), updates)
+        return descend(g, state, p, extra)
+
+    return coupled(
+        SAMState,
+        init,
+        opaque_update if opaque_mode else transparent_update,
+        name="sam",
+        needs=("grad_fn",) if opaque_mode else (),
+        params=True,
+    )
+
+
+@compiled_when_concrete
+def _start(steps: Array, params: Params, cache: Params) -> Params:
+    """Gives the parameters that an ascent starts from, which at its first step are the present."""
+    return jax.tree.map(
+        lambda p, old: jnp.where(steps == 0, p, old).astype(old.dtype), params, cache
+    )
+
+
+@compiled_when_concrete
+def _back_and(moves: Updates, params: Params, start: Params) -> Updates:
+    """Gives the updates that lead from the parameters to where a step leads from the start."""
+
+    def one(u: Any, q: Any, p: Any) -> Any:
+        if u is None:
+            return None
+        # What is reached is a parameter of the model's precision, whose distance is then taken.
+        there = (widen(p) + widen(u)).astype(p.dtype)
+        return (widen(there) - widen(q)).astype(jnp.result_type(u))
+
+    return jax.tree.map(one, moves, params, start, is_leaf=lambda x: x is None)
+
+
+def _copied(params: Params) -> Params:
+    return jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), params)
