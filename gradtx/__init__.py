@@ -69,6 +69,7 @@ from gradtx.engine.numerics import (
     safe_norm as safe_norm,
     safe_root_mean_squares as safe_root_mean_squares,
 )
+from gradtx.engine.pipeline import wrapped as wrapped
 from gradtx.engine.rules import Slots as Slots
 from gradtx.gradcheck import GradientReport as GradientReport, check_gradients as check_gradients
 from gradtx.linear_algebra import (

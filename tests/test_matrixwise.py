@@ -242,3 +242,59 @@ def test_empty_trees_and_matrices_without_elements():
     for tree in ({}, (), {"a": None}, {"a": jnp.zeros((0, 3))}, {"a": jnp.zeros((3, 0))}):
         updates, state = tx.update(tree, tx.init(tree))
         assert avals(updates) == avals(tree) and avals(state) == avals(tx.init(tree))
+
+
+# ---- What is refused ----------------------------------------------------------------------------
+
+
+def scaled(**settings):
+    """A rule without slots."""
+    return matrixwise(
+        EmptyState, None, lambda g, s, step, p: (2.0 * g, Slots()), name="scaled", **settings
+    )
+
+
+@pytest.mark.parametrize("make", [scaled, by_rows])
+def test_integers_are_refused_and_not_rounded(make):
+    tx, whole, real = make(), {"w": jnp.ones((2, 3), jnp.int32)}, {"w": jnp.ones((2, 3))}
+    for call in (lambda: tx.init(whole), lambda: tx.update(whole, tx.init(real))):
+        with pytest.raises(TypeError, match=r"(scaled|by_rows): (params|updates)\['w'\]: .*int32"):
+            call()
+    with pytest.raises(TypeError, match=r"params\['s'\]: this is str, not an array"):
+        tx.init({"s": "a word"})
+
+
+def test_real_rules_refuse_complex_matrices():
+    tx = scaled(real_only=True)
+    with pytest.raises(TypeError, match=r"scaled: params\['w'\]: this is complex64"):
+        tx.init({"w": jnp.ones((2, 2), jnp.complex64)})
+
+
+@pytest.mark.parametrize("how", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_leaves_that_do_not_fit_are_named(how):
+    g = {"a": jnp.ones((2, 3)), "b": jnp.ones((4, 3))}
+    tx = by_rows()
+    state = tx.init(g)
+    wrong = {**g, "b": jnp.ones((5, 3))}
+    with pytest.raises(
+        ValueError, match=r"by_rows: updates\['b'\].*\(5, 3\).*state.total.*\(1, 4\).*\(1, 5\)"
+    ):
+        how(tx.update)(wrong, state)
+    tx = by_rows(params=True)
+    with pytest.raises(
+        ValueError, match=r"updates\['b'\] has shape \(5, 3\), params\['b'\] has shape \(4, 3\)"
+    ):
+        how(tx.update)(wrong, state, g)
+    with pytest.raises(ValueError, match=r"by_rows: needs the parameters"):
+        how(tx.update)(g, state)
+    with pytest.raises(TypeError, match=r"updates\['b'\] is complex64, params\['b'\] is float32"):
+        how(tx.update)({**g, "b": 1j * g["b"]}, state, g)
+
+
+def test_rules_that_break_the_contract_are_named():
+    def both(p):
+        return Slots(total=p[:, :, 0], other=p)
+
+    tx = matrixwise(RowsState, both, lambda g, s, step, p: (g, Slots()), name="broken")
+    with pytest.raises(TypeError, match=r"broken: init gives the slots \['other', 'total'\]"):
+        tx.init({"w": jnp.ones((2, 2))})

@@ -49,7 +49,12 @@ def check_leaf(leaf: Any, *, integers: bool = False, real_only: bool = False) ->
 
 
 def check_leaves(
-    tree: Any, name: str, active: Sequence[bool] | None = None, *, real_only: bool = False
+    tree: Any,
+    name: str,
+    active: Sequence[bool] | None = None,
+    *,
+    integers: bool = False,
+    real_only: bool = False,
 ) -> None:
     """Does what `check_leaf` does for the leaves of a tree, and names the one that is refused.
 
@@ -57,12 +62,13 @@ def check_leaves(
       tree: the tree.
       name: what errors call it.
       active: which leaves take part. Default: all.
+      integers: whether they may be integers. Default: no.
       real_only: whether they may not be complex. Default: they may.
     """
     for i, leaf in enumerate(jax.tree.leaves(tree, is_leaf=is_none)):
         if leaf is not None and (active is None or active[i]):
             try:
-                check_leaf(leaf, real_only=real_only)
+                check_leaf(leaf, integers=integers, real_only=real_only)
             except LeafError as e:
                 raise e.at(f"{name}{nth_path(tree, i)}") from None
 

@@ -7,19 +7,21 @@ kind of their own in `gradtx.engine.matrixwise`, wrappers in `gradtx.engine.pipe
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.engine.base import GradientTransformation, OptState, Params, Updates
+from gradtx.engine.blocks import pieces
 from gradtx.engine.checks import check_given, check_leaves, check_pairs
-from gradtx.engine.made import Freezer, Frozen, Made, Opaque, Source, is_known, thaw
+from gradtx.engine.concrete import shape_and_dtype, spans_devices
+from gradtx.engine.made import Freezer, Frozen, Made, Opaque, Source, in_turn, is_known, thaw
 from gradtx.engine.masks import hide, hide_extra, merge, narrowed
 from gradtx.engine.numerics import default_float, safe_increment, value_of
 from gradtx.engine.paths import is_none
-from gradtx.engine.rules import Kernel, field, rate_at, value_at
+from gradtx.engine.rules import Kernel, MaskedNode, field, rate_at, value_at
 from gradtx.engine.storage import first_slots
 
 Active = tuple[bool, ...] | None
@@ -117,8 +119,18 @@ class Link:
         around = list(narrowed(self.masks, tree, tree_name, self.sees_all))
         return tuple(around[-1][3]) if around else None
 
-    def init(self, params: Params, active: Active) -> OptState:
-        """Returns the first state."""
+    def init(
+        self, params: Params, active: Active, frozen: Sequence[tuple[Frozen, Any]] = ()
+    ) -> OptState:
+        """Returns the first state.
+
+        Args:
+          params: the parameters.
+          active: for each leaf, whether the link applies; `None` means to all.
+          frozen: the link frozen, with its numbers, in the ways that there are, if nothing is
+            traced.
+        """
+        del frozen
         return self.init_seen(params if active is None else hide(params, active))
 
     def update(
@@ -214,9 +226,48 @@ class Rule(Link):
     couples = False
 
     @functools.cached_property
-    def first_slots(self) -> Callable[[tuple[str, ...], list[Any]], list[list[Any]]]:
+    def _own_slots(self) -> Callable[[tuple[str, ...], Any], list[list[Any]]]:
         """The compiled function that makes first slots, kept with the rule."""
         return jax.jit(functools.partial(first_slots, self.kernel), static_argnums=0)
+
+    def init(
+        self, params: Params, active: Active, frozen: Sequence[tuple[Frozen, Any]] = ()
+    ) -> OptState:
+        """Returns the first state; see `Link.init`."""
+        leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
+        takes = [x is not None and (active is None or active[i]) for i, x in enumerate(leaves)]
+        counter, fields = self.kernel.counter, {}
+        if counter.field in self.state._fields:
+            fields = {name: jnp.array(counter.first) for name in counter.fields}
+        if "rng_key" in self.state._fields:
+            fields["rng_key"] = jnp.copy(self.key)  # the state may be donated
+        known = self.common(fields.get(counter.field), {})
+        for name in self.state._fields:
+            if name in known:
+                fields[name] = jnp.array(value_of(known[name]), default_float())
+        integers = self.kernel.integers and all(map(_is_integer, known.values()))
+        check_leaves(params, "params", takes, integers=integers, real_only=self.real_only)
+        if names := self.kernel.slots(known):
+            rows = self._rows(names, leaves, takes, frozen)
+            for number, name in enumerate(names):
+                fields[name] = treedef.unflatten([row[number] for row in rows])
+        return self.state(**fields)
+
+    def _rows(
+        self, names: tuple[str, ...], leaves: list[Any], takes: list[bool], frozen: Any
+    ) -> list[list[Any]]:
+        """Returns the first slots of each leaf, in the order of their names."""
+        kept = [functools.partial(_first_of_frozen, *f) for f in frozen]
+        make = in_turn([*kept, self._own_slots])
+        where = [i for i, takes_part in enumerate(takes) if takes_part]
+        mine = [leaves[i] for i in where]
+        if any(map(spans_devices, mine)):  # compiled code would not learn how they are sharded
+            make = functools.partial(first_slots, self.kernel)
+        rows: list[Any] = [[None if x is None else MaskedNode()] * len(names) for x in leaves]
+        for a, b in pieces(list(map(shape_and_dtype, mine))):
+            for i, row in zip(where[a:b], make(names, mine[a:b]), strict=True):
+                rows[i] = row
+        return rows
 
     @functools.cached_property
     def opaque(self) -> tuple[str, ...]:
@@ -269,6 +320,17 @@ class Rule(Link):
         if nested and (self.opaque or self.shared is not None):
             raise Opaque(self.title)
         return super().freeze(freezer, nested)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _first_of_frozen(
+    frozen: Frozen, numbers: Any, names: tuple[str, ...], leaves: list[Any]
+) -> list[list[Any]]:
+    return first_slots(thaw(frozen, Source(numbers)).kernel, names, leaves)
+
+
+def _is_integer(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(value_of(x)), jnp.integer)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,15 +9,18 @@ differ in them share it, and a factory runs anew in each trace, so that it may m
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 
 from gradtx.engine.base import Schedule
 from gradtx.engine.numerics import NeedsConstant, Number
+from gradtx.engine.paths import StructureError
+from gradtx.engine.rules import LeafError
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 CONSTANTS = (bool, int, complex, str, bytes, type, np.dtype, type(None))
 
@@ -101,8 +104,8 @@ class Freezer:
         before = len(self.numbers), len(self._calls)
         try:
             for known in (x, getattr(x, "update", None)):  # a schedule of ours, a transformation
-                if hasattr(known, "freeze"):
-                    return known.freeze(self)
+                if (freeze := getattr(known, "freeze", None)) is not None:
+                    return freeze(self)
             parts, treedef = jax.tree.flatten(x, is_leaf=lambda y: y is not x)
             if not parts or parts[0] is not x:
                 return Frozen(_container, (treedef, tuple(self.freeze(y, stand_in) for y in parts)))
@@ -178,6 +181,30 @@ def _unusable(data: None, source: Source) -> Callable[..., Any]:
         raise NeedsConstant("a function that is no value was needed in compiled code")
 
     return stand_in
+
+
+def in_turn(ways: list[Callable[..., R]]) -> Callable[..., R]:
+    """Returns what tries ways to do something until one works, and forgets those before it.
+
+    A rule may not be able to do without the value of a number; then the number becomes a constant.
+
+    Args:
+      ways: functions of the same arguments.
+    """
+
+    def call(*args: Any) -> R:
+        for number, way in enumerate(ways):
+            try:
+                result = way(*args)
+            except (LeafError, StructureError, TypeError, ValueError, AttributeError):
+                if number == len(ways) - 1:
+                    raise
+            else:
+                del ways[:number]
+                return result
+        raise AssertionError("there is a way")
+
+    return call
 
 
 class Constant(NamedTuple):

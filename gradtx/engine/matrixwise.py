@@ -9,7 +9,7 @@ and which make columns; the others count the matrices.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Updates
 from gradtx.engine.checks import check_given, check_leaves, check_pairs
 from gradtx.engine.links import Active, Link
+from gradtx.engine.made import Frozen
 from gradtx.engine.matrix_layout import Layout, Place, axes_of_leaves, map_stacks, places_of
 from gradtx.engine.numerics import safe_increment, widen
 from gradtx.engine.paths import align, is_none, nth_path
@@ -35,6 +36,7 @@ def matrixwise(
     lying: bool = False,
     after: Callable[[Array, Layout], Array] | None = None,
     params: bool = False,
+    real_only: bool = False,
     per_step: Callable[[Any], dict[str, Any]] | None = None,
     name: str | None = None,
 ) -> GradientTransformation:
@@ -62,6 +64,7 @@ def matrixwise(
       after: `after(g, layout) -> g`, for what depends on a leaf's rows and columns before they were
         transposed; it sees one leaf's matrices, as `update` left them. Default: nothing.
       params: whether the rule needs the parameters. Default: no.
+      real_only: whether complex parameters are refused. Default: no.
       per_step: `per_step(step) -> dict` of scalars, read as `s.name`. Default: there are none.
       name: what errors call the rule. Default: the function in which `update` is defined.
 
@@ -84,6 +87,7 @@ def matrixwise(
         name=title,
         state=state,
         needs_params=params,
+        real_only=real_only,
         kernel=Kernel(state, init, update, per_step),
         axes=axes,
         lying=lying,
@@ -111,8 +115,10 @@ class Stacked(Link):
     compiles = sees_all = True
     couples = False
 
-    def init(self, params: Params, active: Active) -> OptState:
-        """Returns the first state."""
+    def init(
+        self, params: Params, active: Active, frozen: Sequence[tuple[Frozen, Any]] = ()
+    ) -> OptState:
+        """Returns the first state; see `Link.init`."""
         leaves, treedef, places = self._places(params, "params", active)
         names = self.kernel.slots({})
         nothing = {i: [None if x is None else MaskedNode()] * len(names) for i, x in leaves.items()}

@@ -237,7 +237,7 @@ def gathered_weight(decay: Any, steps: Any) -> Array:
     """
     steps = jnp.asarray(steps, default_float())
     if isinstance(decay, Number):
-        positive = decay > 0
+        positive = decay.value > 0
         weight = one_minus_power(decay.log, steps)
         return jnp.where(positive, weight, 1)
     if not isinstance(decay, jax.Array):

@@ -9,7 +9,7 @@ of which it is not known how they were made have code of their own, which goes w
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,12 +17,11 @@ import numpy as np
 from gradtx.engine.base import OptState, Params, Updates
 from gradtx.engine.concrete import is_traced
 from gradtx.engine.links import Active, Link
-from gradtx.engine.made import Freezer, Frozen, Opaque, Source, thaw
+from gradtx.engine.made import Freezer, Frozen, Opaque, Source, in_turn, thaw
 from gradtx.engine.paths import StructureError
 from gradtx.engine.rules import LeafError
-from gradtx.engine.sweep import FirstSlots, Sweep, first_of_frozen, init_rule
+from gradtx.engine.sweep import Sweep
 
-R = TypeVar("R")
 Result = tuple[Updates, list[OptState]]
 Groups = list[tuple[Sweep | None, int, int]]
 
@@ -55,14 +54,10 @@ class Segment:
         return [*kept, self._run_own]
 
     @functools.cached_property
-    def _firsts(self) -> list[list[FirstSlots]]:
-        """For each rule the ways to make its first slots, likewise."""
-        ways = []
-        for link in self.links:
-            found = [_frozen([link], constant) for constant in (False, True)]
-            kept = [first_of_frozen(f[0][0], f[1]) for f in found if f is not None]
-            ways.append([*kept, link.first_slots] if link.sweeps else [])
-        return ways
+    def _each(self) -> list[list[Any]]:
+        """Each link on its own, frozen in the same two ways, as far as it can be."""
+        both = [[_frozen([link], constant) for constant in (False, True)] for link in self.links]
+        return [[(f[0][0], f[1]) for f in ways if f is not None] for ways in both]
 
     def init(self, params: Params) -> list[OptState]:
         """Returns each link's first state."""
@@ -71,11 +66,7 @@ class Segment:
         for k, link in enumerate(self.links):
             try:
                 active = link.activity(params, "params")
-                if not link.sweeps:
-                    states.append(link.init(params, active))
-                    continue
-                ways = self._firsts[k] if not traced else [link.first_slots]
-                states.append(init_rule(link, params, active, _in_turn(ways)))
+                states.append(link.init(params, active, () if traced else self._each[k]))
             except (LeafError, StructureError) as e:
                 raise _at(e, k, k) from e.__cause__
         return states
@@ -107,7 +98,7 @@ class Segment:
         params = params if self._uses_params else None
         given = self._given(states, extra, rate=not arrays)
         passed = extra if arrays else {}
-        run = _in_turn(self._ways)
+        run = in_turn(self._ways)
         return run(activity, given, updates, tuple(states), params, passed)
 
     def _given(self, states: Sequence[OptState], extra: dict[str, Any], rate: bool) -> list[Any]:
@@ -137,27 +128,6 @@ class Segment:
             return _run(self.links, _grouped(self.links), activity, *args)
 
         return jax.jit(own, static_argnums=0)
-
-
-def _in_turn(ways: list[Callable[..., R]]) -> Callable[..., R]:
-    """Returns what tries ways until one works, and forgets those before it.
-
-    A rule may not be able to do without the value of a number; then the number becomes a constant.
-    """
-
-    def call(*args: Any) -> R:
-        for number, way in enumerate(ways):
-            try:
-                result = way(*args)
-            except (LeafError, StructureError, TypeError, ValueError, AttributeError):
-                if number == len(ways) - 1:
-                    raise
-            else:
-                del ways[:number]
-                return result
-        raise AssertionError("there is a way")
-
-    return call
 
 
 def _frozen(links: Sequence[Link], constant: bool = False) -> tuple[tuple[Frozen, ...], Any] | None:

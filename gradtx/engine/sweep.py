@@ -7,7 +7,7 @@ leaves that repeats, as layers do, is one call of another.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,78 +15,13 @@ import jax.numpy as jnp
 
 from gradtx.engine.base import OptState, Params, Updates
 from gradtx.engine.blocks import pieces
-from gradtx.engine.checks import check_leaf, check_pair
-from gradtx.engine.concrete import shape_and_dtype, spans_devices
+from gradtx.engine.checks import check_pair
+from gradtx.engine.concrete import shape_and_dtype
 from gradtx.engine.leaf import Cell, Plan, update_leaf
 from gradtx.engine.links import Active, Rule
-from gradtx.engine.made import Frozen, Source, thaw
-from gradtx.engine.numerics import default_float, value_of
+from gradtx.engine.numerics import value_of
 from gradtx.engine.paths import align, is_none, nth_path
-from gradtx.engine.rules import LeafError, MaskedNode, field
-from gradtx.engine.storage import first_slots
-
-FirstSlots = Callable[[tuple[str, ...], list[Any]], list[list[Any]]]
-
-
-def init_rule(rule: Rule, params: Params, active: Active, make: FirstSlots) -> OptState:
-    """Returns a rule's first state.
-
-    Args:
-      rule: the rule.
-      params: the parameters.
-      active: for each leaf, whether the rule applies; `None` means to all.
-      make: `make(names, leaves)` returns the first slots of some leaves, compiled.
-
-    Raises:
-      LeafError: a leaf is of a wrong kind.
-    """
-    leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
-    takes = [x is not None and (active is None or active[i]) for i, x in enumerate(leaves)]
-    counter, state = rule.kernel.counter, rule.kernel.state
-    fields: dict[str, Any] = {}
-    if counter.field in state._fields:
-        fields = {name: jnp.array(counter.first) for name in counter.fields}
-    if "rng_key" in state._fields:
-        fields["rng_key"] = jnp.copy(rule.key)  # the state may be donated
-    known = rule.common(fields.get(counter.field), {})
-    for name in state._fields:
-        if name in known:
-            fields[name] = jnp.array(value_of(known[name]), default_float())
-    integers = rule.kernel.integers and all(map(_is_integer, known.values()))
-    for i, leaf in enumerate(leaves):
-        if takes[i]:
-            try:
-                check_leaf(leaf, integers=integers, real_only=rule.real_only)
-            except LeafError as e:
-                raise e.at(f"params{nth_path(params, i)}") from None
-    if names := rule.kernel.slots(known):
-        rows: list[Any] = [[None if x is None else MaskedNode()] * len(names) for x in leaves]
-        where = [i for i, takes_part in enumerate(takes) if takes_part]
-        mine = [leaves[i] for i in where]
-        if any(map(spans_devices, mine)):  # compiled code would not learn how they are sharded
-            make = functools.partial(first_slots, rule.kernel)
-        for a, b in pieces(list(map(shape_and_dtype, mine))):
-            for i, row in zip(where[a:b], make(names, mine[a:b]), strict=True):
-                rows[i] = row
-        for number, name in enumerate(names):
-            fields[name] = treedef.unflatten([row[number] for row in rows])
-    return state(**fields)
-
-
-def _is_integer(x: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value_of(x)), jnp.integer)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _first_of_frozen(
-    frozen: Frozen, numbers: Any, names: tuple[str, ...], leaves: list[Any]
-) -> list[list[Any]]:
-    return first_slots(thaw(frozen, Source(numbers)).kernel, names, leaves)
-
-
-def first_of_frozen(frozen: Frozen, numbers: Any) -> FirstSlots:
-    """Returns the function that makes a frozen rule's first slots; its code is kept by value."""
-    return functools.partial(_first_of_frozen, frozen, numbers)
+from gradtx.engine.rules import LeafError, field
 
 
 class Lane:

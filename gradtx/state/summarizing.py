@@ -244,8 +244,9 @@ def _group(
 
 def _decay(weight_decay: Any) -> float | str:
     """Gives a weight decay, or says that it depends on the step."""
-    known = not (callable(weight_decay) or isinstance(weight_decay, Tracer))
-    return float(weight_decay) if known else "schedule"
+    if callable(weight_decay) or isinstance(weight_decay, Tracer):
+        return "schedule"
+    return float(weight_decay)
 
 
 def _cells(group: Group, groups: int) -> list[str]:

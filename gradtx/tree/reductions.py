@@ -39,7 +39,7 @@ def sum(tree: Any, associative_reduction: bool = False) -> Array:
     if len(sums) == 1:
         return sums[0]
     if associative_reduction:
-        return finished(jax.tree.reduce_associative(operator.add, sums))
+        return finished(jax.tree.reduce_associative(jnp.add, sums))
     return total(sums)
 
 
