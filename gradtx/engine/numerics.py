@@ -6,6 +6,7 @@ it meets a float32 array. The functions that nearly every rule calls use `jax.la
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,18 +71,18 @@ def value_of(number: Any) -> Any:
     return number.value if isinstance(number, Number) else number
 
 
-def _operator(name: str) -> Any:
-    def operate(self: Number, *other: Any) -> Any:
-        return getattr(self.value, name)(*map(value_of, other))
+def _operator(operate: Any, reflected: bool = False) -> Any:
+    def apply(self: Number, *other: Any) -> Any:
+        operands = (self.value, *map(value_of, other))
+        return operate(*(reversed(operands) if reflected else operands))
 
-    return operate
+    return apply
 
 
-for _name in (
-    *("add", "radd", "sub", "mul", "rmul", "truediv", "rtruediv", "rpow"),
-    *("neg", "abs", "lt", "le", "gt", "ge", "eq", "ne"),
-):
-    setattr(Number, f"__{_name}__", _operator(f"__{_name}__"))
+for _name in ("add", "sub", "mul", "truediv", "neg", "abs", "lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Number, f"__{_name}__", _operator(getattr(operator, _name)))
+for _name in ("add", "mul", "truediv", "pow"):
+    setattr(Number, f"__r{_name}__", _operator(getattr(operator, _name), reflected=True))
 jax.tree_util.register_pytree_node(
     Number, lambda x: ((x.value, x.complement, x.log), None), lambda _, parts: Number(*parts)
 )
