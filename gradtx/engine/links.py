@@ -17,7 +17,7 @@ from gradtx.engine.base import GradientTransformation, OptState, Params, Updates
 from gradtx.engine.blocks import pieces
 from gradtx.engine.checks import check_given, check_leaves, check_pairs
 from gradtx.engine.concrete import shape_and_dtype, spans_devices
-from gradtx.engine.made import Freezer, Frozen, Made, Opaque, Source, in_turn, is_known, thaw
+from gradtx.engine.made import Freezer, Frozen, InTurn, Made, Opaque, Source, is_known, thaw
 from gradtx.engine.masks import hide, hide_extra, merge, narrowed
 from gradtx.engine.numerics import default_float, safe_increment, value_of
 from gradtx.engine.paths import is_none
@@ -258,7 +258,7 @@ class Rule(Link):
     ) -> list[list[Any]]:
         """Returns the first slots of each leaf, in the order of their names."""
         kept = [functools.partial(_first_of_frozen, *f) for f in frozen]
-        make = in_turn([*kept, self._own_slots])
+        make = InTurn([*kept, self._own_slots])
         where = [i for i, takes_part in enumerate(takes) if takes_part]
         mine = [leaves[i] for i in where]
         if any(map(spans_devices, mine)):  # compiled code would not learn how they are sharded

@@ -9,7 +9,7 @@ differ in them share it, and a factory runs anew in each trace, so that it may m
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -183,8 +183,8 @@ def _unusable(data: None, source: Source) -> Callable[..., Any]:
     return stand_in
 
 
-def in_turn(ways: list[Callable[..., R]]) -> Callable[..., R]:
-    """Returns what tries ways to do something until one works, and forgets those before it.
+class InTurn(Generic[R]):
+    """Tries ways to do something until one works, and begins with that one from then on.
 
     A rule may not be able to do without the value of a number; then the number becomes a constant.
 
@@ -192,19 +192,19 @@ def in_turn(ways: list[Callable[..., R]]) -> Callable[..., R]:
       ways: functions of the same arguments.
     """
 
-    def call(*args: Any) -> R:
-        for number, way in enumerate(ways):
-            try:
-                result = way(*args)
-            except (LeafError, StructureError, TypeError, ValueError, AttributeError):
-                if number == len(ways) - 1:
-                    raise
-            else:
-                del ways[:number]
-                return result
-        raise AssertionError("there is a way")
+    def __init__(self, ways: Sequence[Callable[..., R]]):
+        self._ways, self.first = ways, 0
 
-    return call
+    def __call__(self, *args: Any) -> R:
+        """Does it."""
+        for number in range(self.first, len(self._ways) - 1):
+            try:
+                result = self._ways[number](*args)
+            except (LeafError, StructureError, TypeError, ValueError, AttributeError):
+                continue
+            self.first = number
+            return result
+        return self._ways[-1](*args)
 
 
 class Constant(NamedTuple):

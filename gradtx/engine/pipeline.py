@@ -29,7 +29,7 @@ from gradtx.engine.rules import LeafError
 from gradtx.engine.segment import Segment, segments
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pipeline:
     """A row of links, run from left to right.
 
@@ -43,6 +43,10 @@ class Pipeline:
     links: tuple[Link, ...]
     skeleton: Any
     name: str = ""
+
+    def __repr__(self) -> str:
+        parts = dict.fromkeys(link.owner or link.name or "other" for link in self.links)
+        return self.name or f"chain of {', '.join(parts) or 'nothing'}"
 
     @functools.cached_property
     def _structure(self) -> tuple[list[int], Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from gradtx.engine.base import OptState, Params, Updates
 from gradtx.engine.concrete import is_traced
 from gradtx.engine.links import Active, Link
-from gradtx.engine.made import Freezer, Frozen, Opaque, Source, in_turn, thaw
+from gradtx.engine.made import Freezer, Frozen, InTurn, Opaque, Source, thaw
 from gradtx.engine.paths import StructureError
 from gradtx.engine.rules import LeafError
 from gradtx.engine.sweep import Sweep
@@ -47,11 +47,11 @@ class Segment:
         self._groups = _grouped(links)
 
     @functools.cached_property
-    def _ways(self) -> list[Callable[..., Result]]:
+    def _ways(self) -> InTurn[Result]:
         """The ways to run it compiled, those first whose code serves most."""
         found = [_frozen(self.links, constant) for constant in (False, True)]
         kept = [functools.partial(_run_frozen, *f) for f in found if f is not None]
-        return [*kept, self._run_own]
+        return InTurn([*kept, self._run_own])
 
     @functools.cached_property
     def _each(self) -> list[list[Any]]:
@@ -98,8 +98,7 @@ class Segment:
         params = params if self._uses_params else None
         given = self._given(states, extra, rate=not arrays)
         passed = extra if arrays else {}
-        run = in_turn(self._ways)
-        return run(activity, given, updates, tuple(states), params, passed)
+        return self._ways(activity, given, updates, tuple(states), params, passed)
 
     def _given(self, states: Sequence[OptState], extra: dict[str, Any], rate: bool) -> list[Any]:
         pairs = zip(self.links, states, strict=True)
