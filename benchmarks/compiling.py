@@ -55,9 +55,7 @@ BESIDE_THE_CATALOG: dict[str, Callable[[Any], Any]] = {
         of.clip_by_global_norm(1.0),
         of.adamw(of.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 1000)),
     ),
-    "adamw + schedule": lambda of: of.adamw(
-        of.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 1000)
-    ),
+    "adamw + schedule": lambda of: of.adamw(of.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 1000)),
     "adaptive_grad_clip": lambda of: of.adaptive_grad_clip(0.1),
     "add_noise": lambda of: of.add_noise(0.1, 0.5, key=0),
     "apply_every": lambda of: of.apply_every(2),
@@ -100,9 +98,7 @@ BESIDE_THE_CATALOG: dict[str, Callable[[Any], Any]] = {
     "scale_by_param_block_norm": lambda of: of.scale_by_param_block_norm(),
     "scale_by_param_block_rms": lambda of: of.scale_by_param_block_rms(),
     "scale_by_trust_ratio": lambda of: of.scale_by_trust_ratio(),
-    "scale_by_zoom_linesearch": lambda of: of.chain(
-        of.sgd(1.0), of.scale_by_zoom_linesearch(10)
-    ),
+    "scale_by_zoom_linesearch": lambda of: of.chain(of.sgd(1.0), of.scale_by_zoom_linesearch(10)),
     "schedule_free": lambda of: of.schedule_free(of.sgd(0.1), 0.1),
     "selective_transform": lambda of: of.selective_transform(of.adam(1e-3), freeze_mask=False),
     "snapshot": lambda of: of.snapshot("norm", _norm),

@@ -21,7 +21,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
-from gradtx.engine.numerics import abs_sq, safe_increment, widen
+from gradtx.engine.numerics import abs_sq, safe_increment, total, widen
 from gradtx.engine.pipeline import wrapped
 
 
@@ -126,7 +126,7 @@ def count_not_finite(updates: Updates) -> Array:
       updates: a pytree of arrays.
     """
     found = [jnp.sum(~jnp.isfinite(x), dtype=jnp.int32) for x in jax.tree.leaves(updates)]
-    return jnp.asarray(sum(found), jnp.int32)
+    return jnp.asarray(total(found), jnp.int32)
 
 
 def apply_if_finite(inner: Any, max_consecutive_errors: int) -> GradientTransformation:

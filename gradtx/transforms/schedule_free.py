@@ -16,7 +16,14 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete, is_traced
 from gradtx.engine.coupled import coupled, present, replaced
-from gradtx.engine.numerics import compute_dtype, default_float, safe_increment, times, widen
+from gradtx.engine.numerics import (
+    compute_dtype,
+    default_float,
+    finished,
+    safe_increment,
+    times,
+    widen,
+)
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError, MaskedNode
 from gradtx.transforms.scaling import rate_of
@@ -123,7 +130,7 @@ def schedule_free(
         weight_sum = state.weight_sum + weight
         positive = weight_sum > 0
         c = jnp.where(positive, weight / jnp.where(positive, weight_sum, 1), 0)
-        of_move = 1 - b1 * (1 - c)
+        c, of_move = finished(c), finished(1 - b1 * (1 - c))
 
         def one(u: Array, y: Any, z: Array) -> tuple[Array, Array]:
             own = _beside(z, u)
