@@ -194,8 +194,8 @@ def total(parts: Sequence[Any]) -> Array:
 
     XLA copies what is cheap into each kernel that uses it. A sum over all leaves which is written
     as a chain of additions, and then used by every leaf, is so compiled once for each of them, in a
-    time that grows with the square of their number. A reduction is never copied; and the zero at
-    its end keeps XLA from turning it back into a chain.
+    time that grows with the square of their number. A reduction is never copied; and the zero that
+    it begins with keeps XLA from turning it back into a chain.
 
     Args:
       parts: scalars, or arrays of one shape.
@@ -208,8 +208,8 @@ def total(parts: Sequence[Any]) -> Array:
     if not parts:
         return jnp.zeros((), default_float())
     stacked = jnp.stack([jnp.asarray(x) for x in parts])
-    padding = [(0, 1, 0), *(stacked.ndim - 1) * [(0, 0, 0)]]
-    return lax.reduce_sum(lax.pad(stacked, np.zeros((), stacked.dtype), padding), [0])
+    one_before = [(1, 0, 0)] + (stacked.ndim - 1) * [(0, 0, 0)]
+    return lax.reduce_sum(lax.pad(stacked, np.zeros((), stacked.dtype), one_before), [0])
 
 
 def finished(x: Any) -> Array:
@@ -220,9 +220,10 @@ def finished(x: Any) -> Array:
     costs nothing beside the leaves.
 
     Args:
-      x: a scalar, or a small array that all leaves use.
+      x: a scalar, or a small array that all leaves use; a number or a boolean.
     """
-    return total([x])
+    x = jnp.asarray(x)
+    return total([x.astype(jnp.int32)]) > 0 if x.dtype == bool else total([x])
 
 
 def gathered_weight(decay: Any, steps: Any) -> Array:
@@ -287,14 +288,21 @@ def ratio(numerator: Array, square: Array, eps: Any) -> Array:
     )
 
 
+@jax.custom_jvp
 def safe_sqrt(x: Array) -> Array:
     """Gives the exact square root, with gradient 0 where `x` is 0 instead of infinity.
 
     Args:
       x: a real array, not negative; NaN stays NaN.
     """
-    zero = x <= 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
+    return lax.sqrt(x)
+
+
+@safe_sqrt.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = safe_sqrt(*primals)
+    zero = y == 0
+    return y, tangents[0] * jnp.where(zero, 0, 0.5 / jnp.where(zero, 1, y))
 
 
 def safe_norm(

@@ -11,7 +11,7 @@ from gradtx._apply import apply_updates
 from gradtx.engine.base import Array, Params, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import present, replaced
-from gradtx.engine.numerics import compute_dtype, rescale, total, widen
+from gradtx.engine.numerics import compute_dtype, finished, rescale, total, widen
 
 
 class Ray(NamedTuple):
@@ -56,7 +56,7 @@ class Ray(NamedTuple):
     def _bounded(self, value: Array) -> Array:
         if jnp.shape(value) != ():
             raise ValueError(f"value_fn must give a scalar, and gave shape {jnp.shape(value)}")
-        value = jnp.asarray(value, self.dtype)
+        value = finished(jnp.asarray(value, self.dtype))
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
 

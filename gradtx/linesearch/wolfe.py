@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.engine.base import Array
 from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.numerics import finished
 
 
 class Point(NamedTuple):
@@ -120,7 +121,7 @@ def advance(search: Search, new: Point, grad: Any, origin: Point, limits: Limits
     worse = ~sufficient | ((new.value >= low.value) & (search.steps > 0))
     passed = new.slope * jnp.sign(high.rate - low.rate) >= 0  # the minimum lies behind
     # What is taken is the best of those that decrease the loss, and until there is one, the last.
-    take = accepted | ~worse | (finite & (low.rate == 0))
+    take = finished(accepted | ~worse | (finite & (low.rate == 0)))
 
     third = _choose(worse | passed, high, low)
     high = _choose(worse, new, _choose(passed, low, high))

@@ -41,9 +41,11 @@ def scale_by_adamax(b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Gradient
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         mu = ema(g, s.mu, b1)
         nu = jnp.maximum(b2 * s.nu, jnp.abs(g) + eps)
-        seen = nu > 0  # without an eps, elements that never saw a gradient stay still
-        u = jnp.where(seen, over(mu, s.mu_weight) / jnp.where(seen, nu, 1), 0)
-        return u, Slots(mu=mu, nu=nu)
+        u = over(mu, s.mu_weight)
+        if isinstance(eps, float) and eps >= jnp.finfo(nu.dtype).tiny:
+            return u / nu, Slots(mu=mu, nu=nu)
+        seen = nu != 0  # without an eps, elements that never saw a gradient stay still
+        return jnp.where(seen, u / jnp.where(seen, nu, 1), 0), Slots(mu=mu, nu=nu)
 
     return leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2))
 

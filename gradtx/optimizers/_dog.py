@@ -10,7 +10,7 @@ from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSc
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import plus, ratio, rescale, root
+from gradtx.engine.numerics import finished, plus, ratio, rescale, root
 from gradtx.engine.roles import Hyperparameter, Shared, Slot, Told, declared
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
@@ -83,6 +83,7 @@ def _scale_by_dog(init_step: tuple[str, Any], eps: Any) -> GradientTransformatio
         rate = distance / root(plus(squares, eps))
         if kind == "learning_rate":
             rate = jnp.where(state.is_init_step, value, rate)
+        rate = finished(rate)
         new = DoGState(jnp.zeros((), bool), state.init_params, distance, squares)
         return replaced(updates, updates, [rescale(x, rate) for x in g]), new
 
@@ -114,7 +115,7 @@ def _scale_by_dowg(init_estim_sq_dist: Any | None, eps: Any) -> GradientTransfor
         square = jnp.maximum(state.estim_sq_dist, square)
         weighted = square * _squared_norm(as_slots(g, start), square)
         weighted = state.weighted_sq_norm_grads + weighted
-        rate = ratio(square, weighted, eps)
+        rate = finished(ratio(square, weighted, eps))
         new = DoWGState(state.init_params, weighted, square)
         return replaced(updates, updates, [rescale(x, rate) for x in g]), new
 

@@ -20,7 +20,7 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.matrix_layout import MatrixAxes, Place, axes_of_leaves, map_stacks, places_of
-from gradtx.engine.numerics import safe_increment, times, widen
+from gradtx.engine.numerics import finished, safe_increment, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import named, pipeline_of
 from gradtx.engine.roles import Count, Projected, Statistic, declared_as
@@ -162,8 +162,9 @@ def scale_by_galore(
 
         def low(tree: Any, stacks: dict[int, Array], name: str) -> Any:
             found = align(treedef, tree, name, updates)
-            for i, (part,) in map_stacks(_into, p, stacks).items():
-                found[i] = here[i].with_rows(part.shape[1]).unstack(part, part.dtype)
+            for i, place in here.items():
+                part = _into(p[i], stacks[i])
+                found[i] = place.with_rows(part.shape[1]).unstack(part, part.dtype)
             return treedef.unflatten(found)
 
         low_params = params
@@ -178,12 +179,10 @@ def scale_by_galore(
         here = places(updates, "updates")
         leaves, treedef, p = _with_projector(updates, projector, here)
         found = align(treedef, steps, "the steps of the base optimizer", updates)
-        stacks = {
-            i: _as_wide(place.with_rows(p[i].shape[2]).stack(found[i]), p[i])
-            for i, place in here.items()
-        }
-        for i, (part,) in map_stacks(_back, p, stacks).items():
-            found[i] = here[i].unstack(times(scale, part), jnp.result_type(leaves[i]))
+        for i, place in here.items():
+            stack = _as_wide(place.with_rows(p[i].shape[2]).stack(found[i]), p[i])
+            part = times(scale, _back(p[i], stack))
+            found[i] = place.unstack(part, jnp.result_type(leaves[i]))
         return treedef.unflatten(found)
 
     def update(
@@ -300,16 +299,16 @@ def _as_wide(x: Array, p: Array) -> Array:
     return lax.convert_element_type(x, jnp.result_type(x, p))
 
 
-def _into(p: Array, g: Array) -> tuple[Array]:
+def _into(p: Array, g: Array) -> Array:
     """Gives `p.H @ g`."""
     p = _as_wide(p, g)
     p = lax.conj(p) if jnp.iscomplexobj(p) else p
-    return (lax.dot_general(p, g, (((1,), (1,)), ((0,), (0,)))),)
+    return lax.dot_general(p, g, (((1,), (1,)), ((0,), (0,))))
 
 
-def _back(p: Array, u: Array) -> tuple[Array]:
+def _back(p: Array, u: Array) -> Array:
     """Gives `p @ u`."""
-    return (lax.dot_general(_as_wide(p, u), u, (((2,), (1,)), ((0,), (0,)))),)
+    return lax.dot_general(_as_wide(p, u), u, (((2,), (1,)), ((0,), (0,))))
 
 
 def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
@@ -334,7 +333,8 @@ def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
     length = jnp.abs(along)
     turned = u * jnp.where(length > 0, along.conj() / jnp.where(length > 0, length, 1), 1)
     found = tells & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)
-    return (lax.convert_element_type(jnp.where(found, turned, old), old.dtype),)
+    # Of the stack, each leaf takes a slice: not with all of this once more in each one's kernel.
+    return (finished(lax.convert_element_type(jnp.where(found, turned, old), old.dtype)),)
 
 
 @optimizer(

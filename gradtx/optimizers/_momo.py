@@ -9,7 +9,14 @@ from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
-from gradtx.engine.numerics import ema, gathered_weight, over, ratio, times
+from gradtx.engine.numerics import (
+    ema,
+    finished,
+    gathered_weight,
+    over,
+    ratio,
+    times,
+)
 from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, Told, declared
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
@@ -86,10 +93,12 @@ class _Model(NamedTuple):
         most = rate / self.weight
         positive = square > 0
         # A square that underflows would give an infinite step, or none for a gap of 0.
-        tau = jnp.where(
-            positive,
-            jnp.minimum(gap / jnp.where(positive, square, 1), most),
-            jnp.where(gap > 0, most, 0),
+        tau = finished(
+            jnp.where(
+                positive,
+                jnp.minimum(gap / jnp.where(positive, square, 1), most),
+                jnp.where(gap > 0, most, 0),
+            )
         )
         if adapt_from is not None:
             reached = self.loss + along - self.offset - tau * square / 2

@@ -9,7 +9,7 @@ from jax import lax
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import Number, abs_sq, default_float, ema, over, plus, ratio
+from gradtx.engine.numerics import Number, abs_sq, default_float, ema, finished, over, plus, ratio
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import ScaleByAdamState, moment_weights, zero_moments
 from gradtx.transforms.combining import chain
@@ -75,7 +75,8 @@ def scale_by_radam(
         # Before that any number above 4 will do, at which the root has a derivative.
         rho, rho_inf = (jnp.where(ready, x, 5.0) for x in (rho, (1 + b2) / (1 - b2)))
         r = lax.sqrt(_inverse_variance(rho) / _inverse_variance(rho_inf))
-        return {**moment_weights(b1, b2, look_ahead=nesterov)(step), "ready": ready, "r": r}
+        known = {"ready": finished(ready), "r": finished(r)}
+        return moment_weights(b1, b2, look_ahead=nesterov)(step) | known
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)

@@ -17,7 +17,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled, present, replaced
-from gradtx.engine.numerics import ema, safe_increment
+from gradtx.engine.numerics import ema, safe_increment, total
 from gradtx.engine.pipeline import pipeline_of
 from gradtx.engine.roles import Count, Inner, Slot, Told, declared
 from gradtx.transforms.combining import chain
@@ -211,7 +211,7 @@ class _Method(NamedTuple):
         ratios = [self._ratio(m, n) for m, n in zip(averages, nu, strict=True)]
         clipped, free, size = ratios, 0, sum(x.size for x in ratios)
         if self.bound is not None:
-            free = sum((jnp.sum(jnp.abs(x) < self.bound) for x in ratios), start=0)
+            free = total([jnp.sum(jnp.abs(x) < self.bound) for x in ratios])
             clipped = [
                 jnp.clip(x, -jnp.asarray(self.bound, x.dtype), jnp.asarray(self.bound, x.dtype))
                 for x in ratios

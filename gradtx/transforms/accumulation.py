@@ -21,7 +21,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import safe_increment
+from gradtx.engine.numerics import finished, safe_increment
 from gradtx.engine.paths import StructureError, align, is_none
 from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Count, Inner, Role, Slot, Told, declared
@@ -83,7 +83,7 @@ def apply_every(k: int = 1) -> GradientTransformation:
         return Slots(grad_acc=jnp.zeros_like(p))
 
     def per_step(step: Any) -> dict[str, Array]:
-        return {"last": step % k == k - 1}
+        return {"last": finished(step % k == k - 1)}
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         total = gather(g, s.grad_acc, None, mean=False)

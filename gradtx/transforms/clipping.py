@@ -128,7 +128,7 @@ def _clip_by_rms(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
     return times(shrinking_factor(rms, s.threshold), g), Slots()
 
 
-def shrinking_factor(size: Array, limit: Any, least: Any = 0.0) -> Array:
+def shrinking_factor(size: Array, limit: Any, least: Any | None = None) -> Array:
     """Gives what takes a size down to its limit: `limit / size`, and 1 where it is not above that.
 
     It is 1 too where the size is not finite. Its gradient is finite, also where both are 0.
@@ -136,7 +136,10 @@ def shrinking_factor(size: Array, limit: Any, least: Any = 0.0) -> Array:
     Args:
       size: a norm, real and not negative; any shape.
       limit: the largest size, of a shape that goes with it.
-      least: the least size to divide by. Default: 0.
+      least: the least size to divide by. Default: `None`, any.
     """
-    too_large = (size > limit) & jnp.isfinite(size)
-    return jnp.where(too_large, limit / jnp.maximum(jnp.where(too_large, size, 1), least), 1)
+    too_large = (size > limit) & (size < jnp.inf)
+    divisor = size if least is None else jnp.maximum(size, least)
+    # The quotient comes last: XLA takes a leaf's factor into the kernel that multiplies the leaf,
+    # but for divisions.
+    return jnp.where(too_large, value_of(limit), 1) / jnp.where(too_large, divisor, 1)

@@ -80,7 +80,10 @@ def _stop_at_zero(updates: Updates, params: Params) -> Updates:
     def stop(g: Any, p: Any) -> Any:
         dtype = jnp.result_type(g)
         g, p = widen(g), widen(p)
-        g = jnp.maximum(g, -p).astype(dtype)
+        g = jnp.maximum(g, -p)
+        if g.dtype == dtype:
+            return g
+        g = g.astype(dtype)
         at = lax.stop_gradient(g)  # `nextafter` has no derivative
         return g + jnp.where(p + g < 0, jnp.nextafter(at, jnp.zeros_like(at)) - at, 0)
 

@@ -22,7 +22,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import abs_sq, safe_increment, widen
+from gradtx.engine.numerics import abs_sq, safe_increment, total, widen
 from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Count, Inner, Reading, Told, declared
 
@@ -129,7 +129,7 @@ def count_not_finite(updates: Updates) -> Array:
       updates: a pytree of arrays.
     """
     found = [jnp.sum(~jnp.isfinite(x), dtype=jnp.int32) for x in jax.tree.leaves(updates)]
-    return jnp.asarray(sum(found), jnp.int32)
+    return jnp.asarray(total(found), jnp.int32)
 
 
 @piece

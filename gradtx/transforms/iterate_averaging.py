@@ -20,6 +20,7 @@ from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import (
     compute_dtype,
     default_float,
+    finished,
     safe_increment,
     times,
     value_of,
@@ -130,7 +131,7 @@ def schedule_free(
         weight_sum = state.weight_sum + weight
         positive = weight_sum > 0
         c = jnp.where(positive, weight / jnp.where(positive, weight_sum, 1), 0)
-        of_move = 1 - b1 * (1 - c)
+        c, of_move = finished(c), finished(1 - b1 * (1 - c))
 
         def one(u: Array, y: Any, z: Array) -> tuple[Array, Array]:
             own = _beside(z, u)

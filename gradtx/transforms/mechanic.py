@@ -14,7 +14,7 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import safe_increment, safe_sqrt, times
+from gradtx.engine.numerics import finished, safe_increment, safe_sqrt, times
 from gradtx.engine.roles import Count, Hyperparameter, Inner, Shared, Slot, Told, declared
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots
 
@@ -123,7 +123,7 @@ def mechanize(
         dtype, scale = state.s.dtype, jnp.sum(state.s)
 
         sums = [(x - y) / jnp.asarray(scale + eps, x.dtype) for x, y in zip(p, x0, strict=True)]
-        pull = weight_decay * scale * tree.norm(g) / (tree.norm(p) + eps)
+        pull = finished(weight_decay * scale * tree.norm(g) / (tree.norm(p) + eps))
         h = tree.vdot(sums, [x + times(pull, y) for x, y in zip(g, p, strict=True)])
         h = h.real.astype(dtype)
 
@@ -133,7 +133,7 @@ def mechanize(
         v = b**2 * state.v + h**2
         wealth = s_init * m / num_betas + jnp.maximum(r, 0)
         s = wealth / (safe_sqrt(v) + eps)
-        scale = jnp.sum(s)
+        scale = finished(jnp.sum(s))
         steps = [
             (origin - x) + times(scale, total + step)
             for x, origin, total, step in zip(p, x0, sums, u, strict=True)

@@ -5,7 +5,6 @@ makes them. These are functions of such gradients, no transformations.
 """
 
 import functools
-import operator
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from jax import lax
 
 from gradtx.engine.base import Array, Updates
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.numerics import abs_sq, default_float, safe_sqrt, widen
+from gradtx.engine.numerics import abs_sq, default_float, finished, safe_sqrt, total, widen
 
 
 def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Updates, Array]:
@@ -101,18 +100,18 @@ def _clip_together(grads: Updates, limit: Any) -> tuple[Updates, Array]:
     # in which the reciprocal is a normal number too.
     largest = functools.reduce(jnp.maximum, [_over_examples(jnp.max, jnp.abs(x)) for x in wide])
     top = float(jnp.finfo(largest.dtype).max) ** 0.75
-    scale = lax.stop_gradient(jnp.clip(largest, 1 / top, top))
+    scale = finished(lax.stop_gradient(jnp.clip(largest, 1 / top, top)))
     units = [x / _beside(scale, x) for x in wide]
     squares = [_over_examples(jnp.sum, abs_sq(x)) for x in units]
-    relative = safe_sqrt(functools.reduce(operator.add, squares))
-    clipped = relative * scale > limit
-    shortened = jnp.where(clipped, limit / jnp.where(clipped, relative, 1), 1)
+    relative = safe_sqrt(total(squares))
+    clipped = finished(relative * scale > limit)
+    shortened = finished(jnp.where(clipped, limit / jnp.where(clipped, relative, 1), 1))
 
     def add_up(x: Array, unit: Array, like: Any) -> Array:
         chosen = jnp.where(_beside(clipped, x), unit * _beside(shortened, x), x)
         dtype = jnp.result_type(like)
-        total = jnp.sum(chosen, axis=0)
-        return total.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else total
+        added = jnp.sum(chosen, axis=0)
+        return added.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else added
 
     sums = map(add_up, wide, units, leaves)
     return treedef.unflatten(sums), jnp.sum(clipped, dtype=jnp.int32)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import rescale
+from gradtx.engine.numerics import finished, rescale
 from gradtx.engine.roles import Count, Hyperparameter, Shared, Told, declared_as
 
 
@@ -114,7 +114,8 @@ def reduce_on_plateau(
         new = jax.tree.map(
             lambda a, b, old: jnp.where(full, a, b).astype(old.dtype), judge(s, mean), going_on, s
         )
-        return jax.tree.map(lambda g: rescale(g, new.scale), updates), new
+        scale = finished(new.scale)
+        return jax.tree.map(lambda g: rescale(g, scale), updates), new
 
     def update(
         updates: Updates,
