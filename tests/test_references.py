@@ -16,6 +16,7 @@ from trees import extras
 import gradtx
 from gradtx import catalog
 from gradtx.crosschecking import known_differences, sample_loss
+from gradtx.engine.made import MadeSchedule
 from gradtx.engine.pipeline import pipeline_of
 
 ENTRIES = catalog.entries()
@@ -344,7 +345,8 @@ def test_signatures_are_those_of_optax(entry):
     def default(p):
         if hasattr(p.default, "update"):
             return "a transformation"
-        return "a function" if inspect.isfunction(p.default) else p.default
+        known_schedule = isinstance(p.default, MadeSchedule)
+        return "a function" if inspect.isfunction(p.default) or known_schedule else p.default
 
     def parameters(function):
         return [

@@ -144,7 +144,7 @@ def test_other_transformations_are_one_group():
         (optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9)), "trace"),
         (optax.partition(parts, HOLD), "scale_by_adam"),
         (optax.clip(1.0), "other"),
-        (gradtx.inject_hyperparams(gradtx.sgd)(0.1), "inject_stateful_hyperparams"),
+        (gradtx.inject_hyperparams(gradtx.sgd)(0.1), "sgd"),
     ):
         found = summary(tx, PARAMS)
         (group,) = found.rows

@@ -160,12 +160,17 @@ class Link:
         """Takes the updates that it sees through the link."""
         raise NotImplementedError
 
-    def outside(
-        self, state: OptState, extra: Mapping[str, Any], rate: bool = False
-    ) -> dict[str, Any]:
+    def outside(self, state: OptState, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what has to be computed for the link outside of compiled code: nothing."""
-        del state, extra, rate
+        del state, extra
         return {}
+
+    def with_rate(
+        self, given: dict[str, Any], state: OptState, extra: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Returns what `outside` gave, and the learning rate, if the link multiplies by one."""
+        del state, extra
+        return given
 
     def effects(self, tree: Any) -> Iterator[Effect]:
         """Tells what the link does to which leaves of a tree.
@@ -301,19 +306,19 @@ class Rule(Link):
         more = self.shared(step, extra) if given is None else given
         return {**more, **found}
 
-    def outside(
-        self, state: OptState, extra: Mapping[str, Any], rate: bool = False
-    ) -> dict[str, Any]:
-        """Returns those scalars that have to be computed outside of compiled code.
-
-        Args:
-          state: the rule's state.
-          extra: the extra arguments.
-          rate: whether the learning rate is among them. Default: only if it is opaque.
-        """
-        apart = (*self.opaque, "learning_rate") if rate else self.opaque
-        scalars = {n: x for n, x in self.scalars.items() if n in apart}
+    def outside(self, state: OptState, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns those scalars that have to be computed outside of compiled code."""
+        scalars = {n: self.scalars[n] for n in self.opaque}
         return dataclasses.replace(self, scalars=scalars).common(self.clock(state), extra)
+
+    def with_rate(
+        self, given: dict[str, Any], state: OptState, extra: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Returns what `outside` gave, and the learning rate, if the rule multiplies by one."""
+        if "learning_rate" in given or "learning_rate" not in self.scalars:
+            return given
+        rate = rate_at(self.scalars["learning_rate"], self.clock(state), extra)
+        return {**given, "learning_rate": rate}
 
     def freeze(self, freezer: Freezer, nested: bool = True) -> Frozen:
         """Returns the rule frozen; see `Link.freeze`."""

@@ -8,6 +8,7 @@ differ in them share it, and a factory runs anew in each trace, so that it may m
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
@@ -103,6 +104,8 @@ class Freezer:
             return Frozen(_next, None)
         before = len(self.numbers), len(self._calls)
         try:
+            if hasattr(x, "gradient_transformation"):  # MultiSteps
+                return self.freeze(x.gradient_transformation(), stand_in)
             for known in (x, getattr(x, "update", None)):  # a schedule of ours, a transformation
                 if (freeze := getattr(known, "freeze", None)) is not None:
                     return freeze(self)
@@ -168,7 +171,9 @@ def _container(data: tuple[Any, tuple[Frozen, ...]], source: Source) -> Any:
 def _call(data: tuple[Callable[..., Any], Frozen], source: Source) -> Any:
     factory, given = data
     args, kwargs = thaw(given, source)
-    source.calls.append(factory(*args, **kwargs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the user was told when the piece was made
+        source.calls.append(factory(*args, **kwargs))
     return source.calls[-1]
 
 

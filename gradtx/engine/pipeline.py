@@ -181,6 +181,8 @@ def _outline(state: OptState) -> str:
 
 def pipeline_of(tx: Any) -> Pipeline:
     """Returns the pipeline behind a transformation, or one that holds it as its only link."""
+    if hasattr(tx, "gradient_transformation"):  # MultiSteps
+        tx = tx.gradient_transformation()
     init, update = (getattr(f, "pipeline", None) for f in (tx.init, tx.update))
     if update is not None and init is update:
         return update

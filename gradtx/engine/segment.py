@@ -96,13 +96,16 @@ class Segment:
             return self.run(updates, states, params, extra)
         activity = self._activity(updates)
         params = params if self._uses_params else None
-        given = self._given(states, extra, rate=not arrays)
+        pairs = list(zip(self.links, states, strict=True))
+        given = [link.outside(state, extra) for link, state in pairs]
+        if not arrays:  # which cannot be passed on, so that the rate that is given here is read now
+            given = self._with_rates(given, states, extra)
         passed = extra if arrays else {}
         return self._ways(activity, given, updates, tuple(states), params, passed)
 
-    def _given(self, states: Sequence[OptState], extra: dict[str, Any], rate: bool) -> list[Any]:
-        pairs = zip(self.links, states, strict=True)
-        return [link.outside(state, extra, rate) for link, state in pairs]
+    def _with_rates(self, given: Any, states: Any, extra: dict[str, Any]) -> list[Any]:
+        rows = zip(self.links, given, states, strict=True)
+        return [link.with_rate(known, state, extra) for link, known, state in rows]
 
     def _activity(self, updates: Updates) -> tuple[Active, ...]:
         found = []
@@ -117,8 +120,7 @@ class Segment:
         self, activity: Any, given: Any, updates: Any, states: Any, params: Any, extra: Any
     ) -> Result:
         """Runs the links as they are: all numbers are constants but for the learning rate."""
-        if extra or not any("learning_rate" in x for x in given):
-            given = self._given(states, extra, rate=True)
+        given = self._with_rates(given, states, extra)
         return self._own(activity, given, updates, states, params, extra)
 
     @functools.cached_property

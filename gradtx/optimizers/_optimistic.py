@@ -199,7 +199,7 @@ def optimistic_adam(
     warnings.warn(
         "optimistic_adam is deprecated: use `optimistic_adam_v2` instead, which takes schedules",
         DeprecationWarning,
-        stacklevel=3,  # the catalog's wrapper stands between this function and its caller
+        stacklevel=4,  # two wrappers of the catalog stand between this function and its caller
     )
     if callable(learning_rate):
         raise TypeError(

@@ -5,6 +5,7 @@ from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Schedule
 from gradtx.engine.made import known_schedule
+from gradtx.engine.numerics import value_of
 from gradtx.schedules.steps import Scalar, as_float
 
 
@@ -27,7 +28,7 @@ def constant_schedule(value: Scalar) -> Schedule:
     """
 
     def schedule(count: ArrayLike) -> Array:
-        shape = jnp.broadcast_shapes(jnp.shape(count), jnp.shape(value))
+        shape = jnp.broadcast_shapes(jnp.shape(count), jnp.shape(value_of(value)))
         return jnp.broadcast_to(as_float(value), shape)
 
     return schedule

@@ -169,19 +169,30 @@ class MultiSteps:
         """The optimizer within."""
         return self._opt
 
-    @property
-    def init(self) -> Callable[[Params], MultiStepsState]:
-        """`init(params)`, which gives the first state."""
-        return self._tx.init
+    def init(self, params: Params) -> MultiStepsState:
+        """Returns the first state.
 
-    @property
-    def update(self) -> Callable[..., tuple[Updates, MultiStepsState]]:
-        """`update(updates, state, params=None, **extra)`.
-
-        It takes a micro-step, and at the end of a window the optimizer's step, which sees the extra
-        arguments of the window's last call.
+        Args:
+          params: a pytree of arrays.
         """
-        return self._tx.update
+        return self._tx.init(params)
+
+    def update(
+        self,
+        updates: Updates,
+        state: MultiStepsState,
+        params: Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[Updates, MultiStepsState]:
+        """Takes a micro-step, and at the end of a window the optimizer's step.
+
+        Args:
+          updates: the gradients of a micro-batch.
+          state: the state.
+          params: the parameters, if the optimizer needs them. Default: none.
+          **extra_args: what the optimizer takes beside; it sees those of a window's last call.
+        """
+        return self._tx.update(updates, state, params, **extra_args)
 
     def has_updated(self, state: MultiStepsState) -> Array:
         """Says whether the last micro-step that was not skipped ended a window.

@@ -1,5 +1,6 @@
 """Mechanic: a tuner that learns the scale of another optimizer's steps."""
 
+import functools
 from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ class MechanicState(NamedTuple):
     x0: Slot
 
 
-@piece
+@functools.partial(piece, constants=("s_init", "eps", "weight_decay"))
 def mechanize(
     base_optimizer: Any,
     weight_decay: Any = 1e-2,
