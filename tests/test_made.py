@@ -292,7 +292,7 @@ def test_nothing_outlives_its_user():
     for make in (
         lambda: gradtx.adamw(0.1),
         lambda: gradtx.adam(lambda count: 0.1),
-        lambda: gradtx.MultiSteps(gradtx.muon(0.1), 2),
+        lambda: gradtx.MultiSteps(gradtx.muon(0.1), 2).gradient_transformation(),
         lambda: closure(jnp.ones(2)),
     ):
         tx = make()

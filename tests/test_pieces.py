@@ -49,7 +49,10 @@ PIECES = {
     "watch": lambda: gradtx.watch(gradtx.adam(0.1)),
     "counted": lambda: gradtx.counted(gradtx.clip_by_global_norm(1.0)),
 }
-MODULES = "adaptive_clipping centering clipping constraining averaging flattening freezing monitoring watching"
+MODULES = (
+    "adaptive_clipping averaging centering clipping constraining flattening freezing monitoring "
+    "watching"
+)
 REAL_ONLY = {"clip", "keep_params_nonnegative"}
 NEED_PARAMS = {"adaptive_grad_clip", "keep_params_nonnegative", "selective_transform", "flatten"}
 each_piece = pytest.mark.parametrize("name", PIECES)

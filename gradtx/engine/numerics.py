@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from gradtx.engine.base import Array
+from gradtx.engine.concrete import is_traced
 
 
 class NeedsConstant(TypeError):
@@ -220,9 +221,16 @@ def finished(x: Any) -> Array:
     costs nothing beside the leaves.
 
     Args:
-      x: a scalar, or a small array that all leaves use; a number or a boolean.
+      x: a scalar, or a small array that all leaves use: numbers, booleans, or random keys.
     """
-    x = jnp.asarray(x)
+    return _through_a_sum(x) if is_traced(x) else jnp.asarray(x)
+
+
+@jax.jit  # one call in the traced program, however often
+def _through_a_sum(x: Array) -> Array:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = total([jax.random.key_data(x)])
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     return total([x.astype(jnp.int32)]) > 0 if x.dtype == bool else total([x])
 
 

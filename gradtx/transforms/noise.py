@@ -8,7 +8,7 @@ from jax import lax
 
 from gradtx.engine.base import Array, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import default_float, times, value_of
+from gradtx.engine.numerics import default_float, finished, times, value_of
 from gradtx.engine.roles import Count, RandomKey, declared
 from gradtx.engine.rules import Slots
 
@@ -72,7 +72,7 @@ def _add_noise(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
     # Two roots: that of a fraction would have no slope where eta is 0.
     deviation = jnp.sqrt(value_of(s.eta)) * t ** (-0.5 * s.gamma)
     # An integer gradient meets noise in floats, which the engine then refuses to round.
-    noise = jax.random.normal(s.rng_key, g.shape, jnp.result_type(g, 1.0))
+    noise = jax.random.normal(finished(s.rng_key), g.shape, jnp.result_type(g, 1.0))
     return g + times(deviation, noise), Slots()
 
 

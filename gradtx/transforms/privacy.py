@@ -15,7 +15,7 @@ from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSc
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import over, times, widen
+from gradtx.engine.numerics import finished, over, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.roles import RandomKey, declared
 from gradtx.engine.rules import LeafError
@@ -176,7 +176,7 @@ def dpsgd(
 
 def _normal(key: Array, like: Array) -> Array:
     """Draws normal numbers; of complex ones, each part has variance 1."""
-    noise = jax.random.normal(key, like.shape, like.dtype)
+    noise = jax.random.normal(finished(key), like.shape, like.dtype)
     return times(2**0.5, noise) if jnp.iscomplexobj(like) else noise
 
 

@@ -16,7 +16,6 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.leafwise import piece
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.roles import Inner, declared
 
@@ -44,7 +43,6 @@ class SplitRealAndImaginaryState(NamedTuple):
     inner_state: Inner
 
 
-@piece
 def split_real_and_imaginary(inner: Any) -> GradientTransformation:
     """Shows a transformation two real leaves in the place of a complex one.
 

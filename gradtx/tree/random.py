@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.engine.numerics import finished
 from gradtx.tree.mapping import map_leaves
 
 
@@ -51,7 +52,7 @@ def random_like(
     """
 
     def draw(x: Any, key: Any) -> Any:
-        return sampler(key, jnp.shape(x), jnp.result_type(x) if dtype is None else dtype)
+        return sampler(finished(key), jnp.shape(x), jnp.result_type(x) if dtype is None else dtype)
 
     keys = split_key_like(rng_key, target_tree)
     return map_leaves("tree.random_like", draw, target_tree, keys, names=("target_tree", "keys"))
