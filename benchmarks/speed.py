@@ -144,11 +144,21 @@ def jitted_step_large() -> None:
 def _torch_step(params: dict) -> Callable[[], float]:
     import torch
 
-    weights = [torch.nn.Parameter(torch.ones(x.shape)) for x in params.values()]
+    on_gpu = jax.default_backend() == "gpu"
+    if on_gpu and not torch.cuda.is_available():
+        raise ImportError("this PyTorch has no CUDA")
+    device = "cuda" if on_gpu else "cpu"
+    weights = [torch.nn.Parameter(torch.ones(x.shape, device=device)) for x in params.values()]
     for w in weights:
         w.grad = torch.full_like(w, 0.1)
     adamw = torch.optim.AdamW(weights, lr=1e-3, weight_decay=1e-4, fused=True)
-    return lambda: timed(adamw.step, 5)
+
+    def step() -> None:
+        adamw.step()
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    return lambda: timed(step, 5)
 
 
 def main() -> None:

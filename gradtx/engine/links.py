@@ -21,7 +21,7 @@ from gradtx.engine.made import Freezer, Frozen, InTurn, Made, Opaque, Source, is
 from gradtx.engine.masks import hide, hide_extra, merge, narrowed
 from gradtx.engine.numerics import default_float, safe_increment, value_of
 from gradtx.engine.paths import is_none
-from gradtx.engine.rules import Kernel, MaskedNode, field, rate_at, value_at
+from gradtx.engine.rules import Kernel, MaskedNode, field, rate_at, rate_kept, value_at
 from gradtx.engine.storage import first_slots
 
 Active = tuple[bool, ...] | None
@@ -375,7 +375,7 @@ class Coupled(Link):
             return self.own_update(updates, state, params, **extra)
         rate = value_of(rate_at(self.rate, state.count, extra))
         updates, new = self.own_update(updates, state, params, **{**extra, "learning_rate": rate})
-        used = jnp.asarray(rate, jnp.result_type(state.learning_rate))
+        used = rate_kept(rate, state.count, jnp.result_type(state.learning_rate))
         return updates, new._replace(count=safe_increment(state.count), learning_rate=used)
 
 

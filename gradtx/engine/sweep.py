@@ -21,7 +21,7 @@ from gradtx.engine.leaf import Cell, Plan, update_leaf
 from gradtx.engine.links import Active, Rule
 from gradtx.engine.numerics import value_of
 from gradtx.engine.paths import align, is_none, nth_path
-from gradtx.engine.rules import LeafError, field
+from gradtx.engine.rules import LeafError, field, rate_kept
 
 
 class Lane:
@@ -88,7 +88,13 @@ class Lane:
             fields["rng_key"] = self.next_key
         for name, value in self.scalars.items():
             if name in self.state._fields:
-                fields[name] = jnp.asarray(value_of(value), getattr(self.state, name).dtype)
+                dtype = getattr(self.state, name).dtype
+                kept = name == "learning_rate" and self.step is not None
+                fields[name] = (
+                    rate_kept(value, self.step, dtype)
+                    if kept
+                    else jnp.asarray(value_of(value), dtype)
+                )
         return self.state._replace(**fields) if fields else self.state
 
 
