@@ -225,6 +225,35 @@ def test_few_modules_stand_beside_the_folders():
     assert len([path for path in FILES if path.parent == PACKAGE]) <= 12
 
 
+# ---- The engine -------------------------------------------------------------------------------
+
+ENGINE = [path for path in FILES if path.parent.name == "engine"]
+
+
+def lines_of_code(path):
+    """The numbers of a file's lines without blank ones, comments and docstrings."""
+    text = path.read_text()
+    told = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(node.value.value, str)
+        for line in range(node.lineno, node.end_lineno + 1)
+    }
+    lines = enumerate(text.splitlines(), 1)
+    return [i for i, x in lines if i not in told and x.strip() and not x.strip().startswith("#")]
+
+
+def test_the_engine_can_be_read_in_one_sitting():
+    assert sum(len(lines_of_code(path)) for path in ENGINE) <= 2000
+
+
+def test_the_map_of_the_engine_has_all_rooms():
+    map_ = inspect.getdoc(importlib.import_module("gradtx.engine"))
+    rooms = {path.stem for path in ENGINE} - {"__init__"}
+    assert rooms == {room for room in rooms if f"`{room}`" in map_ or f"`{room}." in map_}
+
+
 # ---- The catalog ------------------------------------------------------------------------------
 
 OPTIMIZER_FILES = [p for p in sorted((PACKAGE / "optimizers").glob("*.py")) if p.stem != "__init__"]

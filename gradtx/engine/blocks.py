@@ -4,6 +4,7 @@ Networks repeat their layers, so the signatures along a tree's leaves repeat too
 block can serve for all layers.
 """
 
+import functools
 import itertools
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -62,11 +63,12 @@ def repeated_block(sequence: Sequence[Hashable]) -> Block:
     return best
 
 
-def pieces(sequence: Sequence[Hashable]) -> list[tuple[int, int]]:
+@functools.lru_cache(maxsize=8)  # for one who calls `init` again and again
+def pieces(sequence: Hashable) -> list[tuple[int, int]]:
     """Cuts a sequence so that few different pieces make it: repeated blocks, and single items.
 
     Args:
-      sequence: anything that can be compared.
+      sequence: a tuple of things that can be compared and hashed.
 
     Returns:
       Where each piece begins and ends.
@@ -76,6 +78,7 @@ def pieces(sequence: Sequence[Hashable]) -> list[tuple[int, int]]:
       >>> pieces("xabcabcabcy")
       [(0, 1), (1, 4), (4, 7), (7, 10), (10, 11)]
     """
+    assert isinstance(sequence, Sequence)
     block = repeated_block(sequence)
     if block.times < 2:
         return [(i, i + 1) for i in range(len(sequence))]

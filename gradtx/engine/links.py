@@ -269,7 +269,7 @@ class Rule(Link):
         if any(map(spans_devices, mine)):  # compiled code would not learn how they are sharded
             make = functools.partial(first_slots, self.kernel)
         rows: list[Any] = [[None if x is None else MaskedNode()] * len(names) for x in leaves]
-        for a, b in pieces(list(map(shape_and_dtype, mine))):
+        for a, b in pieces(tuple(map(shape_and_dtype, mine))):
             for i, row in zip(where[a:b], make(names, mine[a:b]), strict=True):
                 rows[i] = row
         return rows

@@ -167,7 +167,8 @@ class Sweep:
         self, plans: list[Plan], cells: list[Cell], steps: Any, scalars: Any
     ) -> list[tuple[Any, Any]]:
         """Runs all cells; those of a block that repeats, block by block."""
-        signatures = [(plan, _signature(cell)) for plan, cell in zip(plans, cells, strict=True)]
+        pairs = zip(plans, cells, strict=True)
+        signatures = tuple((plan, _signature(cell)) for plan, cell in pairs)
         results: list[tuple[Any, Any]] = []
         for a, b in pieces(signatures):
             run = self._each if b == a + 1 else self._block
