@@ -55,8 +55,6 @@ from gradtx.engine.base import (
     TransformUpdateFn as TransformUpdateFn,
     Updates as Updates,
     init_empty_state as init_empty_state,
-    stateless as stateless,
-    stateless_with_tree_map as stateless_with_tree_map,
     with_extra_args_support as with_extra_args_support,
 )
 from gradtx.engine.coupled import coupled as coupled
@@ -245,6 +243,10 @@ from gradtx.transforms import (
     trace as trace,
     watch as watch,
     zero_nans as zero_nans,
+)
+from gradtx.transforms.without_state import (
+    stateless as stateless,
+    stateless_with_tree_map as stateless_with_tree_map,
 )
 from gradtx.tree import (
     bias_correction as bias_correction,

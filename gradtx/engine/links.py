@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from gradtx.engine.base import GradientTransformation, OptState, Params, Updates
 from gradtx.engine.blocks import pieces
 from gradtx.engine.checks import check_given, check_leaves, check_pairs
-from gradtx.engine.concrete import shape_and_dtype, spans_devices
+from gradtx.engine.concrete import is_traced, shape_and_dtype, spans_devices
 from gradtx.engine.made import Freezer, Frozen, InTurn, Made, Opaque, Source, is_known, thaw
 from gradtx.engine.masks import hide, hide_extra, merge, narrowed
 from gradtx.engine.numerics import default_float, safe_increment, value_of
@@ -25,6 +25,7 @@ from gradtx.engine.rules import Kernel, MaskedNode, field, rate_at, rate_kept, v
 from gradtx.engine.storage import first_slots
 
 Active = tuple[bool, ...] | None
+FirstSlots = Callable[[tuple[str, ...], list[Any]], list[list[Any]]]
 
 
 class Mask(NamedTuple):
@@ -231,9 +232,13 @@ class Rule(Link):
     couples = False
 
     @functools.cached_property
-    def _own_slots(self) -> Callable[[tuple[str, ...], Any], list[list[Any]]]:
-        """The compiled function that makes first slots, kept with the rule."""
-        return jax.jit(functools.partial(first_slots, self.kernel), static_argnums=0)
+    def _first(self) -> FirstSlots:
+        """What makes first slots, kept with the rule."""
+        return _first_in_pieces(self.kernel)
+
+    @functools.cached_property
+    def _first_compiled(self) -> FirstSlots:
+        return jax.jit(self._first, static_argnums=0)
 
     def init(
         self, params: Params, active: Active, frozen: Sequence[tuple[Frozen, Any]] = ()
@@ -262,16 +267,17 @@ class Rule(Link):
         self, names: tuple[str, ...], leaves: list[Any], takes: list[bool], frozen: Any
     ) -> list[list[Any]]:
         """Returns the first slots of each leaf, in the order of their names."""
-        kept = [functools.partial(_first_of_frozen, *f) for f in frozen]
-        make = InTurn([*kept, self._own_slots])
         where = [i for i, takes_part in enumerate(takes) if takes_part]
         mine = [leaves[i] for i in where]
+        make: FirstSlots = self._first
         if any(map(spans_devices, mine)):  # compiled code would not learn how they are sharded
             make = functools.partial(first_slots, self.kernel)
+        elif not is_traced(mine[:1]):
+            kept = [functools.partial(_first_of_frozen, *f) for f in frozen]
+            make = InTurn([*kept, self._first_compiled])
         rows: list[Any] = [[None if x is None else MaskedNode()] * len(names) for x in leaves]
-        for a, b in pieces(tuple(map(shape_and_dtype, mine))):
-            for i, row in zip(where[a:b], make(names, mine[a:b]), strict=True):
-                rows[i] = row
+        for i, row in zip(where, make(names, mine), strict=True):
+            rows[i] = row
         return rows
 
     @functools.cached_property
@@ -327,11 +333,22 @@ class Rule(Link):
         return super().freeze(freezer, nested)
 
 
+def _first_in_pieces(kernel: Kernel) -> FirstSlots:
+    """Returns what makes the first slots of leaves; pieces that repeat are traced once."""
+    piece = jax.jit(functools.partial(first_slots, kernel), static_argnums=0)
+
+    def make(names: tuple[str, ...], leaves: list[Any]) -> list[list[Any]]:
+        cuts = pieces(tuple(map(shape_and_dtype, leaves)))
+        return [row for a, b in cuts for row in piece(names, leaves[a:b])]
+
+    return make
+
+
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _first_of_frozen(
     frozen: Frozen, numbers: Any, names: tuple[str, ...], leaves: list[Any]
 ) -> list[list[Any]]:
-    return first_slots(thaw(frozen, Source(numbers)).kernel, names, leaves)
+    return _first_in_pieces(thaw(frozen, Source(numbers)).kernel)(names, leaves)
 
 
 def _is_integer(x: Any) -> bool:
@@ -375,7 +392,8 @@ class Coupled(Link):
             return self.own_update(updates, state, params, **extra)
         rate = value_of(rate_at(self.rate, state.count, extra))
         updates, new = self.own_update(updates, state, params, **{**extra, "learning_rate": rate})
-        used = rate_kept(rate, state.count, jnp.result_type(state.learning_rate))
+        kept = jnp.asarray(rate, jnp.result_type(state.learning_rate))
+        used = rate_kept(kept, state.count)
         return updates, new._replace(count=safe_increment(state.count), learning_rate=used)
 
 

@@ -163,7 +163,7 @@ def real_full_like(x: Array, value: Any) -> Array:
       value: what to fill the array with.
     """
     dtype = jnp.finfo(x.dtype).dtype if _inexact(x) else None
-    return jnp.full_like(x, value_of(value), dtype=dtype)
+    return lax.full_like(x, value_of(value), dtype)
 
 
 def zeros_without(x: Array, axes: Any) -> Array:

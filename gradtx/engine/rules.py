@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.engine.base import Array, OptState
-from gradtx.engine.numerics import safe_increment, value_of
+from gradtx.engine.numerics import safe_increment
 
 
 class MaskedNode(NamedTuple):
@@ -147,16 +147,15 @@ def rate_at(learning_rate: Any, step: Any, extra: Mapping[str, Any]) -> Any:
     return value_at(learning_rate, step) if given is None else jnp.asarray(given)
 
 
-def rate_kept(rate: Any, count: Array, dtype: Any) -> Array:
-    """Returns the learning rate of a step as the state keeps it.
+def rate_kept(rate: Array, count: Any) -> Array:
+    """Returns the learning rate of a step, or another scalar of it, as the state keeps it.
+
+    XLA's GPU backend hands out what no kernel computes, a constant for one, by a copy of its own,
+    after which a donated step of 144 leaves takes a quarter longer (seen on an H200). So a kernel
+    computes it, of the count, which is never negative.
 
     Args:
-      rate: the rate, a number or a scalar array.
+      rate: the rate, in the dtype in which it is kept.
       count: the step count before the step.
-      dtype: the dtype in which it is kept.
     """
-    used = jnp.asarray(value_of(rate), dtype)
-    # XLA's GPU backend hands out what no kernel computes, a constant for one, by a copy of its own,
-    # after which a donated step of 144 leaves takes a quarter longer (seen on an H200). So a kernel
-    # computes it, of the count, which is never negative.
-    return jnp.where(count < 0, 0, used) if isinstance(count, Tracer) else used
+    return jnp.where(count < 0, 0, rate) if isinstance(count, Tracer) else rate

@@ -89,12 +89,8 @@ class Lane:
         for name, value in self.scalars.items():
             if name in self.state._fields:
                 dtype = getattr(self.state, name).dtype
-                kept = name == "learning_rate" and self.step is not None
-                fields[name] = (
-                    rate_kept(value, self.step, dtype)
-                    if kept
-                    else jnp.asarray(value_of(value), dtype)
-                )
+                used = jnp.asarray(value_of(value), dtype)
+                fields[name] = used if self.step is None else rate_kept(used, self.step)
         return self.state._replace(**fields) if fields else self.state
 
 

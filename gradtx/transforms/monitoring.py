@@ -11,12 +11,12 @@ from gradtx.engine.base import (
     GradientTransformation,
     Params,
     Updates,
-    stateless,
     with_extra_args_support,
 )
 from gradtx.engine.numerics import compute_dtype, default_float
 from gradtx.engine.roles import Aside, Role, declared
 from gradtx.transforms.averaging import EmaState, ema
+from gradtx.transforms.without_state import stateless
 
 
 @declared

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.engine.base import EmptyState, GradientTransformation, Params, Updates, stateless
+from gradtx.engine.base import EmptyState, GradientTransformation, Params, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import finished, rescale
+from gradtx.transforms.without_state import stateless
 
 NormalizeState = EmptyState
 
