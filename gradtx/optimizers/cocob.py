@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import real_full_like
+from gradtx.engine.numerics import is_never_zero, real_full_like
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -83,8 +83,10 @@ def scale_by_cocob(alpha: Any = 100.0, eps: Any = 1e-8) -> GradientTransformatio
         won = jnp.real(jnp.conj(p - start) * g)
         reward = jnp.maximum(s.reward + won, 0)
         gathered = s.cumulative_gradients + g
-        # All in units of the largest, whose square may be no number.
-        unit = jnp.where(largest > 0, largest, 1)
+        # All in units of the largest, whose square may be no number; it begins with `eps`.
+        unit = largest
+        if not is_never_zero(eps, largest.dtype):
+            unit = jnp.where(largest > 0, largest, 1)
         fraction = gathered / unit / jnp.maximum(total / unit + 1, alpha)
         bet = fraction * (1 + reward / unit)
         return (start - p) + bet, Slots(
