@@ -1,7 +1,7 @@
 """What a user meets before the first fast step: gradtx against optax, side by side in one run.
 
     python benchmarks/first_use.py [--quick] [ROW ...]
-    python benchmarks/first_use.py catalog [--leaves 12 150 1000] [--repeats 1] [NAME ...]
+    python benchmarks/first_use.py catalog [NAME ...] [--leaves 12 150 1000] [--repeats 1]
 
 Making optimizers, first states, un-jitted steps, tracing, compiling, and the memory that stays. To
 add a row, write a function and decorate it with `@row`. The second form takes each optimizer of the
@@ -10,6 +10,7 @@ catalog, and what stands beside it, through tracing and compiling; see `compilin
 
 import argparse
 import concurrent.futures
+import functools
 import gc
 import importlib
 import itertools
@@ -40,14 +41,12 @@ def row(function: Callable[[bool], None]) -> Callable[[bool], None]:
     return function
 
 
-# ---- Models and optimizers -----------------------------------------------------------------------
+# ---- Models, optimizers and steps ----------------------------------------------------------------
 
 
 def model(leaves: int) -> Any:
-    """Makes a transformer's parameters: one layer, twelve, or the first leaves of more, narrower."""
-    if leaves in (12, 144):
-        return transformer(leaves // 12)
-    return compiling.model(leaves)
+    """Makes the parameters of a transformer: of 1 or 12 layers, or the first leaves of narrower."""
+    return transformer(leaves // 12) if leaves in (12, 144) else compiling.model(leaves)
 
 
 def adamw(library: Any) -> Any:
@@ -56,7 +55,7 @@ def adamw(library: Any) -> Any:
 
 
 def whole(library: Any) -> Any:
-    """Makes what people train with: a clip, AdamW and a schedule, none of them seen before."""
+    """Makes what people train with: a clip, AdamW and a schedule, with numbers not seen before."""
     schedule = library.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 1000)
     b1, bound = 0.9 + 1e-7 * next(FRESH), 1.0 + 1e-4 * next(FRESH)
     return library.chain(library.clip_by_global_norm(bound), library.adamw(schedule, b1=b1))
@@ -73,40 +72,39 @@ def step_of(library: Any, tx: Any) -> Callable[[Any, Any, Any], Any]:
 
 
 def unjitted(library: Any, tx: Any, params: Any, steps: int = 2) -> Any:
-    """Makes a state and takes un-jitted steps."""
+    """Makes a state, and takes un-jitted steps."""
     state, step, grads = tx.init(params), step_of(library, tx), params
     for _ in range(steps):
         params, state = step(params, state, grads)
     return jax.block_until_ready(params)
 
 
-def lowered(library: Any, tx: Any, params: Any, with_init: bool = False) -> Any:
-    """Traces and lowers a step with donated buffers, and the making of the first state if asked."""
-    if with_init:
-        jax.jit(tx.init).trace(params).lower()
-    state = jax.eval_shape(tx.init, params)
+def jitted(library: Any, tx: Any, params: Any) -> Any:
+    """Makes a state, and takes a step, both jitted."""
+    state = jax.jit(tx.init)(params)
+    return jax.block_until_ready(jax.jit(step_of(library, tx))(params, state, params))
+
+
+def lowered(library: Any, tx: Any, params: Any, state: Any) -> Any:
+    """Traces and lowers a step with donated buffers; of the state, shapes are enough."""
     step = jax.jit(step_of(library, tx), donate_argnums=(0, 1))
     return step.trace(params, state, params).lower()
 
 
-def compare(
-    title: str,
-    seconds: Callable[[Any], float],
-    repeats: int,
-    target: str,
-    warm: int = 1,
-) -> None:
-    """Measures both libraries in turn, and prints medians, quartiles and the ratio.
+def stepping(library: Any, tx: Any, params: Any, times: int) -> Callable[[], float]:
+    """Makes a function that gives the seconds of a jitted step, buffers donated."""
+    grads = jax.tree.map(lambda x: 0.1 * x, params)
+    carry = [jax.tree.map(jnp.copy, params), tx.init(params)]
+    compiled = jax.jit(step_of(library, tx), donate_argnums=(0, 1))
 
-    Args:
-      title: what is measured.
-      seconds: the time that it takes a library.
-      repeats: how often it is measured.
-      target: what the ratio is wanted to be.
-      warm: how many rounds before do not count.
-    """
-    runs = {name: lambda library=library: seconds(library) for name, library in LIBRARIES.items()}
-    report(title, side_by_side(runs, repeats, warm), "optax", target)
+    def once() -> Any:
+        carry[:] = compiled(*carry, grads)
+        return carry[0]
+
+    return lambda: timed(once, times)
+
+
+# ---- Measuring -----------------------------------------------------------------------------------
 
 
 def from_nothing(
@@ -120,212 +118,225 @@ def from_nothing(
     return clock() - start
 
 
-# ---- Compiling -----------------------------------------------------------------------------------
+def compare(
+    title: str,
+    seconds: Callable[[Any, Any], float],
+    params: Any,
+    repeats: int,
+    target: str = "",
+    warm: int = 1,
+) -> None:
+    """Measures both libraries in turn, and prints medians, quartiles and the ratio.
+
+    Args:
+      title: what is measured.
+      seconds: the time that it takes a library with these parameters.
+      params: the parameters.
+      repeats: how often it is measured.
+      target: what the ratio is wanted to be.
+      warm: how many rounds before these do not count.
+    """
+    runs = {
+        name: functools.partial(seconds, library, params) for name, library in LIBRARIES.items()
+    }
+    report(title, side_by_side(runs, repeats, warm), "optax", target)
+
+
+# ---- Tracing and compiling -----------------------------------------------------------------------
 
 
 @row
 def compile_step(quick: bool) -> None:
     """Compiling a step of clip + AdamW + schedule."""
-    clocks = {"processor": time.process_time, "wall": time.perf_counter}
-    for leaves in (144, 200):
-        params = model(leaves)
-        for name, clock in clocks.items():
 
-            def seconds(library: Any, params: Any = params, clock: Any = clock) -> float:
-                low = lowered(library, whole(library), params)
-                return from_nothing(low.compile, clock)
+    def step(library: Any, params: Any) -> Any:
+        tx = whole(library)
+        return lowered(library, tx, params, jax.eval_shape(tx.init, params))
 
-            title = f"compile clip + AdamW + schedule, {leaves} leaves, {name} time"
-            compare(title, seconds, 3 if quick else 7, "at most 1.0 (was 4.6 at 144, 6.5 at 200)")
+    def processor(library: Any, params: Any) -> float:
+        return from_nothing(step(library, params).compile, time.process_time)
+
+    def wall(library: Any, params: Any) -> float:
+        return from_nothing(step(library, params).compile)
+
+    for leaves, was in ((144, 4.6), (200, 6.5)):
+        for seconds in (processor, wall):
+            title = f"compile clip + AdamW + schedule, {leaves} leaves, {seconds.__name__} time"
+            target = f"at most 1.0 (was {was})"
+            compare(title, seconds, model(leaves), 3 if quick else 7, target)
+
+
+def lowering(library: Any, params: Any) -> float:
+    """Gives the seconds of tracing and lowering a step of AdamW, caches empty."""
+    tx = adamw(library)
+    state = jax.eval_shape(tx.init, params)
+    return from_nothing(lambda: lowered(library, tx, params, state))
 
 
 @row
 def trace_and_lower(quick: bool) -> None:
     """Tracing and lowering, caches empty: the step alone, and with the making of the state."""
-    params = model(144)
-    for with_init, target in ((False, "at most 0.26"), (True, "at most 0.3 (was 0.51)")):
 
-        def seconds(library: Any, with_init: bool = with_init) -> float:
-            tx = adamw(library)
-            return from_nothing(lambda: lowered(library, tx, params, with_init))
+    def init_and_step(library: Any, params: Any) -> float:
+        tx = adamw(library)
 
-        what = "init and step" if with_init else "step"
+        def run() -> None:
+            traced = jax.jit(tx.init).trace(params)
+            traced.lower()
+            lowered(library, tx, params, traced.out_info)
+
+        return from_nothing(run)
+
+    targets = {lowering: "at most 0.26", init_and_step: "at most 0.3 (was 0.51)"}
+    for seconds, target in targets.items():
+        what = "init and step" if seconds is init_and_step else "step"
         title = f"trace + lower {what}, AdamW, 144 leaves, caches empty"
-        compare(title, seconds, 7 if quick else 21, target)
+        compare(title, seconds, model(144), 7 if quick else 21, target)
 
 
 @row
-def ten_thousand_leaves(quick: bool) -> None:
+def many_equal_leaves(quick: bool) -> None:
     """Tracing and lowering at 10,000 equal leaves; and the search for what repeats in them."""
+    n = 1_000 if quick else 10_000
     try:
         blocks = importlib.import_module("gradtx.engine.blocks")
     except ImportError:
-        print("\nrepeated_block, 10,000 leaves: there is none any more (was 64 s)")
+        print(f"\nrepeated_block alone, {n:,} leaves: there is none (was 64 s at 10,000)")
     else:
-        n = 1_000 if quick else 10_000
-        signatures = [(i % 12, "float32") for i in range(n)]
-        seconds = timed(lambda: blocks.repeated_block(signatures) and 0)
-        print(f"\nrepeated_block alone, {n:,} leaves: {seconds:.3f} s\n  target: at most 0.1 s")
-    n = 1_000 if quick else 10_000
-    params = [jnp.ones((4, 4))] * n
+        signatures = [f"shape {i % 12}" for i in range(n)]
+        taken = timed(lambda: blocks.repeated_block(signatures) and 0)
+        print(
+            f"\nrepeated_block alone, {n:,} leaves: {taken:.3f} s\n  target: at most 0.1 s (was 64)"
+        )
 
-    def trace(library: Any) -> float:
-        tx = adamw(library)
-        return from_nothing(lambda: lowered(library, tx, params))
-
-    title = f"trace + lower AdamW, {n:,} equal leaves, caches empty"
-    compare(title, trace, 3, "at most 0.3", warm=int(quick))
+    title = f"trace + lower step, AdamW, {n:,} equal leaves, caches empty"
+    compare(title, lowering, [jnp.ones((4, 4))] * n, 3, "at most 0.3", warm=0)
 
 
-# ---- Making optimizers, states and un-jitted steps ----------------------------------------------
+# ---- Making optimizers and states, and un-jitted steps -------------------------------------------
 
 
 @row
 def six_optimizers(quick: bool) -> None:
-    """Six that differ in `b1` and the bound, made one after another, and what a seventh adds."""
+    """Six that differ in `b1` and the bound, made one after another, and what one more adds."""
+
+    def six(library: Any, params: Any) -> float:
+        return from_nothing(lambda: [unjitted(library, whole(library), params) for _ in range(6)])
+
+    def one_more(library: Any, params: Any) -> float:
+        return timed(lambda: unjitted(library, whole(library), params))
+
     for leaves in (12,) if quick else (12, 144):
-        params = model(leaves)
-
-        def six(library: Any, params: Any = params) -> None:
-            for _ in range(6):
-                unjitted(library, whole(library), params)
-
-        title = f"six optimizers that differ, two un-jitted steps each, {leaves} leaves"
-        compare(
-            f"{title}, caches empty",
-            lambda library, six=six: from_nothing(lambda: six(library)),
-            2 if quick else 5,
-            "at most 3 (was 16)",
-        )
-
-        def seventh(library: Any, params: Any = params) -> float:
-            return timed(lambda: unjitted(library, whole(library), params))
-
-        compare(f"one more such, {leaves} leaves", seventh, 5 if quick else 11, "at most 3")
+        told = f"two un-jitted steps each, {leaves} leaves"
+        title = f"six optimizers that differ, {told}, caches empty"
+        compare(title, six, model(leaves), 2 if quick else 5, "at most 3 (was 16)")
+        title = f"one more such optimizer, {told}"
+        compare(title, one_more, model(leaves), 5 if quick else 11, "at most 3")
 
 
 @row
 def init(quick: bool) -> None:
     """Making AdamW's first state: its shapes alone, and un-jitted."""
-    targets = {12: "", 144: "at most 0.4 and 0.15 (was 1.4 and 1.7)"}
-    targets[1000] = "at most 0.4 and 0.15 (was 2.7 and 1.9)"
+    txs = {library: library.adamw(1e-3) for library in LIBRARIES.values()}
+
+    def shapes(library: Any, params: Any) -> float:
+        return timed(lambda: jax.eval_shape(txs[library].init, params) and 0)
+
+    def arrays(library: Any, params: Any) -> float:
+        return timed(lambda: txs[library].init(params))
+
+    was = {12: ("", ""), 144: (" (was 1.4)", " (was 1.7)"), 1000: (" (was 2.7)", " (was 1.9)")}
     for leaves in (12, 144) if quick else (12, 144, 1000):
-        params = model(leaves)
-        txs = {id(library): library.adamw(1e-3) for library in LIBRARIES.values()}
-        repeats = 7 if quick else 21
-
-        def shapes(library: Any, params: Any = params, txs: Any = txs) -> float:
-            return timed(lambda: jax.eval_shape(txs[id(library)].init, params) and 0)
-
-        def arrays(library: Any, params: Any = params, txs: Any = txs) -> float:
-            return timed(lambda: txs[id(library)].init(params))
-
-        compare(f"eval_shape(init), AdamW, {leaves} leaves", shapes, repeats, targets[leaves])
-        compare(f"un-jitted init, AdamW, {leaves} leaves", arrays, repeats, targets[leaves])
+        told, repeats = f"AdamW, {leaves} leaves", 7 if quick else 21
+        targets = (f"at most 0.4{was[leaves][0]}", f"at most 0.15{was[leaves][1]}")
+        compare(f"eval_shape(init), {told}", shapes, model(leaves), repeats, targets[0])
+        compare(f"un-jitted init, {told}", arrays, model(leaves), repeats, targets[1])
 
 
 @row
 def unjitted_step(quick: bool) -> None:
     """An un-jitted step of clip + AdamW + schedule, once all is compiled."""
+    txs = {library: whole(library) for library in LIBRARIES.values()}
+    states: dict[Any, Any] = {}
+
+    def seconds(library: Any, params: Any) -> float:
+        tx = txs[library]
+        return timed(lambda: step_of(library, tx)(params, states[library], params), 5)
+
     for leaves in (12, 144) if quick else (12, 144, 1000):
         params = model(leaves)
-        runs = {}
-        for name, library in LIBRARIES.items():
-            tx = whole(library)
-            state, step = tx.init(params), step_of(library, tx)
-            runs[name] = lambda f=step, p=params, s=state: timed(lambda: f(p, s, p), 5)
+        states.update({library: tx.init(params) for library, tx in txs.items()})
         title = f"un-jitted step, clip + AdamW + schedule, {leaves} leaves"
-        target = "at most 0.08 (was 0.21 at 144)"
-        report(title, side_by_side(runs, 7 if quick else 21, warm=2), "optax", target)
+        compare(title, seconds, params, 7 if quick else 21, "at most 0.08 (was 0.21)", warm=2)
 
 
 @row
 def first_step(quick: bool) -> None:
-    """The first step of all, from making the optimizer on, caches empty: un-jitted and jitted."""
+    """The first step of all, from making the optimizer on, caches empty."""
+
+    def first_unjitted(library: Any, params: Any) -> float:
+        return from_nothing(lambda: unjitted(library, whole(library), params, steps=1))
+
+    def first_jitted(library: Any, params: Any) -> float:
+        return from_nothing(lambda: jitted(library, whole(library), params))
+
     for leaves in (12,) if quick else (12, 144, 1000):
-        params = model(leaves)
+        told = f"clip + AdamW + schedule, {leaves} leaves, caches empty"
         repeats = 3 if quick or leaves == 1000 else 7
-
-        def eager(library: Any, params: Any = params) -> float:
-            return from_nothing(lambda: unjitted(library, whole(library), params, steps=1))
-
-        def jitted(library: Any, params: Any = params) -> float:
-            def run() -> None:
-                tx = whole(library)
-                state = jax.jit(tx.init)(params)
-                jax.block_until_ready(jax.jit(step_of(library, tx))(params, state, params))
-
-            return from_nothing(run)
-
-        compare(f"first un-jitted step, {leaves} leaves, caches empty", eager, repeats, "")
-        compare(f"first jitted step, {leaves} leaves, caches empty", jitted, repeats, "at most 1")
+        compare(f"first un-jitted step, {told}", first_unjitted, model(leaves), repeats)
+        compare(f"first jitted step, {told}", first_jitted, model(leaves), repeats, "at most 1.0")
 
 
-# ---- Jitted steps -------------------------------------------------------------------------------
-
-
-def stepping(library: Any, tx: Any, params: Any, times: int) -> Callable[[], float]:
-    """Makes a function that gives the seconds of a jitted step of AdamW, buffers donated."""
-    grads = jax.tree.map(lambda x: 0.1 * x, params)
-    carry = [jax.tree.map(jnp.copy, params), tx.init(params)]
-    compiled = jax.jit(step_of(library, tx), donate_argnums=(0, 1))
-
-    def once() -> Any:
-        carry[:] = compiled(*carry, grads)
-        return carry[0]
-
-    return lambda: timed(once, times)
+# ---- Jitted steps --------------------------------------------------------------------------------
 
 
 @row
 def jitted_step(quick: bool) -> None:
     """A jitted step of AdamW: few leaves, many, and large ones."""
-    models = {f"{n} leaves": (model(n), 10) for n in ((12, 144) if quick else (12, 144, 1000))}
+    targets = {12: 1.0, 144: 0.9} if quick else {12: 1.0, 144: 0.9, 1000: 0.85}
+    models = [(f"{n} leaves", model(n), 10, target) for n, target in targets.items()]
     if not quick:
-        models["33 million parameters in 8 leaves"] = (
-            {f"w{i}": jnp.ones((2048, 2048)) for i in range(8)},
-            3,
-        )
-    targets = {"144 leaves": "at most 0.9", "1000 leaves": "at most 0.85"}
-    for title, (params, times) in models.items():
+        large = {f"w{i}": jnp.ones((2048, 2048)) for i in range(8)}
+        models.append(("34 million parameters in 8 leaves", large, 3, 1.0))
+    for told, params, times, target in models:
         runs = {
             name: stepping(library, library.adamw(1e-3), params, times)
             for name, library in LIBRARIES.items()
         }
         found = side_by_side(runs, 11 if quick else 31)
-        report(f"jitted step, AdamW, {title}", found, "optax", targets.get(title, "at most 1.0"))
+        report(f"jitted step, AdamW, {told}", found, "optax", f"at most {target}")
 
 
 @row
 def scan(quick: bool) -> None:
-    """Steps within `lax.scan` against single jitted calls: gradtx alone."""
-    steps = 20
-    for leaves in (144,) if quick else (12, 144, 1000):
-        params, tx = model(leaves), gradtx.adamw(1e-3)
+    """Steps of AdamW within `lax.scan` against single jitted calls: gradtx alone."""
+    steps, tx = 20, gradtx.adamw(1e-3)
+
+    def scanned(params: Any) -> Callable[[], float]:
         grads, step = jax.tree.map(lambda x: 0.1 * x, params), step_of(gradtx, tx)
+
+        def many(params: Any, state: Any) -> Any:
+            return jax.lax.scan(
+                lambda carry, _: (step(*carry, grads), None), (params, state), length=steps
+            )[0]
+
         carry = [jax.tree.map(jnp.copy, params), tx.init(params)]
-
-        def many(params: Any, state: Any, step: Any = step, grads: Any = grads) -> Any:
-            def body(carry: Any, _: None) -> Any:
-                return step(*carry, grads), None
-
-            return jax.lax.scan(body, (params, state), length=steps)[0]
-
         compiled = jax.jit(many, donate_argnums=(0, 1))
 
-        def scanned(carry: list[Any] = carry, compiled: Any = compiled) -> float:
-            def once() -> Any:
-                carry[:] = compiled(*carry)
-                return carry[0]
+        def once() -> Any:
+            carry[:] = compiled(*carry)
+            return carry[0]
 
-            return timed(once) / steps
+        return lambda: timed(once) / steps
 
-        runs = {"single calls": stepping(gradtx, tx, params, steps), "scan": scanned}
+    for leaves in (144,) if quick else (12, 144, 1000):
+        params = model(leaves)
+        runs = {"single calls": stepping(gradtx, tx, params, steps), "scan": scanned(params)}
         found = side_by_side(runs, 7 if quick else 21)
         report(f"a step within scan, AdamW, {leaves} leaves", found, "single calls", "about 0.25")
 
 
-# ---- Memory -------------------------------------------------------------------------------------
+# ---- Memory --------------------------------------------------------------------------------------
 
 
 def resident() -> float:
@@ -336,20 +347,20 @@ def resident() -> float:
 
 
 def in_a_new_process(function: Callable[..., Any], *args: Any) -> Any:
-    """Runs a function where nothing was compiled or kept before."""
-    new = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=new) as pool:
+    """Calls a function where nothing was compiled or kept before."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args).result()
 
 
-def grown(name: str, counts: list[int]) -> list[float]:
-    """Gives the MiB added after so many optimizers that differ, and at last without JAX's caches."""
-    library, params = LIBRARIES[name], {"w": jnp.ones((4, 4)), "b": jnp.ones(4)}
-    unjitted(library, whole(library), params)
+def grown(library: str, counts: list[int]) -> list[float]:
+    """Gives the MiB that so many optimizers have added, and what stays without JAX's caches."""
+    params = {"w": jnp.ones((4, 4)), "b": jnp.ones(4)}
+    unjitted(LIBRARIES[library], adamw(LIBRARIES[library]), params)
     start, made, found = resident(), 0, []
     for count in counts:
         for _ in range(count - made):
-            unjitted(library, adamw(library), params)
+            unjitted(LIBRARIES[library], adamw(LIBRARIES[library]), params)
         made = count
         found.append(resident() - start)
     jax.clear_caches()
@@ -358,58 +369,49 @@ def grown(name: str, counts: list[int]) -> list[float]:
 
 @row
 def memory_over_many(quick: bool) -> None:
-    """What stays in memory of optimizers that were made, stepped twice un-jitted, and dropped."""
+    """What stays of optimizers that were made, took two un-jitted steps, and were dropped."""
     counts = [20, 50, 100] if quick else [100, 1000, 2000]
-    for name in LIBRARIES:
-        found = in_a_new_process(grown, name, counts)
-        told = [f"{x:.0f} MiB after {n:,}" for n, x in zip(counts, found, strict=False)]
-        told.append(f"{found[-1]:.0f} MiB without JAX's caches")
-        print(f"\nmemory over optimizers that differ in b1, {name}\n  {', '.join(told)}")
-    print("  target: levels off below 100 MB; JAX's caches free it")
+    found = in_a_new_process(grown, "gradtx", counts)
+    told = [f"{x:.0f} MiB after {n:,}" for n, x in zip(counts, found[:-1], strict=True)]
+    print("\nmemory over AdamWs that differ in b1, two un-jitted steps each, a small tree, gradtx")
+    print(f"  {', '.join(told)}; {found[-1]:.0f} MiB after jax.clear_caches()")
+    print("  target: levels off below 100 MB, and jax.clear_caches() frees it (was 2.2 MiB each)")
 
 
-def kept(name: str, what: str, leaves: int, count: int) -> tuple[float, float]:
-    """Gives the seconds and the MiB that each of several optimizers takes, made alike or not."""
-    library, params = LIBRARIES[name], model(leaves)
-    make = {
-        "clip + AdamW + schedule, each with others": lambda: whole(library),
-        "adam(0.1), alike": lambda: library.adam(0.1),
-        "MultiSteps(adam(0.1), 2), alike": lambda: library.MultiSteps(library.adam(0.1), 2),
-    }[what]
-    unjitted(library, make(), params)
-    unjitted(library, make(), params)
+MADE_AGAIN: dict[str, Callable[[Any], Any]] = {
+    "clip + AdamW + schedule, each another": whole,
+    "adam(0.1), all alike": lambda library: library.adam(0.1),
+    "MultiSteps(adam(0.1), 2), all alike": lambda library: library.MultiSteps(library.adam(0.1), 2),
+}
+
+
+def kept(library: str, what: str, leaves: int, count: int) -> tuple[float, float]:
+    """Gives the seconds and the MiB that each further one of some optimizers takes."""
+    params = model(leaves)
+
+    def once() -> Any:
+        tx = MADE_AGAIN[what](LIBRARIES[library])
+        return unjitted(LIBRARIES[library], tx, params)
+
+    once()
+    once()
     memory = resident()
-    seconds = timed(lambda: unjitted(library, make(), params), count)
+    seconds = timed(once, count)
     return seconds, (resident() - memory) / count
 
 
-def _print_kept(what: str, leaves: int, count: int, target: str) -> None:
-    print(f"\n{what}: made again, two un-jitted steps, {leaves} leaves")
-    base = None
-    for name in LIBRARIES:
-        seconds, memory = in_a_new_process(kept, name, what, leaves, count)
-        base = base or seconds
-        print(f"  {name:<10} {seconds:8.4f} s ({seconds / base:.2f})  {memory:7.3f} MiB each")
-    print(f"  target: {target}")
-
-
 @row
-def multi_steps(quick: bool) -> None:
-    """`MultiSteps` made again and stepped un-jitted, beside its optimizer alone."""
+def made_again(quick: bool) -> None:
+    """What an optimizer takes that is made again: its time, and the memory that stays."""
+    targets = ("at most 3 (was 1 s, 2.2 MiB)", "", "as Adam alone (was 0.75 s, 1 MiB)")
     for leaves in (12,) if quick else (12, 144):
-        count = 3 if quick else 10
-        _print_kept("adam(0.1), alike", leaves, count, "nothing kept")
-        _print_kept(
-            "MultiSteps(adam(0.1), 2), alike", leaves, count, "as Adam alone (was 0.75 s, 1 MiB)"
-        )
-
-
-@row
-def memory_of_one(quick: bool) -> None:
-    """What stays of one optimizer that was made and used."""
-    what = "clip + AdamW + schedule, each with others"
-    for leaves in (12,) if quick else (12, 144):
-        _print_kept(what, leaves, 5 if quick else 20, "nothing kept (was 2.2 MiB and a second)")
+        for what, target in zip(MADE_AGAIN, targets, strict=True):
+            print(f"\nmade again: {what}; two un-jitted steps each, {leaves} leaves")
+            for library in LIBRARIES:
+                found = in_a_new_process(kept, library, what, leaves, 3 if quick else 20)
+                print(f"  {library:<28} {found[0] * 1e3:9.3f} ms, {found[1]:7.3f} MiB each")
+            if target:
+                print(f"  target: {target}")
 
 
 def main() -> None:
@@ -428,7 +430,7 @@ def main() -> None:
         return
     unknown = [name for name in given.names if name not in ROWS]
     if unknown:
-        raise SystemExit(f"no row is named {unknown[0]!r}; there are {', '.join(ROWS)}, catalog")
+        parser.error(f"no row is named {unknown[0]!r}; there are {', '.join(ROWS)}, and catalog")
     for name in given.names or ROWS:
         ROWS[name](given.quick)
 
