@@ -76,7 +76,7 @@ BESIDE_THE_CATALOG: dict[str, Callable[[Any], Any]] = {
     "hutchinson_estimator_diag_hessian": lambda of: of.hutchinson_estimator_diag_hessian(),
     "inject_hyperparams": lambda of: of.inject_hyperparams(of.adamw)(1e-3),
     "keep_params_nonnegative": lambda of: of.keep_params_nonnegative(),
-    "layerwise_decay": lambda of: of.layerwise_decay(0.9, r"(\d+)"),
+    "layerwise_decay": lambda of: of.layerwise_decay(0.9, r"(\d)"),
     "lookahead": lambda of: of.lookahead(of.adam(1e-3), 5, 0.5),
     "masked": lambda of: of.masked(of.adam(1e-3), _every_other),
     "measure_with_ema": lambda of: of.monitor({"norm": of.measure_with_ema(_norm, 0.9)}),

@@ -104,8 +104,8 @@ class Freezer:
             return Frozen(_next, None)
         before = len(self.numbers), len(self._calls)
         try:
-            if hasattr(x, "gradient_transformation"):  # MultiSteps
-                return self.freeze(x.gradient_transformation(), stand_in)
+            if (pair := getattr(x, "gradient_transformation", None)) is not None:  # MultiSteps
+                return self.freeze(pair(), stand_in)
             for known in (x, getattr(x, "update", None)):  # a schedule of ours, a transformation
                 if (freeze := getattr(known, "freeze", None)) is not None:
                     return freeze(self)

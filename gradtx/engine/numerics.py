@@ -281,6 +281,16 @@ def root(x: Array) -> Array:
     return lax.sqrt(plus(x, jnp.finfo(x.dtype).tiny))
 
 
+def is_never_zero(number: Any, dtype: Any) -> bool:
+    """Says whether a hyperparameter is a Python number that is above zero in a dtype, too.
+
+    Args:
+      number: a Python number, or an array, of which nothing is known.
+      dtype: a real dtype.
+    """
+    return isinstance(number, (int, float)) and bool(number >= jnp.finfo(dtype).tiny)
+
+
 def ratio(numerator: Array, square: Array, eps: Any) -> Array:
     """Gives `numerator / (sqrt(square) + eps)`, and 0 where both are 0.
 

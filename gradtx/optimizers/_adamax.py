@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import ema, over
+from gradtx.engine.numerics import ema, is_never_zero, over
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import ADAM, ADAMW, ScaleByAdamState, moment_weights, zero_moments
 from gradtx.transforms.combining import chain
@@ -42,7 +42,7 @@ def scale_by_adamax(b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Gradient
         mu = ema(g, s.mu, b1)
         nu = jnp.maximum(b2 * s.nu, jnp.abs(g) + eps)
         u = over(mu, s.mu_weight)
-        if isinstance(eps, float) and eps >= jnp.finfo(nu.dtype).tiny:
+        if is_never_zero(eps, nu.dtype):
             return u / nu, Slots(mu=mu, nu=nu)
         seen = nu != 0  # without an eps, elements that never saw a gradient stay still
         return jnp.where(seen, u / jnp.where(seen, nu, 1), 0), Slots(mu=mu, nu=nu)

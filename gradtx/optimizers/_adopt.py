@@ -74,8 +74,7 @@ def scale_by_adopt(
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         first, square = step == 0, abs_sq(g)
-        known = jnp.where(first, 1, s.nu)
-        n = g / jnp.maximum(root(known), value_of(eps))
+        n = g / jnp.maximum(root(s.nu), value_of(eps))
         n = jnp.where(first, 0, _clip(n, s.bound) if use_clipping else n)
         mu, nu = ema(n, s.mu, b1), jnp.where(first, square, ema(square, s.nu, b2))
         return (ema(n, mu, b1) if nesterov else mu), Slots(mu=mu, nu=nu)

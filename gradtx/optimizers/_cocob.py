@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import real_full_like, value_of
+from gradtx.engine.numerics import is_never_zero, real_full_like, value_of
 from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
@@ -85,8 +85,10 @@ def scale_by_cocob(alpha: Any = 100.0, eps: Any = 1e-8) -> GradientTransformatio
         won = jnp.real(jnp.conj(p - start) * g)
         reward = jnp.maximum(s.reward + won, 0)
         gathered = s.cumulative_gradients + g
-        # All in units of the largest, whose square may be no number.
-        unit = jnp.where(largest > 0, largest, 1)
+        # All in units of the largest, whose square may be no number; it begins with `eps`.
+        unit = largest
+        if not is_never_zero(eps, largest.dtype):
+            unit = jnp.where(largest > 0, largest, 1)
         fraction = gathered / unit / jnp.maximum(total / unit + 1, value_of(alpha))
         bet = fraction * (1 + reward / unit)
         return (start - p) + bet, Slots(
