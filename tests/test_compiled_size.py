@@ -88,10 +88,24 @@ def test_what_is_beside_the_catalog(name):
     assert growth_of_a_step(*BESIDE_THE_CATALOG[name], examples) < 2.1
 
 
-@pytest.mark.parametrize("reduce", [gradtx.tree.norm, gradtx.tree.sum, lambda x: loss(x) + 1])
-@pytest.mark.parametrize(
-    "change", [lambda f: f, jax.vmap, lambda f: lambda x: jax.jvp(f, (x,), (x,))]
-)
+REDUCTIONS = {
+    "sum": gradtx.tree.sum,
+    "in pairs": lambda x: gradtx.tree.sum(x, associative_reduction=True),
+    "norm": gradtx.tree.norm,
+    "largest": lambda x: gradtx.tree.norm(x, jnp.inf),
+    "max": gradtx.tree.max,
+    "min": gradtx.tree.min,
+    "vdot": lambda x: gradtx.tree.vdot(x, x),
+}
+CHANGES = {
+    "as it is": lambda f: f,
+    "vmap": jax.vmap,
+    "jvp": lambda f: lambda x: jax.jvp(f, (x,), (x,)),
+}
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS.values(), ids=REDUCTIONS)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_somebody_spreads_over_leaves(reduce, change):
     def spread(x):
         factor = reduce(x)
@@ -99,6 +113,23 @@ def test_what_somebody_spreads_over_leaves(reduce, change):
         return [factor * leaf for leaf in x]
 
     assert growth(lambda n: instructions(change(spread), [jnp.ones((2, 3))] * n)) < 2.1
+
+
+PROJECTIONS = {
+    "simplex": gradtx.projections.projection_simplex,
+    "l1_sphere": gradtx.projections.projection_l1_sphere,
+    "l1_ball": gradtx.projections.projection_l1_ball,
+    "l2_sphere": gradtx.projections.projection_l2_sphere,
+    "l2_ball": gradtx.projections.projection_l2_ball,
+    "vector": lambda x: gradtx.projections.projection_vector(x, x),
+    "hyperplane": lambda x: gradtx.projections.projection_hyperplane(x, x, 1.0),
+    "halfspace": lambda x: gradtx.projections.projection_halfspace(x, x, 1.0),
+}
+
+
+@pytest.mark.parametrize("project", PROJECTIONS.values(), ids=PROJECTIONS)
+def test_a_projection(project):
+    assert growth(lambda n: instructions(project, [jnp.ones((2, 3))] * n)) < 2.1
 
 
 # ---- The same numbers ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradtx.engine.base import Array
-from gradtx.engine.numerics import abs_sq
+from gradtx.engine.numerics import abs_sq, finished, total
 from gradtx.engine.paths import nth_path
 from gradtx.projections.euclidean import magnitude
 from gradtx.projections.leaves import aligned, flattened, rebuilt
@@ -41,9 +41,9 @@ def _along(
     if not pairs:
         return x
     size = magnitude([other for _, other in pairs])
-    inner = sum(jnp.vdot(other / size, leaf) for leaf, other in pairs)
-    square = jnp.stack([jnp.sum(abs_sq(other / size)) for _, other in pairs]).sum()
-    moved = move(jnp.asarray(inner), jnp.where(square == 0, 1, square), size)
+    inner = total([jnp.vdot(other / size, leaf) for leaf, other in pairs])
+    square = total([jnp.sum(abs_sq(other / size)) for _, other in pairs])
+    moved = move(inner, jnp.where(square == 0, 1, square), size)
     return rebuilt(
         treedef,
         [
@@ -91,7 +91,8 @@ def projection_vector(x: Any, a: Any) -> Any:
 
     def move(inner: Array, square: Array, size: Array) -> Callable[..., Array]:
         del size  # a line has none
-        return lambda leaf, d: d * (inner / square)
+        step = finished(inner / square)
+        return lambda leaf, d: d * step
 
     return _along("projection_vector", x, a, move)
 
@@ -125,7 +126,7 @@ def projection_hyperplane(x: Any, a: Any, b: Any) -> Any:
     offset = _checked_offset(name, b)
 
     def move(inner: Array, square: Array, size: Array) -> Callable[..., Array]:
-        step = (inner - offset / size) / square
+        step = finished((inner - offset / size) / square)
         return lambda leaf, d: leaf - d * step
 
     return _along(name, x, a, move)
@@ -162,7 +163,7 @@ def projection_halfspace(x: Any, a: Any, b: Any) -> Any:
     offset = _checked_offset(name, b)
 
     def move(inner: Array, square: Array, size: Array) -> Callable[..., Array]:
-        step = jnp.maximum(jnp.real(inner) - offset / size, 0) / square
+        step = finished(jnp.maximum(jnp.real(inner) - offset / size, 0) / square)
         return lambda leaf, d: leaf - d * step
 
     return _along(name, x, a, move)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from gradtx.engine.base import Array
-from gradtx.engine.numerics import abs_sq, safe_sqrt
+from gradtx.engine.numerics import abs_sq, finished, safe_sqrt, total
 from gradtx.projections.leaves import checked_scale, flattened, rebuilt
 
 
@@ -21,7 +21,7 @@ def magnitude(arrays: Sequence[Array]) -> Array:
       arrays: real or complex arrays.
     """
     largest = jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in arrays]).max()
-    return stop_gradient(jnp.where(largest == 0, 1, largest))
+    return finished(stop_gradient(jnp.where(largest == 0, 1, largest)))
 
 
 def norm(arrays: Sequence[Array]) -> Array:
@@ -30,7 +30,7 @@ def norm(arrays: Sequence[Array]) -> Array:
     Args:
       arrays: real or complex arrays, of moderate size.
     """
-    return safe_sqrt(jnp.stack([jnp.sum(abs_sq(x)) for x in arrays]).sum())
+    return safe_sqrt(total([jnp.sum(abs_sq(x)) for x in arrays]))
 
 
 def projection_l2_sphere(tree: Any, scale: Any = 1) -> Any:
@@ -64,10 +64,10 @@ def projection_l2_sphere(tree: Any, scale: Any = 1) -> Any:
     if not sum(x.size for x in arrays):
         raise ValueError(f"{name}: there is nothing to project, the tree has no elements")
     unit = magnitude(arrays)
-    at_origin = norm([x / unit for x in arrays]) == 0
+    at_origin = finished(norm([x / unit for x in arrays]) == 0)
     moved = [None if x is None else jnp.where(at_origin, 1, x / unit) for x in leaves]
-    length = norm([x for x in moved if x is not None])
-    return rebuilt(treedef, [None if x is None else x * (scale / length) for x in moved], tree)
+    factor = finished(scale / norm([x for x in moved if x is not None]))
+    return rebuilt(treedef, [None if x is None else x * factor for x in moved], tree)
 
 
 def projection_l2_ball(tree: Any, scale: Any = 1) -> Any:
@@ -102,10 +102,11 @@ def projection_l2_ball(tree: Any, scale: Any = 1) -> Any:
         return tree
     unit = magnitude(arrays)
     length = norm([x / unit for x in arrays])
-    inside = unit * length <= scale
-    outer = jnp.where(length == 0, 1, length)  # the origin is inside, and divides nothing
+    inside = finished(unit * length <= scale)
+    # The origin is inside, and divides nothing.
+    factor = finished(scale / jnp.where(length == 0, 1, length))
 
     def project(x: Array) -> Array:
-        return jnp.where(inside, x, x / unit * (scale / outer))
+        return jnp.where(inside, x, x / unit * factor)
 
     return rebuilt(treedef, [None if x is None else project(x) for x in leaves], tree)

@@ -3,13 +3,14 @@
 "Efficient projections onto the l1-ball for learning in high dimensions" (Duchi et al., ICML 2008).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from gradtx.engine.base import Array
+from gradtx.engine.numerics import finished, total
 from gradtx.projections.leaves import checked_scale, flattened, rebuilt
 
 
@@ -24,35 +25,49 @@ def onto_simplex(x: Array, scale: Any) -> Array:
       x: real, `[..., n]`, with `n > 0`, in float32 or wider. Elements at `-inf` become 0.
       scale: what a row sums to, a scalar that is not negative.
     """
+    return _above(x, *_thresholds(x, scale))
+
+
+def _thresholds(x: Array, scale: Any) -> tuple[Array, Array, Array]:
+    """Gives each row's largest element, and `tau` less that: as it is sorted out, and exact."""
+    largest = stop_gradient(jnp.max(x, axis=-1, keepdims=True))
     # Sums over elements near 0 keep the digits that sums over large ones would lose.
-    z = x - stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+    z = x - largest
     falling = -jnp.sort(-stop_gradient(z), axis=-1)
     excess = jnp.cumsum(falling, axis=-1) - scale
     k = jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype)
     count = jnp.maximum(jnp.sum(k * falling > excess, axis=-1, keepdims=True), 1)
-    tau = jnp.take_along_axis(excess, count - 1, axis=-1) / count
-    # The largest is in it even when `scale` is 0. A nan is too, so that it is not lost.
-    support = ~(z <= tau) | (z == 0)
+    found = jnp.take_along_axis(excess, count - 1, axis=-1) / count
+    support = _support(z, found)
     count = jnp.sum(support, axis=-1, keepdims=True)
     tau = (jnp.sum(jnp.where(support, z, 0), axis=-1, keepdims=True) - scale) / count
-    return jnp.where(support & ~(z <= tau), z - tau, 0)
+    return largest, found, tau
 
 
-def _as_one_vector(name: str, tree: Any, project: Callable[[Array], Array]) -> Any:
-    """Applies a projection to the vector of all elements of a tree."""
+def _support(z: Array, tau: Array) -> Array:
+    # The largest is in it even when `scale` is 0. A nan is too, so that it is not lost.
+    return ~(z <= tau) | (z == 0)
+
+
+def _above(x: Array, largest: Array, found: Array, tau: Array) -> Array:
+    """Gives what is above the threshold."""
+    z = x - largest
+    return jnp.where(_support(z, found) & ~(z <= tau), z - tau, 0)
+
+
+def _of_elements(name: str, tree: Any) -> tuple[list[Any], Any]:
+    """Gives the leaves of a tree that has elements, and its structure."""
     leaves, treedef = flattened(name, tree)
-    arrays = [x for x in leaves if x is not None]
-    if not sum(x.size for x in arrays):
+    if not sum(x.size for x in leaves if x is not None):
         raise ValueError(f"{name}: there is nothing to project, the tree has no elements")
-    vector = project(jnp.concatenate([x.ravel() for x in arrays]))
-    projected, start = [], 0
-    for x in leaves:
-        if x is None:
-            projected.append(None)
-            continue
-        projected.append(vector[start : start + x.size].reshape(x.shape))
-        start += x.size
-    return rebuilt(treedef, projected, tree)
+    return leaves, treedef
+
+
+def _of_all(leaves: Sequence[Any], scale: Any) -> Callable[[Array], Array]:
+    """Gives the projection of each leaf where all are one vector together."""
+    vector = jnp.concatenate([x.ravel() for x in leaves if x is not None])
+    numbers = [finished(x[0]) for x in _thresholds(vector, scale)]
+    return lambda x: _above(x, *numbers)
 
 
 def projection_simplex(tree: Any, scale: Any = 1) -> Any:
@@ -80,13 +95,22 @@ def projection_simplex(tree: Any, scale: Any = 1) -> Any:
       >>> projections.projection_simplex(jnp.array([0.5, 0.9, -2.0])).tolist()
       [0.3, 0.7, 0.0]
     """
-    scale = checked_scale("projection_simplex", scale)
-    return _as_one_vector("projection_simplex", tree, lambda x: onto_simplex(x, scale))
+    name = "projection_simplex"
+    scale = checked_scale(name, scale)
+    leaves, treedef = _of_elements(name, tree)
+    project = _of_all(leaves, scale)
+    return rebuilt(treedef, [None if x is None else project(x) for x in leaves], tree)
 
 
-def _onto_l1_sphere(x: Array, scale: Any) -> Array:
-    sign = jnp.where(x < 0, -1, 1).astype(x.dtype)  # 0 has a side too, or it could not leave
-    return sign * onto_simplex(sign * x, scale)
+def _side(x: Array) -> Array:
+    return jnp.where(x < 0, -1, 1).astype(x.dtype)  # 0 has a side too, or it could not leave
+
+
+def _onto_l1_sphere(leaves: Sequence[Any], scale: Any) -> list[Any]:
+    sides = [None if x is None else _side(x) for x in leaves]
+    sizes = [None if x is None else side * x for side, x in zip(sides, leaves, strict=True)]
+    project = _of_all(sizes, scale)
+    return [None if x is None else side * project(x) for side, x in zip(sides, sizes, strict=True)]
 
 
 def projection_l1_sphere(tree: Any, scale: Any = 1) -> Any:
@@ -113,8 +137,10 @@ def projection_l1_sphere(tree: Any, scale: Any = 1) -> Any:
       >>> projections.projection_l1_sphere(jnp.array([0.1, -0.3])).tolist()
       [0.4, -0.6]
     """
-    scale = checked_scale("projection_l1_sphere", scale)
-    return _as_one_vector("projection_l1_sphere", tree, lambda x: _onto_l1_sphere(x, scale))
+    name = "projection_l1_sphere"
+    scale = checked_scale(name, scale)
+    leaves, treedef = _of_elements(name, tree)
+    return rebuilt(treedef, _onto_l1_sphere(leaves, scale), tree)
 
 
 def projection_l1_ball(tree: Any, scale: Any = 1) -> Any:
@@ -141,9 +167,16 @@ def projection_l1_ball(tree: Any, scale: Any = 1) -> Any:
       >>> projections.projection_l1_ball(jnp.array([0.5, -0.9, 0.1])).tolist()
       [0.3, -0.7, 0.0]
     """
-    scale = checked_scale("projection_l1_ball", scale)
-
-    def project(x: Array) -> Array:
-        return jnp.where(jnp.sum(jnp.abs(x)) <= scale, x, _onto_l1_sphere(x, scale))
-
-    return _as_one_vector("projection_l1_ball", tree, project)
+    name = "projection_l1_ball"
+    scale = checked_scale(name, scale)
+    leaves, treedef = _of_elements(name, tree)
+    inside = finished(total([jnp.sum(jnp.abs(x)) for x in leaves if x is not None]) <= scale)
+    outside = _onto_l1_sphere(leaves, scale)
+    return rebuilt(
+        treedef,
+        [
+            None if x is None else jnp.where(inside, x, y)
+            for x, y in zip(leaves, outside, strict=True)
+        ],
+        tree,
+    )

@@ -56,7 +56,7 @@ def max(tree: Any) -> Array:
       2.0
     """
     parts = [jnp.max(x) for x in jax.tree.leaves(tree) if jnp.size(x)]
-    return functools.reduce(jnp.maximum, parts) if parts else jnp.asarray(-jnp.inf)
+    return finished(functools.reduce(jnp.maximum, parts)) if parts else jnp.asarray(-jnp.inf)
 
 
 def min(tree: Any) -> Array:
@@ -72,7 +72,7 @@ def min(tree: Any) -> Array:
       0.0
     """
     parts = [jnp.min(x) for x in jax.tree.leaves(tree) if jnp.size(x)]
-    return functools.reduce(jnp.minimum, parts) if parts else jnp.asarray(jnp.inf)
+    return finished(functools.reduce(jnp.minimum, parts)) if parts else jnp.asarray(jnp.inf)
 
 
 def vdot(tree_x: Any, tree_y: Any) -> Array:
@@ -128,7 +128,7 @@ def norm(tree: Any, ord: Any | None = None, squared: bool = False) -> Array:
         result = sum(jax.tree.map(_magnitude, tree))
     elif ord in (np.inf, "inf", "infinity"):
         parts = [jnp.max(_magnitude(x), initial=0) for x in jax.tree.leaves(tree)]
-        result = functools.reduce(jnp.maximum, parts, jnp.asarray(0.0))
+        result = finished(functools.reduce(jnp.maximum, parts, jnp.asarray(0.0)))
     else:
         raise ValueError(
             f"tree.norm: ord is {ord!r}, not one of None, 1, 2, inf, 'inf', 'infinity'"
