@@ -114,6 +114,7 @@ class _Model(NamedTuple):
     MOMO,
     probe={"learning_rate": 1.0},
     scale_free=True,
+    constants=("beta",),  # its step size is a small difference of averages
 )
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
