@@ -8,18 +8,25 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 Array = jax.Array
-Params = Any
+PyTree = Any
+"""Any nesting of containers that JAX knows, with arrays at its leaves. Types cannot say more."""
+Params = PyTree
 """A pytree of arrays: what is being optimized."""
 Updates = Params
 """A pytree of arrays of the same structure: gradients on their way to becoming steps."""
-OptState = Any
+OptState = PyTree
 """A pytree of arrays: what a transformation remembers from one step to the next."""
-Schedule = Callable[[Any], Any]
+Scalar = float | np.number | Array
+"""A number, or an array of shape `()`, traced or not: a hyperparameter."""
+Schedule = Callable[[Scalar], Scalar]
 """A function of the step count, which is 0 at the first step."""
-ScalarOrSchedule = Any
+ScalarOrSchedule = Scalar | Schedule
 """A number, a scalar array, or a `Schedule`."""
+MaskOrFn = PyTree | Callable[[Params], PyTree]
+"""A pytree of booleans, or a function that makes one of the parameters."""
 
 
 class TransformInitFn(Protocol):

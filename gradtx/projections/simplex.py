@@ -107,10 +107,8 @@ def _side(x: Array) -> Array:
 
 
 def _onto_l1_sphere(leaves: Sequence[Any], scale: Any) -> list[Any]:
-    sides = [None if x is None else _side(x) for x in leaves]
-    sizes = [None if x is None else side * x for side, x in zip(sides, leaves, strict=True)]
-    project = _of_all(sizes, scale)
-    return [None if x is None else side * project(x) for side, x in zip(sides, sizes, strict=True)]
+    project = _of_all([None if x is None else _side(x) * x for x in leaves], scale)
+    return [None if x is None else _side(x) * project(_side(x) * x) for x in leaves]
 
 
 def projection_l1_sphere(tree: Any, scale: Any = 1) -> Any:

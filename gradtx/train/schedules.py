@@ -191,11 +191,11 @@ def make_schedule(
         raise TrainingError(f"schedule {name}: {error}") from None
 
 
-def same_until(a: ScalarOrSchedule, b: ScalarOrSchedule, steps: int) -> bool:
-    """Says whether two schedules agree at the first steps, to the last bit.
+def same_until(a: ScalarOrSchedule | None, b: ScalarOrSchedule | None, steps: int) -> bool:
+    """Returns whether two schedules agree at the first steps, to the last bit.
 
     Args:
-      a: a schedule or a number.
+      a: a schedule, a number, or `None` for an optimizer that takes no learning rate.
       b: another one.
       steps: how many steps are compared.
     """
@@ -205,6 +205,8 @@ def same_until(a: ScalarOrSchedule, b: ScalarOrSchedule, steps: int) -> bool:
             return np.full(steps, rate, np.float32)
         return np.asarray(jax.vmap(rate)(jnp.arange(steps)))
 
+    if a is None or b is None:
+        return a is b
     return bool(np.array_equal(values(a), values(b)))
 
 

@@ -75,7 +75,6 @@ from gradtx.transforms.looking_ahead import (
 )
 from gradtx.transforms.masking import (
     MaskedState as MaskedState,
-    MaskOrFn as MaskOrFn,
     masked as masked,
 )
 from gradtx.transforms.mechanic import MechanicState as MechanicState, mechanize as mechanize

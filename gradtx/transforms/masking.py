@@ -1,14 +1,11 @@
 """Applying a transformation to some of the leaves."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gradtx.engine.base import GradientTransformation
+from gradtx.engine.base import GradientTransformation, MaskOrFn
 from gradtx.engine.links import Mask
 from gradtx.engine.pipeline import Pipeline, pipeline_of
 from gradtx.engine.roles import Inner, declared
-
-MaskOrFn = Any
-"""A pytree of booleans, or a function that makes one from a tree like the parameters."""
 
 
 @declared
@@ -23,7 +20,7 @@ class MaskedState(NamedTuple):
 
 
 def masked(
-    inner: Any, mask: Any, *, mask_compatible_extra_args: bool = False
+    inner: GradientTransformation, mask: MaskOrFn, *, mask_compatible_extra_args: bool = False
 ) -> GradientTransformation:
     """Applies a transformation to the leaves where a mask is true; the others pass by unchanged.
 

@@ -88,7 +88,7 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
 
 @piece
 def scale_by_learning_rate(
-    learning_rate: ScalarOrSchedule = None, *, flip_sign: bool = True
+    learning_rate: ScalarOrSchedule | None = None, *, flip_sign: bool = True
 ) -> GradientTransformation:
     """Turns a direction of ascent into a step of descent: `-learning_rate * g`.
 
