@@ -21,6 +21,7 @@ from gradtx.engine.numerics import (
     safe_norm as safe_norm,
     safe_root_mean_squares as safe_root_mean_squares,
     safe_sqrt as safe_sqrt,
+    step_number as step_number,
     times as times,
     value_of as value_of,
     widen as widen,

@@ -279,3 +279,12 @@ def test_half_precision_sums_are_taken_in_float32():
 
     _, updates = jax.lax.scan(step, state, length=1000)
     assert float(updates[-1]) == 1000.0 and updates.dtype == jnp.bfloat16
+
+
+def test_apply_every_counts_below_its_period():
+    """A count of all steps would stop at its largest value, and with it the sums."""
+    tx, state = gradtx.apply_every(3), gradtx.apply_every(3).init(jnp.zeros(1))
+    for step in range(7):
+        updates, state = tx.update(jnp.ones(1), state)
+        assert updates == (3 if step % 3 == 2 else 0)
+        assert state.count == (step + 1) % 3

@@ -100,6 +100,40 @@ def test_the_state_is_a_fixed_point(entry, pairs):
         assert all(bool(jnp.all(jnp.isfinite(u))) for u in jax.tree.leaves(updates))
 
 
+def at_the_last_count(state, count):
+    """The state with a number in place of every integer: as if that many steps had been taken."""
+    return jax.tree.map(lambda x: jnp.full_like(x, count) if x.dtype == jnp.int32 else x, state)
+
+
+WRAPPERS = {
+    "apply_every": lambda: gradtx.apply_every(1),
+    "apply_if_finite": lambda: gradtx.apply_if_finite(gradtx.adam(0.1), 3),
+    "ema": lambda: gradtx.ema(0.9),
+    "inject_hyperparams": lambda: gradtx.inject_hyperparams(gradtx.adamw)(
+        lambda count: 1 / (1 + count / 100)
+    ),
+    "watch": lambda: gradtx.watch(gradtx.adam(0.1)),
+}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [*ENTRIES, *(pytest.param(make, id=name) for name, make in WRAPPERS.items())],
+    ids=lambda entry: getattr(entry, "name", None),
+)
+def test_a_count_that_can_rise_no_further_changes_nothing(entry):
+    """The step at the largest count is the one before it; counts stay there."""
+    last = int(jnp.iinfo(jnp.int32).max)
+    listed = entry in ENTRIES
+    tx, params = entry.make() if listed else entry(), trees.small()
+    step = step_of(entry, tx) if listed else tx.update
+    _, state = step(trees.like(params, 7), tx.init(params), params)
+    now, after = (step(params, at_the_last_count(state, n), params) for n in (last - 1, last))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), after[0], now[0])
+    counts = [x for x in jax.tree.leaves(after[1]) if x.dtype == jnp.int32]
+    assert all(bool(jnp.all(x >= 0)) for x in counts)
+
+
 @each_entry
 def test_half_precision_is_averaged_in_float32(entry):
     params = {d: trees.numbers((2,), 1, d) for d in ("bfloat16", "float16")}

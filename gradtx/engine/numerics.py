@@ -258,6 +258,17 @@ def gathered_weight(decay: Any, steps: Any) -> Array:
     return jnp.where(positive, weight, 1)
 
 
+def step_number(count: Any) -> Array:
+    """Returns the number of the step after `count` steps, 1 for the first, as a floating scalar.
+
+    It is `count + 1`, which an integer count at its largest value could not hold.
+
+    Args:
+      count: the number of steps taken, a scalar.
+    """
+    return lax.convert_element_type(count, default_float()) + 1
+
+
 def one_minus_power(log_base: Any, exponent: Array) -> Array:
     """Gives `1 - base**exponent` from the base's logarithm, to the last digits.
 

@@ -13,11 +13,11 @@ from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import (
     abs_sq,
-    default_float,
     plus,
     ratio,
     real_full_like,
     root,
+    step_number,
     times,
     zeros_without,
 )
@@ -63,7 +63,7 @@ def power_decay(step: Any, exponent: Any = 0.8) -> Array:
 
 def _power_weight(step: Any, exponent: Any) -> Array:
     """Gives what `power_decay` leaves to the new value, to the last digits."""
-    return (jnp.asarray(step, default_float()) + 1) ** -exponent
+    return step_number(step) ** -exponent
 
 
 @piece

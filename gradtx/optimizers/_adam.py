@@ -8,7 +8,16 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
-from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, plus, ratio, real_full_like
+from gradtx.engine.numerics import (
+    abs_sq,
+    ema,
+    gathered_weight,
+    over,
+    plus,
+    ratio,
+    real_full_like,
+    step_number,
+)
 from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
@@ -52,7 +61,7 @@ def moment_weights(b1: Any, b2: Any, look_ahead: bool = False) -> Callable[[Any]
     """
 
     def per_step(step: Any) -> dict[str, Array]:
-        t = step + 1
+        t = step_number(step)
         weights = {"mu_weight": gathered_weight(b1, t), "nu_weight": gathered_weight(b2, t)}
         return weights | ({"next_mu_weight": gathered_weight(b1, t + 1)} if look_ahead else {})
 

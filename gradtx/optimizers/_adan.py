@@ -17,6 +17,7 @@ from gradtx.engine.numerics import (
     plus,
     ratio,
     real_full_like,
+    step_number,
     times,
 )
 from gradtx.engine.roles import Count, Slot, declared
@@ -103,7 +104,8 @@ def scale_by_adan(
 def _weights(b1: Any, b2: Any, b3: Any) -> Callable[[Any], dict[str, Array]]:
     def per_step(step: Any) -> dict[str, Array]:
         named = {"m_weight": b1, "v_weight": b2, "n_weight": b3}
-        return {name: gathered_weight(decay, step + 1) for name, decay in named.items()}
+        t = step_number(step)
+        return {name: gathered_weight(decay, t) for name, decay in named.items()}
 
     return per_step
 

@@ -17,6 +17,7 @@ from gradtx.engine.numerics import (
     plus,
     ratio,
     real_full_like,
+    step_number,
     times,
 )
 from gradtx.engine.roles import Count, Slot, declared
@@ -121,7 +122,7 @@ def scale_by_ademamix(
 
 
 def _weights(**decays: Any) -> Callable[[Any], dict[str, Array]]:
-    return lambda step: {name: gathered_weight(b, step + 1) for name, b in decays.items()}
+    return lambda step: {n: gathered_weight(b, step_number(step)) for n, b in decays.items()}
 
 
 @optimizer(

@@ -9,7 +9,7 @@ from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
-from gradtx.engine.numerics import ema, finished, gathered_weight, ratio, times
+from gradtx.engine.numerics import ema, finished, gathered_weight, ratio, step_number, times
 from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
@@ -109,7 +109,7 @@ def dadapt_adamw(
         given, p, m, v, s = present(updates, updates=updates, params=params, **named)
         g, p = as_slots(given, m), as_slots(p, m)
         d, dtype = state.estim_lr, state.estim_lr.dtype
-        w = finished((d * rate * adam_correction(b1, b2, state.count + 1)).astype(dtype))
+        w = finished((d * rate * adam_correction(b1, b2, step_number(state.count))).astype(dtype))
 
         along = tree.vdot(g, [ratio(x, y, eps) for x, y in zip(s, v, strict=True)])
         r = ema((w * along).astype(dtype), state.numerator_weighted, slow)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, default_float, plus, real_full_like, times
+from gradtx.engine.numerics import abs_sq, plus, real_full_like, step_number, times
 from gradtx.engine.roles import KEPT, Count, Rate, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
@@ -77,7 +77,7 @@ def scale_by_madgrad(
         return times(1 - momentum, step_to_z), Slots(grad_sum_sq=square, s=total, x0=s.x0)
 
     def per_step(step: Any) -> dict[str, Array]:
-        return {"root_t": jnp.sqrt(jnp.asarray(step + 1, default_float()))}
+        return {"root_t": jnp.sqrt(step_number(step))}
 
     return leafwise(
         MadgradState,

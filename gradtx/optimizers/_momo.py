@@ -9,14 +9,7 @@ from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
-from gradtx.engine.numerics import (
-    ema,
-    finished,
-    gathered_weight,
-    over,
-    ratio,
-    times,
-)
+from gradtx.engine.numerics import ema, finished, gathered_weight, over, ratio, step_number, times
 from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, Told, declared
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
@@ -284,7 +277,7 @@ def momo_adam(
         named = {"state.exp_avg": state.exp_avg, "state.exp_avg_sq": state.exp_avg_sq}
         given, p, d, v = present(updates, updates=updates, params=params, **named)
         g, p = as_slots(given, d), as_slots(p, d)
-        t, dtype = state.count + 1, state.barf.dtype
+        t, dtype = step_number(state.count), state.barf.dtype
 
         d = [ema(x, y, b1) for x, y in zip(g, d, strict=True)]
         v = [ema(jnp.square(x), y, b2) for x, y in zip(g, v, strict=True)]

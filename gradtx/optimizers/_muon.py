@@ -19,14 +19,7 @@ from gradtx.engine.base import (
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.matrix_layout import Layout, MatrixAxes, axes_of_leaves
 from gradtx.engine.matrixwise import matrixwise
-from gradtx.engine.numerics import (
-    abs_sq,
-    ema,
-    gathered_weight,
-    over,
-    safe_sqrt,
-    times,
-)
+from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, safe_sqrt, step_number, times
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.engine.roles import Count, Shared, Slot, declared
@@ -224,7 +217,7 @@ def _muon(
         )
 
     def per_step(step: Any) -> dict[str, Array]:
-        t = step + 1
+        t = step_number(step)
         return {"weight": gathered_weight(beta, t), "next_weight": gathered_weight(beta, t + 1)}
 
     def average(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:

@@ -9,7 +9,7 @@ from gradtx.catalog import optimizer
 from gradtx.engine.base import GradientTransformation, Params, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
-from gradtx.engine.numerics import ema, finished, ratio, times
+from gradtx.engine.numerics import ema, finished, ratio, step_number, times
 from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.optimizers._dadapt import adam_correction, over_one_norm
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots, zero_slots
@@ -120,7 +120,7 @@ def prodigy(
         given, p, m, v, s, p0 = present(updates, updates=updates, params=params, **named)
         g, p = as_slots(given, m), as_slots(p, m)
         d, dtype = state.estim_lr, state.estim_lr.dtype
-        w = finished((d * rate * adam_correction(b1, b2, state.count + 1)).astype(dtype))
+        w = finished((d * rate * adam_correction(b1, b2, step_number(state.count))).astype(dtype))
 
         weight = (d / estim_lr0).astype(dtype)
         back = tree.vdot(g, [x0 - x for x0, x in zip(p0, p, strict=True)])

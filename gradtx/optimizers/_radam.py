@@ -9,7 +9,17 @@ from jax import lax
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import Number, abs_sq, default_float, ema, finished, over, plus, ratio
+from gradtx.engine.numerics import (
+    Number,
+    abs_sq,
+    default_float,
+    ema,
+    finished,
+    over,
+    plus,
+    ratio,
+    step_number,
+)
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import ScaleByAdamState, moment_weights, zero_moments
 from gradtx.transforms.combining import chain
@@ -70,7 +80,7 @@ def scale_by_radam(
         raise ValueError(f"scale_by_radam: b2 is {b2!r}, not in [0, 1)")
 
     def per_step(step: Any) -> dict[str, Array]:
-        rho = effective_length(b2, step + 1)
+        rho = effective_length(b2, step_number(step))
         ready = jnp.logical_and(rho > 4, rho >= threshold)
         # Before that any number above 4 will do, at which the root has a derivative.
         rho, rho_inf = (jnp.where(ready, x, 5.0) for x in (rho, (1 + b2) / (1 - b2)))

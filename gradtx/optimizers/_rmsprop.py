@@ -8,7 +8,16 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, plus, ratio, real_full_like
+from gradtx.engine.numerics import (
+    abs_sq,
+    ema,
+    gathered_weight,
+    over,
+    plus,
+    ratio,
+    real_full_like,
+    step_number,
+)
 from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain, identity
@@ -49,7 +58,7 @@ def _divide(g: Array, nu: Array, eps: Any, eps_in_sqrt: bool) -> Array:
 
 
 def _weight(decay: Any) -> Callable[[Any], dict[str, Array]]:
-    return lambda step: {"weight": gathered_weight(decay, step + 1)}
+    return lambda step: {"weight": gathered_weight(decay, step_number(step))}
 
 
 @piece

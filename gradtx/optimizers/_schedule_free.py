@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
-from gradtx.engine.numerics import default_float
+from gradtx.engine.numerics import step_number
 from gradtx.engine.rules import value_at
 from gradtx.optimizers._rmsprop import scale_by_rms
 from gradtx.transforms.combining import chain
@@ -144,7 +144,7 @@ def warmed_up(
         raise ValueError(f"{name}: warmup_steps is {warmup_steps!r}, and must not be negative")
 
     def schedule(count: Any) -> Array:
-        t = jnp.asarray(count, default_float()) + 1
+        t = step_number(count)
         share = jnp.where(t < warmup_steps, t / jnp.maximum(warmup_steps, 1), 1.0)
         return share * value_at(learning_rate, count)
 

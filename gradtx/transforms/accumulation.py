@@ -25,7 +25,7 @@ from gradtx.engine.numerics import finished, safe_increment
 from gradtx.engine.paths import StructureError, align, is_none
 from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Count, Inner, Role, Slot, Told, declared
-from gradtx.engine.rules import Slots, value_at
+from gradtx.engine.rules import Counter, Slots, value_at
 from gradtx.transforms.guards import ShouldSkipUpdateFunction, cast_like, run_if
 
 
@@ -49,8 +49,8 @@ class ApplyEvery(NamedTuple):
     """The state of `apply_every`.
 
     Attributes:
-      count: the number of steps taken.
-      grad_acc: the sum of the updates since the last that was let through.
+      count: the number of steps since the last at which the sum was returned.
+      grad_acc: the sum of the updates since then.
     """
 
     count: Count
@@ -83,7 +83,7 @@ def apply_every(k: int = 1) -> GradientTransformation:
         return Slots(grad_acc=jnp.zeros_like(p))
 
     def per_step(step: Any) -> dict[str, Array]:
-        return {"last": finished(step % k == k - 1)}
+        return {"last": finished(step == k - 1)}
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         total = gather(g, s.grad_acc, None, mean=False)
@@ -91,7 +91,8 @@ def apply_every(k: int = 1) -> GradientTransformation:
         rest = lax.select(s.last, zero, total)
         return lax.select(s.last, total, zero), Slots(grad_acc=rest)
 
-    return leafwise(ApplyEvery, init, update, per_step=per_step)
+    counter = Counter(advance=lambda count: (count + 1) % k)  # so that it never saturates
+    return leafwise(ApplyEvery, init, update, per_step=per_step, counter=counter)
 
 
 @declared

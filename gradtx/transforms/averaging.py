@@ -58,7 +58,11 @@ def ema(
         return Slots(ema=jnp.zeros_like(p))
 
     def weight(step: Any) -> Mapping[str, Array]:
-        return {"weight": numerics.gathered_weight(decay, step + 1)} if debias else {}
+        return (
+            {"weight": numerics.gathered_weight(decay, numerics.step_number(step))}
+            if debias
+            else {}
+        )
 
     def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
         m = numerics.ema(g, s.ema, decay)

@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from gradtx.engine.base import Array, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import default_float, finished, times, value_of
+from gradtx.engine.numerics import finished, step_number, times, value_of
 from gradtx.engine.roles import Count, RandomKey, declared
 from gradtx.engine.rules import Slots
 
@@ -68,7 +67,7 @@ def add_noise(
 
 
 def _add_noise(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
-    t = lax.convert_element_type(step + 1, default_float())
+    t = step_number(step)
     # Two roots: that of a fraction would have no slope where eta is 0.
     deviation = jnp.sqrt(value_of(s.eta)) * t ** (-0.5 * s.gamma)
     # An integer gradient meets noise in floats, which the engine then refuses to round.
