@@ -93,6 +93,18 @@ def init_empty_state(params: Params) -> EmptyState:
     return EmptyState()
 
 
+def is_function(x: Any) -> bool:
+    """Returns whether `x` is a function of a tree rather than a tree.
+
+    A tree may be callable too, as modules are that are registered as pytrees: for JAX, a function
+    is a leaf.
+
+    Args:
+      x: a function, a tree of arrays, booleans or labels, or anything else.
+    """
+    return callable(x) and jax.tree.structure(x) == jax.tree.structure(0)
+
+
 def accepts_extra(function: Callable[..., Any]) -> bool:
     """Says whether a function takes keyword arguments that it does not name."""
     try:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.engine.base import is_function
 from gradtx.engine.paths import StructureError, align, is_none, nth_path
 from gradtx.engine.rules import MaskedNode
 
@@ -20,7 +21,7 @@ def flags(mask: Any, tree: Any, tree_name: str) -> list[bool]:
       tree_name: what an error calls it.
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
-    whole = spread(mask(tree) if callable(mask) else mask, tree)
+    whole = spread(mask(tree) if is_function(mask) else mask, tree)
     found = align(treedef, whole, "the mask", tree, tree_name)
     for i, (flag, leaf) in enumerate(zip(found, leaves, strict=True)):
         if leaf is not None and not _is_boolean(flag):
@@ -33,14 +34,20 @@ def _is_boolean(x: Any) -> bool:
     return isinstance(x, bool) or (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.bool_))
 
 
-def spread(prefix: Any, tree: Any) -> Any:
-    """Repeats the leaves of a prefix of `tree` until it has `tree`'s structure."""
+def spread(prefix: Any, tree: Any, is_leaf: Callable[[Any], bool] = is_none) -> Any:
+    """Repeats the leaves of a prefix of `tree` until it has `tree`'s structure.
+
+    Args:
+      prefix: a tree whose leaves stand for whole branches of `tree`.
+      tree: the tree.
+      is_leaf: whether a node of `prefix` is a leaf. Default: `None` is one.
+    """
     try:
         return jax.tree.map(
             lambda m, below: jax.tree.map(lambda _: m, below, is_leaf=is_none),
             prefix,
             tree,
-            is_leaf=is_none,
+            is_leaf=is_leaf,
         )
     except (ValueError, TypeError):
         return prefix  # `align` says what differs

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, is_function
 from gradtx.engine.leaf import store
+from gradtx.engine.masks import spread
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError
@@ -125,18 +126,10 @@ def axes_of_leaves(axes: Any, tree: Any) -> list[MatrixAxes | None]:
       StructureError: the two have different structures.
     """
     treedef = jax.tree.structure(tree, is_leaf=is_none)
-    found = axes(tree) if callable(axes) else axes
+    found = axes(tree) if is_function(axes) else axes
     if found is None or isinstance(found, MatrixAxes):
         return [found] * treedef.num_leaves
-    try:
-        whole = jax.tree.map(
-            lambda a, below: jax.tree.map(lambda _: a, below, is_leaf=is_none),
-            found,
-            tree,
-            is_leaf=lambda x: x is None or isinstance(x, MatrixAxes),
-        )
-    except (ValueError, TypeError):
-        whole = found  # `align` says what differs
+    whole = spread(found, tree, lambda x: x is None or isinstance(x, MatrixAxes))
     return align(treedef, whole, "the dimension numbers", tree, "params")
 
 

@@ -15,6 +15,7 @@ from gradtx.engine.base import (
     Params,
     ScalarOrSchedule,
     Updates,
+    is_function,
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
@@ -205,7 +206,7 @@ def scale_by_galore(
 def _places(tree: Any, name: str, axes: Any | None, rank: int) -> dict[int, Place]:
     """Gives the places of the leaves that are projected; their rows are the side that shrinks."""
     leaves = jax.tree.leaves(tree, is_leaf=is_none)
-    axes = axes(tree) if callable(axes) else axes
+    axes = axes(tree) if is_function(axes) else axes
     found = axes_of_leaves(axes, tree)
     if axes is None:
         found = [MatrixAxes() if getattr(x, "ndim", 0) == 2 else None for x in leaves]

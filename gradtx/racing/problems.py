@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.engine.base import Array, Params
+from gradtx.engine.base import Array, Params, is_function
 from gradtx.racing.grid import Problem
 from gradtx.train.data import Data
 from gradtx.train.epoch import classification_loss, make_evaluation, steps_per_epoch
@@ -95,7 +95,7 @@ def own_problem(
       gradtx.train.errors.TrainingError: race: batch 1 is float32[2], and batch 0 is float32[3]; ...
     """
     stacked, count = _stacked(batches)
-    start = init if _is_function(init) else lambda key: jax.tree.map(jnp.asarray, init)
+    start = init if is_function(init) else lambda key: jax.tree.map(jnp.asarray, init)
     params = jax.eval_shape(start, jax.random.key(0))
     first = jax.tree.map(lambda x: x[0], stacked)
     _check_scalar("loss(params, batch)", jax.eval_shape(loss, params, first))
@@ -151,12 +151,6 @@ def _shapes(batch: Any) -> str:
 
     found = jax.tree.map(one, batch)
     return found if isinstance(found, str) else str(found).replace("'", "")
-
-
-def _is_function(init: Any) -> bool:
-    """Whether it makes parameters; trees of arrays may be callable too, as Equinox's are."""
-    leaves = jax.tree.leaves(init)
-    return callable(init) and len(leaves) == 1 and leaves[0] is init
 
 
 def _check_scalar(what: str, found: Any) -> None:

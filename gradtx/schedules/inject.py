@@ -15,6 +15,7 @@ from gradtx.engine.base import (
     GradientTransformation,
     Params,
     Updates,
+    is_function,
     with_extra_args_support,
 )
 from gradtx.engine.concrete import compiled_when_concrete
@@ -196,12 +197,17 @@ def inject_hyperparams(
         def scheduled(states: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
             found = {}
             for name, schedule in schedules.items():
-                value = schedule(states[name], **extra)
-                if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
-                    raise TypeError(
-                        f"inject_hyperparams: {name} of {_name(inner_factory)} was taken as a "
-                        f"schedule, and gave {type(value).__name__}; put {name!r} into static_args"
-                    )
+                way_out = (
+                    f"inject_hyperparams: {name} of {_name(inner_factory)} was taken as a "
+                    f"schedule; if it is none, put {name!r} into static_args"
+                )
+                try:
+                    value = schedule(states[name], **extra)
+                except Exception as error:
+                    error.add_note(way_out)
+                    raise
+                if not _is_numeric(value):
+                    raise TypeError(f"{way_out}; it returned {type(value).__name__}, not a number")
                 found[name] = _as_number(value, hyperparam_dtype)
             return found
 
@@ -251,16 +257,19 @@ def _name(factory: Any) -> str:
 
 
 def _is_schedule(value: Any) -> bool:
-    return callable(value) and not isinstance(value, type) and not hasattr(value, "dtype")
+    return is_function(value) and not isinstance(value, type) and not hasattr(value, "dtype")
 
 
 def _is_number(value: Any, declared: inspect.Parameter) -> bool:
     """Says whether a hyperparameter can be a runtime value."""
-    if isinstance(value, (bool, np.bool_)) or _is_integer(declared.annotation):
-        return False
+    return _is_numeric(value) and not _is_integer(declared.annotation)
+
+
+def _is_numeric(value: Any) -> bool:
+    """Returns whether a value is a number or an array of numbers; booleans are none."""
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
         return jnp.issubdtype(value.dtype, jnp.number)
-    return isinstance(value, (int, float, complex))
+    return isinstance(value, (int, float, complex)) and not isinstance(value, bool)
 
 
 def _is_integer(annotation: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.engine.base import GradientTransformation
+from gradtx.engine.base import GradientTransformation, is_function
 from gradtx.engine.links import Mask
 from gradtx.engine.masks import spread
 from gradtx.engine.paths import align, is_none, nth_path
@@ -62,7 +62,7 @@ def partition(
     def mask_of(label: Hashable) -> Any:
         def mask(tree: Any) -> Any:
             leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
-            labels = param_labels(tree) if callable(param_labels) else param_labels
+            labels = param_labels(tree) if is_function(param_labels) else param_labels
             labels = align(treedef, spread(labels, tree), "the labels", tree, "params")
             for i, (found, leaf) in enumerate(zip(labels, leaves, strict=True)):
                 if leaf is not None and found not in transforms:
