@@ -27,10 +27,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # `catalog`, which therefore lies below them.
 LAYERS = (
     "engine",
-    "numerics",
     "_table",
     "tree",
     "tree_utils",
+    "numerics",
     "_apply",
     "schedules",
     "transforms",
