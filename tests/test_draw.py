@@ -364,10 +364,10 @@ def test_28_lines_look_different():
 
 SGD = {"sgd": gradtx.sgd(0.1)}
 BAD = {
-    "no function": (lambda: draw.descent(3, SGD), TypeError, "descent: problem must be a function of a 2-vector, got 3"),
-    "no start": (lambda: draw.descent(bowl, SGD, window=BOX), ValueError, "descent: start must be given"),
-    "no window": (lambda: draw.descent(bowl, SGD, start=(0, 0)), ValueError, "descent: window must be given"),
-    "not plane": (lambda: draw.descent(problems.wood, SGD), ValueError, "descent: window must be given, because wood has none"),
+    "no function": (lambda: draw.descent(3, SGD), TypeError, "problem must be .*, got 3"),
+    "no start": (lambda: draw.descent(bowl, SGD, window=BOX), ValueError, "start must be given"),
+    "no window": (lambda: draw.descent(bowl, SGD, start=(0, 0)), ValueError, "window must be"),
+    "not plane": (lambda: draw.descent(problems.wood, SGD), ValueError, "because wood has none"),
     "start": (
         lambda: draw.descent(bowl, SGD, start=(0, 0, 0), window=BOX),
         ValueError,
@@ -446,8 +446,9 @@ BAD = {
         ValueError,
         "the trajectory must be finite, and point 1 is not",
     ),
-    "span": (lambda: draw.loss_surface(quadratic, PARAMS, span=0.0), ValueError, "must be positive and finite, got 0.0"),
-    "points": (lambda: draw.loss_surface(quadratic, PARAMS, points=2), ValueError, "of at least 3, got 2"),
+    "span": (lambda: draw.loss_surface(quadratic, PARAMS, span=0.0), ValueError, "span .* got 0.0"),
+    "points": (
+        lambda: draw.loss_surface(quadratic, PARAMS, points=2), ValueError, "points .*, got 2"),
     "no sizes": (
         lambda: draw.batch_sizes(squares, jnp.zeros(2), (X, Y), SGD["sgd"], [], epochs=1),
         ValueError,
