@@ -160,7 +160,7 @@ def test_command(capsys):
     [
         (["adma"], "did you mean"),
         (["momentum"], "optax has no optimizer named 'momentum'"),
-        (["adam", "--steps", "0"], "--steps is 0"),
+        (["adam", "--steps", "0"], "--steps must be at least 1, got 0"),
     ],
 )
 def test_command_says_what_is_wrong(arguments, message, capsys):

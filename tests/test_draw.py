@@ -205,7 +205,7 @@ def test_principal_directions_hold_a_plane_path():
 def test_the_picture_of_a_trajectory():
     rows, _ = line_to_the_end(WAY)
     figure = draw.loss_surface(quadratic, PARAMS, trajectory=rows, points=7, title="here")
-    assert "% of the path lies in this plane" in figure.axes[0].get_title()
+    assert "% of the path is in this plane" in figure.axes[0].get_title()
     assert figure.axes[0].child_axes == [] and figure.get_suptitle() == "here"
     tiny = [jax.tree.map(lambda p: p * 1.001, PARAMS), PARAMS]
     flat, _ = draw.loss_surface(quadratic, PARAMS, trajectory=tiny, points=7).axes

@@ -413,7 +413,7 @@ def test_the_table_says_it():
     assert lines[2].split() == ["1", "b", "1", "1.5", "10", "0.5", "0/3"]
     assert lines[3].split() == ["2", "a", "0.1", "<", "2", "1", "to", "6", "20", "1", "2/6"]
     assert lines[4].split() == ["3", "c", "0.1", "inf", "-", "-", "1/1"]
-    assert lines[5:] == ["< the smallest rate raced: try smaller ones"]
+    assert lines[5:] == ["< the smallest rate of the race: try smaller rates"]
 
 
 def drawn(figure, tmp_path):
