@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Row(NamedTuple):
-    """One run: an optimizer with one learning rate and one seed.
+    """A run: an optimizer with one learning rate and one seed.
 
     Attributes:
       optimizer: its name.

@@ -1,4 +1,4 @@
-"""One epoch of mini-batch descent as one pure function.
+"""An epoch of mini-batch descent as one pure function.
 
 `fit` compiles it, and a sweep can `vmap` it over initial parameters, keys, and learning rates:
 `epoch(state, key, examples) -> (state, steps)`.
