@@ -134,7 +134,7 @@ def over(x: Array, scalar: Any) -> Array:
     return lax.div(x, like(scalar, x)) if _inexact(x) else x / value_of(scalar)
 
 
-def _inexact(x: Array) -> bool:
+def _inexact(x: Array | jax.ShapeDtypeStruct) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
@@ -155,7 +155,7 @@ def abs_sq(x: Array) -> Array:
     return lax.mul(x, x)
 
 
-def real_full_like(x: Array, value: Any) -> Array:
+def real_full_like(x: Array | jax.ShapeDtypeStruct, value: Any) -> Array:
     """Makes an array of the shape of `x` and its real dtype, such as a second moment has.
 
     Args:
@@ -328,7 +328,7 @@ def safe_sqrt(x: Array) -> Array:
 
 
 @safe_sqrt.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[Array | float], tangents: tuple[Array]) -> tuple[Array, Array]:
     y = safe_sqrt(*primals)
     zero = y == 0
     return y, tangents[0] * jnp.where(zero, 0, 0.5 / jnp.where(zero, 1, y))
