@@ -13,6 +13,8 @@ import numpy as np
 Array = jax.Array
 PyTree = Any
 """Any nesting of containers that JAX has registered, with arrays or `None` at its leaves."""
+PyTreeDef = Any
+"""The structure of a pytree, as `jax.tree.structure` returns it; a type that pyright cannot see."""
 Params = PyTree
 """A pytree of arrays: what is being optimized."""
 Updates = Params

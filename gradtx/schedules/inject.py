@@ -181,7 +181,7 @@ def inject_hyperparams(
     if unknown := sorted(static - set(signature.parameters)):
         raise ValueError(
             f"inject_hyperparams: static_args must be names of parameters, got {unknown} for "
-            f"{_name(inner_factory)}{signature}"
+            f"{_name(inner_factory)}({', '.join(signature.parameters)})"
         )
 
     def make(*args: Any, **kwargs: Any) -> GradientTransformation:
