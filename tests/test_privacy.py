@@ -151,7 +151,9 @@ def test_ways_to_give_a_key():
         assert_equal(tx.update(g, tx.init(g))[0], first)
     other = make(1.0, 1.0, 4)
     assert np.all(other.update(g, other.init(g))[0][0] != first[0])
-    with refused(ValueError, "differentially_private_aggregate", "give key or seed, got both: 1 and 2"):
+    with refused(
+        ValueError, "differentially_private_aggregate", "give key or seed, got both: 1 and 2"
+    ):
         make(1.0, 1.0, 1, seed=2)
     with refused(ValueError, "differentially_private_aggregate", "shape (2,)"):
         make(1.0, 1.0, jax.random.split(jax.random.key(0)))

@@ -151,5 +151,7 @@ def test_allclose():
 
 
 def test_vdot_wants_equal_shapes():
-    with pytest.raises(ValueError, match=r"at tree_x\[0\]: the shapes must be equal, got \(2, 3\) and \(6,\)"):
+    with pytest.raises(
+        ValueError, match=r"at tree_x\[0\]: the shapes must be equal, got \(2, 3\) and \(6,\)"
+    ):
         tree.vdot([jnp.ones((2, 3))], [jnp.ones(6)])
