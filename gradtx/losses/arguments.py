@@ -131,8 +131,27 @@ def examples(name: str, scores: Array, labels: Array, told: str) -> tuple[Array,
 
 
 def pick(scores: Array, labels: Array) -> Array:
-    """Gives `scores[..., labels]` with an axis of length 1 last, `nan` where there is no class."""
-    return jnp.take_along_axis(scores, labels[..., None], axis=-1, mode="fill")
+    """Returns `scores[..., labels]` with an axis of length 1 last, NaN where there is no class.
+
+    A negative label is no class: it does not count from the end.
+
+    Args:
+      scores: scores `[..., classes]`.
+      labels: integers `[...]`.
+    """
+    return jnp.take_along_axis(
+        scores, from_the_front(labels[..., None], scores.shape[-1]), axis=-1, mode="fill"
+    )
+
+
+def from_the_front(labels: Array, classes: int) -> Array:
+    """Returns labels of which the negative ones are beyond the classes, not counted from the end.
+
+    Args:
+      labels: integers.
+      classes: the number of classes.
+    """
+    return jnp.where(labels < 0, classes, labels)
 
 
 def weighted(weight: Array, cost: Array) -> Array:

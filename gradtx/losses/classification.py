@@ -66,8 +66,8 @@ def softmax_cross_entropy_with_integer_labels(
     Args:
       logits: unnormalized log-probabilities, floating-point, `[..., classes]`.
       labels: the classes' numbers, integers of the shape of `logits` without `axis`, or one that
-        broadcasts with it. Negative numbers count from the last class; a number beyond the classes
-        gives `nan`, as nothing can be raised under `jit`.
+        broadcasts with it. A number that is no class, a negative one too, gives NaN, as nothing can
+        be raised under `jit`; leave such examples out with `where`.
       axis: the axis of `logits` that holds the classes. If it is a tuple, the classes are the
         entries of these axes taken together, numbered row by row in the order of the tuple.
         Default: the last.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.engine.base import Array
-from gradtx.losses.arguments import accumulator, class_numbers, floating, pick
+from gradtx.losses.arguments import accumulator, class_numbers, floating, from_the_front, pick
 
 # The logarithm of 0 while we add: finite, or gradients would meet inf - inf, and so far below all
 # that sums of real probabilities reach that it stays apart from them.
@@ -144,7 +144,8 @@ def _forward(
 
     log_q = jnp.maximum(jax.nn.log_softmax(z), _NEVER)
     q_blank = log_q[..., blank_id, None]
-    q_label = jnp.take_along_axis(log_q, labels[:, None, :], axis=-1, mode="fill")
+    spoken = from_the_front(labels[:, None, :], log_q.shape[-1])
+    q_label = jnp.take_along_axis(log_q, spoken, axis=-1, mode="fill")
     q_label = jnp.where(padded[:, None, :], _NEVER, q_label)  # whatever number stands there
     new = labels[:, 1:] != labels[:, :-1]  # a repetition wants a blank between
 

@@ -76,7 +76,7 @@ def _largest_lead(name: str, scores: Any, labels: Any, margin: float) -> Array:
     """Gives `max_k (s[k] - s[y] + margin * [k != y])`."""
     s, y, dtype = scores_and_labels(name, scores, labels)
     k = jnp.arange(s.shape[-1])
-    wanted = k == jnp.where(y < 0, y + s.shape[-1], y)[..., None]
+    wanted = k == y[..., None]
     # The wanted class leads itself by 0, and an impossible one none, also where inf - inf is nan.
     lead = jnp.where(wanted, 0, jnp.where(jnp.isneginf(s), s, s - pick(s, y) + margin))
     return jnp.max(lead, axis=-1).astype(dtype)
@@ -102,8 +102,8 @@ def multiclass_hinge_loss(scores: Any, labels: Any) -> Array:
     Args:
       scores: real numbers, `[..., classes]`.
       labels: the classes' numbers, integers of the shape of `scores` without the last axis, or one
-        that broadcasts with it. Negative numbers count from the last class; a number beyond the
-        classes gives `nan`, as nothing can be raised under `jit`.
+        that broadcasts with it. A number that is no class, a negative one too, gives NaN, as
+        nothing can be raised under `jit`.
 
     Returns:
       The loss of each example, of the dtype of `scores`. Where classes tie, they share the
@@ -134,8 +134,8 @@ def multiclass_perceptron_loss(scores: Any, labels: Any) -> Array:
     Args:
       scores: real numbers, `[..., classes]`.
       labels: the classes' numbers, integers of the shape of `scores` without the last axis, or one
-        that broadcasts with it. Negative numbers count from the last class; a number beyond the
-        classes gives `nan`, as nothing can be raised under `jit`.
+        that broadcasts with it. A number that is no class, a negative one too, gives NaN, as
+        nothing can be raised under `jit`.
 
     Returns:
       The loss of each example, of the dtype of `scores`. Where classes tie, they share the

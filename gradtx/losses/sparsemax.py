@@ -70,8 +70,8 @@ def multiclass_sparsemax_loss(scores: Any, labels: Any) -> Array:
     Args:
       scores: real numbers, `[..., classes]`.
       labels: the classes' numbers, integers of the shape of `scores` without the last axis, or one
-        that broadcasts with it. Negative numbers count from the last class; a number beyond the
-        classes gives `nan`, as nothing can be raised under `jit`.
+        that broadcasts with it. A number that is no class, a negative one too, gives NaN, as
+        nothing can be raised under `jit`.
 
     Returns:
       The loss of each example, of the dtype of `scores`.

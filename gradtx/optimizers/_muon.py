@@ -19,7 +19,16 @@ from gradtx.engine.base import (
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.matrix_layout import Layout, MatrixAxes, axes_of_leaves
 from gradtx.engine.matrixwise import matrixwise
-from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, safe_sqrt, step_number, times
+from gradtx.engine.numerics import (
+    abs_sq,
+    ema,
+    gathered_weight,
+    over,
+    safe_sqrt,
+    step_number,
+    times,
+    widen,
+)
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.engine.roles import Count, Shared, Slot, declared
@@ -83,7 +92,7 @@ def newton_schulz(
         "aol", which scales the rows one by one.
       eps: added to the Frobenius and the spectral norm.
     """
-    x = _PRECONDITIONERS[preconditioning](g, eps)
+    x = _PRECONDITIONERS[preconditioning](_within_range(g), eps)
     each = jnp.broadcast_to(coefficients, (steps, 3)) if coefficients.ndim == 1 else coefficients
 
     # c0 goes into the diagonal, which is smaller than x: a pass over x less.
@@ -107,8 +116,16 @@ def _gram(x: Array) -> Array:
     return lax.dot_general(x, conjugate, (((2,), (2,)), ((0,), (0,))))
 
 
+def _within_range(g: Array) -> Array:
+    """Divides matrices whose squares may overflow by their largest magnitude."""
+    largest = jnp.max(jnp.abs(g), (1, 2), keepdims=True, initial=0)
+    limit = float(jnp.finfo(g.dtype).max) ** 0.25 / 100  # fourth powers, for one norm
+    return g / jnp.where(largest > limit, largest, 1)
+
+
 def _by_frobenius_norm(g: Array, eps: Any) -> Array:
-    return _divided(g, safe_sqrt(jnp.sum(abs_sq(g), (1, 2), keepdims=True)) + eps)
+    norm = safe_sqrt(jnp.sum(abs_sq(widen(g)), (1, 2), keepdims=True)) + eps
+    return _divided(g, norm).astype(g.dtype)
 
 
 def _by_spectral_norm(g: Array, eps: Any) -> Array:
@@ -127,8 +144,8 @@ def _by_row_sums(g: Array, eps: Any) -> Array:
 
 
 def _divided(g: Array, norm: Array) -> Array:
-    positive = norm > 0
-    return jnp.where(positive, g / jnp.where(positive, norm, 1), 0)
+    zero = norm == 0
+    return jnp.where(zero, 0, g / jnp.where(zero, 1, norm))
 
 
 _PRECONDITIONERS = {

@@ -45,7 +45,10 @@ def scale_by_sm3(b1: Any = 0.9, b2: Any = 1.0, eps: Any = 1e-8) -> GradientTrans
       eps: added under the root. Default: 1e-8; the paper has none, and takes 0/0 as 0.
 
     Source: Anil et al., "Memory-Efficient Adaptive Optimization", arXiv:1901.11150, Algorithm
-    SM3-II with the cover of section 4, and its momentum.
+    SM3-II with the cover of section 4, and its momentum. There each bound is the maximum of this
+    step's `v` alone, which for sums is no less than the last bound. PyTorch-SM3 (Enealor) and its
+    derivatives take the maximum with the last bound for averages too, `b2 < 1`: their bounds never
+    fall, so that they do not forget large gradients.
 
     Example:
       >>> import jax.numpy as jnp

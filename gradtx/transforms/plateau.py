@@ -48,9 +48,10 @@ def reduce_on_plateau(
 
     The value is an argument of each call, `update(..., value=loss)`. After every
     `accumulation_size` calls, the mean of their values is compared with the best so far: it is an
-    improvement if `mean < (1 - rtol) * best - atol`. After `patience` means in a row without
-    improvement, `scale = max(factor * scale, min_scale)`, and for the next `cooldown` means none is
-    counted. NaN is not an improvement.
+    improvement if `mean < best - rtol*|best| - atol`. So values may be negative, as negative
+    log-likelihoods and costs are. After `patience` means in a row without improvement,
+    `scale = max(factor * scale, min_scale)`, and the next `cooldown` means are not counted. NaN is
+    not an improvement.
 
     Args:
       factor: the factor of each reduction, in (0, 1). Default: 0.1.
@@ -96,7 +97,9 @@ def reduce_on_plateau(
 
     def judge(s: ReduceLROnPlateauState, mean: Array) -> ReduceLROnPlateauState:
         """Compares a completed mean with the best one."""
-        improved = mean < (1 - rtol) * s.best_value - atol
+        seen = jnp.isfinite(s.best_value)  # infinity at first, whose multiples are not finite
+        margin = jnp.where(seen, rtol * jnp.abs(s.best_value), 0) + atol
+        improved = mean < s.best_value - margin
         cooling = s.cooldown_count > 0
         stale = jnp.where(improved | cooling, 0, s.plateau_count + 1)
         reduce = stale >= patience
