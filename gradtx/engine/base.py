@@ -4,7 +4,7 @@ The types that everything else is written in, and the two transformations that n
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 
 Array = jax.Array
 PyTree = Any
-"""Any nesting of containers that JAX has registered, with arrays or `None` at its leaves."""
+"""A nesting of containers that JAX has registered, with arrays or `None` at its leaves."""
 PyTreeDef = Any
 """The structure of a pytree, as `jax.tree.structure` returns it; a type that pyright cannot see."""
 Params = PyTree
@@ -21,7 +21,7 @@ Updates = Params
 """A pytree of the structure of the parameters: gradients, or what has been made of them so far."""
 OptState = PyTree
 """A pytree of arrays: what a transformation keeps from one step to the next."""
-ExtraArgs = dict[str, Any]
+ExtraArgs = Mapping[str, Any]
 """The extra keyword arguments of `update`, by name."""
 Scalar = float | np.number | Array
 """A number, or an array of shape `()`, traced or not: a hyperparameter."""

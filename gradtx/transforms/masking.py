@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from gradtx.engine.base import GradientTransformation, MaskOrFn, TransformationLike
-from gradtx.engine.links import Mask
+from gradtx.engine.masks import Mask
 from gradtx.engine.pipeline import Pipeline, pipeline_of
 from gradtx.engine.roles import Inner, declared
 

@@ -12,8 +12,7 @@ from gradtx.engine.base import (
     TransformationLike,
     is_function,
 )
-from gradtx.engine.links import Mask
-from gradtx.engine.masks import spread
+from gradtx.engine.masks import Mask, spread
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.engine.roles import Inner, declared
