@@ -102,7 +102,6 @@ def init_empty_state(params: Params) -> EmptyState:
     Args:
       params: ignored.
     """
-    del params
     return EmptyState()
 
 

@@ -1,7 +1,6 @@
 """Checks of leaves and arguments, shared by all kinds of links."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ MEANING = {
 """The meanings of extra arguments."""
 
 
-def check_leaf(leaf: Any, *, integers: bool = False, real_only: bool = False) -> None:
+def check_leaf(leaf: PyTree, *, integers: bool = False, real_only: bool = False) -> None:
     """Raises unless a leaf of the parameters or the updates is valid for a link.
 
     Args:
@@ -91,10 +90,9 @@ def check_pair(g: ArrayLike, p: ArrayLike | None, updates: Updates, i: int) -> N
     """
     if p is None or jnp.shape(p) != jnp.shape(g):
         path = nth_path(updates, i)
+        found = "is None" if p is None else f"has shape {jnp.shape(p)}"
         raise LeafError(
-            ValueError,
-            f"updates{path} has shape {jnp.shape(g)}, but params{path} "
-            + ("is None" if p is None else f"has shape {jnp.shape(p)}"),
+            ValueError, f"updates{path} has shape {jnp.shape(g)}, but params{path} {found}"
         )
     if jnp.iscomplexobj(g) and not jnp.iscomplexobj(p):
         path = nth_path(updates, i)
@@ -113,11 +111,7 @@ def check_pairs(updates: Updates, params: Params, active: Sequence[bool] | None 
 
 
 def check_given(
-    needs: Sequence[str],
-    needs_params: bool,
-    params: Params | None,
-    extra: ExtraArgs,
-    stage: int = 0,
+    needs: Sequence[str], needs_params: bool, params: Params, extra: ExtraArgs, stage: int = 0
 ) -> None:
     """Raises unless `update` got the arguments that it requires.
 
@@ -132,10 +126,8 @@ def check_given(
     if missing:
         told = " and ".join(MEANING.get(n, n) for n in missing)
         call = ", ".join(f"{n}=..." for n in needs)
-        raise LeafError(
-            TypeError, f"needs {told}: call update(updates, state, params, {call})", stage
-        )
+        problem = f"needs {told}: call update(updates, state, params, {call})"
+        raise LeafError(TypeError, problem, stage)
     if needs_params and params is None:
-        raise LeafError(
-            ValueError, "needs the parameters: call update(updates, state, params)", stage
-        )
+        problem = "needs the parameters: call update(updates, state, params)"
+        raise LeafError(ValueError, problem, stage)

@@ -60,10 +60,10 @@ def compiled_when_concrete(function: Callable[P, R]) -> Callable[P, R]:
         strings; it is compiled separately for each of them.
     """
 
-    plain: Callable[..., Any] = function
+    plain: Callable[..., R] = function
 
     @functools.partial(jax.jit, static_argnums=0)
-    def compiled(fixed: tuple[tuple[str, Any], ...], *args: Any, **kwargs: Any) -> Any:
+    def compiled(fixed: tuple[tuple[str, Any], ...], *args: Any, **kwargs: Any) -> R:
         return plain(*args, **kwargs, **dict(fixed))
 
     @functools.wraps(function)

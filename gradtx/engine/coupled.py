@@ -107,11 +107,8 @@ def present(updates: Updates, /, **trees: PyTree) -> list[list[PyTree]]:
             if x is not None:
                 found_here = f"shape {jnp.shape(x)[jnp.ndim(x) - len(shape) :]}"
             if found_here != f"shape {shape}":
-                path = f"updates{nth_path(updates, i)}"
-                raise LeafError(
-                    ValueError,
-                    f"{path}: has shape {shape}, but {name} has {found_here}",
-                )
+                problem = f"has shape {shape}, but {name} has {found_here}"
+                raise LeafError(ValueError, f"updates{nth_path(updates, i)}: {problem}")
         found.append([x for u, x in zip(leaves, column, strict=True) if u is not None])
     return found
 

@@ -87,22 +87,14 @@ def update_leaf(
         u, new = _run_rule(kernel, u, s, steps[k], p, k, tuple(mine))
         new_slots.append(tuple(store_slot(old, new, n, k) for n, old in mine.items()))
         if jnp.shape(u) != shape:
-            raise LeafError(
-                ValueError, f"the rule must return shape {shape}, got {jnp.shape(u)}", k
-            )
+            raise LeafError(ValueError, f"the rule returned shape {jnp.shape(u)}, not {shape}", k)
     if jnp.issubdtype(u.dtype, jnp.inexact) and not jnp.issubdtype(dtype, jnp.inexact):
         raise LeafError(TypeError, f"an update of dtype {u.dtype} would be rounded to {dtype}")
     return store(u, dtype), tuple(new_slots)
 
 
 def _run_rule(
-    kernel: Kernel,
-    u: Array,
-    s: Slots,
-    step: Array | None,
-    p: Array | None,
-    stage: int,
-    names: tuple[str, ...],
+    kernel: Kernel, u: Array, s: Slots, step: Any, p: Any, stage: int, names: tuple[str, ...]
 ) -> tuple[Array, Slots]:
     """Runs a rule on one array, and adds the arrays' dtypes and the leaf's path to its errors."""
     try:

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx.engine.base import Array, ExtraArgs, GradientTransformation, Scalar, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.links import Link, Origin, Rule
 from gradtx.engine.made import call_of
 from gradtx.engine.pipeline import Pipeline, pipeline_of, with_links
@@ -22,14 +22,14 @@ P = ParamSpec("P")
 def leafwise(
     state: type,
     init: Callable[[Array], Slots] | None,
-    update: Callable[[Array, Slots, Any, Any], tuple[Array, Slots]],
+    update: Callable[..., tuple[Array, Slots]],
     *,
     params: bool = False,
     real_only: bool = False,
     rate: ScalarOrSchedule | None = None,
     scalars: Mapping[str, ScalarOrSchedule] | None = None,
-    shared: Callable[[Any, ExtraArgs], Mapping[str, Scalar]] | None = None,
-    per_step: Callable[[Any], Mapping[str, Scalar]] | None = None,
+    shared: Callable[..., Mapping[str, Scalar]] | None = None,
+    per_step: Callable[[Array], Mapping[str, Scalar]] | None = None,
     key: Array | None = None,
     counter: Counter = COUNT,
     integers: bool = False,

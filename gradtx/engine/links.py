@@ -36,7 +36,7 @@ from gradtx.engine.rules import Kernel, MaskedNode, field, rate_at, rate_kept, v
 from gradtx.engine.storage import first_slots
 
 Active = tuple[bool, ...] | None
-FrozenWithNumbers = tuple[Frozen, Sequence[PyTree]]
+FrozenForms = Sequence[tuple[Frozen, Sequence[PyTree]]]
 FirstSlots = Callable[[tuple[str, ...], list[ArrayLike]], list[list[PyTree]]]
 
 
@@ -118,9 +118,7 @@ class Link:
         around = list(narrowed(self.masks, tree, tree_name, self.sees_all))
         return tuple(around[-1][3]) if around else None
 
-    def init(
-        self, params: Params, active: Active, frozen: Sequence[FrozenWithNumbers] = ()
-    ) -> OptState:
+    def init(self, params: Params, active: Active, frozen: FrozenForms = ()) -> OptState:
         """Returns the first state.
 
         Args:
@@ -128,7 +126,7 @@ class Link:
           active: for each leaf, whether the link acts on it; `None` means on all.
           frozen: the frozen forms of the link, each with its numbers, if nothing is traced.
         """
-        del frozen
+
         return self.init_seen(params if active is None else hide(params, active))
 
     def update(
@@ -160,14 +158,14 @@ class Link:
 
     def outside(self, state: OptState, extra: ExtraArgs) -> dict[str, Scalar]:
         """Returns the values that have to be computed outside compiled code: none."""
-        del state, extra
+
         return {}
 
     def with_rate(
         self, given: dict[str, Scalar], state: OptState, extra: ExtraArgs
     ) -> dict[str, Scalar]:
         """Returns the values of `outside`, and the learning rate if the link has one."""
-        del state, extra
+
         return given
 
     def effects(self, tree: PyTree) -> Iterator[Effect]:
@@ -222,7 +220,7 @@ class Rule(Link):
 
     kernel: Kernel
     scalars: Mapping[str, ScalarOrSchedule] = dataclasses.field(default_factory=dict)
-    shared: Callable[[Any, ExtraArgs], Mapping[str, Scalar]] | None = None
+    shared: Callable[..., Mapping[str, Scalar]] | None = None
     key: Array | None = None
 
     sweeps = compiles = sees_all = True
@@ -237,9 +235,7 @@ class Rule(Link):
     def _first_compiled(self) -> FirstSlots:
         return jax.jit(self._first, static_argnums=0)
 
-    def init(
-        self, params: Params, active: Active, frozen: Sequence[FrozenWithNumbers] = ()
-    ) -> OptState:
+    def init(self, params: Params, active: Active, frozen: FrozenForms = ()) -> OptState:
         """Returns the first state; see `Link.init`."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
         takes = [x is not None and (active is None or active[i]) for i, x in enumerate(leaves)]
@@ -261,11 +257,7 @@ class Rule(Link):
         return self.state(**fields)
 
     def _rows(
-        self,
-        names: tuple[str, ...],
-        leaves: list[PyTree],
-        takes: list[bool],
-        frozen: Sequence[FrozenWithNumbers],
+        self, names: tuple[str, ...], leaves: list[PyTree], takes: list[bool], frozen: FrozenForms
     ) -> list[list[PyTree]]:
         """Returns the first slots of each leaf, in the order of their names."""
         where = [i for i, takes_part in enumerate(takes) if takes_part]
@@ -276,9 +268,7 @@ class Rule(Link):
         elif not is_traced(mine[:1]):
             kept = [functools.partial(_first_of_frozen, *f) for f in frozen]
             make = InTurn([*kept, self._first_compiled])
-        rows: list[list[PyTree]] = [
-            [None if x is None else MaskedNode()] * len(names) for x in leaves
-        ]
+        rows: list[PyTree] = [[None if x is None else MaskedNode()] * len(names) for x in leaves]
         for i, row in zip(where, make(names, mine), strict=True):
             rows[i] = row
         return rows

@@ -224,16 +224,12 @@ class Constant(NamedTuple):
 
     def freeze(self, freezer: Freezer) -> Frozen:
         """Returns its frozen value, which is thawed to the argument itself."""
-        del freezer
+
         return Freezer(constant=True).freeze(self.value)
 
 
 def call_of(
-    signature: inspect.Signature,
-    factory: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    constants: Sequence[str],
+    signature: inspect.Signature, factory: Any, args: Any, kwargs: Any, constants: Sequence[str]
 ) -> Made:
     """Returns the record of a call, the same for equivalent calls.
 

@@ -58,13 +58,12 @@ def spread(prefix: PyTree, tree: PyTree, is_leaf: Callable[[PyTree], bool] = is_
       tree: the tree.
       is_leaf: a function that returns whether a node of `prefix` is a leaf. Default: `None` is one.
     """
+
+    def repeated(leaf: PyTree, subtree: PyTree) -> PyTree:
+        return jax.tree.map(lambda _: leaf, subtree, is_leaf=is_none)
+
     try:
-        return jax.tree.map(
-            lambda m, below: jax.tree.map(lambda _: m, below, is_leaf=is_none),
-            prefix,
-            tree,
-            is_leaf=is_leaf,
-        )
+        return jax.tree.map(repeated, prefix, tree, is_leaf=is_leaf)
     except (ValueError, TypeError):
         return prefix  # `align` reports the difference
 
@@ -110,11 +109,7 @@ def merge(whole: PyTree, part: PyTree) -> PyTree:
 
 
 def hide_extra(
-    extra: ExtraArgs,
-    updates: Updates,
-    params: Params | None,
-    keep: Sequence[bool],
-    all_trees: bool,
+    extra: ExtraArgs, updates: Updates, params: Params, keep: Sequence[bool], all_trees: bool
 ) -> ExtraArgs:
     """Masks the extra arguments that are pytrees like the updates, or functions of the parameters.
 

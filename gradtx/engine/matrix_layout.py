@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradtx.engine.base import Array, Params, PyTree, is_function
+from gradtx.engine.base import Array, PyTree, is_function
 from gradtx.engine.leaf import store
 from gradtx.engine.masks import spread
 from gradtx.engine.numerics import widen
@@ -30,9 +30,6 @@ class MatrixAxes(NamedTuple):
 
     reduction_axis: int | tuple[int, ...] = 0
     output_axis: int | tuple[int, ...] = 1
-
-
-AxesOrFn = PyTree | Callable[[Params], PyTree]
 
 
 class Layout(NamedTuple):
@@ -118,7 +115,7 @@ def _axes(axes: int | Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(a % rank for a in found)
 
 
-def axes_of_leaves(axes: AxesOrFn, tree: PyTree) -> list[MatrixAxes | None]:
+def axes_of_leaves(axes: PyTree, tree: PyTree) -> list[MatrixAxes | None]:
     """Returns the axes of each leaf of a pytree.
 
     Args:

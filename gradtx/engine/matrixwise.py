@@ -9,8 +9,7 @@ other axes index the matrices.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +26,8 @@ from gradtx.engine.base import (
     Updates,
 )
 from gradtx.engine.checks import check_given, check_leaves, check_pairs
-from gradtx.engine.links import Active, FrozenWithNumbers, Link
-from gradtx.engine.matrix_layout import (
-    AxesOrFn,
-    Layout,
-    Place,
-    axes_of_leaves,
-    map_stacks,
-    places_of,
-)
+from gradtx.engine.links import Active, FrozenForms, Link
+from gradtx.engine.matrix_layout import Layout, Place, axes_of_leaves, map_stacks, places_of
 from gradtx.engine.numerics import safe_increment, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
@@ -46,14 +38,14 @@ from gradtx.engine.storage import first_slots, store
 def matrixwise(
     state: type,
     init: Callable[[Array], Slots] | None,
-    update: Callable[[Array, Slots, Any, Any], tuple[Array, Slots]],
+    update: Callable[..., tuple[Array, Slots]],
     *,
-    axes: AxesOrFn = None,
+    axes: PyTree = None,
     lying: bool = False,
     after: Callable[[Array, Layout], Array] | None = None,
     params: bool = False,
     real_only: bool = False,
-    per_step: Callable[[Any], dict[str, Scalar]] | None = None,
+    per_step: Callable[[Array], Mapping[str, Scalar]] | None = None,
     name: str | None = None,
 ) -> GradientTransformation:
     """Lifts a rule for a stack of matrices to a transformation of pytrees.
@@ -125,16 +117,14 @@ class Stacked(Link):
     """
 
     kernel: Kernel
-    axes: AxesOrFn
+    axes: PyTree
     lying: bool
     after: Callable[[Array, Layout], Array] | None
 
     compiles = sees_all = True
     couples = False
 
-    def init(
-        self, params: Params, active: Active, frozen: Sequence[FrozenWithNumbers] = ()
-    ) -> OptState:
+    def init(self, params: Params, active: Active, frozen: FrozenForms = ()) -> OptState:
         """Returns the first state; see `Link.init`."""
         leaves, treedef, places = self._places(params, "params", active)
         names = self.kernel.slots({})

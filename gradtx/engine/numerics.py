@@ -73,7 +73,7 @@ def value_of(number: Scalar | Number) -> Scalar:
     return number.value if isinstance(number, Number) else number
 
 
-def _operator(operate: Callable[..., Any], reflected: bool = False) -> Callable[..., Any]:
+def _operator(operate: Callable[..., Scalar], reflected: bool = False) -> Callable[..., Scalar]:
     def apply(self: Number, *other: Scalar | Number) -> Scalar:
         operands = (self.value, *map(value_of, other))
         return operate(*(reversed(operands) if reflected else operands))

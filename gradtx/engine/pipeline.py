@@ -19,8 +19,6 @@ from gradtx.engine.base import (
     OptState,
     Params,
     PyTree,
-    PyTreeDef,
-    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -53,7 +51,7 @@ class Pipeline:
         return self.name or f"chain of {', '.join(parts) or 'nothing'}"
 
     @functools.cached_property
-    def _structure(self) -> tuple[list[int], PyTreeDef]:
+    def _structure(self) -> tuple[list[int], Any]:
         return jax.tree.flatten(self.skeleton)
 
     @functools.cached_property
@@ -153,9 +151,7 @@ class Update:
         return self.pipeline.freeze(freezer)
 
 
-def _thaw_pipeline(
-    data: tuple[tuple[Frozen, ...], tuple[int, ...], PyTreeDef, str], source: Source
-) -> GradientTransformation:
+def _thaw_pipeline(data: Any, source: Source) -> GradientTransformation:
     frozen, order, treedef, name = data
     links = tuple(thaw(link, source) for link in frozen)
     return Pipeline(links, treedef.unflatten(order), name).transformation()
@@ -221,11 +217,7 @@ class Wrapped(Pair):
 
 
 def wrapped(
-    init: Callable[..., OptState],
-    update: Callable[..., tuple[Updates, OptState]],
-    inner: TransformationLike | Callable[[], TransformationLike],
-    *,
-    name: str = "",
+    init: Callable[..., OptState], update: Callable[..., Any], inner: Any, *, name: str = ""
 ) -> GradientTransformation:
     """Creates a transformation from a pair of functions that wrap another transformation.
 
@@ -268,9 +260,7 @@ def gather(pipelines: Sequence[Pipeline]) -> tuple[tuple[Link, ...], list[PyTree
     return tuple(links), skeletons
 
 
-def with_links(
-    tx: TransformationLike, change: Callable[[Link], Link], name: str = ""
-) -> GradientTransformation:
+def with_links(tx: Any, change: Callable[[Link], Link], name: str = "") -> GradientTransformation:
     """Returns a transformation with each of its links changed.
 
     Args:

@@ -84,7 +84,7 @@ class Kernel(NamedTuple):
     state: Any
     init: Callable[[Array], Slots] | None
     update: Callable[..., tuple[Array, Slots]]
-    per_step: Callable[[Any], Mapping[str, Scalar]] | None = None
+    per_step: Callable[[Array], Mapping[str, Scalar]] | None = None
     counter: Counter = COUNT
     integers: bool = False
     stored: tuple[tuple[str, DTypeLike], ...] = ()

@@ -16,7 +16,7 @@ import numpy as np
 
 from gradtx.engine.base import ExtraArgs, OptState, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import is_traced
-from gradtx.engine.links import Active, FrozenWithNumbers, Link
+from gradtx.engine.links import Active, FrozenForms, Link
 from gradtx.engine.made import Freezer, Frozen, InTurn, Opaque, Source, thaw
 from gradtx.engine.paths import StructureError
 from gradtx.engine.rules import LeafError
@@ -56,7 +56,7 @@ class Segment:
         return InTurn([*kept, self._run_own])
 
     @functools.cached_property
-    def _each(self) -> list[list[FrozenWithNumbers]]:
+    def _each(self) -> list[FrozenForms]:
         """The frozen forms of each link on its own, without and with constants, if any."""
         both = [[_frozen([link], constant) for constant in (False, True)] for link in self.links]
         return [[(f[0][0], f[1]) for f in ways if f is not None] for ways in both]
@@ -74,11 +74,7 @@ class Segment:
         return states
 
     def run(
-        self,
-        updates: Updates,
-        states: Sequence[OptState],
-        params: Params | None,
-        extra: ExtraArgs,
+        self, updates: Updates, states: Sequence[OptState], params: Params | None, extra: ExtraArgs
     ) -> Result:
         """Applies the links to the updates as they are."""
         activity = self._activity(updates)
@@ -86,11 +82,7 @@ class Segment:
         return _run(self.links, self._groups, activity, given, updates, states, params, extra)
 
     def run_compiled(
-        self,
-        updates: Updates,
-        states: Sequence[OptState],
-        params: Params | None,
-        extra: ExtraArgs,
+        self, updates: Updates, states: Sequence[OptState], params: Params | None, extra: ExtraArgs
     ) -> Result:
         """Applies the links to the updates in one compiled call, if they can be compiled."""
         arrays = all(map(_is_array, jax.tree.leaves(extra)))
@@ -119,17 +111,11 @@ class Segment:
         return tuple(found)
 
     def _run_own(
-        self,
-        activity: Activity,
-        given: Given,
-        updates: Updates,
-        states: Sequence[OptState],
-        params: Params | None,
-        extra: ExtraArgs,
+        self, activity: Activity, given: Given, updates: Updates, states: Any, *rest: Any
     ) -> Result:
         """Runs the links as they are: all numbers except for the learning rate are constants."""
-        given = self._with_rates(given, states, extra)
-        return self._own(activity, given, updates, states, params, extra)
+        given = self._with_rates(given, states, rest[-1])
+        return self._own(activity, given, updates, states, *rest)
 
     @functools.cached_property
     def _own(self) -> Callable[..., Result]:
@@ -151,11 +137,7 @@ def _frozen(
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _run_frozen(
-    frozen: tuple[Frozen, ...],
-    numbers: Sequence[PyTree],
-    activity: Activity,
-    given: Given,
-    *args: Any,
+    frozen: tuple[Frozen, ...], numbers: PyTree, activity: Activity, given: Given, *args: Any
 ) -> Result:
     source = Source(numbers)
     links = tuple(thaw(link, source) for link in frozen)
@@ -225,6 +207,5 @@ def _grouped(links: Sequence[Link]) -> Groups:
 
 
 def _is_array(x: PyTree) -> bool:
-    return isinstance(x, (jax.Array, np.ndarray, np.generic, int, float, complex)) and not (
-        isinstance(x, bool)
-    )
+    numeric = (jax.Array, np.ndarray, np.generic, int, float, complex)
+    return isinstance(x, numeric) and not isinstance(x, bool)

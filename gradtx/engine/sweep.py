@@ -8,13 +8,14 @@ that repeats, as layers do, is one call of another `jit`.
 
 import functools
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.engine.base import Array, OptState, Params, PyTree, PyTreeDef, Scalar, Updates
 from gradtx.engine.blocks import pieces
-from gradtx.engine.checks import check_pair
+from gradtx.engine.checks import check_given, check_pair
 from gradtx.engine.concrete import shape_and_dtype
 from gradtx.engine.leaf import Cell, Plan, update_leaf
 from gradtx.engine.links import Active, Rule
@@ -22,8 +23,6 @@ from gradtx.engine.numerics import value_of
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError, field, rate_kept
 
-Steps = tuple[Array | None, ...]
-Scalars = tuple[Mapping[str, Scalar], ...]
 Updated = tuple[Array, tuple[tuple[PyTree, ...], ...]]
 
 
@@ -128,10 +127,7 @@ class Sweep:
           activity: for each rule and leaf, whether the rule acts on the leaf.
         """
         needing = [k for k, rule in enumerate(self.rules) if rule.needs_params]
-        if needing and params is None:
-            raise LeafError(
-                ValueError, "needs the parameters: call update(updates, state, params)", needing[0]
-            )
+        check_given((), bool(needing), params, {}, *needing[:1])
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         p_leaves = align(treedef, params, "params", updates) if needing else [None] * len(leaves)
         lanes = [
@@ -162,9 +158,7 @@ class Sweep:
                 lane.put(i, new)
         return treedef.unflatten(leaves), [lane.next_state() for lane in lanes]
 
-    def _in_blocks(
-        self, plans: list[Plan], cells: list[Cell], steps: Steps, scalars: Scalars
-    ) -> list[Updated]:
+    def _in_blocks(self, plans: list[Plan], cells: list[Cell], *shared: Any) -> list[Updated]:
         """Updates all cells; those of repeated blocks, block by block."""
         pairs = zip(plans, cells, strict=True)
         signatures = tuple((plan, _signature(cell)) for plan, cell in pairs)
@@ -172,18 +166,16 @@ class Sweep:
         for a, b in pieces(signatures):
             run = self._each if b == a + 1 else self._block
             try:
-                results.extend(run(tuple(plans[a:b]), cells[a:b], steps, scalars))
+                results.extend(run(tuple(plans[a:b]), cells[a:b], *shared))
             except _InCell as e:
                 raise _InCell(e.error, a + e.number) from None
         return results
 
-    def _each(
-        self, plans: tuple[Plan, ...], cells: Sequence[Cell], steps: Steps, scalars: Scalars
-    ) -> list[Updated]:
+    def _each(self, plans: tuple[Plan, ...], cells: Sequence[Cell], *shared: Any) -> list[Updated]:
         results = []
         for number, (plan, cell) in enumerate(zip(plans, cells, strict=True)):
             try:
-                results.append(self._leaf(plan, cell, steps, scalars))
+                results.append(self._leaf(plan, cell, *shared))
             except LeafError as e:
                 raise _InCell(e, number) from None
         return results

@@ -23,7 +23,7 @@ def is_number(x: Any) -> TypeGuard[float | np.number]:
     return isinstance(x, (int, float, np.integer, np.floating))
 
 
-def as_float(x: ArrayLike | Sequence[Scalar]) -> Array:
+def as_float(x: Any) -> Array:
     """Returns `x` in the default float dtype, without a weak type."""
     return jnp.asarray(value_of(x), default_float())
 

@@ -5,7 +5,6 @@ selecting zeros, never by multiplying by zero, so that values that are not finit
 the next window.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from gradtx.engine.base import (
     GradientTransformation,
     Params,
     PyTree,
+    Schedule,
     TransformationLike,
     Updates,
     with_extra_args_support,
@@ -160,7 +160,7 @@ class MultiSteps:
     def __init__(
         self,
         opt: TransformationLike,
-        every_k_schedule: int | Callable[[Array], ArrayLike],
+        every_k_schedule: int | Schedule,
         use_grad_mean: bool = True,
         should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
         accumulator_dtype: DTypeLike | None = jnp.float32,
@@ -220,7 +220,7 @@ class MultiSteps:
 @piece
 def _multi_steps(
     opt: TransformationLike,
-    every: int | Callable[[Array], ArrayLike],
+    every: int | Schedule,
     mean: bool,
     should_skip: ShouldSkipUpdateFunction | None,
     dtype: DTypeLike | None,

@@ -98,7 +98,7 @@ def _unit(shape: tuple[int, ...], axis: int | tuple[int, ...] | None) -> tuple[i
 
 
 def unitwise_clip(
-    g_norm: ArrayLike, max_norm: ArrayLike, grad: ArrayLike, div_eps: ArrayLike = 1e-6
+    g_norm: float | Array, max_norm: float | Array, grad: ArrayLike, div_eps: Scalar = 1e-6
 ) -> Array:
     """Scales a gradient down where its norm is too large.
 

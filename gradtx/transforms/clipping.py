@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from gradtx import tree
 from gradtx.engine.base import (
@@ -119,11 +118,7 @@ def clip_by_block_rms(threshold: Scalar) -> GradientTransformation:
       {'large': Array([0.84..., 1.13...], dtype=float32), 'small': Array([0.6, 0.8], dtype=float32)}
     """
     return leafwise(
-        EmptyState,
-        None,
-        _clip_by_rms,
-        scalars={"threshold": threshold},
-        name="clip_by_block_rms",
+        EmptyState, None, _clip_by_rms, scalars={"threshold": threshold}, name="clip_by_block_rms"
     )
 
 
@@ -131,9 +126,7 @@ def _clip_by_rms(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]
     return times(shrinking_factor(root_mean_square(g), s.threshold), g), Slots()
 
 
-def shrinking_factor(
-    size: Array, limit: ArrayLike | Scalar, least: ArrayLike | None = None
-) -> Array:
+def shrinking_factor(size: Array, limit: Scalar, least: Scalar | None = None) -> Array:
     """Returns the factor that reduces a norm to its limit: `limit / size`, or 1 where none is due.
 
     None is due where the norm is not above the limit, or not finite. The gradient of the factor is
