@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import trees
-from test_conformance import each_entry
+from test_conformance import each_build
 
 import gradtx
 from gradtx.engine.numerics import finished, total
@@ -77,7 +77,7 @@ def growth_of_a_step(tx, needs, examples=()):
     return growth(of_leaves)
 
 
-@each_entry
+@each_build
 def test_an_optimizer(entry):
     assert growth_of_a_step(entry.make(), entry.needs) < 2.1
 

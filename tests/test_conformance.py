@@ -449,8 +449,17 @@ def test_no_gradient_is_too_large_or_too_small(entry):
                 assert not bool(jnp.any(jnp.isnan(leaf))), (dtype, size)
 
 
-@each_entry
-def test_schedules_see_every_step_from_zero(entry):
+def alone_and_within():
+    """Each entry alone, and the first of each build within the wrappers; the others are slow."""
+    yield from (pytest.param(entry, False, id=entry.name) for entry in ENTRIES)
+    for build in first_of_each_build():
+        yield pytest.param(
+            build.values[0], True, marks=build.marks, id=f"{build.values[0].name}-within"
+        )
+
+
+@pytest.mark.parametrize(("entry", "within"), list(alone_and_within()))
+def test_schedules_see_every_step_from_zero(entry, within):
     if entry.fixed_rate:
         with pytest.raises(TypeError, match=rf"{entry.name}: .*schedule"):
             entry.make(**{entry.rate: lambda count: 0.1})
@@ -464,15 +473,15 @@ def test_schedules_see_every_step_from_zero(entry):
 
     params = {"w": trees.numbers((2,))}
     tx = entry.make(**{entry.rate: schedule})
-    for wrapped in (
-        tx,
+    wrappers = (
         gradtx.chain(gradtx.identity(), tx),
         gradtx.chain(gradtx.clip_by_global_norm(1.0), tx),
         gradtx.named_chain(("it", tx)),
         gradtx.masked(tx, {"w": True}),
         gradtx.masked(gradtx.chain(gradtx.clip_by_global_norm(1.0), tx), {"w": True}),
         gradtx.partition({"all": tx}, {"w": "all"}),
-    ):
+    )
+    for wrapped in wrappers if within else [tx]:
         state = wrapped.init(params)
         assert seen == [0] * len(seen)
         seen.clear()

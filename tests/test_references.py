@@ -408,7 +408,7 @@ def long_problem(name, with_complex):
 @pytest.mark.parametrize(
     ("entry", "settings"),
     [
-        (e, {**e.probe, **more})
+        pytest.param(e, {**e.probe, **more}, marks=pytest.mark.slow if more else [])
         for e in SHARED
         for known in [known_differences(e.name)]
         if not known.always  # what the difference is has a test of its own

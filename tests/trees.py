@@ -1,6 +1,8 @@
 """Trees to test with, and ways to compare them."""
 
+import contextlib
 import dataclasses
+import gc
 from typing import Any, NamedTuple
 
 import jax
@@ -87,6 +89,17 @@ def needed(entry, loss, params, gradient):
         else {}
     )
     return {name: known[name] for name in entry.needs}
+
+
+@contextlib.contextmanager
+def checking_leaks():
+    """`jax.checking_leaks`, in which JAX collects garbage at every trace: among new objects only."""
+    gc.freeze()
+    try:
+        with jax.checking_leaks():
+            yield
+    finally:
+        gc.unfreeze()
 
 
 def leaves_and_none(tree):
