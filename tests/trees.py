@@ -93,7 +93,7 @@ def needed(entry, loss, params, gradient):
 
 @contextlib.contextmanager
 def checking_leaks():
-    """`jax.checking_leaks`, in which JAX collects garbage at every trace: among new objects only."""
+    """`jax.checking_leaks`; the garbage that JAX collects at every trace is of new objects only."""
     gc.freeze()
     try:
         with jax.checking_leaks():
