@@ -205,7 +205,15 @@ def assert_close(ours, wanted, relative, reference=None):
             )
 
 
-@pytest.mark.parametrize(("entry", "move"), CASES, ids=label)
+@pytest.mark.parametrize(
+    ("entry", "move"),
+    [
+        # The plain settings, and a third of the moves; each hyperparameter moves in some optimizer.
+        pytest.param(*case, marks=pytest.mark.slow if case[1] and i % 3 else ())
+        for i, case in enumerate(CASES)
+    ],
+    ids=label,
+)
 def test_float64_agrees_with_the_reference(entry, move, x64):
     start, gradients = make_problem(entry.name, np.float64, entry.takes_complex)
     move = restrict_mask(move, start)
