@@ -92,6 +92,19 @@ CASES = [
     for move in moves(OPTIMIZERS[entry.name], entry.hyperparameters)
 ]
 
+
+def with_representatives(cases):
+    """The plain settings, and each hyperparameter's moves in the first optimizer that has it; the
+    others are slow."""
+    first = {}
+    for entry, move in cases:
+        for name in move:
+            first.setdefault(name, entry.name)
+    for entry, move in cases:
+        stands = not move or entry.name in {first[name] for name in move}
+        yield pytest.param(entry, move, marks=[] if stands else pytest.mark.slow)
+
+
 PIECE_CASES = [
     (name, move)
     for name in sorted(PIECES)
@@ -207,11 +220,7 @@ def assert_close(ours, wanted, relative, reference=None):
 
 @pytest.mark.parametrize(
     ("entry", "move"),
-    [
-        # The plain settings, and a third of the moves; each hyperparameter moves in some optimizer.
-        pytest.param(*case, marks=pytest.mark.slow if case[1] and i % 3 else ())
-        for i, case in enumerate(CASES)
-    ],
+    list(with_representatives(CASES)),
     ids=label,
 )
 def test_float64_agrees_with_the_reference(entry, move, x64):
