@@ -80,7 +80,7 @@ WIDE = [*MIXED, ("float64", "float64"), ("float64", "float32"), ("float32", "flo
     "pairs",
     [pytest.param(MIXED, id="x32"), pytest.param(WIDE, id="x64", marks=pytest.mark.slow)],
 )
-@each_entry
+@each_build
 def test_the_state_is_a_fixed_point(entry, pairs):
     """Structure, shapes, dtypes and weak types stay, whatever dtypes meet."""
     with jax.enable_x64(pairs is WIDE):
