@@ -65,8 +65,6 @@ from gradtx.engine.matrixwise import matrixwise as matrixwise
 from gradtx.engine.numerics import (
     safe_increment as safe_increment,
     safe_int32_increment as safe_int32_increment,
-    safe_norm as safe_norm,
-    safe_root_mean_squares as safe_root_mean_squares,
 )
 from gradtx.engine.pipeline import wrapped as wrapped
 from gradtx.engine.rules import Slots as Slots
@@ -256,6 +254,10 @@ from gradtx.tree import (
     update_moment_per_elem_norm as update_moment_per_elem_norm,
 )
 from gradtx.tree.gradients import scale_gradient as scale_gradient
-from gradtx.tree.reductions import global_norm as global_norm
+from gradtx.tree.norms import (
+    global_norm as global_norm,
+    safe_norm as safe_norm,
+    safe_root_mean_squares as safe_root_mean_squares,
+)
 
 __version__ = "0.1.0"

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     about = "Show every optimizer there is."
     shown = commands.add_parser("list", help=about, description=about)
-    shown.add_argument("--markdown", action="store_true", help="as the README has it")
+    shown.add_argument("--markdown", action="store_true", help="as a table in Markdown")
     shown.set_defaults(run=run_list)
 
     args = parser.parse_args(argv)

@@ -24,7 +24,7 @@ from gradtx.engine.numerics import compute_dtype
 from gradtx.engine.pipeline import pipeline_of
 from gradtx.linesearch import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 from gradtx.optimizers import lbfgs
-from gradtx.tree.reductions import global_norm
+from gradtx.tree.norms import global_norm
 
 _LBFGS = lbfgs()
 _RUNNING = 0

@@ -1,7 +1,7 @@
 """The one place that says what optimizers exist.
 
-Each is registered where it is defined, by the decorator `optimizer`. The tests, the README's
-table, `gradtx list`, the cross-check and the benchmarks all walk this catalog.
+Each is registered where it is defined, by the decorator `optimizer`. The tests, the table
+in `docs/catalog.md`, `gradtx list`, the cross-check and the benchmarks all walk this catalog.
 """
 
 import dataclasses

@@ -18,12 +18,14 @@ from gradtx.engine.numerics import (
     root as root,
     safe_increment as safe_increment,
     safe_int32_increment as safe_int32_increment,
-    safe_norm as safe_norm,
-    safe_root_mean_squares as safe_root_mean_squares,
     safe_sqrt as safe_sqrt,
     step_number as step_number,
     times as times,
     value_of as value_of,
     widen as widen,
     zeros_without as zeros_without,
+)
+from gradtx.tree.norms import (
+    safe_norm as safe_norm,
+    safe_root_mean_squares as safe_root_mean_squares,
 )

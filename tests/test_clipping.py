@@ -1,5 +1,7 @@
 """What bounds the size of updates."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +18,16 @@ def apply(tx, updates, params=None):
     return tx.update(updates, tx.init(updates if params is None else params), params)[0]
 
 
+def wide(tree):
+    """The tree in double precision."""
+    return jax.tree.map(lambda x: x.astype(jnp.result_type(x, jnp.float64)), tree)
+
+
 # ---- One factor for a tree, or for a leaf ------------------------------------------------------
 
 
 def test_clipping_by_the_norm_of_the_tree(x64):
-    g = trees.small(with_complex=True)
+    g = wide(trees.small(with_complex=True))
     norm = np.sqrt(sum(np.sum(np.abs(x) ** 2) for x in jax.tree.leaves(g)))
     for limit in (0.0, 0.5 * norm, 2 * norm):
         clipped = apply(gradtx.clip_by_global_norm(limit), g)
@@ -36,7 +43,7 @@ def test_clipping_to_nothing():
 
 
 def test_clipping_by_the_root_mean_square_of_a_leaf(x64):
-    g = trees.small(with_complex=True)
+    g = wide(trees.small(with_complex=True))
     clipped = apply(gradtx.clip_by_block_rms(1.1), g)
     sizes = []
     for x, y in zip(jax.tree.leaves(g), jax.tree.leaves(clipped), strict=True):
@@ -173,3 +180,35 @@ def test_clipping_of_units():
     half = transforms.unitwise_clip(g_norm[:1], limit[:1], jnp.array([5], jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     assert transforms.unitwise_clip(g_norm[:1], limit[:1], jnp.array([5])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("size", [1e20, 1e30, 1e36])
+@pytest.mark.parametrize(
+    "tx, norm_of, expected",
+    [
+        (gradtx.clip_by_global_norm(2.0), gradtx.global_norm, 2.0),
+        (gradtx.normalize(), gradtx.global_norm, 1.0),
+        (gradtx.normalize_by_update_norm(3.0), gradtx.global_norm, 3.0),
+        (gradtx.clip_by_block_rms(2.0), lambda u: gradtx.global_norm(u["w"]) / 6**0.5, 2.0),
+        (gradtx.adaptive_grad_clip(0.5), lambda u: gradtx.global_norm(u["b"]), 0.5 * 3**0.5),
+        (gradtx.scale_by_trust_ratio(), lambda u: gradtx.global_norm(u["w"]), 6**0.5),
+    ],
+    ids=["global", "normalize", "update", "rms", "adaptive", "trust"],
+)
+def test_finite_gradients_whose_squares_overflow(tx, norm_of, expected, size):
+    """The bound holds, and the direction stays; inside of `jit`, too."""
+    base = {"w": trees.numbers((2, 3), 1), "b": trees.numbers((3,), 2)}
+    params = jax.tree.map(jnp.ones_like, base)
+    large = jax.tree.map(lambda x: x * size, base)
+    moderate = jax.tree.map(lambda x: x * 1e9, base)
+    for update in (tx.update, jax.jit(tx.update)):
+        found, like = (update(g, tx.init(params), params)[0] for g in (large, moderate))
+        assert float(norm_of(found)) == pytest.approx(expected, rel=1e-5)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found, like)
+
+
+def test_what_is_not_finite_passes():
+    for bad in (jnp.inf, jnp.nan):
+        g = {"w": jnp.array([1e20, bad]), "b": jnp.ones(2)}
+        updates, _ = gradtx.clip_by_global_norm(1.0).update(g, ())
+        jax.tree.map(np.testing.assert_array_equal, updates, g)

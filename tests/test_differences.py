@@ -1,4 +1,4 @@
-"""The README's table of differences: what optax 0.2.8 does, and what gradtx does instead.
+"""The table in `docs/differences.md`: what optax 0.2.8 does, and what gradtx does instead.
 
 Each test states both sides, so that a row that is no longer true fails.
 """
@@ -350,3 +350,33 @@ def test_counts_of_a_scheduled_adam():
     with pytest.raises(KeyError):
         count(optax)
     assert int(count(gradtx)) == 0
+
+
+@pytest.mark.parametrize("name", ["clip_by_global_norm", "normalize_by_update_norm"])
+def test_finite_gradients_whose_squares_overflow(name):
+    g = jnp.array([3e20, -4e20])
+    theirs, ours = (getattr(library, name)(1.0).update(g, ())[0] for library in (optax, gradtx))
+    np.testing.assert_array_equal(theirs, [0.0, 0.0])
+    np.testing.assert_allclose(ours, [0.6, -0.8], rtol=1e-6)
+
+
+def test_plateaus_of_negative_values():
+    def scale_after(tx, values):
+        state = tx.init(None)
+        for value in values:
+            _, state = tx.update(jnp.ones(1), state, value=value)
+        return float(state.scale)
+
+    setting = {"factor": 0.5, "patience": 2, "rtol": 0.1}
+    worse = [-1.0, -0.95, -0.91, -0.9]  # each above the best, by less than a tenth of it
+    assert scale_after(optax.contrib.reduce_on_plateau(**setting), worse) == 1
+    assert scale_after(gradtx.reduce_on_plateau(**setting), worse) == 0.5
+
+
+def test_labels_that_are_no_class():
+    logits, labels = jnp.array([[1.0, 2.0, 3.0]] * 3), jnp.array([-1, -100, 2])
+    name = "softmax_cross_entropy_with_integer_labels"
+    theirs, ours = (getattr(library, name)(logits, labels) for library in (optax, gradtx))
+    np.testing.assert_array_equal(jnp.isnan(theirs), [False, True, False])
+    np.testing.assert_array_equal(theirs[0], theirs[2])
+    np.testing.assert_array_equal(jnp.isnan(ours), [True, True, False])

@@ -1,4 +1,4 @@
-"""Losses, projections, trees and linear algebra: each row of the README's table, from both sides.
+"""Losses, projections, trees, linear algebra: rows of `docs/differences.md`, from both sides.
 
 Where the right answer is not plain to see, the file of the function's own tests derives it.
 """

@@ -501,6 +501,19 @@ def test_reduce_on_plateau_follows_optax_step_by_step(setting):
     assert avals(mine) == avals(ours.init(g))
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_reduce_on_plateau_of_values_of_either_sign(sign):
+    """The margin is a share of the best value's magnitude."""
+    tx = gradtx.reduce_on_plateau(factor=0.5, patience=2, rtol=0.1)
+    state = tx.init(None)
+    for value in 8 * [sign]:
+        _, state = tx.update(jnp.ones(1), state, value=value)
+    assert float(state.scale) < 1
+    for better, improves in [(sign - 0.05, False), (sign - 0.11, True)]:
+        _, after = tx.update(jnp.ones(1), state, value=better)
+        assert (float(after.best_value) == np.float32(better)) == improves
+
+
 def test_a_loss_that_is_nan_is_no_improvement():
     tx = gradtx.reduce_on_plateau(factor=0.5, patience=2)
     state = tx.init(None)

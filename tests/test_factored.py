@@ -262,3 +262,15 @@ def test_sm3_takes_schedules_and_scalars_where_optax_does_not():
         optax.scale_by_sm3().update(jnp.ones(()), optax.scale_by_sm3().init(jnp.ones(())))
     steps = run(gradtx.sm3(rate, momentum=0.0), [jnp.ones(())] * 3, jnp.ones(()))
     np.testing.assert_allclose(steps, [-0.1, -0.05 / 2**0.5, -0.1 / 3 / 3**0.5], rtol=1e-6)
+
+
+def test_bounds_of_sm3_fall_where_they_are_averages():
+    """After one large gradient and many zeros, `v` is `b2**n` of what it was: SM3-II starts each
+    maximum from this step alone."""
+    tx = gradtx.scale_by_sm3(b2=0.5)
+    state = tx.init(jnp.zeros((2, 2)))
+    _, state = tx.update(jnp.full((2, 2), 4.0), state)
+    for _ in range(3):
+        _, state = tx.update(jnp.zeros((2, 2)), state)
+    for bound in state.mu:
+        np.testing.assert_array_equal(bound, [1.0, 1.0])  # 16 / 2 / 2**3

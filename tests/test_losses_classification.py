@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+import gradtx
 from gradtx.losses import (
     poly_loss_cross_entropy,
     safe_softmax_cross_entropy,
@@ -158,11 +159,28 @@ def test_axes(axis):  # also of a mask over examples
     np.testing.assert_allclose(SOFT(z, p, axis=axis, where=counted), want, rtol=1e-6)
 
 
-def test_labels_out_of_range_are_loud(logits):
-    assert np.isnan(INTEGER(logits[:1], np.array([4])))
-    np.testing.assert_array_equal(
-        INTEGER(logits[:1], np.array([-1])), INTEGER(logits[:1], np.array([3]))
-    )
+@pytest.mark.parametrize("label", [-100, -1, 4, 1000])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        INTEGER,
+        gradtx.losses.multiclass_hinge_loss,
+        gradtx.losses.multiclass_perceptron_loss,
+        gradtx.losses.multiclass_sparsemax_loss,
+    ],
+)
+def test_labels_that_are_no_class_give_nan(loss, label, logits):
+    """None counts from the end: -1 and -100 are what people write for what is to be left out."""
+    found = loss(logits[:2], np.array([label, 1]))
+    assert np.isnan(found[0])
+    np.testing.assert_array_equal(found[1], loss(logits[1:2], np.array([1]))[0])
+
+
+def test_labels_that_are_no_class_can_be_left_out(logits):
+    labels = np.array([-100, 1])
+    counted = labels >= 0
+    found = INTEGER(logits[:2], labels, where=np.broadcast_to(counted[:, None], (2, 4)))
+    np.testing.assert_array_equal(found, [0, INTEGER(logits[1:2], np.array([1]))[0]])
 
 
 def test_under_jit_vmap_and_hessian(logits, classes):

@@ -187,3 +187,18 @@ def test_trajectories_are_those_of_optax(x64):
         theirs = run(optax.contrib.muon(0.1, **settings), params, gradients)
         for a, b in zip(ours, theirs, strict=True):
             jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-10), a, b)
+
+
+@pytest.mark.parametrize("preconditioning", ["frobenius", "spectral", "schatten", "aol"])
+@pytest.mark.parametrize("size", [1e12, 1e20, 1e36])
+def test_large_momentum_has_the_direction_of_small(preconditioning, size):
+    g = trees.numbers((3, 4), 1)
+    tx = gradtx.contrib.scale_by_muon(preconditioning=preconditioning)
+    small, large = (tx.update(x, tx.init(g), g)[0] for x in (g, g * size))
+    np.testing.assert_allclose(large, small, rtol=1e-4, atol=1e-5)
+
+
+def test_momentum_that_is_not_finite_does_not_become_a_step():
+    g = trees.numbers((3, 4), 1).at[0, 0].set(jnp.nan)
+    tx = gradtx.contrib.scale_by_muon()
+    assert bool(jnp.all(jnp.isnan(tx.update(g, tx.init(g), g)[0])))

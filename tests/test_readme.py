@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands there."""
+"""The Python of the README and of the pages under `docs/` runs as it stands there."""
 
 import pathlib
 import re
@@ -6,15 +6,49 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def block(page):
+    """The one block of Python of a page."""
+    (found,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    return found
+
+
+def anchors(page):
+    """The anchors of a page's headings, as they are made on GitHub."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    for link in links:
+        if link.startswith("http"):
+            continue
+        target, _, anchor = link.partition("#")
+        there = (page.parent / target).resolve() if target else page
+        assert there.exists(), link
+        assert not anchor or anchor in anchors(there), link
+
+
+def test_every_page_is_linked_from_the_readme():
+    linked = set(re.findall(r"\(docs/([\w-]+\.md)\)", PAGES[0].read_text()))
+    assert linked == {page.name for page in PAGES[1:]}
+
+
+def test_the_readme_decides_in_two_minutes():
+    assert len(PAGES[0].read_text().splitlines()) <= 150
 
 
 def test_the_training_step_descends():
     params = {"w": jnp.array([3.0, -2.0])}
     names = {"params": params, "loss": lambda p, batch: jnp.sum((p["w"] - batch) ** 2)}
-    exec(BLOCKS[0], names)
+    exec(block("README.md"), names)
     state = names["state"]
     before = names["loss"](params, 1.0)
     for _ in range(200):
@@ -27,7 +61,7 @@ def test_the_rule_is_lion():
     import gradtx
 
     names = {"gradtx": gradtx}
-    exec(BLOCKS[1], names)
+    exec(block("docs/writing.md"), names)
     tx = gradtx.chain(names["scale_by_lion"](), gradtx.scale_by_learning_rate(0.1))
     state = tx.init(jnp.zeros(2))
     for g in ([1.0, -2.0], [-0.05, 3.0]):
@@ -39,7 +73,7 @@ def test_the_rule_is_lion():
 def test_a_state_is_seen_steered_saved_and_restored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(BLOCKS[2], names)
+    exec(block("docs/state.md"), names)
     gradtx, tx, params = names["gradtx"], names["tx"], names["params"]
     _, state = names["step"](params, tx.init(params), params)
     _, state = names["step"](params, state, params, learning_rate=5e-4)
@@ -57,7 +91,7 @@ def test_a_state_is_seen_steered_saved_and_restored(tmp_path, monkeypatch):
 def test_a_race_a_range_test_and_a_minimum(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(BLOCKS[3], names)
+    exec(block("docs/choosing.md"), names)
     assert names["race"].optimizers == ["sgd", "momentum", "adam"]
     assert names["race"].standings()[0].loss < 0.1
     assert names["found"].why.startswith("converged")

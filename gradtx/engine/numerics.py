@@ -334,61 +334,6 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return y, tangents[0] * jnp.where(zero, 0, 0.5 / jnp.where(zero, 1, y))
 
 
-def safe_norm(
-    x: Any, min_norm: Any, ord: Any | None = None, axis: Any | None = None, keepdims: bool = False
-) -> Array:
-    """Gives `max(norm(x), min_norm)`, whose gradient is 0 where the norm is not above `min_norm`.
-
-    Half precision is widened: the norm is float32 or wider, and does not overflow in float16.
-
-    Args:
-      x: a real or complex array.
-      min_norm: the least norm, not negative. With 0, the gradient at 0 is 0.
-      ord: the order of the norm, as for `jax.numpy.linalg.norm`. Default: `None`, the Euclidean
-        norm of all elements along `axis`.
-      axis: along which axis vectors lie, or in which two axes matrices. Default: `None`, the norm
-        of the array as a whole.
-      keepdims: whether the axes stay, with length 1. Default: no.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> import gradtx
-      >>> print(gradtx.safe_norm(jnp.array([3.0, 4.0]), 1.0))
-      5.0
-      >>> print(jax.grad(gradtx.safe_norm)(jnp.zeros(2), 0.0))
-      [0. 0.]
-    """
-    x = widen(x)
-
-    def measure(x: Array) -> Array:
-        return jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
-
-    # Where the norm may have no gradient, it is not taken of `x` at all.
-    small = measure(x) <= min_norm
-    norm = jnp.where(small, min_norm, measure(jnp.where(small, 1, x)))
-    return norm if keepdims else jnp.squeeze(norm, axis)
-
-
-def safe_root_mean_squares(x: Any, min_rms: Any) -> Array:
-    """Gives `max(sqrt(mean(|x|**2)), min_rms)`, whose gradient is 0 where that is `min_rms`.
-
-    Half precision is widened: the result is float32 or wider.
-
-    Args:
-      x: a real or complex array. The mean of no elements is 0.
-      min_rms: the least value, not negative. With 0, the gradient at 0 is 0.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import gradtx
-      >>> print(gradtx.safe_root_mean_squares(jnp.array([1.0, 7.0]), 0.0))
-      5.0
-    """
-    x = widen(x)
-    rms = safe_sqrt(jnp.sum(abs_sq(x)) / max(x.size, 1))
-    return jnp.where(rms <= min_rms, min_rms, rms)
-
-
 def safe_increment(count: Array) -> Array:
     """Adds one to a counter, and stays at the dtype's largest value rather than overflow.
 

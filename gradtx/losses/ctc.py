@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
-from gradtx.losses.arguments import accumulator, class_numbers, floating, pick
+from gradtx.losses.arguments import accumulator, class_numbers, floating, from_the_front, pick
 
 # The logarithm of 0 while we add: finite, or gradients would meet inf - inf, and so far below all
 # that sums of real probabilities reach that it stays apart from them.
@@ -14,10 +15,10 @@ _NEVER = -1e30
 
 
 def ctc_loss(
-    logits: Any,
-    logit_paddings: Any,
-    labels: Any,
-    label_paddings: Any,
+    logits: ArrayLike,
+    logit_paddings: ArrayLike,
+    labels: ArrayLike,
+    label_paddings: ArrayLike,
     *,
     blank_id: int = 0,
     log_epsilon: float = -1e5,
@@ -67,10 +68,10 @@ def ctc_loss(
 
 
 def ctc_loss_with_forward_probs(
-    logits: Any,
-    logit_paddings: Any,
-    labels: Any,
-    label_paddings: Any,
+    logits: ArrayLike,
+    logit_paddings: ArrayLike,
+    labels: ArrayLike,
+    label_paddings: ArrayLike,
     *,
     blank_id: int = 0,
     log_epsilon: float = -1e5,
@@ -128,10 +129,10 @@ def ctc_loss_with_forward_probs(
 
 def _forward(
     name: str,
-    logits: Any,
-    logit_paddings: Any,
-    labels: Any,
-    label_paddings: Any,
+    logits: ArrayLike,
+    logit_paddings: ArrayLike,
+    labels: ArrayLike,
+    label_paddings: ArrayLike,
     blank_id: int,
     log_epsilon: float,
 ) -> tuple[Array, Array, Array]:
@@ -144,7 +145,8 @@ def _forward(
 
     log_q = jnp.maximum(jax.nn.log_softmax(z), _NEVER)
     q_blank = log_q[..., blank_id, None]
-    q_label = jnp.take_along_axis(log_q, labels[:, None, :], axis=-1, mode="fill")
+    spoken = from_the_front(labels[:, None, :], log_q.shape[-1])
+    q_label = jnp.take_along_axis(log_q, spoken, axis=-1, mode="fill")
     q_label = jnp.where(padded[:, None, :], _NEVER, q_label)  # whatever number stands there
     new = labels[:, 1:] != labels[:, :-1]  # a repetition wants a blank between
 
@@ -183,9 +185,9 @@ def _forward(
 def _check_shapes(
     name: str,
     logits: Array,
-    logit_paddings: Any,
+    logit_paddings: ArrayLike,
     labels: Array,
-    label_paddings: Any,
+    label_paddings: ArrayLike,
     blank_id: int,
 ) -> None:
     if logits.ndim != 3 or labels.ndim != 2 or len(logits) != len(labels):

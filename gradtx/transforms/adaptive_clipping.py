@@ -6,9 +6,10 @@ import jax.numpy as jnp
 
 from gradtx.engine.base import Array, EmptyState, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, safe_sqrt, times, widen
+from gradtx.engine.numerics import times, widen
 from gradtx.engine.rules import Slots
 from gradtx.transforms.clipping import shrinking_factor
+from gradtx.tree.norms import norms
 
 AdaptiveGradClipState = EmptyState
 
@@ -46,8 +47,9 @@ def adaptive_grad_clip(
     """
 
     def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
-        largest = times(clipping, jnp.maximum(unitwise_norm(p, axis), eps))
-        return unitwise_clip(unitwise_norm(g, axis), largest, g, div_eps=0.0), Slots()
+        of_p, of_g = norms(p, g, axis=_unit(g.shape, axis))
+        largest = times(clipping, jnp.maximum(of_p, eps))
+        return unitwise_clip(of_g, largest, g, div_eps=0.0), Slots()
 
     return leafwise(AdaptiveGradClipState, None, update, params=True, name="adaptive_grad_clip")
 
@@ -80,11 +82,12 @@ def unitwise_norm(x: Any, axis: int | tuple[int, ...] | None = None) -> Array:
        [5. 2.]]
     """
     x = widen(x)
-    axis = _unit(x.shape) if axis is None else axis
-    return jnp.broadcast_to(safe_sqrt(jnp.sum(abs_sq(x), axis, keepdims=True)), x.shape)
+    return jnp.broadcast_to(norms(x, axis=_unit(x.shape, axis))[0], x.shape)
 
 
-def _unit(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _unit(shape: tuple[int, ...], axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    if axis is not None:
+        return (axis,) if isinstance(axis, int) else axis
     axes = len(shape)
     if axes > 5:
         raise ValueError(

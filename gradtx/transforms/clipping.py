@@ -18,8 +18,9 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, finished, rescale, safe_sqrt, times, value_of
+from gradtx.engine.numerics import finished, rescale, times, value_of
 from gradtx.engine.rules import Slots
+from gradtx.tree.norms import root_mean_square
 
 ClipState = EmptyState
 ClipByGlobalNormState = EmptyState
@@ -124,8 +125,7 @@ def clip_by_block_rms(threshold: Any) -> GradientTransformation:
 
 
 def _clip_by_rms(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
-    rms = safe_sqrt(jnp.sum(abs_sq(g)) / max(g.size, 1))
-    return times(shrinking_factor(rms, s.threshold), g), Slots()
+    return times(shrinking_factor(root_mean_square(g), s.threshold), g), Slots()
 
 
 def shrinking_factor(size: Array, limit: Any, least: Any | None = None) -> Array:

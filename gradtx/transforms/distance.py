@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx import tree
 from gradtx.engine.base import Array, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import plus, real_full_like, root, times
 from gradtx.engine.roles import Slot, Statistic, declared
 from gradtx.engine.rules import Slots
+from gradtx.tree.norms import norms
 
 
 @declared
@@ -65,9 +65,10 @@ def scale_by_distance_over_gradients(
         return Slots(init_params=p.astype(kind), max_dist=zero, grad_sum_of_squares=zero)
 
     def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
-        distance = jnp.maximum(s.max_dist, tree.norm(p - s.init_params))
-        squares = s.grad_sum_of_squares + jnp.square(tree.norm(g))
-        farthest = jnp.maximum(distance, reps_rel * (1 + tree.norm(s.init_params)))
+        moved, slope, begin = norms(p - s.init_params, g, s.init_params)
+        distance = jnp.maximum(s.max_dist, moved)
+        squares = s.grad_sum_of_squares + jnp.square(slope)
+        farthest = jnp.maximum(distance, reps_rel * (1 + begin))
         factor = global_scale * farthest / root(plus(squares, eps))
         return times(factor, g), Slots(
             max_dist=distance, grad_sum_of_squares=squares, init_params=s.init_params

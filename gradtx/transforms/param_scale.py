@@ -4,11 +4,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx import tree
 from gradtx.engine.base import Array, EmptyState, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times, value_of
 from gradtx.engine.rules import Slots
+from gradtx.tree.norms import norms, root_mean_square
 
 
 @piece
@@ -45,7 +45,7 @@ def scale_by_param_block_norm(min_scale: Any = 1e-3) -> GradientTransformation:
 
 
 def _by_norm(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
-    return times(jnp.maximum(tree.norm(p), value_of(s.min_scale)), g), Slots()
+    return times(jnp.maximum(norms(p)[0], value_of(s.min_scale)), g), Slots()
 
 
 @piece
@@ -82,5 +82,5 @@ def scale_by_param_block_rms(min_scale: Any = 1e-3) -> GradientTransformation:
 
 
 def _by_rms(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
-    rms = tree.norm(p) / max(p.size, 1) ** 0.5
+    rms = root_mean_square(p)
     return times(jnp.maximum(rms, value_of(s.min_scale)), g), Slots()

@@ -46,9 +46,10 @@ def reduce_on_plateau(
     """Multiplies updates by a scale that falls when a measured value stops improving.
 
     The value comes with each call, `update(..., value=loss)`. Every `accumulation_size` calls their
-    mean is compared with the best so far: it improves if `mean < (1 - rtol) * best - atol`. After
-    `patience` means in a row without improvement, `scale = max(factor * scale, min_scale)`, and the
-    next `cooldown` means are not judged. A value that is NaN counts as no improvement.
+    mean is compared with the best so far: it improves if `mean < best - rtol*|best| - atol`. So
+    values may be negative, as negative log-likelihoods and costs are. After `patience` means in a
+    row without improvement, `scale = max(factor * scale, min_scale)`, and the next `cooldown` means
+    are ignored. A value that is NaN counts as no improvement.
 
     Args:
       factor: what the scale is multiplied by, in (0, 1). Default: 0.1.
@@ -92,7 +93,9 @@ def reduce_on_plateau(
 
     def judge(s: ReduceLROnPlateauState, mean: Array) -> ReduceLROnPlateauState:
         """Compares a finished mean with the best one."""
-        improved = mean < (1 - rtol) * s.best_value - atol
+        seen = jnp.isfinite(s.best_value)  # infinity at first, of which no share can be taken
+        margin = jnp.where(seen, rtol * jnp.abs(s.best_value), 0) + atol
+        improved = mean < s.best_value - margin
         cooling = s.cooldown_count > 0
         stale = jnp.where(improved | cooling, 0, s.plateau_count + 1)
         reduce = stale >= patience

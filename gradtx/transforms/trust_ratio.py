@@ -4,11 +4,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx import tree
 from gradtx.engine.base import Array, EmptyState, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times, value_of
 from gradtx.engine.rules import Slots
+from gradtx.tree.norms import norms
 
 ScaleByTrustRatioState = EmptyState
 
@@ -52,8 +52,7 @@ def scale_by_trust_ratio(
 
 
 def _by_trust_ratio(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
-    of_p = jnp.maximum(tree.norm(p), value_of(s.min_norm))
-    of_g = jnp.maximum(tree.norm(g), value_of(s.min_norm))
+    of_p, of_g = (jnp.maximum(size, value_of(s.min_norm)) for size in norms(p, g))
     meant = (of_p > 0) & (of_g > 0) & jnp.isfinite(of_p)
     ratio = s.trust_coefficient * of_p / (jnp.where(meant, of_g, 1) + s.eps)
     return times(jnp.where(meant, ratio, 1), g), Slots()

@@ -14,8 +14,9 @@ import numpy as np
 from jax import lax
 
 from gradtx.engine.base import Array
-from gradtx.engine.numerics import abs_sq, default_float, finished, safe_sqrt, total, widen
+from gradtx.engine.numerics import abs_sq, finished, safe_sqrt, total, widen
 from gradtx.tree.mapping import map_leaves
+from gradtx.tree.norms import floating, global_norm
 
 
 def sum(tree: Any, associative_reduction: bool = False) -> Array:
@@ -122,8 +123,9 @@ def norm(tree: Any, ord: Any | None = None, squared: bool = False) -> Array:
       5.0
     """
     if ord is None or ord == 2:
-        square = sum(jax.tree.map(lambda x: abs_sq(_floating(x)), tree))
-        return square if squared else safe_sqrt(square)
+        if squared:
+            return sum(jax.tree.map(lambda x: abs_sq(floating(x)), tree))
+        return global_norm(tree)
     if ord == 1:
         result = sum(jax.tree.map(_magnitude, tree))
     elif ord in (np.inf, "inf", "infinity"):
@@ -136,31 +138,9 @@ def norm(tree: Any, ord: Any | None = None, squared: bool = False) -> Array:
     return jnp.square(result) if squared else result
 
 
-def _floating(x: Any) -> Array:
-    x = widen(x)
-    return (
-        x if jnp.issubdtype(x.dtype, jnp.inexact) else lax.convert_element_type(x, default_float())
-    )
-
-
 def _magnitude(x: Any) -> Array:
-    x = _floating(x)
+    x = floating(x)
     return safe_sqrt(abs_sq(x)) if jnp.iscomplexobj(x) else jnp.abs(x)
-
-
-def global_norm(updates: Any) -> Array:
-    """Gives the Euclidean norm of all leaves together, as `tree.norm`.
-
-    Args:
-      updates: a pytree of arrays.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import gradtx
-      >>> print(gradtx.global_norm([jnp.ones(1, jnp.bfloat16)] * 600))
-      24.494898
-    """
-    return norm(updates)
 
 
 def size(tree: Any) -> int:

@@ -1,0 +1,206 @@
+"""Euclidean norms that do not overflow before the norm itself does.
+
+The squares of float32 numbers overflow from 1.8e19 on. Where their sum does, it is taken again of
+numbers that are scaled down by a power of two. CPUs take the second sum only where it is needed. On
+accelerators, where a branch waits for the host, it is fused with the first one.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.engine.base import Array, PyTree, Scalar
+from gradtx.engine.numerics import abs_sq, default_float, like, safe_sqrt, total, widen
+
+Axis = tuple[int, ...] | None
+Groups = tuple[tuple[Array, ...], ...]
+
+
+def global_norm(updates: PyTree) -> Array:
+    """Returns the Euclidean norm of all leaves together, as if they were one vector.
+
+    It is `sqrt(sum(|x|**2))`: a real scalar, float32 or wider. Its gradient at zero is zero; the
+    norm of an empty tree is 0.
+
+    Args:
+      updates: a pytree of arrays.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> print(gradtx.global_norm([jnp.ones(1, jnp.bfloat16)] * 600))
+      24.494898
+      >>> print(gradtx.global_norm(jnp.array([3e30, 4e30])))
+      5e+30
+    """
+    leaves = tuple(floating(x) for x in jax.tree.leaves(updates))
+    return _compiled((leaves,), None)[0] if leaves else jnp.zeros((), default_float())
+
+
+def norms(*arrays: Any, axis: Axis = None) -> tuple[Array, ...]:
+    """Returns the Euclidean norm of each of several arrays.
+
+    Args:
+      *arrays: real or complex arrays, at least one.
+      axis: the axes over which to add, which stay with length 1. Default: `None`, all, of which
+        none stays.
+
+    Returns:
+      Real arrays, float32 or wider, whose gradients at zero are zero.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.tree.norms import norms
+      >>> print(*norms(jnp.array([3.0, 4.0]), jnp.array([6e25, 8e25])))
+      5.0 1e+26
+    """
+    return _compiled(tuple((floating(x),) for x in arrays), axis)
+
+
+def root_mean_square(x: Any) -> Array:
+    """Returns `sqrt(mean(|x|**2))`, real, float32 or wider; 0 of no elements.
+
+    Args:
+      x: a real or complex array.
+    """
+    return norms(x)[0] / max(jnp.size(x), 1) ** 0.5
+
+
+def floating(x: Any) -> Array:
+    """Returns an array of floating numbers, float32 or wider.
+
+    Args:
+      x: an array or a number.
+    """
+    x = widen(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(default_float())
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
+    """Returns one norm for each group of arrays."""
+    dtype = jnp.finfo(jnp.result_type(*[x for group in groups for x in group])).dtype
+    small = 2.0 ** (3 * int(jnp.finfo(dtype).minexp) // 4)  # its squares do not vanish
+
+    def scaled(factor: Any) -> tuple[Array, ...]:
+        return tuple(_root(group, factor, axis, dtype) for group in groups)
+
+    def mended(found: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(jnp.where(jnp.isinf(a), b, a) for a, b in zip(found, other, strict=True))
+
+    def overflow(found: tuple[Array, ...]) -> Array:
+        return functools.reduce(jnp.logical_or, [jnp.any(jnp.isinf(x)) for x in found])
+
+    def branch() -> tuple[Array, ...]:
+        found = scaled(1.0)
+        return lax.cond(overflow(found), lambda: mended(found, scaled(small)), lambda: found)
+
+    def loop() -> tuple[Array, ...]:
+        # Where arrays are many, one body costs half of what a branch beside it costs to compile.
+        def body(carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
+            factor, found = carry
+            found = mended(found, scaled(factor))
+            return jnp.where(overflow(found) & (factor == 1), small, 0).astype(dtype), found
+
+        shapes = jax.eval_shape(lambda: scaled(1.0))
+        unknown = tuple(jnp.full(x.shape, jnp.inf, x.dtype) for x in shapes)
+        return lax.while_loop(lambda c: c[0] > 0, body, (jnp.ones((), dtype), unknown))[1]
+
+    return lax.platform_dependent(
+        cpu=loop if len(groups[0]) > 1 else branch,
+        default=lambda: mended(scaled(1.0), scaled(small)),
+    )
+
+
+def _root(group: tuple[Array, ...], factor: Any, axis: Axis, dtype: Any) -> Array:
+    def square(x: Array) -> Array:
+        x = x.astype(jnp.result_type(x, dtype))
+        return jnp.sum(abs_sq(x * like(factor, x)), axis, keepdims=axis is not None)
+
+    parts = [square(x) for x in group]
+    whole = parts[0] if len(parts) == 1 else total(parts)
+    return safe_sqrt(whole) / like(factor, whole)
+
+
+@_norms.defjvp
+def _(axis: Axis, primals: tuple[Groups], tangents: tuple[Groups]) -> Any:
+    found = _norms(*primals, axis)
+
+    def slope(group: tuple[Array, ...], changes: tuple[Array, ...], norm: Array) -> Array:
+        zero = norm == 0
+        units = [x / jnp.where(zero, 1, norm) for x in group]
+        parts = [
+            jnp.sum(jnp.real(jnp.conj(u) * dx), axis, keepdims=axis is not None)
+            for u, dx in zip(units, changes, strict=True)
+        ]
+        return jnp.where(zero, 0, total(parts)).astype(norm.dtype)
+
+    return found, tuple(map(slope, *primals, *tangents, found))
+
+
+# Traced once for each signature, and one program outside of `jit`.
+_compiled = jax.jit(_norms, static_argnums=1)
+
+
+def safe_norm(
+    x: Any,
+    min_norm: Scalar,
+    ord: int | float | str | None = None,
+    axis: int | tuple[int, ...] | None = None,
+    keepdims: bool = False,
+) -> Array:
+    """Returns `max(norm(x), min_norm)`, whose gradient is 0 where the norm is not above `min_norm`.
+
+    Half precision is widened: the norm is float32 or wider, and squares do not overflow.
+
+    Args:
+      x: a real or complex array.
+      min_norm: the least norm, not negative. With 0, the gradient at 0 is 0.
+      ord: the order of the norm, as for `jax.numpy.linalg.norm`. Default: `None`, the Euclidean
+        norm of all elements along `axis`.
+      axis: along which axis vectors lie, or in which two axes matrices. Default: `None`, the norm
+        of the array as a whole.
+      keepdims: whether the axes stay, with length 1. Default: no.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import gradtx
+      >>> print(gradtx.safe_norm(jnp.array([3.0, 4.0]), 1.0))
+      5.0
+      >>> print(jax.grad(gradtx.safe_norm)(jnp.zeros(2), 0.0))
+      [0. 0.]
+    """
+    x = floating(x)
+    small = 2.0 ** (int(jnp.finfo(x.dtype).minexp) // 2)
+    large = jnp.max(jnp.abs(x), initial=0) * small > 1
+    factor = lax.stop_gradient(jnp.where(large, small, 1)).astype(jnp.finfo(x.dtype).dtype)
+
+    def measure(x: Array) -> Array:
+        return jnp.linalg.norm(x * factor, ord=ord, axis=axis, keepdims=True) / factor
+
+    # Where the norm may have no gradient, it is not taken of `x` at all.
+    least = measure(x) <= min_norm
+    norm = jnp.where(least, min_norm, measure(jnp.where(least, 1, x)))
+    return norm if keepdims else jnp.squeeze(norm, axis)
+
+
+def safe_root_mean_squares(x: Any, min_rms: Scalar) -> Array:
+    """Returns `max(sqrt(mean(|x|**2)), min_rms)`, whose gradient is 0 where that is `min_rms`.
+
+    Half precision is widened: the result is float32 or wider, and squares do not overflow.
+
+    Args:
+      x: a real or complex array. The mean of no elements is 0.
+      min_rms: the least value, not negative. With 0, the gradient at 0 is 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> print(gradtx.safe_root_mean_squares(jnp.array([1.0, 7.0]), 0.0))
+      5.0
+    """
+    rms = root_mean_square(x)
+    return jnp.where(rms <= min_rms, min_rms, rms)
