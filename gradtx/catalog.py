@@ -129,9 +129,7 @@ def optimizer(
             return named(known(*args, **kwargs), name)
 
         if name in _ENTRIES:
-            raise ValueError(
-                f"catalog: names must be unique, {name!r} is that of {_ENTRIES[name].module}"
-            )
+            raise ValueError(f"catalog: {name!r} is already registered by {_ENTRIES[name].module}")
         _ENTRIES[name] = Entry(
             name, make, source, MappingProxyType(dict(probe)), constants=tuple(constants), **traits
         )

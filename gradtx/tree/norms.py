@@ -6,7 +6,6 @@ On accelerators, where a branch waits for the host, it is fused with the first o
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
