@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Params
 
@@ -17,7 +18,7 @@ Loss = Callable[[Params, Any, Any], Any]
 """`loss(params, inputs, targets)`, a scalar."""
 
 
-def hvp(loss: Loss, v: Any, params: Params, inputs: Any, targets: Any) -> Array:
+def hvp(loss: Loss, v: Any, params: Params, inputs: ArrayLike, targets: ArrayLike) -> Array:
     r"""Multiplies the Hessian of a loss with a vector: `H v`, where `H = d^2 loss / d params^2`.
 
     The derivative of the gradient in the direction of `v`, forward over reverse, which costs a few
@@ -54,8 +55,8 @@ def hvp(loss: Loss, v: Any, params: Params, inputs: Any, targets: Any) -> Array:
     return jax.jvp(gradient, (vector,), (v.astype(vector.dtype),))[1]
 
 
-def hessian_diag(loss: Loss, params: Params, inputs: Any, targets: Any) -> Array:
-    r"""Gives the diagonal of a loss's Hessian: `d^2 loss / d params[i]^2`.
+def hessian_diag(loss: Loss, params: Params, inputs: ArrayLike, targets: ArrayLike) -> Array:
+    r"""Returns the diagonal of a loss's Hessian: `d^2 loss / d params[i]^2`.
 
     One product `H e_i` for each of the `n` parameters, some at a time, so that neither `H` nor the
     identity is ever held: `n` times the cost of a gradient, for small models.
@@ -90,8 +91,10 @@ def hessian_diag(loss: Loss, params: Params, inputs: Any, targets: Any) -> Array
 _AT_ONCE = 128  # products taken together: enough to keep an accelerator busy
 
 
-def fisher_diag(negative_log_likelihood: Loss, params: Params, inputs: Any, targets: Any) -> Array:
-    r"""Gives the diagonal of the observed Fisher information: `(d nll / d params[i])^2`.
+def fisher_diag(
+    negative_log_likelihood: Loss, params: Params, inputs: ArrayLike, targets: ArrayLike
+) -> Array:
+    r"""Returns the diagonal of the observed Fisher information: `(d nll / d params[i])^2`.
 
     That is the square of one gradient, so it is the information of what `inputs` and `targets` say
     taken as a single observation. For a batch of independent examples map it over them and take
@@ -117,5 +120,7 @@ def fisher_diag(negative_log_likelihood: Loss, params: Params, inputs: Any, targ
     return jnp.square(_gradient(negative_log_likelihood, unravel, inputs, targets)(vector))
 
 
-def _gradient(loss: Loss, unravel: Callable[[Array], Params], inputs: Any, targets: Any) -> Any:
+def _gradient(
+    loss: Loss, unravel: Callable[[Array], Params], inputs: ArrayLike, targets: ArrayLike
+) -> Any:
     return jax.grad(lambda vector: loss(unravel(vector), inputs, targets))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
 
 # XLA cuts each program into modules for its threads; tests compile thousands of programs that are
 # too small for it, on two cores. It is read when JAX makes its backend. Numbers do not change.
@@ -20,6 +21,20 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no window, also in processes that tests start
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--runtime-types",
+        action="store_true",
+        help="check the annotations of gradtx.engine and gradtx.losses at every call",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--runtime-types"):
+        # Before any of them is imported.
+        install_import_hook(["gradtx.engine", "gradtx.losses"], "runtime_types.checked")
 
 
 collect_ignore = ["peer"]  # a runner of its own, and optax's tests, which test_peer.py runs

@@ -8,7 +8,7 @@ from gradtx.engine.base import Array
 
 
 def bid(costs: Array, matching: Matching) -> Matching:
-    """Lets rows without a column bid for one, at most `4 n` times altogether.
+    """Runs the auction for rows without a column: at most `4 n` bids altogether.
 
     Bids that hardly change a price can go on for very long, hence the limit. A row whose best
     columns are equally good and all taken does not bid, but waits for its path.

@@ -1,9 +1,9 @@
 """The assignment problem: which row gets which column, at the least total cost."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.assignment.bids import bid
 from gradtx.assignment.matching import unmatched
@@ -13,7 +13,7 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import widen
 
 
-def hungarian_algorithm(cost_matrix: Any) -> tuple[Array, Array]:
+def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[Array, Array]:
     r"""Assigns rows to columns, one to one, at the least total cost.
 
     It minimizes `sum(cost_matrix[i, j])` over all ways to pair `min(n, m)` rows and columns. Rows
@@ -50,7 +50,7 @@ def hungarian_algorithm(cost_matrix: Any) -> tuple[Array, Array]:
     return _assign("hungarian_algorithm", cost_matrix, _columns_after_bids)
 
 
-def base_hungarian_algorithm(cost_matrix: Any) -> tuple[Array, Array]:
+def base_hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[Array, Array]:
     r"""Assigns rows to columns, one to one, at the least total cost, by augmenting paths alone.
 
     Every row in turn finds the shortest path, in reduced costs, that leads over columns and the
@@ -91,7 +91,7 @@ def _columns_after_bids(costs: Array) -> Array:
 
 
 def _assign(
-    name: str, cost_matrix: Any, columns_of: Callable[[Array], Array]
+    name: str, cost_matrix: ArrayLike, columns_of: Callable[[Array], Array]
 ) -> tuple[Array, Array]:
     costs = jnp.asarray(cost_matrix)
     if costs.ndim != 2:

@@ -1,4 +1,4 @@
-"""What a matching of rows and columns is, and the rule that keeps it the cheapest.
+"""Matchings of rows and columns, and the invariant that keeps them the cheapest.
 
 All of it rests on prices. A row that looks for a column sees the costs `c[i, j] - v[j]`. At every
 moment each matched row has one of the columns that are cheapest for it, and a column without a row
@@ -9,6 +9,7 @@ other assignment is cheaper.
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx.engine.base import Array
 
@@ -31,7 +32,7 @@ class Matching(NamedTuple):
 
 
 def unmatched(costs: Array) -> Matching:
-    """Gives the matching in which nobody has anything, and all prices are 0.
+    """Returns the matching in which nobody has anything, and all prices are 0.
 
     Args:
       costs: the costs, `[n, m]`.
@@ -44,8 +45,8 @@ def unmatched(costs: Array) -> Matching:
     )
 
 
-def top(dtype: Any) -> Any:
-    """Gives what no cost reaches: infinity, or the largest integer.
+def top(dtype: DTypeLike) -> Any:
+    """Returns what no cost reaches: infinity, or the largest integer.
 
     Args:
       dtype: the dtype of the costs.

@@ -10,7 +10,7 @@ from gradtx.engine.base import Array
 
 
 def augment_all(costs: Array, matching: Matching) -> Matching:
-    """Gives every row that has no column a shortest augmenting path.
+    """Returns every row that has no column a shortest augmenting path.
 
     Args:
       costs: the costs, `[n, m]`, `n <= m`.
@@ -47,7 +47,7 @@ class Search(NamedTuple):
 
 
 def augment(costs: Array, match: Matching, start: Array) -> Matching:
-    """Gives one row a column by moving the rows on a shortest path.
+    """Returns one row a column by moving the rows on a shortest path.
 
     Args:
       costs: the costs, `[n, m]`, `n <= m`.
@@ -103,7 +103,7 @@ def augment(costs: Array, match: Matching, start: Array) -> Matching:
 
 
 def place_the_rest(match: Matching) -> Array:
-    """Gives the rows that found nothing the columns that nobody has, in their order.
+    """Returns the rows that found nothing the columns that nobody has, in their order.
 
     Args:
       match: the final matching.

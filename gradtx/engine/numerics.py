@@ -329,7 +329,7 @@ def safe_sqrt(x: Array) -> Array:
 
 
 @safe_sqrt.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[Array | float], tangents: tuple[Array]) -> tuple[Array, Array]:
     y = safe_sqrt(*primals)
     zero = y == 0
     return y, tangents[0] * jnp.where(zero, 0, 0.5 / jnp.where(zero, 1, y))

@@ -15,14 +15,15 @@ import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree
 from gradtx.gradcheck.precision import arrays, examined, takes_float64
 from gradtx.gradcheck.report import GradientReport, GradientRow
 
 
 def check_gradients(
-    fun: Callable[..., Any],
+    fun: Callable[..., PyTree],
     *args: Any,
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
@@ -131,9 +132,9 @@ def check_gradients(
 class _Check:
     """A function of lists of arrays, the point that it is checked at, and how."""
 
-    value: Callable[[list[Any], list[Any]], Array]
+    value: Callable[[list[Array], list[Array]], Array]
     moving: list[Array]
-    rest: list[Any]
+    rest: list[Array]
     machine_eps: float
     eps: float
     rtol: float
@@ -186,7 +187,7 @@ class _Check:
         )
 
     def _differences(self, i: int, x: np.ndarray, k: int, here: float) -> tuple[np.ndarray, float]:
-        """Gives the central, forward and backward difference, and the largest value seen."""
+        """Returns the central, forward and backward difference, and the largest value seen."""
         wide = x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
         h = self.eps * max(1.0, abs(wide.flat[k]))
         slopes, seen = np.zeros(3, wide.dtype), [here]
@@ -211,7 +212,7 @@ class _Check:
             seen += values
         return slopes, max((abs(v) for v in seen if math.isfinite(v)), default=0.0)
 
-    def _at(self, i: int, x: Any) -> float:
+    def _at(self, i: int, x: ArrayLike) -> float:
         moving = [*self.moving[:i], x, *self.moving[i + 1 :]]
         return float(self.value(moving, self.rest))
 
@@ -220,7 +221,7 @@ class _Check:
     ) -> bool:
         """Checks one random direction in leaf `i`, with what JAX has for it."""
 
-        def along(leaf: Any) -> Array:
+        def along(leaf: Array) -> Array:
             return self.value([*self.moving[:i], leaf, *self.moving[i + 1 :]], self.rest)
 
         # The direction has one standard normal number for each element. Its step is one of
@@ -243,7 +244,7 @@ class _Check:
         return True
 
 
-def _argument_numbers(argnums: int | Sequence[int], args: Sequence[Any]) -> list[int]:
+def _argument_numbers(argnums: int | Sequence[int], args: Sequence[PyTree]) -> list[int]:
     numbers = [argnums] if isinstance(argnums, int) else list(argnums)
     for n in numbers:
         if not -len(args) <= n < len(args):
@@ -254,8 +255,8 @@ def _argument_numbers(argnums: int | Sequence[int], args: Sequence[Any]) -> list
 
 
 def _flattened(
-    fun: Callable[..., Any], args: tuple[Any, ...], chosen: list[int], has_aux: bool
-) -> tuple[Callable[[list[Any], list[Any]], Array], list[str], list[Any], list[Any]]:
+    fun: Callable[..., PyTree], args: tuple[PyTree, ...], chosen: list[int], has_aux: bool
+) -> tuple[Callable[[list[Array], list[Array]], Array], list[str], list[Array], list[Array]]:
     """Writes the function as one of two lists of arrays: those to differentiate by, and the rest.
 
     Returns:
@@ -283,7 +284,7 @@ def _flattened(
         told = ", ".join(f"args[{n}]" for n in chosen) or "no argument"
         raise ValueError(f"check_gradients: there is nothing to differentiate by in {told}")
 
-    def value(moving: list[Any], rest: list[Any]) -> Array:
+    def value(moving: list[Array], rest: list[Array]) -> Array:
         m, r = iter(moving), iter(rest)
         filled = [
             next(m) if is_moving else next(r) if is_passed else leaf
@@ -301,8 +302,8 @@ def _flattened(
     return value, moving_paths, moving, rest
 
 
-def _lies_between(x: Any, a: Any, b: Any, rtol: float) -> bool:
-    """Says whether `x` lies between `a` and `b`, in its real and its imaginary part."""
+def _lies_between(x: complex, a: complex, b: complex, rtol: float) -> bool:
+    """Returns whether `x` lies between `a` and `b`, in its real and its imaginary part."""
     slack = rtol * max(abs(a), abs(b))
     return all(
         min(p, q) - slack <= y <= max(p, q) + slack

@@ -6,16 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
 
 LOOPS = ("scan", "while")
 
 
-def arrays(leaves: list[Any], wide: bool = False) -> list[Array]:
-    """Gives arrays; with `wide`, which needs x64 mode, the inexact ones in double precision."""
+def arrays(leaves: list[Array], wide: bool = False) -> list[Array]:
+    """Returns arrays; with `wide`, which needs x64 mode, the inexact ones in double precision."""
 
-    def array(x: Any) -> Array:
+    def array(x: ArrayLike) -> Array:
         x = jnp.asarray(x)
         if not wide or not jnp.issubdtype(x.dtype, jnp.inexact):
             return x
@@ -25,8 +26,8 @@ def arrays(leaves: list[Any], wide: bool = False) -> list[Array]:
     return [array(x) for x in leaves]
 
 
-def takes_float64(value: Callable[..., Array], moving: list[Any], rest: list[Any]) -> bool:
-    """Says whether a function that is given float64 computes in float64 to the end."""
+def takes_float64(value: Callable[..., Array], moving: list[Array], rest: list[Array]) -> bool:
+    """Returns whether a function that is given float64 computes in float64 to the end."""
     with jax.enable_x64(True):
         try:
             _, dtype = examined(value, arrays(moving, True), arrays(rest, True))
@@ -38,7 +39,7 @@ def takes_float64(value: Callable[..., Array], moving: list[Any], rest: list[Any
 def examined(
     value: Callable[..., Array], moving: list[Array], rest: list[Array]
 ) -> tuple[bool, np.dtype]:
-    """Says whether a function can be traced, and the coarsest dtype that it passes values in."""
+    """Returns whether a function can be traced, and the coarsest dtype that it passes values in."""
     dtypes = [x.dtype for x in moving]
     try:
         jaxpr = jax.make_jaxpr(value)(moving, rest).jaxpr
@@ -57,7 +58,7 @@ def examined(
 
 
 def _dtypes_behind(jaxpr: Any, sources: set[int]) -> Iterator[Any]:
-    """Gives the floating dtypes of all that is computed from some variables, named by `id`.
+    """Returns the floating dtypes of all that is computed from some variables, named by `id`.
 
     What does not depend on them, a one-hot label say, may be as coarse as it likes.
     """

@@ -1,4 +1,4 @@
-"""What a check of gradients found, and its table."""
+"""The report of a gradient check, and its table."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from gradtx._table import text_table
 
 @dataclass(frozen=True)
 class GradientRow:
-    """What was found in one leaf.
+    """The result for one leaf.
 
     Attributes:
       path: where the leaf stands, as `args[0]['w']`.
@@ -37,7 +37,7 @@ class GradientRow:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `check_gradients` found; `str(report)` is a table.
+    """The result of `check_gradients`; `str(report)` is a table.
 
     Attributes:
       rows: one for each leaf.
@@ -53,7 +53,7 @@ class GradientReport:
 
     @property
     def ok(self) -> bool:
-        """Says whether every leaf passed."""
+        """Returns whether every leaf passed."""
         return all(row.ok for row in self.rows)
 
     def raise_if_bad(self) -> None:
@@ -63,7 +63,7 @@ class GradientReport:
             raise AssertionError(f"check_gradients: wrong gradient at {bad}\n{self}")
 
     def __str__(self) -> str:
-        """Gives an aligned table, one line a leaf."""
+        """Returns an aligned table, one line a leaf."""
         head = ("path", "shape", "checked", "error", "at", "jax.grad", "numeric", "")
         table = text_table(head, [_cells(row) for row in self.rows])
         bad = sum(not row.ok for row in self.rows)

@@ -1,15 +1,16 @@
-"""What every function of matrices asks of its argument."""
+"""Checks of the arguments of functions of matrices."""
 
 from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
 from gradtx.engine.numerics import default_float, widen
 
 
-def wide_matrix(name: str, matrix: Any) -> Array:
-    """Gives a matrix in the dtype in which it is computed with: float32 at least.
+def wide_matrix(name: str, matrix: ArrayLike) -> Array:
+    """Returns a matrix in the dtype in which it is computed with: float32 at least.
 
     Args:
       name: the function that asks, for the error.
@@ -26,8 +27,8 @@ def wide_matrix(name: str, matrix: Any) -> Array:
     return widen(matrix)
 
 
-def wide_square_matrix(name: str, matrix: Any) -> Array:
-    """Gives a square matrix in the dtype in which it is computed with, see `wide_matrix`.
+def wide_square_matrix(name: str, matrix: ArrayLike) -> Array:
+    """Returns a square matrix in the dtype in which it is computed with, see `wide_matrix`.
 
     Args:
       name: the function that asks, for the error.
@@ -42,8 +43,8 @@ def wide_square_matrix(name: str, matrix: Any) -> Array:
     return matrix
 
 
-def narrow_dtype(*arrays: Any) -> Any:
-    """Gives the dtype of a result: what the arguments promote to, and a float for integers.
+def narrow_dtype(*arrays: ArrayLike) -> Any:
+    """Returns the dtype of a result: what the arguments promote to, and a float for integers.
 
     Args:
       *arrays: the arguments.

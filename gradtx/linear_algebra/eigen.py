@@ -2,27 +2,27 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from gradtx import tree
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import widen
 from gradtx.linear_algebra.checks import narrow_dtype, wide_square_matrix
 
 
 def power_iteration(
-    matrix: Any,
+    matrix: ArrayLike,
     *,
-    v0: Any = None,
-    num_iters: Any = 100,
-    error_tolerance: Any = 1e-6,
-    precision: Any = lax.Precision.HIGHEST,
+    v0: PyTree = None,
+    num_iters: Scalar = 100,
+    error_tolerance: Scalar = 1e-6,
+    precision: lax.PrecisionLike = lax.Precision.HIGHEST,
     key: Array | None = None,
-) -> tuple[Array, Any]:
+) -> tuple[Array, PyTree]:
     r"""Finds the eigenvalue of largest magnitude and its eigenvector.
 
     Repeats `v = w / |w|; w = A v; eigenvalue = <v, w>` until the residual is small,
@@ -88,7 +88,7 @@ def _random_vector(key: Array, a: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames="precision")  # or a call without jit compiles anew
 def _iterate_matrix(
-    a: Array, v0: Array, num_iters: Any, error_tolerance: Any, *, precision: Any
+    a: Array, v0: Array, num_iters: Scalar, error_tolerance: Scalar, *, precision: lax.PrecisionLike
 ) -> tuple[Array, Array]:
     def multiply(x: Array) -> Array:
         return jnp.matmul(a, x, precision=precision)
@@ -97,9 +97,9 @@ def _iterate_matrix(
 
 
 def _iterate(
-    multiply: Callable[[Any], Any], v0: Any, num_iters: Any, error_tolerance: Any
-) -> tuple[Array, Any]:
-    def normalized(w: Any, otherwise: Any) -> Any:
+    multiply: Callable[[PyTree], PyTree], v0: PyTree, num_iters: Scalar, error_tolerance: Scalar
+) -> tuple[Array, PyTree]:
+    def normalized(w: PyTree, otherwise: PyTree) -> PyTree:
         # scaled before it is squared: the elements of a small matrix would vanish
         largest = jax.tree.reduce(
             jnp.maximum, jax.tree.map(lambda x: jnp.max(jnp.abs(widen(x))), w)
@@ -113,18 +113,18 @@ def _iterate(
             lambda x, y: jnp.where(nonzero, x / norm, y).astype(y.dtype), scaled, otherwise
         )
 
-    def measure(v: Any) -> tuple[Any, Any, Array]:
+    def measure(v: PyTree) -> tuple[PyTree, PyTree, Array]:
         w = multiply(v)
         return v, w, jnp.asarray(tree.vdot(v, w))
 
-    def unfinished(carry: tuple[Array, Any, Any, Array]) -> Array:
+    def unfinished(carry: tuple[Array, PyTree, PyTree, Array]) -> Array:
         step, v, w, eigenvalue = carry
         unit = jnp.where(eigenvalue == 0, 1, eigenvalue)
         one = eigenvalue / unit
         residual = tree.norm(jax.tree.map(lambda x, y: y / unit - one * x, v, w))
         return (step < num_iters) & (residual > error_tolerance * jnp.abs(one))
 
-    def advance(carry: tuple[Array, Any, Any, Array]) -> tuple[Array, Any, Any, Array]:
+    def advance(carry: tuple[Array, PyTree, PyTree, Array]) -> tuple[Array, PyTree, PyTree, Array]:
         step, v, w, _ = carry
         return step + 1, *measure(normalized(w, v))
 

@@ -1,18 +1,20 @@
 """Least squares in which no coefficient may be negative."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import default_float, widen
 from gradtx.linear_algebra.checks import narrow_dtype, wide_matrix
 
 
-def nnls(A: Any, b: Any, iters: int, unroll: int | bool = 1, L: Any = None) -> Array:
+def nnls(
+    A: ArrayLike, b: ArrayLike, iters: int, unroll: int | bool = 1, L: Scalar | None = None
+) -> Array:
     r"""Solves `min |A x - b|^2` over `x >= 0`, by accelerated projected gradients.
 
     From `x = y = 0` and `t = 1`, it repeats::
@@ -67,7 +69,7 @@ def nnls(A: Any, b: Any, iters: int, unroll: int | bool = 1, L: Any = None) -> A
 
 @functools.partial(jax.jit, static_argnames=("iters", "unroll"))
 def _projected_gradients(
-    a: Array, target: Array, L: Any, *, iters: int, unroll: int | bool
+    a: Array, target: Array, L: Scalar, *, iters: int, unroll: int | bool
 ) -> Array:
     gram = jnp.matmul(a.T, a, precision=lax.Precision.HIGHEST)
     pulled = jnp.matmul(a.T, target, precision=lax.Precision.HIGHEST)
@@ -77,7 +79,7 @@ def _projected_gradients(
     L = lax.stop_gradient(jnp.asarray(L, dtype))  # the solution does not depend on it
     step_size = 1 / jnp.where(L > 0, L, 1)  # it is 0 for A = 0 only, where any x will do
 
-    def iterate(carry: tuple[Array, Array, Array], _: None) -> tuple[Any, None]:
+    def iterate(carry: tuple[Array, Array, Array], _: None) -> tuple[PyTree, None]:
         x, y, t = carry
         slope = jnp.matmul(gram, y, precision=lax.Precision.HIGHEST) - pulled
         x_new = jnp.maximum(y - step_size * slope, 0)

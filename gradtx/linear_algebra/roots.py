@@ -6,19 +6,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.linear_algebra.checks import narrow_dtype, wide_square_matrix
 from gradtx.linear_algebra.eigen import power_iteration
 
 
 def matrix_inverse_pth_root(
-    matrix: Any,
-    p: Any,
-    num_iters: Any = 100,
-    ridge_epsilon: Any = 1e-6,
-    error_tolerance: Any = 1e-6,
-    precision: Any = lax.Precision.HIGHEST,
+    matrix: ArrayLike,
+    p: Scalar,
+    num_iters: Scalar = 100,
+    ridge_epsilon: Scalar = 1e-6,
+    error_tolerance: Scalar = 1e-6,
+    precision: lax.PrecisionLike = lax.Precision.HIGHEST,
 ) -> tuple[Array, Array]:
     r"""Computes `A**(-1/p)` for a symmetric positive semi-definite matrix.
 
@@ -82,7 +83,13 @@ def matrix_inverse_pth_root(
 
 
 def _newton(
-    a: Array, num_iters: Any, ridge_epsilon: Any, error_tolerance: Any, *, p: Any, precision: Any
+    a: Array,
+    num_iters: Scalar,
+    ridge_epsilon: Scalar,
+    error_tolerance: Scalar,
+    *,
+    p: Scalar,
+    precision: lax.PrecisionLike,
 ) -> tuple[Array, Array]:
     identity = jnp.eye(len(a), dtype=a.dtype)
     scale, _ = power_iteration(a, error_tolerance=error_tolerance, precision=precision)
@@ -119,8 +126,8 @@ def _newton(
 _newton_for_number = jax.jit(_newton, static_argnames=("p", "precision"))
 
 
-def _power(t: Array, p: Any, multiply: Any) -> Array:
-    """Gives `t**p` by squaring: unrolled for a number, in a loop for a traced `p`."""
+def _power(t: Array, p: Scalar, multiply: Any) -> Array:
+    """Returns `t**p` by squaring: unrolled for a number, in a loop for a traced `p`."""
     if isinstance(p, int):
         result, square, rest = None, t, p
         while rest:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, GradientTransformation, Params, Updates
+from gradtx.engine.base import Array, GradientTransformation, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled
 from gradtx.engine.leafwise import piece
@@ -16,7 +16,7 @@ from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, ze
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
-    """What the last search of `scale_by_backtracking_linesearch` came to.
+    """The result of the last search of `scale_by_backtracking_linesearch`.
 
     Attributes:
       num_linesearch_steps: how often it evaluated the loss.
@@ -48,34 +48,34 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
 class _Search(NamedTuple):
     """A search that is under way: what to try next, and what was tried last."""
 
-    done: Any
-    steps: Any
-    rate: Any
-    chosen: Any
-    value: Any
-    grad: Any
-    decrease_error: Any
+    done: Array
+    steps: Array
+    rate: Array
+    chosen: Array
+    value: Array
+    grad: PyTree
+    decrease_error: Array
 
 
 class _Limits(NamedTuple):
     """The hyperparameters of a search."""
 
-    steps: Any
-    slope_rtol: Any
-    decrease_factor: Any
-    atol: Any
-    rtol: Any
+    steps: Scalar
+    slope_rtol: Scalar
+    decrease_factor: Scalar
+    atol: Scalar
+    rtol: Scalar
 
 
 @piece
 def scale_by_backtracking_linesearch(
-    max_backtracking_steps: Any,
-    slope_rtol: Any = 1e-4,
-    decrease_factor: Any = 0.8,
-    increase_factor: Any = 1.5,
-    max_learning_rate: Any = 1.0,
-    atol: Any = 0.0,
-    rtol: Any = 0.0,
+    max_backtracking_steps: Scalar,
+    slope_rtol: Scalar = 1e-4,
+    decrease_factor: Scalar = 0.8,
+    increase_factor: Scalar = 1.5,
+    max_learning_rate: Scalar = 1.0,
+    atol: Scalar = 0.0,
+    rtol: Scalar = 0.0,
     store_grad: bool = False,
     verbose: bool = False,
 ) -> GradientTransformation:
@@ -147,8 +147,8 @@ def scale_by_backtracking_linesearch(
         state: ScaleByBacktrackingLinesearchState,
         params: Params,
         *,
-        value: Any,
-        grad: Any,
+        value: Scalar,
+        grad: PyTree,
         value_fn: Callable[..., Array],
         **extra: Any,
     ) -> tuple[Updates, ScaleByBacktrackingLinesearchState]:
@@ -188,14 +188,14 @@ def scale_by_backtracking_linesearch(
 
 
 @compiled_when_concrete
-def _first_rate(last: Array, increase_factor: Any, most: Any) -> Array:
+def _first_rate(last: Array, increase_factor: Scalar, most: Scalar) -> Array:
     # A search that found nothing left the rate 0, from which none would ever grow.
     grown = jnp.where(last > 0, jnp.where(last > 0, last, 1) * increase_factor, most)
     return jnp.asarray(jnp.minimum(grown, most), last.dtype)
 
 
 @compiled_when_concrete
-def _begin(value: Array, rate: Array, grad: Any) -> _Search:
+def _begin(value: Array, rate: Array, grad: PyTree) -> _Search:
     return _Search(
         done=jnp.zeros((), bool),
         steps=jnp.zeros((), jnp.int32),
@@ -230,7 +230,7 @@ def _advance(
     )
 
 
-def _cast(tree: Any, like: Any) -> Any:
+def _cast(tree: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(lambda x, o: jnp.asarray(x, o.dtype), tree, like)
 
 

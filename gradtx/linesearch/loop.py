@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 
+from gradtx.engine.base import Array, PyTree, Scalar
+
 S = TypeVar("S")
 
 
-def loop_until_done(body: Callable[[S], S], state: S, most: Any) -> S:
+def loop_until_done(body: Callable[[S], S], state: S, most: Scalar) -> S:
     """Repeats `state = body(state)` until `state.done`.
 
     With concrete arrays the loop is Python's, so that the loss function is simply called: nothing
@@ -38,12 +40,12 @@ def loop_until_done(body: Callable[[S], S], state: S, most: Any) -> S:
     closed, hidden = jax.closure_convert(lambda s: _of_the_same_dtypes(body(s), s), state)
 
     @jax.custom_jvp
-    def loop(state: S, hidden: list[Any]) -> S:
+    def loop(state: S, hidden: list[Array]) -> S:
         return lax.while_loop(_goes_on, lambda s: closed(s, *hidden), state)
 
     @loop.defjvp
     def _(primals: Any, tangents: Any) -> Any:
-        def unrolled(state: S, hidden: list[Any]) -> S:
+        def unrolled(state: S, hidden: list[Array]) -> S:
             def step(s: Any, _: None) -> tuple[Any, None]:
                 return lax.cond(s.done, lambda s: s, lambda s: closed(s, *hidden), s), None
 
@@ -58,5 +60,5 @@ def _goes_on(state: Any) -> Any:
     return ~state.done
 
 
-def _of_the_same_dtypes(new: Any, old: Any) -> Any:
+def _of_the_same_dtypes(new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda x, o: jnp.asarray(x, o.dtype), new, old)

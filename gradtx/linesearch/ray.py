@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx._apply import apply_updates
-from gradtx.engine.base import Array, Params, Updates
+from gradtx.engine.base import Array, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import present, replaced
 from gradtx.engine.numerics import compute_dtype, finished, rescale, total, widen
@@ -27,28 +28,28 @@ class Ray(NamedTuple):
     f: Callable[[Params], Array]
     p: Params
     u: Updates
-    dtype: Any
+    dtype: DTypeLike
 
     def point(self, rate: Array) -> Params:
-        """Gives the parameters that a step of this rate leads to, rounding and all."""
+        """Returns the parameters that a step of this rate leads to, rounding and all."""
         return apply_updates(self.p, scaled(self.u, rate))
 
     def value(self, rate: Array) -> Array:
-        """Gives the loss there; what is not finite counts as infinite."""
+        """Returns the loss there; what is not finite counts as infinite."""
         return self._bounded(self.f(self.point(rate)))
 
     def value_and_pullback(self, rate: Array) -> tuple[Array, Callable[[], Updates]]:
-        """Gives the loss there, and a function that gives its gradient."""
+        """Returns the loss there, and a function that gives its gradient."""
         value, pullback = jax.vjp(self.f, self.point(rate))
         return self._bounded(value), lambda: pullback(jnp.ones_like(value))[0]
 
     def value_and_grad(self, rate: Array) -> tuple[Array, Updates, Array]:
-        """Gives the loss there, its gradient as `jax.grad` has it, and the slope along the ray."""
+        """Returns the loss there, its gradient as of `jax.grad`, and the slope along the ray."""
         value, grad = jax.value_and_grad(self.f)(self.point(rate))
         return self._bounded(value), grad, self.slope(conjugate(grad))
 
     def slope(self, ascent: Updates) -> Array:
-        """Gives the slope along the ray where `ascent` is the direction of steepest ascent."""
+        """Returns the slope along the ray where `ascent` is the direction of steepest ascent."""
         (g,) = present(self.u, grad=ascent)
         (u,) = present(self.u, updates=self.u)
         return jnp.asarray(_real_inner(g, u), self.dtype)
@@ -61,7 +62,7 @@ class Ray(NamedTuple):
 
 
 @compiled_when_concrete
-def scaled(u: Updates, rate: Any) -> Updates:
+def scaled(u: Updates, rate: Scalar) -> Updates:
     """Multiplies updates by a rate; each is rounded once, to its own dtype.
 
     Args:
@@ -72,8 +73,8 @@ def scaled(u: Updates, rate: Any) -> Updates:
 
 
 @compiled_when_concrete
-def conjugate(tree: Any) -> Any:
-    """Gives the complex conjugate; of a gradient that `jax.grad` gave, the steepest ascent.
+def conjugate(tree: PyTree) -> PyTree:
+    """Returns the complex conjugate; of a gradient that `jax.grad` gave, the steepest ascent.
 
     Args:
       tree: a pytree of arrays.
@@ -82,14 +83,14 @@ def conjugate(tree: Any) -> Any:
 
 
 @compiled_when_concrete
-def _real_inner(a: list[Array], b: list[Array]) -> Any:
+def _real_inner(a: list[Array], b: list[Array]) -> Array:
     # Not `vdot`: on accelerators a matrix unit would round its factors.
     products = [jnp.sum(jnp.real(jnp.conj(widen(x)) * widen(y))) for x, y in zip(a, b, strict=True)]
     return total(products)
 
 
 def zero_gradient(params: Params) -> Updates:
-    """Makes a gradient of zeros, with those of half-precision leaves in float32.
+    """Returns a gradient of zeros, in float32 for half-precision leaves.
 
     Args:
       params: the parameters.
@@ -101,7 +102,7 @@ def zero_gradient(params: Params) -> Updates:
 
 @compiled_when_concrete
 def gradient_here(like: Updates, updates: Updates, ascent: Updates) -> Updates:
-    """Gives the gradient that `update` was given, in the form in which states keep it.
+    """Returns the gradient that `update` was given, in the form in which states keep it.
 
     Args:
       like: the gradient in the state, whose leaves stay where there are no updates.

@@ -6,12 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, OptState, Params
+from gradtx.engine.base import Array, OptState, Params, PyTree, Scalar
 from gradtx.engine.concrete import branch
 
 
-def value_and_grad_from_state(value_fn: Callable[..., Array]) -> Callable[..., tuple[Array, Any]]:
-    """Makes a `jax.value_and_grad` that takes both from the state of a line search.
+def value_and_grad_from_state(
+    value_fn: Callable[..., Array],
+) -> Callable[..., tuple[Array, PyTree]]:
+    """Returns a `jax.value_and_grad` that reuses both from the state of a line search.
 
     A line search ends with the loss and the gradient at the parameters that its step leads to. For
     a loss that does not change between steps that is what the next step begins with, so that it
@@ -46,7 +48,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Array]) -> Callable[..., t
 
     def value_and_grad(
         params: Params, *args: Any, state: OptState, **kwargs: Any
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, PyTree]:
         found = list(_searches(state))
         if not found:
             raise ValueError(
@@ -63,11 +65,11 @@ def value_and_grad_from_state(value_fn: Callable[..., Array]) -> Callable[..., t
                 "with store_grad=True"
             )
 
-        def as_stored(value: Any, grad: Any) -> tuple[Array, Any]:
+        def as_stored(value: Scalar, grad: PyTree) -> tuple[Array, PyTree]:
             of_params = jax.tree.map(lambda g, p: jnp.asarray(g, jnp.result_type(p)), grad, params)
             return jnp.asarray(value, search.value.dtype), of_params
 
-        def compute() -> tuple[Array, Any]:
+        def compute() -> tuple[Array, PyTree]:
             return as_stored(*jax.value_and_grad(value_fn)(params, *args, **kwargs))
 
         if jax.tree.structure(search.grad) != jax.tree.structure(params):
@@ -79,7 +81,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Array]) -> Callable[..., t
 
 
 def _searches(node: Any) -> Iterator[Any]:
-    """Gives the states of line searches in a state, from the outside in."""
+    """Returns the states of line searches in a state, from the outside in."""
     if {"value", "grad"} <= set(getattr(node, "_fields", ())):
         yield node
     elif isinstance(node, dict):

@@ -1,11 +1,12 @@
 """A search for the strong Wolfe conditions, evaluation by evaluation, on scalars along a ray."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import finished
 
@@ -13,9 +14,9 @@ from gradtx.engine.numerics import finished
 class Point(NamedTuple):
     """A rate that was tried, the loss there, and the slope along the ray."""
 
-    rate: Any
-    value: Any
-    slope: Any
+    rate: Array
+    value: Array
+    slope: Array
 
 
 class Limits(NamedTuple):
@@ -24,15 +25,15 @@ class Limits(NamedTuple):
     `approx_slope_rtol` is `2 * slope_rtol - 1`, and `approx_dec_rtol` may be `None`.
     """
 
-    steps: Any
-    rate: Any
-    tol: Any
-    increase_factor: Any
-    slope_rtol: Any
-    approx_slope_rtol: Any
-    curv_rtol: Any
-    approx_dec_rtol: Any
-    precision: Any
+    steps: Scalar
+    rate: Scalar
+    tol: Scalar
+    increase_factor: Scalar
+    slope_rtol: Scalar
+    approx_slope_rtol: Scalar
+    curv_rtol: Scalar
+    approx_dec_rtol: Scalar
+    precision: Scalar
 
 
 class Search(NamedTuple):
@@ -51,21 +52,23 @@ class Search(NamedTuple):
       curvature_error: by how much it fails the curvature condition.
     """
 
-    done: Any
-    steps: Any
-    rate: Any
+    done: Array
+    steps: Array
+    rate: Array
     low: Point
     high: Point
     third: Point
     chosen: Point
-    grad: Any
-    decrease_error: Any
-    curvature_error: Any
+    grad: PyTree
+    decrease_error: Array
+    curvature_error: Array
 
 
 @compiled_when_concrete
-def begin(value: Any, slope: Array, grad: Any, guess: Any, limits: Limits) -> Search:
-    """Gives the search before its first evaluation; the step of rate 0 is chosen.
+def begin(
+    value: Scalar, slope: Array, grad: PyTree, guess: Scalar | None, limits: Limits
+) -> Search:
+    """Returns the search before its first evaluation; the step of rate 0 is chosen.
 
     Args:
       value: the loss at the ray's origin.
@@ -96,7 +99,7 @@ def begin(value: Any, slope: Array, grad: Any, guess: Any, limits: Limits) -> Se
 
 
 @compiled_when_concrete
-def advance(search: Search, new: Point, grad: Any, origin: Point, limits: Limits) -> Search:
+def advance(search: Search, new: Point, grad: PyTree, origin: Point, limits: Limits) -> Search:
     """Judges the point that was tried, and says what to try next.
 
     Nocedal and Wright's two algorithms are one here: while no interval is known, `high` lies at
@@ -145,7 +148,7 @@ def advance(search: Search, new: Point, grad: Any, origin: Point, limits: Limits
 
 
 def _errors(new: Point, origin: Point, limits: Limits) -> tuple[Array, Array]:
-    """Says by how much a point fails each condition; 0 if it does not."""
+    """Returns by how much a point fails each condition; 0 if it does not."""
     promised = limits.slope_rtol * new.rate * origin.slope
     decrease = new.value - (origin.value + promised)
     if limits.approx_dec_rtol is not None:
@@ -157,7 +160,7 @@ def _errors(new: Point, origin: Point, limits: Limits) -> tuple[Array, Array]:
 
 
 def _between(low: Point, high: Point, third: Point) -> Array:
-    """Gives the next rate to try between two points.
+    """Returns the next rate to try between two points.
 
     With `x = rate - low.rate`, that is the minimum of the cubic
     `low.value + low.slope * x + b * x**2 + a * x**3` through the other two points; if it is not in
@@ -173,7 +176,7 @@ def _between(low: Point, high: Point, third: Point) -> Array:
     cubic_known &= (far != 0) & (far != width)
     far = jnp.where(cubic_known, far, 2 * width)
 
-    def curvature(value: Any, x: Any, known: Any) -> Any:
+    def curvature(value: Scalar, x: Array, known: Array) -> Array:
         rise = jnp.where(known, value, low.value) - low.value
         return (rise - low.slope * x) / (x * x)
 
@@ -188,7 +191,7 @@ def _between(low: Point, high: Point, third: Point) -> Array:
     cubic = jnp.where(b > 0, _quotient(-low.slope, b + spread), _quotient(spread - b, 3 * a))
     parabola = _quotient(-low.slope, 2 * at_high)
 
-    def inside(x: Any, margin: float) -> Any:
+    def inside(x: Array, margin: float) -> Array:
         return (x / width > margin) & (x / width < 1 - margin)
 
     x = jnp.where(parabola_known & inside(parabola, 0.1), parabola, 0.5 * width)
@@ -196,14 +199,14 @@ def _between(low: Point, high: Point, third: Point) -> Array:
     return low.rate + x
 
 
-def _quotient(x: Any, y: Any) -> Any:
-    """Gives `x / y`, and infinity without a derivative where `y` is 0."""
+def _quotient(x: Array, y: Array) -> Array:
+    """Returns `x / y`, and infinity without a derivative where `y` is 0."""
     return jnp.where(y != 0, x / jnp.where(y != 0, y, 1), jnp.inf)
 
 
-def _choose(condition: Any, yes: Any, no: Any) -> Any:
+def _choose(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b).astype(b.dtype), yes, no)
 
 
-def _cast(limits: Limits, dtype: Any) -> Limits:
+def _cast(limits: Limits, dtype: DTypeLike) -> Limits:
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), limits)

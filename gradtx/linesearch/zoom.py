@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, GradientTransformation, Params, Updates
+from gradtx.engine.base import Array, GradientTransformation, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import branch
 from gradtx.engine.coupled import common_dtype, coupled
 from gradtx.engine.leafwise import piece
@@ -18,7 +18,7 @@ from gradtx.linesearch.wolfe import Limits, Point, Search, advance, begin
 
 
 class ZoomLinesearchInfo(NamedTuple):
-    """What the last search of `scale_by_zoom_linesearch` came to.
+    """The result of the last search of `scale_by_zoom_linesearch`.
 
     Attributes:
       num_linesearch_steps: how often it evaluated the loss and its gradient.
@@ -51,14 +51,14 @@ class ScaleByZoomLinesearchState(NamedTuple):
 
 @piece
 def scale_by_zoom_linesearch(
-    max_linesearch_steps: Any,
-    max_learning_rate: Any = None,
-    tol: Any = 0.0,
-    increase_factor: Any = 2.0,
-    slope_rtol: Any = 1e-4,
-    curv_rtol: Any = 0.9,
-    approx_dec_rtol: Any = 1e-6,
-    stepsize_precision: Any = 1e-5,
+    max_linesearch_steps: Scalar,
+    max_learning_rate: Scalar | None = None,
+    tol: Scalar = 0.0,
+    increase_factor: Scalar = 2.0,
+    slope_rtol: Scalar = 1e-4,
+    curv_rtol: Scalar = 0.9,
+    approx_dec_rtol: Scalar = 1e-6,
+    stepsize_precision: Scalar = 1e-5,
     initial_guess_strategy: str = "keep",
     verbose: bool = False,
 ) -> GradientTransformation:
@@ -156,8 +156,8 @@ def scale_by_zoom_linesearch(
         state: ScaleByZoomLinesearchState,
         params: Params,
         *,
-        value: Any,
-        grad: Any,
+        value: Scalar,
+        grad: PyTree,
         value_fn: Callable[..., Array],
         **extra: Any,
     ) -> tuple[Updates, ScaleByZoomLinesearchState]:

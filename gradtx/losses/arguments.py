@@ -1,20 +1,21 @@
-"""What losses do with their arguments before any arithmetic: dtypes, shapes, masks, labels."""
+"""Preparation of the arguments of losses: dtypes, shapes, masks, labels."""
 
 from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array
 from gradtx.engine.numerics import default_float
 
 
-def accumulator(dtype: Any) -> Any:
+def accumulator(dtype: DTypeLike) -> Any:
     """The dtype in which a loss is computed: float32 for anything narrower."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def floating(name: str, role: str, x: Any) -> Array:
-    """Gives `x` as an array, once it is known to be floating-point."""
+    """Returns `x` as an array, once it is known to be floating-point."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{name}: {role} must be floating-point numbers, not {x.dtype}")
@@ -28,7 +29,7 @@ def common_dtype(*arrays: Any) -> Any:
 
 
 def elementwise(name: str, **two: Any) -> tuple[Array, Array, Any]:
-    """Brings two arrays that meet element by element to one shape and to the dtype to compute in.
+    """Broadcasts two arrays that are combined elementwise, in the dtype to compute in.
 
     Shapes broadcast, but not `(n, 1)` with `(n,)`: what comes of arrays that differ in rank must
     have the shape of one of them. Else every prediction would meet every target, in silence.
@@ -71,8 +72,10 @@ def broadcast_shape(name: str, **shapes: tuple[int, ...]) -> tuple[int, ...]:
         raise ValueError(f"{name}: {told} do not broadcast") from None
 
 
-def over_axes(name: str, axis: Any, where: Any, **two: Any) -> tuple[Array, Array, Any, Any]:
-    """Brings two arrays whose loss is a sum over axes to one shape, and a mask with them.
+def over_axes(
+    name: str, axis: Any, where: ArrayLike | None, **two: Any
+) -> tuple[Array, Array, Any, Any]:
+    """Broadcasts two arrays whose loss is a sum over axes, and a mask with them.
 
     Args:
       name: the function that asks, for errors.
@@ -103,8 +106,8 @@ def over_axes(name: str, axis: Any, where: Any, **two: Any) -> tuple[Array, Arra
     return a, b, True if where is None else where.astype(bool), dtype
 
 
-def class_numbers(name: str, labels: Any) -> Array:
-    """Gives labels as an array, once they are known to be integers."""
+def class_numbers(name: str, labels: ArrayLike) -> Array:
+    """Returns labels as an array, once they are known to be integers."""
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"{name}: labels must be integers, not {labels.dtype}")
@@ -112,7 +115,7 @@ def class_numbers(name: str, labels: Any) -> Array:
 
 
 def examples(name: str, scores: Array, labels: Array, told: str) -> tuple[Array, Array]:
-    """Brings scores `[..., classes]` and their labels to the same examples.
+    """Broadcasts scores `[..., classes]` and their labels to the same examples.
 
     Args:
       name: the function that asks, for errors.
@@ -155,7 +158,7 @@ def from_the_front(labels: Array, classes: int) -> Array:
 
 
 def weighted(weight: Array, cost: Array) -> Array:
-    """Gives `weight * cost`, where an infinite cost of weight 0 counts nothing.
+    """Returns `weight * cost`, where an infinite cost of weight 0 counts nothing.
 
     The slope along a weight of 0 is the cost as everywhere, if it is finite.
 

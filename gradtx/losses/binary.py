@@ -1,11 +1,10 @@
 """Losses for one class or not, with the score as a logit."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.losses.arguments import elementwise, floating, weighted
 
 
@@ -13,7 +12,7 @@ def _cross_entropy(z: Array, y: Array) -> Array:
     return weighted(y, jax.nn.softplus(-z)) + weighted(1 - y, jax.nn.softplus(z))
 
 
-def sigmoid_binary_cross_entropy(logits: Any, labels: Any) -> Array:
+def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     r"""Cross entropy between the sigmoid of a logit and the probability of a class.
 
     With a logit `z` and the probability `y`::
@@ -50,7 +49,7 @@ def sigmoid_binary_cross_entropy(logits: Any, labels: Any) -> Array:
 
 
 def sigmoid_focal_loss(
-    logits: Any, labels: Any, *, alpha: Any | None = None, gamma: Any = 2.0
+    logits: ArrayLike, labels: ArrayLike, *, alpha: Scalar | None = None, gamma: Scalar = 2.0
 ) -> Array:
     r"""Cross entropy of a logit that counts less what is right already.
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.losses.arguments import (
     accumulator,
     broadcast_shape,
@@ -16,8 +17,8 @@ from gradtx.losses.arguments import (
 )
 
 
-def _mask(name: str, where: Any, logits: Array, axes: tuple[int, ...]) -> Array | None:
-    """Brings a mask over entries, or over whole examples, to the rank of the logits."""
+def _mask(name: str, where: ArrayLike | None, logits: Array, axes: tuple[int, ...]) -> Array | None:
+    """Reshapes a mask over entries, or over whole examples, to the rank of the logits."""
     if where is None:
         return None
     where = jnp.asarray(where)
@@ -35,7 +36,7 @@ def _mask(name: str, where: Any, logits: Array, axes: tuple[int, ...]) -> Array 
         ) from None
 
 
-def log_partition(z: Array, axis: Any, where: Any) -> tuple[Array, Array]:
+def log_partition(z: Array, axis: Any, where: ArrayLike | None) -> tuple[Array, Array]:
     """Splits `log(sum(exp(z)))` into a shift and the rest, so that no exponential overflows.
 
     The shift is the largest logit, and is kept apart: `(z[y] - shift) - rest` loses no digits to
@@ -51,7 +52,10 @@ def log_partition(z: Array, axis: Any, where: Any) -> tuple[Array, Array]:
 
 
 def softmax_cross_entropy_with_integer_labels(
-    logits: Any, labels: Any, axis: int | tuple[int, ...] = -1, where: Any = None
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: int | tuple[int, ...] = -1,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Cross entropy between the softmax of logits and classes given by number.
 
@@ -100,20 +104,23 @@ def softmax_cross_entropy_with_integer_labels(
         return x.reshape(*x.shape[: x.ndim - len(axes)], -1)
 
     z = classes_last(logits).astype(accumulator(logits.dtype))
-    where = _mask(name, where, logits, axes)
-    if where is not None:
-        where = classes_last(where)
+    counted = _mask(name, where, logits, axes)
+    if counted is not None:
+        counted = classes_last(counted)
     told = f"logits of shape {logits.shape} with classes along axis {axis}"
     z, labels = examples(name, z, labels, told)
-    shift, rest = log_partition(z, -1, where)
+    shift, rest = log_partition(z, -1, counted)
     loss = (rest - (pick(z, labels) - shift))[..., 0]
-    if where is not None:
-        loss = jnp.where(jnp.any(where, axis=-1), loss, 0)
+    if counted is not None:
+        loss = jnp.where(jnp.any(counted, axis=-1), loss, 0)
     return loss.astype(logits.dtype)
 
 
 def softmax_cross_entropy(
-    logits: Any, labels: Any, axis: int | tuple[int, ...] | None = -1, where: Any = None
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: int | tuple[int, ...] | None = -1,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Cross entropy between the softmax of logits and a distribution over the classes.
 
@@ -158,25 +165,25 @@ def softmax_cross_entropy(
 
 
 def _two_distributions(
-    name: str, logits: Any, labels: Any, axis: Any, where: Any
+    name: str, logits: ArrayLike, labels: ArrayLike, axis: Any, where: ArrayLike | None
 ) -> tuple[Array, Array, Array, Any]:
-    """Gives the labels, the logits' log-softmax, which terms count, and the dtype to hand out."""
+    """Returns the labels, the logits' log-softmax, which terms count, and the dtype to hand out."""
     logits, labels = floating(name, "logits", logits), jnp.asarray(labels)
     broadcast_shape(name, logits=logits.shape, labels=labels.shape)
     dtype = jnp.promote_types(logits.dtype, labels.dtype)
     z, p = logits.astype(accumulator(dtype)), labels.astype(accumulator(dtype))
     axes = tuple(range(z.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    where = _mask(name, where, logits, axes)
-    shift, rest = log_partition(z, axis, where)
+    mask = _mask(name, where, logits, axes)
+    shift, rest = log_partition(z, axis, mask)
     # 0 * -inf is nan, in the value and in the gradient: such logits are replaced before they meet.
     # Other logits stay, for the slope along a probability of 0 is not 0.
     counted = (p != 0) | (z > -jnp.inf)
-    if where is not None:
-        counted &= where
+    if mask is not None:
+        counted &= mask
     return p, jnp.where(counted, z, shift) - shift - rest, counted, dtype
 
 
-def safe_softmax_cross_entropy(logits: Any, labels: Any) -> Array:
+def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     """Cross entropy of a softmax and a distribution, for logits that may be `-inf`.
 
     `loss = -sum_k p[k] log(softmax(z)[k])`, which is `softmax_cross_entropy` along the last axis:
@@ -208,12 +215,12 @@ def safe_softmax_cross_entropy(logits: Any, labels: Any) -> Array:
 
 
 def poly_loss_cross_entropy(
-    logits: Any,
-    labels: Any,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
-    epsilon: Any = 2.0,
+    epsilon: Scalar = 2.0,
     axis: int | tuple[int, ...] | None = -1,
-    where: Any = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Cross entropy with its polynomial expansion's first term given another weight.
 

@@ -1,19 +1,20 @@
-"""How far two vectors point in one direction."""
+"""Cosine similarity and distance."""
 
 from typing import Any
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.engine.numerics import safe_sqrt
 from gradtx.losses.arguments import over_axes
 
 Axis = int | tuple[int, ...] | None
 
 
-def directed(x: Array, axis: Axis = -1, epsilon: Any = 0.0) -> Array:
-    """Gives `x / max(norm(x), epsilon)` along an axis, and 0 with gradient 0 where that is 0 / 0.
+def directed(x: Array, axis: Axis = -1, epsilon: Scalar = 0.0) -> Array:
+    """Returns `x / max(norm(x), epsilon)` along an axis, and 0 with gradient 0 where that is 0 / 0.
 
     The vector is first divided by its largest element, so that no square overflows or vanishes.
 
@@ -32,7 +33,12 @@ def directed(x: Array, axis: Axis = -1, epsilon: Any = 0.0) -> Array:
 
 
 def _cosine(
-    name: str, predictions: Any, targets: Any, epsilon: Any, axis: Axis, where: Any
+    name: str,
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    epsilon: Scalar,
+    axis: Axis,
+    where: ArrayLike | None,
 ) -> tuple[Array, Any]:
     if isinstance(epsilon, (int, float)) and epsilon < 0:
         raise ValueError(f"{name}: epsilon must not be negative, got {epsilon}")
@@ -42,12 +48,12 @@ def _cosine(
 
 
 def cosine_similarity(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
-    epsilon: Any = 0.0,
+    epsilon: Scalar = 0.0,
     axis: Axis = -1,
-    where: Any | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Cosine of the angle between two vectors.
 
@@ -84,14 +90,14 @@ def cosine_similarity(
 
 
 def cosine_distance(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
-    epsilon: Any = 0.0,
+    epsilon: Scalar = 0.0,
     axis: Axis = -1,
-    where: Any | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
-    r"""One less the cosine of the angle between two vectors.
+    r"""Cosine distance: 1 minus the cosine of the angle between two vectors.
 
     With the vectors `x` and `y`::
 

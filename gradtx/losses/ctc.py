@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
 from gradtx.losses.arguments import accumulator, class_numbers, floating, from_the_front, pick
@@ -14,10 +15,10 @@ _NEVER = -1e30
 
 
 def ctc_loss(
-    logits: Any,
-    logit_paddings: Any,
-    labels: Any,
-    label_paddings: Any,
+    logits: ArrayLike,
+    logit_paddings: ArrayLike,
+    labels: ArrayLike,
+    label_paddings: ArrayLike,
     *,
     blank_id: int = 0,
     log_epsilon: float = -1e5,
@@ -67,10 +68,10 @@ def ctc_loss(
 
 
 def ctc_loss_with_forward_probs(
-    logits: Any,
-    logit_paddings: Any,
-    labels: Any,
-    label_paddings: Any,
+    logits: ArrayLike,
+    logit_paddings: ArrayLike,
+    labels: ArrayLike,
+    label_paddings: ArrayLike,
     *,
     blank_id: int = 0,
     log_epsilon: float = -1e5,
@@ -128,10 +129,10 @@ def ctc_loss_with_forward_probs(
 
 def _forward(
     name: str,
-    logits: Any,
-    logit_paddings: Any,
-    labels: Any,
-    label_paddings: Any,
+    logits: ArrayLike,
+    logit_paddings: ArrayLike,
+    labels: ArrayLike,
+    label_paddings: ArrayLike,
     blank_id: int,
     log_epsilon: float,
 ) -> tuple[Array, Array, Array]:
@@ -184,9 +185,9 @@ def _forward(
 def _check_shapes(
     name: str,
     logits: Array,
-    logit_paddings: Any,
+    logit_paddings: ArrayLike,
     labels: Array,
-    label_paddings: Any,
+    label_paddings: ArrayLike,
     blank_id: int,
 ) -> None:
     if logits.ndim != 3 or labels.ndim != 2 or len(logits) != len(labels):

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
 from gradtx.losses.arguments import over_axes, weighted
@@ -12,12 +13,12 @@ Axis = int | tuple[int, ...] | None
 
 
 def _terms(log_q: Array, p: Array) -> Array:
-    """Gives `p log(p) - p log(q)`, where `p = 0` costs nothing."""
+    """Returns `p log(p) - p log(q)`, where `p = 0` costs nothing."""
     return p * jnp.log(jnp.where(p == 0, 1, p)) + weighted(p, -log_q)
 
 
 def kl_divergence(
-    log_predictions: Any, targets: Any, axis: Axis = -1, where: Any | None = None
+    log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
     r"""Kullback-Leibler divergence of predictions from targets.
 
@@ -57,7 +58,7 @@ def kl_divergence(
 
 
 def kl_divergence_with_log_targets(
-    log_predictions: Any, log_targets: Any, axis: Axis = -1, where: Any | None = None
+    log_predictions: ArrayLike, log_targets: Any, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
     r"""Kullback-Leibler divergence of predictions from targets given by their logarithms.
 
@@ -103,7 +104,7 @@ def kl_divergence_with_log_targets(
 
 
 def generalized_kl_divergence(
-    log_predictions: Any, targets: Any, axis: Axis = -1, where: Any | None = None
+    log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
     r"""Kullback-Leibler divergence for measures that need not sum to 1.
 
@@ -145,7 +146,7 @@ def generalized_kl_divergence(
 
 
 def convex_kl_divergence(
-    log_predictions: Any, targets: Any, axis: Axis = -1, where: Any | None = None
+    log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
     """The former name of `generalized_kl_divergence`, with a `DeprecationWarning`.
 

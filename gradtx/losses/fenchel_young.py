@@ -5,13 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
 from gradtx.losses.arguments import accumulator, broadcast_shape, common_dtype, weighted
 
 
 def make_fenchel_young_loss(max_fun: Callable[..., Any]) -> Callable[..., Array]:
-    r"""Makes the Fenchel-Young loss of a convex function of the scores.
+    r"""Returns the Fenchel-Young loss of a convex function of the scores.
 
     With `max_fun(s) = max_y <s, y> - r(y)`, whose gradient is the `y` where the maximum is, the
     prediction for the scores `s`::
@@ -39,7 +40,9 @@ def make_fenchel_young_loss(max_fun: Callable[..., Any]) -> Callable[..., Array]
       0.2395
     """
 
-    def fenchel_young_loss(scores: Any, targets: Any, *args: Any, **kwargs: Any) -> Array:
+    def fenchel_young_loss(
+        scores: ArrayLike, targets: ArrayLike, *args: Any, **kwargs: Any
+    ) -> Array:
         name = "make_fenchel_young_loss"
         shapes = {"scores": jnp.shape(scores), "targets": jnp.shape(targets)}
         if min(map(len, shapes.values())) < 1 or len({shape[-1] for shape in shapes.values()}) > 1:

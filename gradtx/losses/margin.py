@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
 from gradtx.losses.arguments import (
@@ -15,7 +16,7 @@ from gradtx.losses.arguments import (
 )
 
 
-def hinge_loss(predictor_outputs: Any, targets: Any) -> Array:
+def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Hinge loss of a score: `max(0, 1 - y * s)`, with the score `s` and the sign `y`.
 
     "Support-vector networks" (Cortes and Vapnik, 1995).
@@ -42,7 +43,7 @@ def hinge_loss(predictor_outputs: Any, targets: Any) -> Array:
     return jnp.maximum(0, 1 - y * s).astype(dtype)
 
 
-def perceptron_loss(predictor_outputs: Any, targets: Any) -> Array:
+def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Perceptron loss of a score: `max(0, -y * s)`, with the score `s` and the sign `y`.
 
     "The perceptron: a probabilistic model for information storage and organization in the brain"
@@ -72,8 +73,8 @@ def perceptron_loss(predictor_outputs: Any, targets: Any) -> Array:
     return jnp.maximum(0, -y * s).astype(dtype)
 
 
-def _largest_lead(name: str, scores: Any, labels: Any, margin: float) -> Array:
-    """Gives `max_k (s[k] - s[y] + margin * [k != y])`."""
+def _largest_lead(name: str, scores: ArrayLike, labels: ArrayLike, margin: float) -> Array:
+    """Returns `max_k (s[k] - s[y] + margin * [k != y])`."""
     s, y, dtype = scores_and_labels(name, scores, labels)
     k = jnp.arange(s.shape[-1])
     wanted = k == y[..., None]
@@ -82,8 +83,8 @@ def _largest_lead(name: str, scores: Any, labels: Any, margin: float) -> Array:
     return jnp.max(lead, axis=-1).astype(dtype)
 
 
-def scores_and_labels(name: str, scores: Any, labels: Any) -> tuple[Array, Array, Any]:
-    """Brings scores to the dtype to compute in, and labels to the scores' examples."""
+def scores_and_labels(name: str, scores: ArrayLike, labels: ArrayLike) -> tuple[Array, Array, Any]:
+    """Casts scores to the dtype to compute in, and broadcasts labels to the scores' examples."""
     y, dtype = class_numbers(name, labels), common_dtype(scores)
     s = jnp.asarray(scores).astype(accumulator(dtype))
     if not s.ndim or not s.shape[-1]:
@@ -91,7 +92,7 @@ def scores_and_labels(name: str, scores: Any, labels: Any) -> tuple[Array, Array
     return *examples(name, s, y, f"scores of shape {s.shape}"), dtype
 
 
-def multiclass_hinge_loss(scores: Any, labels: Any) -> Array:
+def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     """Hinge loss of several classes: `max_k (s[k] + [k != y]) - s[y]`.
 
     It is 0 where the score of the right class `y` leads all others by 1 at least.
@@ -123,7 +124,7 @@ def multiclass_hinge_loss(scores: Any, labels: Any) -> Array:
     return _largest_lead("multiclass_hinge_loss", scores, labels, 1.0)
 
 
-def multiclass_perceptron_loss(scores: Any, labels: Any) -> Array:
+def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     """Perceptron loss of several classes: `max_k s[k] - s[y]`.
 
     It is 0 where no score is above that of the right class `y`.

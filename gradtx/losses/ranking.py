@@ -1,9 +1,9 @@
 """Losses for lists of items that are to be put in order."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
 from gradtx.losses.arguments import broadcast_shape, floating
@@ -11,11 +11,11 @@ from gradtx.losses.classification import softmax_cross_entropy
 
 
 def ranking_softmax_loss(
-    logits: Any,
-    labels: Any,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
-    where: Any | None = None,
-    weights: Any | None = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     reduce_fn: Callable[..., Array] | None = jnp.mean,
 ) -> Array:
     r"""Softmax loss of a list of items: each relevant one should have a high score.

@@ -4,13 +4,16 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.losses.arguments import accumulator, elementwise, floating
 
 
-def _errors(name: str, predictions: Any, targets: Any, same_shape: bool) -> tuple[Array, Any]:
-    """Gives `predictions - targets` in the dtype to compute in, and the one to hand out."""
+def _errors(
+    name: str, predictions: ArrayLike, targets: ArrayLike | None, same_shape: bool
+) -> tuple[Array, Any]:
+    """Returns `predictions - targets` in the dtype to compute in, and the one to hand out."""
     floating(name, "predictions", predictions)
     if targets is None:
         predictions = jnp.asarray(predictions)
@@ -24,7 +27,7 @@ def _errors(name: str, predictions: Any, targets: Any, same_shape: bool) -> tupl
     return x - y, dtype
 
 
-def squared_error(predictions: Any, targets: Any | None = None) -> Array:
+def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     """Squared error: `(predictions - targets)^2`, element by element.
 
     Its mean over examples is the mean squared error. Its gradient is twice the error; see
@@ -51,7 +54,7 @@ def squared_error(predictions: Any, targets: Any | None = None) -> Array:
     return (error * error).astype(dtype)
 
 
-def l2_loss(predictions: Any, targets: Any | None = None) -> Array:
+def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     """Half of the squared error: `(predictions - targets)^2 / 2`, element by element.
 
     Its gradient is the error itself. "Pattern Recognition and Machine Learning" (Bishop, 2006).
@@ -77,7 +80,9 @@ def l2_loss(predictions: Any, targets: Any | None = None) -> Array:
     return (error * error / 2).astype(dtype)
 
 
-def huber_loss(predictions: Any, targets: Any | None = None, *, delta: Any = 1.0) -> Array:
+def huber_loss(
+    predictions: ArrayLike, targets: ArrayLike | None = None, *, delta: Scalar = 1.0
+) -> Array:
     r"""Huber loss: squared near 0, linear beyond.
 
     With the error `e = predictions - targets`::
@@ -114,7 +119,7 @@ def huber_loss(predictions: Any, targets: Any | None = None, *, delta: Any = 1.0
     return (clipped * (error - clipped / 2)).astype(dtype)
 
 
-def log_cosh(predictions: Any, targets: Any | None = None) -> Array:
+def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     r"""Logarithm of the hyperbolic cosine of the error.
 
     With the error `e = predictions - targets`::

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.engine.concrete import is_traced
 from gradtx.losses.arguments import accumulator, common_dtype, floating
 
@@ -14,9 +15,9 @@ Axis = int | tuple[int, ...] | None
 
 
 def _regions(
-    name: str, predictions: Any, targets: Any, as_logits: bool, ignore_background: bool
+    name: str, predictions: ArrayLike, targets: ArrayLike, as_logits: bool, ignore_background: bool
 ) -> tuple[Array, Array, Any]:
-    """Brings both to `[..., classes]`, as probabilities in the dtype to compute in."""
+    """Returns both as probabilities `[..., classes]` in the dtype to compute in."""
     p, t = floating(name, "predictions", predictions), jnp.asarray(targets)
     dtype = common_dtype(p, t)
     # One class needs no axis: who leaves it out in one of the two means the same.
@@ -60,7 +61,7 @@ def _spatial(x: Array) -> tuple[int, ...]:
 
 
 def _overlap_losses(
-    p: Array, t: Array, axis: Axis, smooth: Any, alpha: Any = 0.5, beta: Any = 0.5
+    p: Array, t: Array, axis: Axis, smooth: Scalar, alpha: Scalar = 0.5, beta: Scalar = 0.5
 ) -> Array:
     both = jnp.sum(p * t, axis=axis)
     wrong = jnp.sum(alpha * p * (1 - t) + beta * t * (1 - p), axis=axis)
@@ -71,13 +72,13 @@ def _overlap_losses(
 
 
 def dice_loss(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
     class_weights: Any | None = None,
-    smooth: Any = 1.0,
-    alpha: Any = 0.5,
-    beta: Any = 0.5,
+    smooth: Scalar = 1.0,
+    alpha: Scalar = 0.5,
+    beta: Scalar = 0.5,
     apply_softmax: bool = True,
     reduction: str = "mean",
     ignore_background: bool = False,
@@ -159,10 +160,10 @@ def dice_loss(
 
 
 def multiclass_generalized_dice_loss(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
-    smooth: Any = 1.0,
+    smooth: Scalar = 1.0,
     apply_softmax: bool = True,
     ignore_background: bool = False,
 ) -> Array:
@@ -212,7 +213,7 @@ def multiclass_generalized_dice_loss(
 
 
 def binary_dice_loss(
-    predictions: Any, targets: Any, *, smooth: Any = 1.0, apply_sigmoid: bool = True
+    predictions: ArrayLike, targets: ArrayLike, *, smooth: Scalar = 1.0, apply_sigmoid: bool = True
 ) -> Array:
     r"""Dice loss of one region against its background.
 

@@ -5,14 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.losses.arguments import accumulator, broadcast_shape, common_dtype, floating
 from gradtx.losses.classification import log_partition
 from gradtx.losses.cosine import directed
 
 
-def ntxent(embeddings: Any, labels: Any, temperature: Any = 0.07) -> Array:
+def ntxent(embeddings: Any, labels: ArrayLike, temperature: Scalar = 0.07) -> Array:
     r"""Normalized, temperature-scaled cross entropy: like pairs against all unlike ones.
 
     With `s[i, j]` the cosine of the angle between the embeddings `i` and `j`, divided by the
@@ -71,8 +72,8 @@ def triplet_margin_loss(
     negatives: Any,
     axis: int | tuple[int, ...] | None = -1,
     norm_degree: Any = 2,
-    margin: Any = 1.0,
-    eps: Any = 1e-6,
+    margin: Scalar = 1.0,
+    eps: Scalar = 1e-6,
 ) -> Array:
     r"""Triplet loss: an anchor should be nearer to its like than to the unlike, by a margin.
 

@@ -1,19 +1,18 @@
 """Making hard labels a little softer."""
 
-from typing import Any
-
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.losses.arguments import accumulator, broadcast_shape, floating
 
 
 def smooth_labels(
-    labels: Any,
-    alpha: Any,
+    labels: ArrayLike,
+    alpha: Scalar,
     *,
     axis: int | tuple[int, ...] | None = -1,
-    where: Any | None = None,
+    where: ArrayLike | None = None,
 ) -> Array:
     """Label smoothing: `(1 - alpha) * labels + alpha / n` for `n` classes.
 

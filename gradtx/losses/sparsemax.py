@@ -5,10 +5,9 @@
 (arXiv:1901.02324).
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax.lax import stop_gradient
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
 from gradtx.losses.arguments import elementwise, pick, weighted
@@ -21,7 +20,7 @@ def _sparse_plus(z: Array) -> Array:
     return (jnp.clip(z, -1, 1) + 1) ** 2 / 4 + jnp.maximum(z - 1, 0)
 
 
-def sparsemax_loss(logits: Any, labels: Any) -> Array:
+def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
     r"""Sparsemax loss of one class or not.
 
     With a score `z`, the probability `y`, and `plus(z)` which is 0 below -1, `z` above 1 and
@@ -57,7 +56,7 @@ def sparsemax_loss(logits: Any, labels: Any) -> Array:
     return loss.astype(dtype)
 
 
-def multiclass_sparsemax_loss(scores: Any, labels: Any) -> Array:
+def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     r"""Sparsemax loss of several classes.
 
     With the scores `s` of one example, its class `y` and `p = projection_simplex(s)`::

@@ -1,15 +1,15 @@
-"""How the results of micro-batches become the result of the batch."""
+"""Accumulators: from the results of micro-batches to the result of the batch."""
 
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import compute_dtype, default_float
 
 
@@ -64,14 +64,14 @@ class Accumulator:
       5.0
     """
 
-    init: Callable[[Any], Any]
-    update: Callable[[Any, Any, Any], Any]
-    finalize: Callable[[Any], Any]
-    aggregate: Callable[[Any], Any]
+    init: Callable[[PyTree], PyTree]
+    update: Callable[[PyTree, PyTree, Array], PyTree]
+    finalize: Callable[[PyTree], PyTree]
+    aggregate: Callable[[PyTree], PyTree]
 
 
-def resolve(accumulator: Any, struct: Any, num_microbatches: int) -> Accumulator:
-    """Makes one accumulator for the whole result of a function.
+def resolve(accumulator: PyTree, struct: PyTree, num_microbatches: int) -> Accumulator:
+    """Returns one accumulator for the whole result of a function.
 
     Args:
       accumulator: an `Accumulator`, an `AccumulationType`, or a tree of them that is a prefix of
@@ -96,7 +96,7 @@ def resolve(accumulator: Any, struct: Any, num_microbatches: int) -> Accumulator
             f"result, {jax.tree.structure(struct)}"
         ) from error
 
-    def of_part(kind: Accumulator | AccumulationType, part: Any) -> Accumulator:
+    def of_part(kind: Accumulator | AccumulationType, part: PyTree) -> Accumulator:
         if isinstance(kind, Accumulator):
             return kind
         leaves, structure = jax.tree.flatten(part)
@@ -106,7 +106,7 @@ def resolve(accumulator: Any, struct: Any, num_microbatches: int) -> Accumulator
 
 
 def of_examples(accumulator: Accumulator) -> Accumulator:
-    """Makes an accumulator of results that have an axis of examples.
+    """Returns an accumulator of results that have an axis of examples.
 
     Args:
       accumulator: one for the aggregates of these.
@@ -120,16 +120,16 @@ def of_examples(accumulator: Accumulator) -> Accumulator:
     )
 
 
-def _joined(accumulators: list[Accumulator], structure: Any) -> Accumulator:
-    """Makes one accumulator of a tree from those of its parts; the carry is a list of theirs."""
+def _joined(accumulators: list[Accumulator], structure: PyTree) -> Accumulator:
+    """Returns the accumulator of a tree from those of its parts; the carry is a list of theirs."""
 
-    def parts(tree: Any) -> Any:
+    def parts(tree: PyTree) -> PyTree:
         return zip(accumulators, structure.flatten_up_to(tree), strict=True)
 
-    def update(carry: list[Any], value: Any, i: Any) -> list[Any]:
+    def update(carry: list[PyTree], value: PyTree, i: Array) -> list[PyTree]:
         return [a.update(c, v, i) for c, (a, v) in zip(carry, parts(value), strict=True)]
 
-    def finalize(carry: list[Any]) -> Any:
+    def finalize(carry: list[PyTree]) -> PyTree:
         pairs = zip(accumulators, carry, strict=True)
         return structure.unflatten([a.finalize(c) for a, c in pairs])
 
@@ -141,7 +141,7 @@ def _joined(accumulators: list[Accumulator], structure: Any) -> Accumulator:
     )
 
 
-def _sum(dtype: Any, num_microbatches: int) -> Accumulator:
+def _sum(dtype: DTypeLike, num_microbatches: int) -> Accumulator:
     del num_microbatches
     counted = jnp.dtype(jnp.int32) if dtype == jnp.bool_ else dtype
     wide = compute_dtype(counted)
@@ -153,7 +153,7 @@ def _sum(dtype: Any, num_microbatches: int) -> Accumulator:
     )
 
 
-def _mean(dtype: Any, num_microbatches: int) -> Accumulator:
+def _mean(dtype: DTypeLike, num_microbatches: int) -> Accumulator:
     dtype = _mean_dtype(dtype)
     wide = compute_dtype(dtype)
     return Accumulator(
@@ -164,7 +164,7 @@ def _mean(dtype: Any, num_microbatches: int) -> Accumulator:
     )
 
 
-def _running_mean(dtype: Any, num_microbatches: int) -> Accumulator:
+def _running_mean(dtype: DTypeLike, num_microbatches: int) -> Accumulator:
     del num_microbatches
     dtype = _mean_dtype(dtype)
     wide = compute_dtype(dtype)
@@ -176,9 +176,9 @@ def _running_mean(dtype: Any, num_microbatches: int) -> Accumulator:
     )
 
 
-def _concat(dtype: Any, num_microbatches: int) -> Accumulator:
+def _concat(dtype: DTypeLike, num_microbatches: int) -> Accumulator:
     # Micro-batch `i` has the examples `i, i + num_microbatches, ...`: its results are a column.
-    def init(x: Any) -> Array:
+    def init(x: Array) -> Array:
         if not x.shape:
             raise ValueError("microbatching: CONCAT needs results with an axis, got a scalar")
         column = jnp.expand_dims(jnp.zeros_like(x, dtype), 1)  # sharded as `x` is
@@ -192,7 +192,7 @@ def _concat(dtype: Any, num_microbatches: int) -> Accumulator:
     )
 
 
-def _mean_dtype(dtype: Any) -> Any:
+def _mean_dtype(dtype: DTypeLike) -> PyTree:
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
 
 

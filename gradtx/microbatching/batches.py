@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree
 from gradtx.microbatching.accumulators import AccumulationType, of_examples, resolve
 
 
-def reshape_batch_axis(tree: Any, microbatch_size: int, axis: int = 0) -> Any:
+def reshape_batch_axis(tree: PyTree, microbatch_size: int, axis: int = 0) -> PyTree:
     """Splits the batch axis of every leaf in two, micro-batches and their examples.
 
     Micro-batch `i` of `k` has the examples `i`, `i + k`, `i + 2 k` and so on, not neighbours: each
@@ -41,7 +41,7 @@ def reshape_batch_axis(tree: Any, microbatch_size: int, axis: int = 0) -> Any:
     for path, size in _sizes(name, tree, axis).items():
         _number_of_parts(f"{name}: leaf{path}", size, microbatch_size)
 
-    def reshape(x: Any) -> Array:
+    def reshape(x: Array) -> Array:
         at = axis % jnp.ndim(x)
         num_parts = jnp.shape(x)[at] // microbatch_size
         return jnp.swapaxes(_split(x, microbatch_size, num_parts, at), at, at + 1)
@@ -50,16 +50,16 @@ def reshape_batch_axis(tree: Any, microbatch_size: int, axis: int = 0) -> Any:
 
 
 def microbatch(
-    fun: Callable[..., Any],
+    fun: Callable[..., PyTree],
     argnums: int | Sequence[int],
     microbatch_size: int | None,
-    accumulator: Any = AccumulationType.SUM,
+    accumulator: PyTree = AccumulationType.SUM,
     *,
     argnames: str | Sequence[str] = (),
     in_axes: int | Sequence[int] = 0,
-    num_real_microbatches: Any = None,
-) -> Callable[..., Any]:
-    """Makes a function that evaluates `fun` on parts of the batch in turn, to save memory.
+    num_real_microbatches: int | Array | None = None,
+) -> Callable[..., PyTree]:
+    """Returns a function that evaluates `fun` on parts of the batch in turn, to save memory.
 
     For a function that sums over its batch, `microbatch(fun, 0, 4)(batch)` is::
 
@@ -114,16 +114,16 @@ def microbatch(
 
 def in_parts(
     name: str,
-    fun: Callable[..., Any],
+    fun: Callable[..., PyTree],
     argnums: int | Sequence[int],
     microbatch_size: int | None,
-    accumulator: Any,
+    accumulator: PyTree,
     *,
     argnames: str | Sequence[str],
     in_axes: int | Sequence[int],
-    num_real_microbatches: Any,
+    num_real_microbatches: int | Array | None,
     examples: bool,
-) -> Callable[..., Any]:
+) -> Callable[..., PyTree]:
     """Does what `microbatch` does.
 
     Args:
@@ -145,7 +145,7 @@ def in_parts(
         raise ValueError(f"{name}: in_axes has {len(axes)} axes, argnums and argnames {count}")
 
     @functools.wraps(fun)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> PyTree:
         given = dict(enumerate(args)) | kwargs
         keys = _keys(name, numbers, names, args, kwargs)
         batches = {key: (given[key], axis) for key, axis in zip(keys, axes, strict=True)}
@@ -154,8 +154,8 @@ def in_parts(
         num_parts = _number_of_parts(name, size, part_size)
         num_run = _number_to_run(name, num_real_microbatches, num_parts)
 
-        def evaluate(i: Any) -> Any:
-            def part(x: Any, axis: int) -> Array:
+        def evaluate(i: Array) -> PyTree:
+            def part(x: Array, axis: int) -> Array:
                 at = axis % jnp.ndim(x)
                 split = _split(x, part_size, num_parts, at)
                 return lax.dynamic_index_in_dim(split, i, at + 1, keepdims=False)
@@ -177,14 +177,14 @@ def in_parts(
     return run
 
 
-def _split(x: Any, part_size: int, num_parts: int, at: int) -> Array:
+def _split(x: Array, part_size: int, num_parts: int, at: int) -> Array:
     """Splits the axis `at` into the examples of a part, and the parts."""
     shape = jnp.shape(x)
     return jnp.reshape(x, (*shape[:at], part_size, num_parts, *shape[at + 1 :]))
 
 
-def _sizes(name: str, tree: Any, axis: int) -> dict[str, int]:
-    """Gives the size of every leaf's batch axis, by the leaf's path."""
+def _sizes(name: str, tree: PyTree, axis: int) -> dict[str, int]:
+    """Returns the size of every leaf's batch axis, by the leaf's path."""
     sizes = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         shape, told = jnp.shape(leaf), jax.tree_util.keystr(path)
@@ -195,7 +195,7 @@ def _sizes(name: str, tree: Any, axis: int) -> dict[str, int]:
 
 
 def _batch_size(name: str, batches: dict[Any, tuple[Any, int]]) -> int:
-    """Gives the size that all batch axes have."""
+    """Returns the size that all batch axes have."""
     sizes = {
         (f"argument {key}" if isinstance(key, int) else key) + path: size
         for key, (tree, axis) in batches.items()
@@ -220,7 +220,7 @@ def _number_of_parts(name: str, size: int, part_size: int) -> int:
     return size // part_size
 
 
-def _number_to_run(name: str, num_real_microbatches: Any, num_parts: int) -> Any:
+def _number_to_run(name: str, num_real_microbatches: int | Array | None, num_parts: int) -> PyTree:
     if num_real_microbatches is None:
         return num_parts
     if isinstance(num_real_microbatches, int):
@@ -239,8 +239,8 @@ def _keys(
     names: tuple[str, ...],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> list[Any]:
-    """Says where the arguments with a batch axis stand in the call."""
+) -> list[PyTree]:
+    """Returns the positions of the arguments with a batch axis."""
     for number in numbers:
         if not -len(args) <= number < len(args):
             raise ValueError(

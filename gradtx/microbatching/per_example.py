@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.engine.base import Array, PyTree
 from gradtx.microbatching.accumulators import AccumulationType
 from gradtx.microbatching.batches import in_parts
 
 
 class Aux(NamedTuple):
-    """What `micro_grad` gives beside the gradient, for each example.
+    """The auxiliary results of `micro_grad`, for each example.
 
     Attributes:
       values: the values of the function, `[batch]`.
@@ -19,21 +20,21 @@ class Aux(NamedTuple):
       aux: the function's own auxiliary results, with a leading batch axis, or `None`.
     """
 
-    values: Any
-    metrics: Any
-    aux: Any
+    values: PyTree
+    metrics: PyTree
+    aux: PyTree
 
 
 def micro_vmap(
-    fun: Callable[..., Any],
+    fun: Callable[..., PyTree],
     in_axes: int | Sequence[int | None] | None = 0,
     out_axes: int = 0,
     *,
     microbatch_size: int | None = None,
-    vmap_fn: Callable[..., Any] = jax.vmap,
-    accumulator: Any = AccumulationType.CONCAT,
-    num_real_microbatches: Any = None,
-) -> Callable[..., Any]:
+    vmap_fn: Callable[..., PyTree] = jax.vmap,
+    accumulator: PyTree = AccumulationType.CONCAT,
+    num_real_microbatches: int | Array | None = None,
+) -> Callable[..., PyTree]:
     """Does what `jax.vmap` does, on some examples at a time, and may reduce over the batch.
 
     With the default accumulator the result is that of `jax.vmap(fun, in_axes)`. With `SUM`, `MEAN`
@@ -71,7 +72,7 @@ def micro_vmap(
     if out_axes != 0:
         raise NotImplementedError(f"micro_vmap: out_axes is {out_axes}, and must be 0")
 
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> PyTree:
         if in_axes is None or isinstance(in_axes, int):
             axes = (in_axes,) * len(args)
         else:
@@ -98,19 +99,19 @@ def micro_vmap(
 
 
 def micro_grad(
-    fun: Callable[..., Any],
+    fun: Callable[..., PyTree],
     has_aux: bool = False,
     argnums: int | Sequence[int] = 0,
     *,
     batch_argnums: int | Sequence[int] = 1,
     keep_batch_dim: bool = True,
     microbatch_size: int | None = None,
-    accumulator: Any = AccumulationType.SUM,
-    transform_fn: Callable[[Any], Any] = lambda grads: grads,
-    metrics_fn: Callable[[Any], Any] = lambda grads: None,
-    num_real_microbatches: Any = None,
-) -> Callable[..., tuple[Any, Aux]]:
-    """Makes a function that gives gradients of single examples, transformed and put together.
+    accumulator: PyTree = AccumulationType.SUM,
+    transform_fn: Callable[[PyTree], PyTree] = lambda grads: grads,
+    metrics_fn: Callable[[PyTree], PyTree] = lambda grads: None,
+    num_real_microbatches: int | Array | None = None,
+) -> Callable[..., tuple[PyTree, Aux]]:
+    """Returns a function that computes, transforms and combines per-example gradients.
 
     With `g[e]` the gradient of `fun` at example `e` alone, the result is::
 
@@ -157,7 +158,7 @@ def micro_grad(
     batched = {batch_argnums} if isinstance(batch_argnums, int) else set(batch_argnums)
     value_and_grad = jax.value_and_grad(fun, argnums=argnums, has_aux=has_aux)
 
-    def one_example(*args: Any, **kwargs: Any) -> tuple[Any, Aux]:
+    def one_example(*args: Any, **kwargs: Any) -> tuple[PyTree, Aux]:
         if keep_batch_dim:
             args = tuple(
                 jax.tree.map(lambda x: jnp.expand_dims(x, 0), x) if i in batched else x
@@ -167,7 +168,7 @@ def micro_grad(
         value, aux = result if has_aux else (result, None)
         return transform_fn(grads), Aux(value, metrics_fn(grads), aux)
 
-    def run(*args: Any, **kwargs: Any) -> tuple[Any, Aux]:
+    def run(*args: Any, **kwargs: Any) -> tuple[PyTree, Aux]:
         absent = [i for i in batched if not 0 <= i < len(args)]
         if absent:
             raise ValueError(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, plus, ratio
 from gradtx.engine.rules import Slots
@@ -20,7 +20,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 @piece
 def scale_by_acprop(
-    b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-16, eps_root: Any = 1e-16
+    b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16
 ) -> GradientTransformation:
     """Divides gradients by how far earlier ones have been from their average.
 
@@ -30,8 +30,8 @@ def scale_by_acprop(
     `g / sqrt(eps)`, a jump.
 
     Args:
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
       eps_root: added to `nu` at every step, and so gathered in it, up to `eps_root / (1-b2)`.
         Default: 1e-16.
@@ -51,7 +51,7 @@ def scale_by_acprop(
       [1.5]
     """
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         known = jnp.where(step == 0, 1, over(s.nu, s.nu_weight))
         mu = ema(g, s.mu, b1)
         nu = plus(ema(abs_sq(lax.sub(g, mu)), s.nu, b2), eps_root)
@@ -60,7 +60,7 @@ def scale_by_acprop(
     return leafwise(ScaleByBeliefState, zero_moments, update, per_step=_weight(b2))
 
 
-def _weight(b2: Any) -> Callable[[Any], dict[str, Array]]:
+def _weight(b2: Scalar) -> Callable[[Any], dict[str, Array]]:
     # Of the squares before this step; at the first there are none, and nothing is divided by it.
     return lambda step: {"nu_weight": gathered_weight(b2, jnp.maximum(step, 1))}
 
@@ -73,22 +73,22 @@ def _weight(b2: Any) -> Callable[[Any], dict[str, Array]]:
 )
 def acprop(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-16,
-    eps_root: Any = 1e-16,
-    weight_decay: Any = 0.0,
-    mask: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-16,
+    eps_root: Scalar = 1e-16,
+    weight_decay: Scalar = 0.0,
+    mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
-    """ACProp: AdaBelief without momentum, divided by what was known before this gradient.
+    """ACProp: AdaBelief without momentum, divided by the last step's second moment.
 
     `p - learning_rate * (g / (sqrt(nu_hat) + eps) + weight_decay * p)`, see `scale_by_acprop`. A
     gradient that is far larger than its forerunners makes a step that is as much larger.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
       eps_root: added to the average of squares at every step. Default: 1e-16.
       weight_decay: the multiple of the parameters that is taken off, times the learning rate, at

@@ -1,11 +1,11 @@
 """AdaBelief."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
 from gradtx.engine.roles import Count, Slot, declared
@@ -32,10 +32,10 @@ class ScaleByBeliefState(NamedTuple):
 
 @piece
 def scale_by_belief(
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-16,
-    eps_root: Any = 1e-16,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-16,
+    eps_root: Scalar = 1e-16,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
@@ -47,8 +47,8 @@ def scale_by_belief(
     `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)`.
 
     Args:
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
       eps_root: added to `nu` at every step, and so gathered in it, up to `eps_root / (1-b2)`.
         Default: 1e-16.
@@ -65,7 +65,7 @@ def scale_by_belief(
       [1.111111]
     """
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu = ema(g, s.mu, b1)
         nu = plus(ema(abs_sq(lax.sub(g, mu)), s.nu, b2), eps_root)
         mu_hat = over(mu, s.mu_weight)
@@ -85,21 +85,21 @@ def scale_by_belief(
 )
 def adabelief(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-16,
-    eps_root: Any = 1e-16,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-16,
+    eps_root: Scalar = 1e-16,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """AdaBelief: Adam that takes long steps where gradients are what their average foretold.
+    """AdaBelief: Adam that takes long steps where gradients are close to their average.
 
     `p - learning_rate * mu_hat / (sqrt(nu_hat) + eps)`, see `scale_by_belief`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
       eps_root: added to the average of squares at every step. Default: 1e-16.
       nesterov: whether to look one step ahead. Default: no.

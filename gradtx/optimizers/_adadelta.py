@@ -1,9 +1,9 @@
 """AdaDelta."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, plus, ratio, real_full_like, root
 from gradtx.engine.roles import Slot, declared
@@ -27,7 +27,7 @@ class ScaleByAdaDeltaState(NamedTuple):
 
 
 @piece
-def scale_by_adadelta(rho: Any = 0.9, eps: Any = 1e-6) -> GradientTransformation:
+def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> GradientTransformation:
     """Scales gradients by the ratio of two averages, of steps and of gradients.
 
     `e_g = rho*e_g + (1-rho)*|g|^2; u = sqrt(e_x + eps) / sqrt(e_g + eps) * g;
@@ -50,7 +50,7 @@ def scale_by_adadelta(rho: Any = 0.9, eps: Any = 1e-6) -> GradientTransformation
     def init(p: Array) -> Slots:
         return Slots(e_g=real_full_like(p, 0), e_x=real_full_like(p, 0))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         e_g = ema(abs_sq(g), s.e_g, rho)
         u = ratio(g, plus(e_g, eps), 0.0) * root(plus(s.e_x, eps))
         return u, Slots(e_g=e_g, e_x=ema(abs_sq(u), s.e_x, rho))
@@ -65,12 +65,12 @@ def scale_by_adadelta(rho: Any = 0.9, eps: Any = 1e-6) -> GradientTransformation
 )
 def adadelta(
     learning_rate: ScalarOrSchedule | None = None,
-    rho: Any = 0.9,
-    eps: Any = 1e-6,
-    weight_decay: Any = 0.0,
-    weight_decay_mask: Any | None = None,
+    rho: Scalar = 0.9,
+    eps: Scalar = 1e-6,
+    weight_decay: Scalar = 0.0,
+    weight_decay_mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
-    """AdaDelta: steps whose unit is that of the parameters, without a learning rate.
+    """AdaDelta: steps in the unit of the parameters, without a learning rate.
 
     `p - learning_rate * sqrt(e_x + eps) / sqrt(e_g + eps) * g`, see `scale_by_adadelta`.
 

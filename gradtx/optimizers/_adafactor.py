@@ -9,7 +9,7 @@ from jax import lax
 from jax.core import Tracer
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import (
     abs_sq,
@@ -49,8 +49,8 @@ class FactoredState(NamedTuple):
     v: Statistic
 
 
-def power_decay(step: Any, exponent: Any = 0.8) -> Array:
-    """Gives a decay that starts at 0 and comes near 1: `1 - (step + 1)**-exponent`.
+def power_decay(step: Scalar, exponent: Scalar = 0.8) -> Array:
+    """Returns a decay that starts at 0 and comes near 1: `1 - (step + 1)**-exponent`.
 
     Args:
       step: the step count, 0 at the first step.
@@ -61,18 +61,18 @@ def power_decay(step: Any, exponent: Any = 0.8) -> Array:
     return 1 - _power_weight(step, exponent)
 
 
-def _power_weight(step: Any, exponent: Any) -> Array:
-    """Gives what `power_decay` leaves to the new value, to the last digits."""
+def _power_weight(step: Scalar, exponent: Scalar) -> Array:
+    """Returns what `power_decay` leaves to the new value, to the last digits."""
     return step_number(step) ** -exponent
 
 
 @piece
 def scale_by_factored_rms(
     factored: bool = True,
-    decay_rate: Any = 0.8,
-    step_offset: Any = 0,
+    decay_rate: Scalar = 0.8,
+    step_offset: Scalar = 0,
     min_dim_size_to_factor: int = 128,
-    epsilon: Any = 1e-30,
+    epsilon: Scalar = 1e-30,
     decay_rate_fn: Callable[[Any, Any], Any] = power_decay,
 ) -> GradientTransformation:
     """Divides by the root of averaged squares, of which matrices keep the row and column means.
@@ -115,7 +115,7 @@ def scale_by_factored_rms(
     if decay_rate_fn is power_decay:
         return _by_power_decay(factored, decay_rate, step_offset, smallest, epsilon)
 
-    def weight(step: Any) -> dict[str, Any]:
+    def weight(step: Scalar) -> dict[str, Any]:
         return {"weight": 1 - decay_rate_fn(_since(step, step_offset), decay_rate)}
 
     return _by_factored_rms(factored, smallest, epsilon, weight)
@@ -134,15 +134,15 @@ def _whole_number(size: Any) -> int:
     return int(size)
 
 
-def _since(step: Any, offset: Any) -> Array:
+def _since(step: Scalar, offset: Any) -> Array:
     return jnp.maximum(step - offset, 0)
 
 
 @piece
 def _by_power_decay(
-    factored: bool, decay_rate: Any, step_offset: Any, smallest: int, epsilon: Any
+    factored: bool, decay_rate: Scalar, step_offset: Scalar, smallest: int, epsilon: Scalar
 ) -> GradientTransformation:
-    def weight(step: Any) -> dict[str, Any]:
+    def weight(step: Scalar) -> dict[str, Any]:
         return {"weight": _power_weight(_since(step, step_offset), decay_rate)}
 
     return _by_factored_rms(factored, smallest, epsilon, weight)
@@ -150,10 +150,10 @@ def _by_power_decay(
 
 @piece
 def _by_factored_rms(
-    factored: bool, smallest: int, epsilon: Any, weight: Callable[[Any], Mapping[str, Any]]
+    factored: bool, smallest: int, epsilon: Scalar, weight: Callable[[Any], Mapping[str, Any]]
 ) -> GradientTransformation:
     def axes_of(shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """Gives the axes of a leaf's rows and columns, if it is factored."""
+        """Returns the axes of a leaf's rows and columns, if it is factored."""
         by_size = np.argsort(shape, kind="stable")
         if not factored or len(shape) < 2 or shape[by_size[-2]] < max(smallest, 1):
             return None
@@ -168,7 +168,7 @@ def _by_factored_rms(
             like = {"v": none, "v_row": zeros_without(p, col), "v_col": zeros_without(p, row)}
         return Slots(**{n: real_full_like(x, 0) for n, x in like.items()})
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         def average(old: Array, new: Array) -> Array:
             return lax.add(times(1 - s.weight, old), times(s.weight, new))
 
@@ -199,16 +199,16 @@ def _by_factored_rms(
 def adafactor(
     learning_rate: ScalarOrSchedule | None = None,
     min_dim_size_to_factor: int = 128,
-    decay_rate: Any = 0.8,
-    decay_offset: Any = 0,
+    decay_rate: Scalar = 0.8,
+    decay_offset: Scalar = 0,
     multiply_by_parameter_scale: bool = True,
     clipping_threshold: Any | None = 1.0,
-    momentum: Any | None = None,
+    momentum: Scalar | None = None,
     dtype_momentum: Any = jnp.float32,
-    weight_decay_rate: Any | None = None,
-    eps: Any = 1e-30,
+    weight_decay_rate: Scalar | None = None,
+    eps: Scalar = 1e-30,
     factored: bool = True,
-    weight_decay_mask: Any | None = None,
+    weight_decay_mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """Adafactor: second moments in two vectors a matrix, steps relative to the parameters.
 
@@ -228,7 +228,7 @@ def adafactor(
       multiply_by_parameter_scale: whether steps are relative to the root mean square of the
         parameters. Default: yes.
       clipping_threshold: the largest root mean square of `u`, or `None` for any. Default: 1.
-      momentum: the decay of the average of steps. Default: no momentum.
+      momentum: the decay rate of the average of steps. Default: no momentum.
       dtype_momentum: the dtype in which that average is stored, or `None` for that of the
         parameters; complex parameters need `None`. Default: float32.
       weight_decay_rate: the multiple of the parameters that each step takes off. Default: none.

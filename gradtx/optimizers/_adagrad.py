@@ -1,9 +1,9 @@
 """AdaGrad."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, plus, ratio, real_full_like
 from gradtx.engine.roles import Slot, declared
@@ -24,7 +24,9 @@ class ScaleByRssState(NamedTuple):
 
 
 @piece
-def scale_by_rss(initial_accumulator_value: Any = 0.1, eps: Any = 1e-7) -> GradientTransformation:
+def scale_by_rss(
+    initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7
+) -> GradientTransformation:
     """Divides by the root of the sum of all squared gradients.
 
     `sum = sum + |g|^2; g / sqrt(sum + eps)`, and 0 where the sum is 0.
@@ -47,7 +49,7 @@ def scale_by_rss(initial_accumulator_value: Any = 0.1, eps: Any = 1e-7) -> Gradi
     def init(p: Array) -> Slots:
         return Slots(sum_of_squares=real_full_like(p, initial_accumulator_value))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         total = s.sum_of_squares + abs_sq(g)
         return ratio(g, plus(total, eps), 0.0), Slots(sum_of_squares=total)
 
@@ -61,9 +63,9 @@ def scale_by_rss(initial_accumulator_value: Any = 0.1, eps: Any = 1e-7) -> Gradi
     usual_rate=0.01,
 )
 def adagrad(
-    learning_rate: ScalarOrSchedule, initial_accumulator_value: Any = 0.1, eps: Any = 1e-7
+    learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7
 ) -> GradientTransformation:
-    """AdaGrad: each element's rate falls with the root of its summed squared gradients.
+    """AdaGrad: each element divided by the root of its summed squared gradients.
 
     `sum = sum + g^2; p - learning_rate * g / sqrt(sum + eps)`. The sum only grows, so that the
     effective rate dies out; RMSProp's average is the remedy.

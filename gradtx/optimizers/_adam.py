@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import (
     abs_sq,
@@ -45,22 +46,24 @@ class ScaleByAdamState(NamedTuple):
 
 
 def zero_moments(p: Array) -> Slots:
-    """Gives the two moments of one array before any step."""
+    """Returns the two moments of one array before any step."""
     return Slots(mu=jnp.zeros_like(p), nu=real_full_like(p, 0))
 
 
-def moment_weights(b1: Any, b2: Any, look_ahead: bool = False) -> Callable[[Any], dict[str, Array]]:
-    """Makes the function of the step count that gives the weights gathered in the two moments.
+def moment_weights(
+    b1: Scalar, b2: Scalar, look_ahead: bool = False
+) -> Callable[[Any], dict[str, Array]]:
+    """Returns the function of the step count that gives the weights gathered in the two moments.
 
     `mu_weight = 1 - b1**t` and `nu_weight = 1 - b2**t`, where `t = step + 1`.
 
     Args:
-      b1: the decay of the average of gradients.
-      b2: the decay of the average of squares.
+      b1: the decay rate of the average of gradients.
+      b2: the decay rate of the average of squares.
       look_ahead: whether to give `next_mu_weight = 1 - b1**(t+1)` as well. Default: no.
     """
 
-    def per_step(step: Any) -> dict[str, Array]:
+    def per_step(step: Scalar) -> dict[str, Array]:
         t = step_number(step)
         weights = {"mu_weight": gathered_weight(b1, t), "nu_weight": gathered_weight(b2, t)}
         return weights | ({"next_mu_weight": gathered_weight(b1, t + 1)} if look_ahead else {})
@@ -70,11 +73,11 @@ def moment_weights(b1: Any, b2: Any, look_ahead: bool = False) -> Callable[[Any]
 
 @piece
 def scale_by_adam(
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
@@ -86,8 +89,8 @@ def scale_by_adam(
     `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)`.
 
     Args:
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
@@ -105,7 +108,7 @@ def scale_by_adam(
       [ 1. -1.]
     """
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         mu_hat, nu_hat = over(mu, s.mu_weight), over(nu, s.nu_weight)
         if nesterov:
@@ -118,7 +121,7 @@ def scale_by_adam(
 
 @piece
 def scale_by_uncorrected_adam(
-    b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8
+    b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
 ) -> GradientTransformation:
     """Does what `scale_by_adam` does, without correcting the averages for their start at zero.
 
@@ -126,8 +129,8 @@ def scale_by_uncorrected_adam(
     up to `(1-b1) / sqrt(1-b2)` times too long: 3.2 with the defaults.
 
     Args:
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, section
@@ -141,7 +144,7 @@ def scale_by_uncorrected_adam(
       [3.162277]
     """
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         return ratio(mu, nu, eps), Slots(mu=mu, nu=nu)
 
@@ -151,22 +154,22 @@ def scale_by_uncorrected_adam(
 @optimizer(ADAM, probe={"learning_rate": 0.05}, usual_rate=0.001)
 def adam(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """Adam: momentum, divided by the root of recent squared gradients, both bias-corrected.
+    """Adam: bias-corrected momentum, divided by the root of the bias-corrected second moment.
 
     `p - learning_rate * mu_hat / (sqrt(nu_hat + eps_root) + eps)`, see `scale_by_adam`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the textbooks' default is 1e-3.
-      b1: the decay of the average of gradients. Default: 0.9, as in the paper.
-      b2: the decay of the average of squares. Default: 0.999, as in the paper.
+      b1: the decay rate of the average of gradients. Default: 0.9, as in the paper.
+      b2: the decay rate of the average of squares. Default: 0.999, as in the paper.
       eps: added to the root. Default: 1e-8, as in the paper.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
@@ -188,16 +191,16 @@ def adam(
 
 @optimizer(ADAM + ", section 6.4", probe={"learning_rate": 0.05}, usual_rate=0.001)
 def uncorrected_adam(
-    learning_rate: ScalarOrSchedule, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8
+    learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
 ) -> GradientTransformation:
-    """Adam without bias correction, to see what the correction is good for.
+    """Adam without bias correction, to show what the correction does.
 
     `p - learning_rate * mu / (sqrt(nu) + eps)`, see `scale_by_uncorrected_adam`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
 
     Example:
@@ -213,13 +216,13 @@ def uncorrected_adam(
 @optimizer(ADAMW, probe={"learning_rate": 0.05}, usual_rate=0.001)
 def adamw(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
-    weight_decay: Any = 1e-4,
-    mask: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: Scalar = 1e-4,
+    mask: MaskOrFn | None = None,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
@@ -230,8 +233,8 @@ def adamw(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
@@ -259,23 +262,23 @@ def adamw(
 @optimizer(NADAM, probe={"learning_rate": 0.05}, usual_rate=0.001)
 def nadam(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
 ) -> GradientTransformation:
-    """NAdam: Adam with Nesterov's look-ahead, which is `adam(..., nesterov=True)`.
+    """NAdam: Adam with Nesterov momentum, which is `adam(..., nesterov=True)`.
 
     `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)` takes the place of Adam's; the decay
     `b1` is constant, where the paper also warms it up.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
@@ -295,13 +298,13 @@ def nadam(
 @optimizer(NADAM + "; " + ADAMW, probe={"learning_rate": 0.05}, usual_rate=0.001)
 def nadamw(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
-    weight_decay: Any = 1e-4,
-    mask: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: Scalar = 1e-4,
+    mask: MaskOrFn | None = None,
     *,
     nesterov: bool = True,
 ) -> GradientTransformation:
@@ -309,8 +312,8 @@ def nadamw(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for

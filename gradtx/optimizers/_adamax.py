@@ -1,11 +1,9 @@
 """AdaMax, the variant of Adam with the infinity norm."""
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import ema, is_never_zero, over
 from gradtx.engine.rules import Slots
@@ -16,15 +14,17 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 
 @piece
-def scale_by_adamax(b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> GradientTransformation:
+def scale_by_adamax(
+    b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
+) -> GradientTransformation:
     """Divides an average of gradients by a decaying maximum of their magnitudes.
 
     `mu = b1*mu + (1-b1)*g; nu = max(b2*nu, |g| + eps); (mu / (1-b1**t)) / nu`, where `t` is 1 at
     the first step.
 
     Args:
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the maximum. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the maximum. Default: 0.999.
       eps: added to the magnitude, so that the quotient is finite; the paper has none. Default:
         1e-8.
 
@@ -38,7 +38,7 @@ def scale_by_adamax(b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Gradient
       [1.]
     """
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu = ema(g, s.mu, b1)
         nu = jnp.maximum(b2 * s.nu, jnp.abs(g) + eps)
         u = over(mu, s.mu_weight)
@@ -52,7 +52,7 @@ def scale_by_adamax(b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Gradient
 
 @optimizer(ADAM + ", section 7", probe={"learning_rate": 0.05}, usual_rate=0.002)
 def adamax(
-    learning_rate: ScalarOrSchedule, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8
+    learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
 ) -> GradientTransformation:
     """AdaMax: Adam with a decaying maximum in place of the root of an average of squares.
 
@@ -60,8 +60,8 @@ def adamax(
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the paper's default is 2e-3.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the maximum. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the maximum. Default: 0.999.
       eps: added to the magnitude. Default: 1e-8.
 
     Example:
@@ -77,11 +77,11 @@ def adamax(
 @optimizer(ADAM + ", section 7; " + ADAMW, probe={"learning_rate": 0.05}, usual_rate=0.002)
 def adamaxw(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    weight_decay: Any = 1e-4,
-    mask: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-4,
+    mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """AdaMax with decoupled weight decay, which the learning rate multiplies.
 
@@ -89,8 +89,8 @@ def adamaxw(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the maximum. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the maximum. Default: 0.999.
       eps: added to the magnitude. Default: 1e-8.
       weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
         each step. Default: 1e-4.

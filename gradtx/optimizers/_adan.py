@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import (
     abs_sq,
@@ -48,11 +48,11 @@ class ScaleByAdanState(NamedTuple):
 
 @piece
 def scale_by_adan(
-    b1: Any = 0.98,
-    b2: Any = 0.92,
-    b3: Any = 0.99,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
+    b1: Scalar = 0.98,
+    b2: Scalar = 0.92,
+    b3: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
 ) -> GradientTransformation:
     """Does what Adam does, with Nesterov's look-ahead from differences of gradients.
 
@@ -63,10 +63,10 @@ def scale_by_adan(
     The corrections by `1 - b**t` are those of the authors' code.
 
     Args:
-      b1: the decay of the average of gradients. Default: 0.98.
-      b2: the decay of the average of differences, and the part of them that is looked ahead.
+      b1: the decay rate of the average of gradients. Default: 0.98.
+      b2: the decay rate of the average of differences, and the part of them that is looked ahead.
         Default: 0.92.
-      b3: the decay of the average of squares. Default: 0.99.
+      b3: the decay rate of the average of squares. Default: 0.99.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
 
@@ -88,7 +88,7 @@ def scale_by_adan(
         zero = jnp.zeros_like(p)
         return Slots(m=zero, v=zero, n=real_full_like(p, 0), g=zero)
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         d = jnp.where(step == 0, 0, lax.sub(g, s.g))
         m, v = ema(g, s.m, b1), ema(d, s.v, b2)
         n = ema(abs_sq(lax.add(g, times(b2, d))), s.n, b3)
@@ -101,8 +101,8 @@ def scale_by_adan(
     )
 
 
-def _weights(b1: Any, b2: Any, b3: Any) -> Callable[[Any], dict[str, Array]]:
-    def per_step(step: Any) -> dict[str, Array]:
+def _weights(b1: Scalar, b2: Scalar, b3: Scalar) -> Callable[[Any], dict[str, Array]]:
+    def per_step(step: Scalar) -> dict[str, Array]:
         named = {"m_weight": b1, "v_weight": b2, "n_weight": b3}
         t = step_number(step)
         return {name: gathered_weight(decay, t) for name, decay in named.items()}
@@ -118,15 +118,15 @@ def _weights(b1: Any, b2: Any, b3: Any) -> Callable[[Any], dict[str, Array]]:
 )
 def adan(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.98,
-    b2: Any = 0.92,
-    b3: Any = 0.99,
-    eps: Any = 1e-8,
-    eps_root: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    mask: Any | None = None,
+    b1: Scalar = 0.98,
+    b2: Scalar = 0.92,
+    b3: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
-    """Adan: Adam with a Nesterov look-ahead that needs no gradient at another point.
+    """Adan: Adam with Nesterov momentum from differences of gradients.
 
     `p - learning_rate * ((m_hat + b2 * v_hat) / (sqrt(n_hat + eps_root) + eps) + weight_decay*p)`,
     see `scale_by_adan`. The paper divides `p` by `1 + learning_rate * weight_decay` after the step
@@ -134,10 +134,10 @@ def adan(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.98.
-      b2: the decay of the average of differences, and the part of them that is looked ahead.
+      b1: the decay rate of the average of gradients. Default: 0.98.
+      b2: the decay rate of the average of differences, and the part of them that is looked ahead.
         Default: 0.92.
-      b3: the decay of the average of squares. Default: 0.99.
+      b3: the decay rate of the average of squares. Default: 0.99.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 1e-8.
       weight_decay: the multiple of the parameters that is taken off, times the learning rate, at

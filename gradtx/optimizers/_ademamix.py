@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import (
     abs_sq,
@@ -64,13 +65,13 @@ class ScaleBySimplifiedAdEMAMixState(NamedTuple):
 
 @piece
 def scale_by_ademamix(
-    b1: Any = 0.9,
-    b2: Any = 0.999,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
     b3: ScalarOrSchedule = 0.9999,
     alpha: ScalarOrSchedule = 6.0,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
     """Does what `scale_by_adam` does, and adds a slow average of gradients to the fast one.
 
@@ -79,9 +80,9 @@ def scale_by_ademamix(
     first step. `m2` remembers about `1 / (1-b3)` steps, and is not corrected for its start at zero.
 
     Args:
-      b1: the decay of the fast average. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
-      b3: the decay of the slow average; a number, a scalar array or a schedule. Default: 0.9999.
+      b1: the decay rate of the fast average. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
+      b3: the decay rate of the slow average; a number, an array or a schedule. Default: 0.9999.
       alpha: the weight of the slow average; a number, a scalar array or a schedule. The paper lets
         both rise from `b1` and 0, without which long runs begin unstably. Default: 6.
       eps: added to the root. Default: 1e-8.
@@ -103,7 +104,7 @@ def scale_by_ademamix(
     def init(p: Array) -> Slots:
         return Slots(m1=jnp.zeros_like(p), m2=jnp.zeros_like(p), nu=real_full_like(p, 0))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         m1, nu = ema(g, s.m1, b1), ema(abs_sq(g), s.nu, b2)
         m2 = ema(g, s.m2, s.b3)
         mixed = lax.add(over(m1, s.m1_weight), times(s.alpha, m2))
@@ -132,26 +133,26 @@ def _weights(**decays: Any) -> Callable[[Any], dict[str, Array]]:
 )
 def ademamix(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
     b3: ScalarOrSchedule = 0.9999,
     alpha: ScalarOrSchedule = 5.0,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
-    weight_decay: Any = 0.0,
-    mask: Any | None = None,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: Scalar = 0.0,
+    mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
-    """AdEMAMix: AdamW that also goes where gradients of thousands of steps ago point to.
+    """AdEMAMix: AdamW with a second, slow average of gradients over thousands of steps.
 
     `p - learning_rate * ((m1_hat + alpha*m2) / (sqrt(nu_hat + eps_root) + eps) + weight_decay*p)`,
     see `scale_by_ademamix`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the fast average. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
-      b3: the decay of the slow average; a number, a scalar array or a schedule. Default: 0.9999,
+      b1: the decay rate of the fast average. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
+      b3: the decay rate of the slow average; a number, an array or a schedule. Default: 0.9999,
         for runs of at least as many steps as it remembers.
       alpha: the weight of the slow average; a number, a scalar array or a schedule. Default: 5.
       eps: added to the root. Default: 1e-8.
@@ -179,11 +180,11 @@ def ademamix(
 
 @piece
 def scale_by_simplified_ademamix(
-    b1: Any = 0.99,
-    b2: Any = 0.95,
-    alpha: Any = 0.0,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
+    b1: Scalar = 0.99,
+    b2: Scalar = 0.95,
+    alpha: Scalar = 0.0,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
 ) -> GradientTransformation:
     """Does what `scale_by_ademamix` does with one sum: momentum, and this gradient once more.
 
@@ -192,8 +193,8 @@ def scale_by_simplified_ademamix(
     is a sum, so that steps become up to `1 / (1-b1)` times as long as Adam's.
 
     Args:
-      b1: the decay of the sum of gradients. Default: 0.99.
-      b2: the decay of the average of squares. Default: 0.95.
+      b1: the decay rate of the sum of gradients. Default: 0.99.
+      b2: the decay rate of the average of squares. Default: 0.95.
       alpha: the additional weight of this step's gradient, larger for smaller batches. Default: 0.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
@@ -212,7 +213,7 @@ def scale_by_simplified_ademamix(
     def init(p: Array) -> Slots:
         return Slots(m=jnp.zeros_like(p), n=real_full_like(p, 0))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         m, n = lax.add(times(b1, s.m), g), ema(abs_sq(g), s.n, b2)
         mixed = lax.add(m, times(alpha, g))
         return ratio(mixed, plus(over(n, s.n_weight), eps_root), eps), Slots(m=m, n=n)
@@ -234,23 +235,23 @@ def scale_by_simplified_ademamix(
 )
 def simplified_ademamix(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.99,
-    b2: Any = 0.95,
-    alpha: Any = 0.0,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    weight_decay: Any = 0.0,
-    mask: Any | None = None,
+    b1: Scalar = 0.99,
+    b2: Scalar = 0.95,
+    alpha: Scalar = 0.0,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
-    """Simplified AdEMAMix: AdamW with a sum for its momentum, and this gradient once more.
+    """Simplified AdEMAMix: AdamW with a sum as momentum, plus the gradient itself.
 
     `p - learning_rate * ((m + alpha*g) / (sqrt(n_hat + eps_root) + eps) + weight_decay*p)`, see
     `scale_by_simplified_ademamix`. As `m` is a sum, learning rates are about `1 - b1` times Adam's.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the sum of gradients. Default: 0.99.
-      b2: the decay of the average of squares. Default: 0.95.
+      b1: the decay rate of the sum of gradients. Default: 0.99.
+      b2: the decay rate of the average of squares. Default: 0.95.
       alpha: the additional weight of this step's gradient, larger for smaller batches: the authors
         found near 0 for a million tokens, near 100 for 32 thousand. Default: 0.
       eps: added to the root. Default: 1e-8.

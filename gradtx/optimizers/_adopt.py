@@ -4,9 +4,10 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule, Schedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule, Schedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.made import known_schedule
 from gradtx.engine.numerics import abs_sq, ema, root, value_of
@@ -27,10 +28,10 @@ FOURTH_ROOT = _fourth_root()
 
 @piece
 def scale_by_adopt(
-    b1: Any = 0.9,
-    b2: Any = 0.9999,
-    eps: Any = 1e-6,
-    mu_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.9999,
+    eps: Scalar = 1e-6,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
@@ -46,8 +47,8 @@ def scale_by_adopt(
     gradient, and `mu` warms up.
 
     Args:
-      b1: the decay of the average of normalized gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.9999.
+      b1: the decay rate of the average of normalized gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.9999.
       eps: the least that gradients are divided by. Default: 1e-6.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision; `nu` is stored in that always.
@@ -72,7 +73,7 @@ def scale_by_adopt(
       [0.375]
     """
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         first, square = step == 0, abs_sq(g)
         n = g / jnp.maximum(root(s.nu), value_of(eps))
         n = jnp.where(first, 0, _clip(n, s.bound) if use_clipping else n)
@@ -106,23 +107,23 @@ def _clip(x: Array, bound: Any) -> Array:
 )
 def adopt(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.9999,
-    eps: Any = 1e-6,
-    mu_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.9999,
+    eps: Scalar = 1e-6,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: Schedule = FOURTH_ROOT,
 ) -> GradientTransformation:
-    """ADOPT: Adam that divides each gradient by what was known before it, then averages.
+    """ADOPT: Adam that divides each gradient by the last step's second moment, then averages.
 
     `p - learning_rate * mu`, see `scale_by_adopt`. The first step is 0.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of normalized gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.9999.
+      b1: the decay rate of the average of normalized gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.9999.
       eps: the least that gradients are divided by. Default: 1e-6.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.

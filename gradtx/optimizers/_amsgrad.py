@@ -1,11 +1,12 @@
 """AMSGrad."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, real_full_like
 from gradtx.engine.roles import Count, Slot, declared
@@ -34,11 +35,11 @@ class ScaleByAmsgradState(NamedTuple):
 
 @piece
 def scale_by_amsgrad(
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ) -> GradientTransformation:
@@ -48,8 +49,8 @@ def scale_by_amsgrad(
     mu_hat / (sqrt(nu_max + eps_root) + eps)`.
 
     Args:
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
@@ -71,7 +72,7 @@ def scale_by_amsgrad(
     def init(p: Array) -> Slots:
         return Slots(**vars(zero_moments(p)), nu_max=real_full_like(p, 0))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         mu_hat = over(mu, s.mu_weight) if bias_correction_mu else mu
         nu_hat = over(nu, s.nu_weight) if bias_correction_nu else nu
@@ -90,22 +91,22 @@ def scale_by_amsgrad(
 )
 def amsgrad(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ) -> GradientTransformation:
-    """AMSGrad: Adam whose denominator never falls.
+    """AMSGrad: Adam with a non-decreasing second moment.
 
     `p - learning_rate * mu_hat / (sqrt(nu_max + eps_root) + eps)`, see `scale_by_amsgrad`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for

@@ -1,11 +1,11 @@
 """COCOB: every parameter bets on the sign of its next gradient."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import is_never_zero, real_full_like, value_of
 from gradtx.engine.roles import Slot, declared
@@ -40,8 +40,8 @@ class COCOBState(NamedTuple):
 
 
 @piece
-def scale_by_cocob(alpha: Any = 100.0, eps: Any = 1e-8) -> GradientTransformation:
-    """Turns negative gradients into steps by betting on them, coordinate by coordinate.
+def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> GradientTransformation:
+    """Computes steps from negative gradients by coin betting, for each coordinate.
 
     With `c` for the negative gradient that comes in,
     `L = max(L, |c|); G = G + |c|; R = max(R + (p - p_0) * c, 0); T = T + c;
@@ -78,7 +78,7 @@ def scale_by_cocob(alpha: Any = 100.0, eps: Any = 1e-8) -> GradientTransformatio
             reward=real_full_like(p, 0),
         )
 
-    def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: Array) -> tuple[Array, Slots]:
         size, start = jnp.abs(g), s.init_particles
         largest = jnp.maximum(s.scale, size)
         total = s.subgradients + size
@@ -109,12 +109,12 @@ def scale_by_cocob(alpha: Any = 100.0, eps: Any = 1e-8) -> GradientTransformatio
 )
 def cocob(
     learning_rate: ScalarOrSchedule = 1.0,
-    alpha: Any = 100.0,
-    eps: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    mask: Any | None = None,
+    alpha: Scalar = 100.0,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
-    """COCOB: every parameter bets on the sign of its next gradient, and needs no learning rate.
+    """COCOB: coin betting for each parameter, without a learning rate.
 
     `p` goes to the bet that `scale_by_cocob` places on
     `-learning_rate * (g + weight_decay * p)`.

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    Params,
+    Scalar,
+    ScalarOrSchedule,
+    Updates,
+)
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.numerics import ema, finished, gathered_weight, ratio, step_number, times
@@ -45,11 +52,11 @@ class DAdaptAdamWState(NamedTuple):
 def dadapt_adamw(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[Any, Any] = (0.9, 0.999),
-    eps: Any = 1e-8,
-    estim_lr0: Any = 1e-6,
-    weight_decay: Any = 0.0,
+    eps: Scalar = 1e-8,
+    estim_lr0: Scalar = 1e-6,
+    weight_decay: Scalar = 0.0,
 ) -> GradientTransformation:
-    """AdamW with D-Adaptation: it estimates how far the solution is, and takes that as its rate.
+    """AdamW with D-Adaptation: its learning rate is an estimate of the distance to the solution.
 
     With `b1, b2 = betas` and `t` from 1,
 
@@ -103,7 +110,7 @@ def dadapt_adamw(
 
     @compiled_when_concrete
     def step(
-        updates: Updates, state: DAdaptAdamWState, params: Params, rate: Any
+        updates: Updates, state: DAdaptAdamWState, params: Params, rate: Scalar
     ) -> tuple[Updates, DAdaptAdamWState]:
         named = {f"state.{n}": x for n, x in zip(_TREES, state, strict=False)}
         given, p, m, v, s = present(updates, updates=updates, params=params, **named)
@@ -134,7 +141,7 @@ def dadapt_adamw(
         state: DAdaptAdamWState,
         params: Params,
         *,
-        learning_rate: Any,
+        learning_rate: Scalar,
         **extra: Any,
     ) -> tuple[Updates, DAdaptAdamWState]:
         del extra
@@ -154,21 +161,21 @@ def dadapt_adamw(
 _TREES = ("exp_avg", "exp_avg_sq", "grad_sum")
 
 
-def adam_correction(b1: Any, b2: Any, t: Any) -> Array:
-    """Gives what turns Adam's step with plain averages into the one with corrected ones.
+def adam_correction(b1: Scalar, b2: Scalar, t: Scalar) -> Array:
+    """Returns what turns Adam's step with plain averages into the one with corrected ones.
 
     `sqrt(1-b2**t) / (1-b1**t)`, which leaves out only that `eps` is not corrected.
 
     Args:
-      b1: the decay of the average of gradients.
-      b2: the decay of the average of squares.
+      b1: the decay rate of the average of gradients.
+      b2: the decay rate of the average of squares.
       t: the number of the step, 1 at the first.
     """
     return jnp.sqrt(gathered_weight(b2, t)) / gathered_weight(b1, t)
 
 
 def over_one_norm(numerator: Array, leaves: list[Array]) -> Array:
-    """Gives `numerator / sum(|x|)` over all leaves, and 0 where that sum is 0.
+    """Returns `numerator / sum(|x|)` over all leaves, and 0 where that sum is 0.
 
     Args:
       numerator: a real scalar.

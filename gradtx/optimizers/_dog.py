@@ -6,7 +6,15 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    MaskOrFn,
+    Params,
+    Scalar,
+    ScalarOrSchedule,
+    Updates,
+)
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.leafwise import piece
@@ -54,7 +62,7 @@ class DoWGState(NamedTuple):
 
 
 @piece
-def _scale_by_dog(init_step: tuple[str, Any], eps: Any) -> GradientTransformation:
+def _scale_by_dog(init_step: tuple[str, Any], eps: Scalar) -> GradientTransformation:
     kind, value = init_step
     if kind not in FIRST_STEPS:
         raise ValueError(
@@ -97,7 +105,7 @@ def _scale_by_dog(init_step: tuple[str, Any], eps: Any) -> GradientTransformatio
 
 
 @piece
-def _scale_by_dowg(init_estim_sq_dist: Any | None, eps: Any) -> GradientTransformation:
+def _scale_by_dowg(init_estim_sq_dist: Any | None, eps: Scalar) -> GradientTransformation:
     first = eps if init_estim_sq_dist is None else init_estim_sq_dist
 
     def init(params: Params) -> DoWGState:
@@ -129,7 +137,7 @@ def _scale_by_dowg(init_estim_sq_dist: Any | None, eps: Any) -> GradientTransfor
 
 
 def _way(updates: Updates, start: Params, params: Params) -> tuple[list[Any], list[Array], Array]:
-    """Gives the leaves of the updates and of the start, and how far the parameters are from it."""
+    """Returns the leaves of the updates and of the start, and the distance to the start."""
     trees = {"updates": updates, "state.init_params": start, "params": params}
     g, origin, p = present(updates, **trees)
     moved = [x - x0 for x, x0 in zip(as_slots(p, origin), origin, strict=True)]
@@ -141,7 +149,7 @@ def _squared_norm(leaves: list[Array], like: Array) -> Array:
 
 
 @piece
-def _decay(weight_decay: Any | None, mask: Any | None) -> GradientTransformation:
+def _decay(weight_decay: Scalar | None, mask: MaskOrFn | None) -> GradientTransformation:
     if weight_decay is None and mask is None:
         return identity()
     # A mask is looked at even if nothing decays.
@@ -158,11 +166,11 @@ def _decay(weight_decay: Any | None, mask: Any | None) -> GradientTransformation
 def dog(
     learning_rate: ScalarOrSchedule = 1.0,
     init_step: tuple[str, Any] = ("heuristic", 1e-6),
-    eps: Any = 1e-8,
-    weight_decay: Any | None = None,
-    mask: Any | None = None,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar | None = None,
+    mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
-    """DoG, distance over gradients: SGD that finds its rate from how far it has come.
+    """DoG, distance over gradients: SGD whose rate follows the distance from the start.
 
     `r = max(r, norm(p - p_0)); G = G + norm(g)^2; p - learning_rate * r / sqrt(G + eps) * g`, with
     norms over all leaves. The first steps are tiny, and the rate grows as fast as the distance.
@@ -208,11 +216,11 @@ def dog(
 def dowg(
     learning_rate: ScalarOrSchedule = 1.0,
     init_estim_sq_dist: Any | None = None,
-    eps: Any = 1e-4,
-    weight_decay: Any | None = None,
-    mask: Any | None = None,
+    eps: Scalar = 1e-4,
+    weight_decay: Scalar | None = None,
+    mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
-    """DoWG, distance over weighted gradients: as DoG, but late gradients count for more.
+    """DoWG, distance over weighted gradients: DoG with larger weights for late gradients.
 
     `R = max(R, norm(p - p_0)^2); V = V + R * norm(g)^2;
     p - learning_rate * R / (sqrt(V) + eps) * g`, with norms over all leaves. The start is stored in

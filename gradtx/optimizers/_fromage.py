@@ -1,11 +1,9 @@
 """Fromage: steps that are relative to the parameters in every layer."""
 
-from typing import Any
-
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
 from gradtx.engine.rules import Slots
@@ -20,8 +18,8 @@ from gradtx.transforms.trust_ratio import scale_by_trust_ratio
     probe={"learning_rate": 0.1, "min_norm": 1e-3},
     usual_rate=0.01,
 )
-def fromage(learning_rate: ScalarOrSchedule, min_norm: Any = 1e-6) -> GradientTransformation:
-    """Fromage: each leaf moves by a fixed fraction of its norm, then shrinks to keep that norm.
+def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> GradientTransformation:
+    """Fromage: each leaf moves by a fixed fraction of its norm, and is rescaled to keep the norm.
 
     `(p - learning_rate * g * size(p) / size(g)) / sqrt(1 + learning_rate**2)`, where
     `size(x) = max(norm(x), min_norm)` is taken over one leaf; see `scale_by_trust_ratio`. The
@@ -48,13 +46,13 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Any = 1e-6) -> GradientTr
 
 @piece
 def _descend_and_shrink(learning_rate: ScalarOrSchedule) -> GradientTransformation:
-    """Gives the step to `(p - learning_rate * g) / sqrt(1 + learning_rate**2)`."""
+    """Returns the step to `(p - learning_rate * g) / sqrt(1 + learning_rate**2)`."""
     return leafwise(
         ScaleByLearningRateState, None, _step, params=True, rate=learning_rate, name="fromage"
     )
 
 
-def _step(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+def _step(g: Array, s: Slots, step: Scalar, p: Array) -> tuple[Array, Slots]:
     rate = s.learning_rate
     length = (1 + rate * rate) ** 0.5
     # 1 - 1 / length, without taking the difference of two numbers that are near.

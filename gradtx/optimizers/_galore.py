@@ -11,8 +11,11 @@ from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
+    MaskOrFn,
     OptState,
     Params,
+    PyTree,
+    Scalar,
     ScalarOrSchedule,
     Updates,
     is_function,
@@ -59,11 +62,11 @@ class GaLoreState(NamedTuple):
 def scale_by_galore(
     rank: int = 128,
     update_proj_gap: Any = 200,
-    scale: Any = 1.0,
+    scale: Scalar = 1.0,
     base_optimizer: Any | None = None,
     weight_dimension_numbers: Any | None = None,
 ) -> GradientTransformation:
-    """Lets an optimizer see matrices through a projection of low rank, so that its state is small.
+    """Runs an optimizer on low-rank projections of matrices, so that its state is small.
 
     Every `update_proj_gap` steps, from the first on, `P` becomes the `rank` largest left singular
     vectors of `g`; then `scale * P @ base(P.H @ g)`. That is for matrices that have no more rows
@@ -124,7 +127,7 @@ def scale_by_galore(
     base = scale_by_adam() if base_optimizer is None else base_optimizer
     base = named(pipeline_of(base).transformation(), "scale_by_galore")
 
-    def places(tree: Any, name: str) -> dict[int, Place]:
+    def places(tree: PyTree, name: str) -> dict[int, Place]:
         return _places(tree, name, weight_dimension_numbers, rank)
 
     def init(params: Params) -> GaLoreState:
@@ -161,7 +164,7 @@ def scale_by_galore(
         for i, place in here.items():
             columns[i] = lax.reshape(p[i], _of_projector(place, rank))
 
-        def low(tree: Any, stacks: dict[int, Array], name: str) -> Any:
+        def low(tree: PyTree, stacks: dict[int, Array], name: str) -> Any:
             found = align(treedef, tree, name, updates)
             for i, place in here.items():
                 part = _into(p[i], stacks[i])
@@ -203,10 +206,10 @@ def scale_by_galore(
     return coupled(GaLoreState, init, update, name="scale_by_galore")
 
 
-def _places(tree: Any, name: str, axes: Any | None, rank: int) -> dict[int, Place]:
-    """Gives the places of the leaves that are projected; their rows are the side that shrinks."""
+def _places(tree: PyTree, name: str, axes: Any | None, rank: int) -> dict[int, Place]:
+    """Returns the places of the leaves that are projected; their rows are the side that shrinks."""
     leaves = jax.tree.leaves(tree, is_leaf=is_none)
-    axes = axes(tree) if is_function(axes) else axes
+    axes = axes(tree) if callable(axes) and is_function(axes) else axes
     found = axes_of_leaves(axes, tree)
     if axes is None:
         found = [MatrixAxes() if getattr(x, "ndim", 0) == 2 else None for x in leaves]
@@ -225,14 +228,14 @@ def _longer(place: Place) -> Place:
 
 
 def _of_projector(place: Place, rank: int) -> tuple[int, ...]:
-    """Gives the shape of a leaf's projector in the state."""
+    """Returns the shape of a leaf's projector in the state."""
     return (*place.layout.counts, place.shape[0], min(rank, *place.shape))
 
 
 def _with_projector(
     updates: Updates, projector: Updates, places: dict[int, Place]
 ) -> tuple[list[Any], Any, dict[int, Array]]:
-    """Gives the leaves, their structure, and the projectors, stacked like their matrices."""
+    """Returns the leaves, their structure, and the projectors, stacked like their matrices."""
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     columns = align(treedef, projector, "state.projector", updates)
     stacks = {
@@ -267,7 +270,7 @@ def _check(updates: Updates, state: GaLoreState, places: dict[int, Place], rank:
 def _of_projected(
     updates: Updates, state: GaLoreState, wanted: OptState, places: dict[int, Place]
 ) -> str:
-    """Says which leaf's projection the base optimizer's state was not made for."""
+    """Returns an error that names the leaf for whose projection the base state was not made."""
     columns = jax.tree.leaves(state.projector, is_leaf=lambda x: x is None or x == MaskedNode())
     leaves = jax.tree.leaves(updates, is_leaf=is_none)
     for i in places:
@@ -279,13 +282,13 @@ def _of_projected(
 
 
 def _shapes_at(state: OptState, path: str) -> list[tuple[int, ...]]:
-    """Gives the shapes that a state has for a leaf."""
+    """Returns the shapes that a state has for a leaf."""
     flat = jax.tree.leaves_with_path(state)
     return sorted({x.shape for at, x in flat if jax.tree_util.keystr(at).endswith(path)})
 
 
 def _held_beside(state: GaLoreState, path: str, p: Any) -> str:
-    """Says which shapes a base optimizer's state has for a leaf, and what they are made from."""
+    """Returns the shapes in a base optimizer's state for a leaf, and what they depend on."""
     shapes = _shapes_at(state.base_optimizer_state, path)
     if not shapes:
         return ""
@@ -301,19 +304,19 @@ def _as_wide(x: Array, p: Array) -> Array:
 
 
 def _into(p: Array, g: Array) -> Array:
-    """Gives `p.H @ g`."""
+    """Returns `p.H @ g`."""
     p = _as_wide(p, g)
     p = lax.conj(p) if jnp.iscomplexobj(p) else p
     return lax.dot_general(p, g, (((1,), (1,)), ((0,), (0,))))
 
 
 def _back(p: Array, u: Array) -> Array:
-    """Gives `p @ u`."""
+    """Returns `p @ u`."""
     return lax.dot_general(_as_wide(p, u), u, (((2,), (1,)), ((0,), (0,))))
 
 
 def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
-    """Gives the largest left singular vectors, each turned towards the one that it replaces.
+    """Returns the largest left singular vectors, each turned towards the one that it replaces.
 
     Args:
       g: matrices `(n, rows, columns)`.
@@ -347,13 +350,13 @@ def galore(
     learning_rate: ScalarOrSchedule,
     rank: int = 128,
     update_proj_gap: Any = 200,
-    scale: Any = 1.0,
+    scale: Scalar = 1.0,
     base_optimizer: Any | None = None,
-    weight_decay: Any = 0.0,
-    mask: Any | None = None,
+    weight_decay: Scalar = 0.0,
+    mask: MaskOrFn | None = None,
     weight_dimension_numbers: Any | None = None,
 ) -> GradientTransformation:
-    """Adam, or another optimizer, in the space of a matrix gradient's largest singular vectors.
+    """GaLore: Adam, or another optimizer, on low-rank projections of matrices.
 
     `p - learning_rate * (scale * P @ base(P.H @ g) + weight_decay * p)`, where `P` is computed anew
     every `update_proj_gap` steps; see `scale_by_galore`. What is no matrix gets `base(g)`.

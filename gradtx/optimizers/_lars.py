@@ -1,9 +1,7 @@
 """LARS and LAMB: momentum and Adam, with steps relative to the parameters in every layer."""
 
-from typing import Any
-
 from gradtx.catalog import optimizer
-from gradtx.engine.base import GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -20,12 +18,12 @@ from gradtx.transforms.trust_ratio import scale_by_trust_ratio
 )
 def lars(
     learning_rate: ScalarOrSchedule,
-    weight_decay: Any = 0.0,
-    weight_decay_mask: Any = True,
-    trust_coefficient: Any = 0.001,
-    eps: Any = 0.0,
-    trust_ratio_mask: Any = True,
-    momentum: Any = 0.9,
+    weight_decay: Scalar = 0.0,
+    weight_decay_mask: MaskOrFn = True,
+    trust_coefficient: Scalar = 0.001,
+    eps: Scalar = 0.0,
+    trust_ratio_mask: MaskOrFn = True,
+    momentum: Scalar = 0.9,
     nesterov: bool = False,
 ) -> GradientTransformation:
     """LARS: momentum, with each leaf's step in proportion to the leaf's norm.
@@ -77,12 +75,12 @@ def lars(
 )
 def lamb(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-6,
-    eps_root: Any = 0.0,
-    weight_decay: Any = 0.0,
-    mask: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """LAMB: AdamW, with each leaf's step in proportion to the leaf's norm.
 
@@ -93,8 +91,8 @@ def lamb(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.9, as in the paper.
-      b2: the decay of the average of squares. Default: 0.999, as in the paper.
+      b1: the decay rate of the average of gradients. Default: 0.9, as in the paper.
+      b2: the decay rate of the average of squares. Default: 0.999, as in the paper.
       eps: added to the root. Default: 1e-6, as in the paper.
       eps_root: added under the root. Default: 0.
       weight_decay: the multiple of the parameters that is added to the direction. Default: 0; the

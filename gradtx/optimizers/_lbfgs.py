@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
@@ -168,7 +169,7 @@ _TREES = ("params", "updates", "diff_params_memory", "diff_updates_memory")
 def _two_loops(
     g: list[Array], gamma: Array, all_s: list[Array], all_y: list[Array], pairs: Any
 ) -> list[Array]:
-    """Gives `H g`: from the newest pair to the oldest, and back."""
+    """Returns `H g`: from the newest pair to the oldest, and back."""
     dtype = gamma.dtype
 
     def at(memory: list[Array], i: Any) -> list[Array]:
@@ -190,7 +191,7 @@ def _two_loops(
 
 
 def _first_scale(g: list[Array], all_y: list[Array], places: Array, weights: Array) -> Array:
-    """Gives `gamma`, from the latest pair that has a weight."""
+    """Returns `gamma`, from the latest pair that has a weight."""
     latest = jnp.argmax(weights > 0)
     weight, y = weights[latest], [x[places[latest]] for x in all_y]
     there = weight > 0
@@ -199,14 +200,14 @@ def _first_scale(g: list[Array], all_y: list[Array], places: Array, weights: Arr
     return jnp.where(there, scale, 1 / jnp.maximum(_norm(g, weights.dtype), 1))
 
 
-def _inner(a: list[Array], b: list[Array], dtype: Any) -> Array:
-    """Gives the inner product of two lists of arrays, complex numbers taken as planes."""
+def _inner(a: list[Array], b: list[Array], dtype: DTypeLike) -> Array:
+    """Returns the inner product of two lists of arrays, complex numbers taken as planes."""
     # Not `vdot`: on accelerators a matrix unit would round its factors.
     found = [jnp.sum(jnp.real(jnp.conj(x) * y)) for x, y in zip(a, b, strict=True)]
     return jnp.asarray(total(found), dtype)
 
 
-def _norm(a: list[Array], dtype: Any) -> Array:
+def _norm(a: list[Array], dtype: DTypeLike) -> Array:
     return safe_sqrt(jnp.asarray(total([jnp.sum(abs_sq(x)) for x in a]), dtype))
 
 
@@ -232,7 +233,7 @@ def lbfgs(
     scale_init_precond: bool = True,
     linesearch: Any = scale_by_zoom_linesearch(20, initial_guess_strategy="one"),  # noqa: B008
 ) -> GradientTransformation:
-    """L-BFGS: Newton's method with an inverse Hessian from the last steps, and a line search.
+    """L-BFGS: quasi-Newton steps from the last gradients, with a line search.
 
     `p - rate * learning_rate * H g`, with `H` as in `scale_by_lbfgs` and the `rate` of the line
     search. It is for losses without noise, where it needs far fewer evaluations than gradient

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import ema, times
 from gradtx.engine.roles import Count, Slot, declared
@@ -31,9 +32,9 @@ class ScaleByLionState(NamedTuple):
 
 @piece
 def scale_by_lion(
-    b1: Any = 0.9,
-    b2: Any = 0.99,
-    mu_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    mu_dtype: DTypeLike | None = None,
     *,
     mode: str = "hard",
     smooth_beta: Any = 1.0,
@@ -45,7 +46,7 @@ def scale_by_lion(
 
     Args:
       b1: the momentum's part in the mix. Default: 0.9.
-      b2: the decay of the average of gradients. Default: 0.99.
+      b2: the decay rate of the average of gradients. Default: 0.99.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
       mode: `"hard"` for `sign(c)`, `"smooth"` for `tanh(smooth_beta * c)`, `"refined"` for `c` cut
@@ -81,7 +82,7 @@ def scale_by_lion(
     def init(p: Array) -> Slots:
         return Slots(mu=jnp.zeros_like(p))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         return bound(ema(g, s.mu, b1)), Slots(mu=ema(g, s.mu, b2))
 
     return store_as(leafwise(ScaleByLionState, init, update), mu=mu_dtype)
@@ -103,13 +104,13 @@ def _cut(c: Array) -> Array:
 )
 def lion(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.99,
-    mu_dtype: Any | None = None,
-    weight_decay: Any = 1e-3,
-    mask: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: Scalar = 1e-3,
+    mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
-    """Lion: every element moves by the learning rate, against the sign of mixed momentum.
+    """Lion: steps of equal size along the sign of interpolated momentum.
 
     `p - learning_rate * (sign(b1*mu + (1-b1)*g) + weight_decay * p)`, see `scale_by_lion`. The
     paper's advice is a learning rate 3 to 10 times smaller than AdamW's, and a weight decay larger
@@ -118,7 +119,7 @@ def lion(
     Args:
       learning_rate: a number, a scalar array or a schedule.
       b1: the momentum's part in the mix. Default: 0.9.
-      b2: the decay of the average of gradients. Default: 0.99.
+      b2: the decay rate of the average of gradients. Default: 0.99.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
       weight_decay: the multiple of the parameters that is taken off, times the learning rate, at

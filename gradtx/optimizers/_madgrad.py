@@ -1,11 +1,11 @@
 """MADGRAD: dual averaging with momentum, and the cube root of AdaGrad's sum."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, plus, real_full_like, step_number, times
 from gradtx.engine.roles import KEPT, Count, Rate, Slot, declared
@@ -35,9 +35,9 @@ class MadgradState(NamedTuple):
 
 @piece
 def scale_by_madgrad(
-    learning_rate: ScalarOrSchedule, momentum: Any = 0.9, eps: Any = 1e-6
+    learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, eps: Scalar = 1e-6
 ) -> GradientTransformation:
-    """Turns gradients into steps: part of the way to where all gradients together lead.
+    """Returns steps towards the point to which all gradients together lead.
 
     With the weight `w = learning_rate * sqrt(t)`, where `t` is 1 at the first step,
     `s = s + w*g; grad_sum_sq = grad_sum_sq + w*|g|^2; z = x0 - s / (cbrt(grad_sum_sq) + eps);
@@ -67,7 +67,7 @@ def scale_by_madgrad(
     def init(p: Array) -> Slots:
         return Slots(grad_sum_sq=real_full_like(p, 0), s=jnp.zeros_like(p), x0=p)
 
-    def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: Array) -> tuple[Array, Slots]:
         weight = s.learning_rate * s.root_t
         total = s.s + times(weight, g)
         square = s.grad_sum_sq + times(weight, abs_sq(g))
@@ -76,7 +76,7 @@ def scale_by_madgrad(
         step_to_z = (s.x0 - p) - total / size
         return times(1 - momentum, step_to_z), Slots(grad_sum_sq=square, s=total, x0=s.x0)
 
-    def per_step(step: Any) -> dict[str, Array]:
+    def per_step(step: Scalar) -> dict[str, Array]:
         return {"root_t": jnp.sqrt(step_number(step))}
 
     return leafwise(
@@ -97,11 +97,11 @@ def scale_by_madgrad(
 )
 def madgrad(
     learning_rate: ScalarOrSchedule,
-    momentum: Any = 0.9,
-    weight_decay: Any = 0.0,
-    eps: Any = 1e-6,
+    momentum: Scalar = 0.9,
+    weight_decay: Scalar = 0.0,
+    eps: Scalar = 1e-6,
 ) -> GradientTransformation:
-    """MADGRAD: from the start, all gradients so far, over the cube root of their squares.
+    """MADGRAD: dual averaging of all gradients, divided by the cube root of their summed squares.
 
     `p + (1 - momentum) * (z - p)`, with `z` from gradients `g + weight_decay * p`, see
     `scale_by_madgrad`. The learning rate is part of the sums: it weighs this step's gradient

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    Params,
+    Scalar,
+    ScalarOrSchedule,
+    Updates,
+)
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.numerics import ema, finished, gathered_weight, over, ratio, step_number, times
@@ -70,9 +77,9 @@ class _Model(NamedTuple):
     weight: Any  # the sum of the weights in these averages
 
     def step(
-        self, p: list[Array], rate: Any, decay: Any, bound: Array, adapt_from: Any | None
+        self, p: list[Array], rate: Scalar, decay: Scalar, bound: Array, adapt_from: Any | None
     ) -> tuple[list[Array], Array]:
-        """Goes down to where the line meets the bound, but not farther than the rate allows."""
+        """Returns the step to where the linear model meets the bound, at most the learning rate."""
         dtype = self.loss.dtype
         shrink = jnp.asarray(1 + rate * decay, dtype)
         along = tree.vdot(self.slope, p).real.astype(dtype)
@@ -111,12 +118,12 @@ class _Model(NamedTuple):
 )
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
-    beta: Any = 0.9,
-    lower_bound: Any = 0.0,
-    weight_decay: Any = 0.0,
+    beta: Scalar = 0.9,
+    lower_bound: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> GradientTransformation:
-    """MoMo: SGD with momentum, no step longer than a model of the loss says is of use.
+    """MoMo: SGD with momentum, with steps bounded by a model of the loss.
 
     Averages with the decay `beta` that start from the first values: `d` of gradients, `f` of
     losses, `gamma` of `<g, p>`. They are a line through the loss, whose value at `p` is
@@ -165,7 +172,7 @@ def momo(
 
     @compiled_when_concrete
     def step(
-        updates: Updates, state: MomoState, params: Params, rate: Any, value: Any
+        updates: Updates, state: MomoState, params: Params, rate: Scalar, value: Scalar
     ) -> tuple[Updates, MomoState]:
         trees = {"updates": updates, "params": params, "state.exp_avg": state.exp_avg}
         given, p, d = present(updates, **trees)
@@ -190,8 +197,8 @@ def momo(
         state: MomoState,
         params: Params,
         *,
-        learning_rate: Any,
-        value: Any,
+        learning_rate: Scalar,
+        value: Scalar,
         **extra: Any,
     ) -> tuple[Updates, MomoState]:
         del extra
@@ -215,14 +222,14 @@ def momo(
 )
 def momo_adam(
     learning_rate: ScalarOrSchedule = 0.01,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    lower_bound: Any = 0.0,
-    weight_decay: Any = 0.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    lower_bound: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> GradientTransformation:
-    """MoMo-Adam: Adam, no step longer than a model of the loss says is of use.
+    """MoMo-Adam: Adam, with steps bounded by a model of the loss.
 
     As `momo`, with averages that start at 0: `d`, `f` and `gamma` with the decay `b1`, `v` of
     squared gradients with `b2`. With `t` from 1, `rho = 1 - b1**t`,
@@ -237,8 +244,8 @@ def momo_adam(
     Args:
       learning_rate: the largest step size, best too large rather than too small; a number, a scalar
         array or a schedule. Default: 0.01.
-      b1: the decay of the averages of gradients, losses and products. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the averages of gradients, losses and products. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       lower_bound: a lower bound of the loss, or the first guess of it. Default: 0.
       weight_decay: the factor of a penalty `norm(p)^2 / 2`, in the norm in which steps are
@@ -272,7 +279,7 @@ def momo_adam(
 
     @compiled_when_concrete
     def step(
-        updates: Updates, state: MomoAdamState, params: Params, rate: Any, value: Any
+        updates: Updates, state: MomoAdamState, params: Params, rate: Scalar, value: Scalar
     ) -> tuple[Updates, MomoAdamState]:
         named = {"state.exp_avg": state.exp_avg, "state.exp_avg_sq": state.exp_avg_sq}
         given, p, d, v = present(updates, updates=updates, params=params, **named)
@@ -300,8 +307,8 @@ def momo_adam(
         state: MomoAdamState,
         params: Params,
         *,
-        learning_rate: Any,
-        value: Any,
+        learning_rate: Scalar,
+        value: Scalar,
         **extra: Any,
     ) -> tuple[Updates, MomoAdamState]:
         del extra

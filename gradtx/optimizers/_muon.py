@@ -8,12 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
     EmptyState,
     GradientTransformation,
+    MaskOrFn,
+    PyTree,
+    Scalar,
     ScalarOrSchedule,
 )
 from gradtx.engine.leafwise import leafwise, piece, store_as
@@ -75,14 +79,14 @@ class MuonState(NamedTuple):
 
 
 def newton_schulz(
-    g: Array, coefficients: Array, steps: int, preconditioning: str, eps: Any
+    g: Array, coefficients: Array, steps: int, preconditioning: str, eps: Scalar
 ) -> Array:
-    """Takes the singular values of matrices towards 1, by products of matrices only.
+    """Moves the singular values of matrices towards 1, using matrix products only.
 
     `x = g / norm(g)`, and then, `steps` times, `a = x @ x.H; x = (c0*I + c1*a + c2*a@a) @ x`. The
     products are taken in the dtype of `g`, and in the precision that JAX is set to: inside of
-    `jax.default_matmul_precision("bfloat16")` an accelerator takes them at full speed, which five
-    steps of Muon bear well.
+    `jax.default_matmul_precision("bfloat16")` an accelerator takes them at full speed, which is
+    accurate enough for five steps of Muon.
 
     Args:
       g: matrices `(n, rows, columns)`, with no more rows than columns.
@@ -123,22 +127,22 @@ def _within_range(g: Array) -> Array:
     return g / jnp.where(largest > limit, largest, 1)
 
 
-def _by_frobenius_norm(g: Array, eps: Any) -> Array:
+def _by_frobenius_norm(g: Array, eps: Scalar) -> Array:
     norm = safe_sqrt(jnp.sum(abs_sq(widen(g)), (1, 2), keepdims=True)) + eps
     return _divided(g, norm).astype(g.dtype)
 
 
-def _by_spectral_norm(g: Array, eps: Any) -> Array:
+def _by_spectral_norm(g: Array, eps: Scalar) -> Array:
     return _divided(g, jnp.linalg.norm(g, 2, (1, 2), keepdims=True) + eps)
 
 
-def _by_schatten_norm(g: Array, eps: Any) -> Array:
+def _by_schatten_norm(g: Array, eps: Scalar) -> Array:
     # the 4-norm of the singular values is the root of the Frobenius norm of g @ g.H
     square = safe_sqrt(jnp.sum(abs_sq(_gram(g)), (1, 2), keepdims=True))
     return _divided(g, safe_sqrt(square))
 
 
-def _by_row_sums(g: Array, eps: Any) -> Array:
+def _by_row_sums(g: Array, eps: Scalar) -> Array:
     # "almost orthogonal": what bounds the singular values of g by Gershgorin's theorem
     return _divided(g, safe_sqrt(jnp.sum(jnp.abs(_gram(g)), 2, keepdims=True)))
 
@@ -160,16 +164,16 @@ _PRECONDITIONERS = {
 def scale_by_muon(
     ns_coeffs: Any = COEFFICIENTS["standard"],
     ns_steps: int = 5,
-    beta: Any = 0.95,
-    eps: Any = 1e-8,
-    mu_dtype: Any | None = None,
+    beta: Scalar = 0.95,
+    eps: Scalar = 1e-8,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
     adaptive: bool = False,
     preconditioning: str = "frobenius",
     weight_dimension_numbers: Any | None = None,
 ) -> GradientTransformation:
-    """Makes momentum orthogonal: all its singular values become about 1.
+    """Orthogonalizes momentum: all its singular values become about 1.
 
     `mu = beta*mu + (1-beta)*g; m = mu / (1-beta**t)`, where `t` is 1 at the first step; with
     Nesterov's look-ahead `m = beta * mu / (1-beta**(t+1)) + (1-beta) * g / (1-beta**t)`. Then
@@ -180,7 +184,7 @@ def scale_by_muon(
       ns_coeffs: the three coefficients of the polynomial, or a tuple of three for each step.
         Default: those of Jordan et al.
       ns_steps: how many steps, where one polynomial serves all. Default: 5.
-      beta: the decay of the average of gradients. Default: 0.95.
+      beta: the decay rate of the average of gradients. Default: 0.95.
       eps: added to the Frobenius or the spectral norm. Default: 1e-8.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
@@ -217,9 +221,9 @@ def scale_by_muon(
 def _muon(
     ns_coeffs: Any,
     ns_steps: int,
-    beta: Any,
-    eps: Any,
-    mu_dtype: Any | None,
+    beta: Scalar,
+    eps: Scalar,
+    mu_dtype: DTypeLike | None,
     nesterov: bool,
     adaptive: bool,
     preconditioning: str,
@@ -233,11 +237,11 @@ def _muon(
             f"scale_by_muon: preconditioning is {preconditioning!r}, and must be one of {known}"
         )
 
-    def per_step(step: Any) -> dict[str, Array]:
+    def per_step(step: Scalar) -> dict[str, Array]:
         t = step_number(step)
         return {"weight": gathered_weight(beta, t), "next_weight": gathered_weight(beta, t + 1)}
 
-    def average(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def average(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu = ema(g, s.mu, beta)
         m = over(mu, s.weight)
         if nesterov:
@@ -290,11 +294,11 @@ def muon(
     learning_rate: ScalarOrSchedule,
     ns_coeffs: Any = COEFFICIENTS["standard"],
     ns_steps: int = 5,
-    beta: Any = 0.95,
-    eps: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    weight_decay_mask: Any | None = None,
-    mu_dtype: Any | None = None,
+    beta: Scalar = 0.95,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    weight_decay_mask: MaskOrFn | None = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
     adaptive: bool = False,
@@ -307,7 +311,7 @@ def muon(
     muon_weight_dimension_numbers: Any | None = None,
     consistent_rms: Any | None = None,
 ) -> GradientTransformation:
-    """Muon for the matrices, by their orthogonalized momentum, and AdamW for all other leaves.
+    """Muon: orthogonalized momentum for matrices, and AdamW for all other leaves.
 
     `p - learning_rate * (f * (u @ v.H) + weight_decay * p)` for a matrix whose momentum is
     `u @ s @ v.H`, see `scale_by_muon`, with `f = sqrt(max(1, columns / rows))`, or
@@ -318,7 +322,7 @@ def muon(
       ns_coeffs: the three coefficients of the Newton–Schulz polynomial, a tuple of three for each
         step, or "standard" or "dion". Default: those of Jordan et al.
       ns_steps: how many Newton–Schulz steps, where one polynomial serves all. Default: 5.
-      beta: the decay of the average of gradients. Default: 0.95.
+      beta: the decay rate of the average of gradients. Default: 0.95.
       eps: added to the norm of the momentum, and to Adam's root. Default: 1e-8.
       weight_decay: decoupled decay of the matrices, which the learning rate multiplies. Default: 0.
       weight_decay_mask: a tree of booleans, or a function that makes one, of what decays. Default:
@@ -359,7 +363,7 @@ def muon(
         ns_coeffs = COEFFICIENTS[ns_coeffs]
     axes = muon_weight_dimension_numbers
 
-    def labels(tree: Any) -> Any:
+    def labels(tree: PyTree) -> Any:
         leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
         if axes is None:
             found: Sequence[bool] = [getattr(x, "ndim", 0) == 2 for x in leaves]

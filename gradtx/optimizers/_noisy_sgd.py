@@ -3,7 +3,7 @@
 from typing import Any
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.transforms.combining import chain
 from gradtx.transforms.noise import add_noise
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -19,12 +19,12 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 def noisy_sgd(
     learning_rate: ScalarOrSchedule,
     eta: Any = 0.01,
-    gamma: Any = 0.55,
+    gamma: Scalar = 0.55,
     key: int | Array | None = None,
     *,
     seed: int | None = None,
 ) -> GradientTransformation:
-    """Gradient descent with Gaussian noise that fades.
+    """Gradient descent with decaying Gaussian noise.
 
     `p - learning_rate * (g + sqrt(eta / t**gamma) * normal())`, where `t` is 1 at the first step;
     see `add_noise`.

@@ -1,12 +1,13 @@
 """NovoGrad: gradients that are normalized layer by layer."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import abs_sq, ema, over, plus, real_full_like, root, times
 from gradtx.engine.roles import Count, Slot, Statistic, declared
@@ -32,12 +33,12 @@ class ScaleByNovogradState(NamedTuple):
 
 @piece
 def scale_by_novograd(
-    b1: Any = 0.9,
-    b2: Any = 0.25,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    weight_decay: Any = 0.0,
-    mu_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.25,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
     """Adds up gradients that are divided by an average of their norm, one number a leaf.
 
@@ -47,7 +48,7 @@ def scale_by_novograd(
 
     Args:
       b1: how much of the sum stays. Default: 0.9.
-      b2: the decay of the average of squared norms. Default: 0.25.
+      b2: the decay rate of the average of squared norms. Default: 0.25.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       weight_decay: the multiple of the parameters that joins the sum. Default: 0.
@@ -72,7 +73,7 @@ def scale_by_novograd(
     def init(p: Array) -> Slots:
         return Slots(mu=jnp.zeros_like(p), nu=real_full_like(jnp.zeros((), p.dtype), 0))
 
-    def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: Array) -> tuple[Array, Slots]:
         square = jnp.sum(abs_sq(g))
         nu = jnp.where(step == 0, square, ema(square, s.nu, b2))
         normalized = over(g, plus(root(plus(nu, eps_root)), eps))
@@ -91,11 +92,11 @@ def scale_by_novograd(
 )
 def novograd(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.25,
-    eps: Any = 1e-6,
-    eps_root: Any = 0.0,
-    weight_decay: Any = 0.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.25,
+    eps: Scalar = 1e-6,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
 ) -> GradientTransformation:
     """NovoGrad: momentum over gradients that are normalized layer by layer.
 
@@ -105,7 +106,7 @@ def novograd(
     Args:
       learning_rate: a number, a scalar array or a schedule; the paper's is 0.01 and more.
       b1: how much of the sum stays. Default: 0.9; the paper's is 0.95.
-      b2: the decay of the average of squared norms. Default: 0.25; the paper's is 0.98.
+      b2: the decay rate of the average of squared norms. Default: 0.25; the paper's is 0.98.
       eps: added to the root. Default: 1e-6.
       eps_root: added under the root. Default: 0.
       weight_decay: the multiple of the parameters that joins the sum. Default: 0.

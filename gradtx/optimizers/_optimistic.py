@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
 from gradtx.engine.roles import Shared, Slot, declared
@@ -42,7 +43,7 @@ class ScaleByOptimisticGradientState(NamedTuple):
 
 
 @piece
-def scale_by_optimistic_gradient(alpha: Any = 1.0, beta: Any = 1.0) -> GradientTransformation:
+def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> GradientTransformation:
     """Adds to each update its change since the last, as if it would change so again.
 
     `alpha * g + beta * (g - g_last)`, where `g_last` is `g` itself at the first step.
@@ -80,9 +81,9 @@ _FIRST = Counter("is_initial_step", np.True_, jnp.zeros_like)
 
 @optimizer(OGD, probe={"learning_rate": 0.05})
 def optimistic_gradient_descent(
-    learning_rate: ScalarOrSchedule, alpha: Any = 1.0, beta: Any = 1.0
+    learning_rate: ScalarOrSchedule, alpha: Scalar = 1.0, beta: Scalar = 1.0
 ) -> GradientTransformation:
-    """Optimistic gradient descent, which converges in games where plain descent goes in circles.
+    """Optimistic gradient descent, which converges in games where plain descent cycles.
 
     `p - learning_rate * (alpha * g + beta * (g - g_last))`, see `scale_by_optimistic_gradient`. In
     a game each player descends on a loss of its own.
@@ -109,16 +110,16 @@ def optimistic_gradient_descent(
 def optimistic_adam_v2(
     learning_rate: ScalarOrSchedule,
     *,
-    alpha: Any = 1.0,
-    beta: Any = 1.0,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
+    alpha: Scalar = 1.0,
+    beta: Scalar = 1.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
     nesterov: bool = True,
 ) -> GradientTransformation:
-    """Optimistic Adam: Adam's direction, and its change since the last step.
+    """Optimistic Adam: Adam's direction plus its change since the last step.
 
     `p - learning_rate * (alpha * u + beta * (u - u_last))`, where `u` is the direction of
     `scale_by_adam` and `u_last` the last step's, or `u` itself at the first step.
@@ -127,8 +128,8 @@ def optimistic_adam_v2(
       learning_rate: a number, a scalar array or a schedule.
       alpha: the weight of the direction. Default: 1.
       beta: the weight of its change. Default: 1, as in the paper.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
@@ -154,13 +155,13 @@ def optimistic_adam_v2(
 
 @optimizer(OPTIMISTIC_ADAM, **PROBE, fixed_rate=True)
 def optimistic_adam(
-    learning_rate: Any,
+    learning_rate: ScalarOrSchedule,
     optimism: Any | None = None,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
 ) -> GradientTransformation:
@@ -174,8 +175,8 @@ def optimistic_adam(
       learning_rate: a number or a scalar array, not 0 if there is `optimism`; for schedules there
         is `optimistic_adam_v2`.
       optimism: the weight of the direction's change. Default: the learning rate, as in the paper.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for

@@ -11,6 +11,7 @@ from gradtx.engine.base import (
     EmptyState,
     GradientTransformation,
     Params,
+    Scalar,
     ScalarOrSchedule,
     Updates,
     init_empty_state,
@@ -27,7 +28,7 @@ VARIANTS = ("sps", "sps+")
 
 @piece
 def scale_by_polyak(
-    f_min: Any = 0.0, max_learning_rate: Any = 1.0, eps: Any = 0.0, variant: str = "sps"
+    f_min: Scalar = 0.0, max_learning_rate: Scalar = 1.0, eps: Scalar = 0.0, variant: str = "sps"
 ) -> GradientTransformation:
     """Scales gradients by Polyak's step size, bounded.
 
@@ -81,7 +82,7 @@ def scale_by_polyak(
         return jax.tree.map(lambda g: rescale(g, rate), updates)
 
     def update(
-        updates: Updates, state: EmptyState, params: Params | None, *, value: Any, **extra: Any
+        updates: Updates, state: EmptyState, params: Params | None, *, value: Scalar, **extra: Any
     ) -> tuple[Updates, EmptyState]:
         del params, extra
         return step(updates, (value, f_min, max_learning_rate, eps)), state
@@ -96,10 +97,10 @@ def scale_by_polyak(
     rate="scaling",
 )
 def polyak_sgd(
-    max_learning_rate: Any = 1.0,
+    max_learning_rate: Scalar = 1.0,
     scaling: ScalarOrSchedule = 1.0,
-    f_min: Any = 0.0,
-    eps: Any = 0.0,
+    f_min: Scalar = 0.0,
+    eps: Scalar = 0.0,
     variant: str = "sps",
 ) -> GradientTransformation:
     """SGD with Polyak's step size: a rate from the loss and the gradient's norm.

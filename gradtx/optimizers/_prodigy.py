@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.catalog import optimizer
-from gradtx.engine.base import GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import GradientTransformation, Params, Scalar, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.numerics import ema, finished, ratio, step_number, times
@@ -50,13 +50,13 @@ def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[Any, Any] = (0.9, 0.999),
     beta3: Any | None = None,
-    eps: Any = 1e-8,
-    estim_lr0: Any = 1e-6,
-    estim_lr_coef: Any = 1.0,
-    weight_decay: Any = 0.0,
+    eps: Scalar = 1e-8,
+    estim_lr0: Scalar = 1e-6,
+    estim_lr_coef: Scalar = 1.0,
+    weight_decay: Scalar = 0.0,
     safeguard_warmup: bool = False,
 ) -> GradientTransformation:
-    """Prodigy: AdamW that estimates how far the solution is, faster than D-Adaptation does.
+    """Prodigy: D-Adaptation for AdamW with a faster growing estimate of the distance.
 
     With `b1, b2 = betas`, `t` from 1 and `d_0 = estim_lr0`,
 
@@ -114,7 +114,7 @@ def prodigy(
 
     @compiled_when_concrete
     def step(
-        updates: Updates, state: ProdigyState, params: Params, rate: Any
+        updates: Updates, state: ProdigyState, params: Params, rate: Scalar
     ) -> tuple[Updates, ProdigyState]:
         named = {f"state.{n}": x for n, x in zip(_TREES, state, strict=False)}
         given, p, m, v, s, p0 = present(updates, updates=updates, params=params, **named)
@@ -144,7 +144,12 @@ def prodigy(
         )
 
     def update(
-        updates: Updates, state: ProdigyState, params: Params, *, learning_rate: Any, **extra: Any
+        updates: Updates,
+        state: ProdigyState,
+        params: Params,
+        *,
+        learning_rate: Scalar,
+        **extra: Any,
     ) -> tuple[Updates, ProdigyState]:
         del extra
         return step(updates, state, params, learning_rate)

@@ -1,13 +1,12 @@
 """RAdam, Adam that waits for its second moment."""
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import (
     Number,
@@ -28,11 +27,11 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 @piece
 def scale_by_radam(
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    threshold: Any = 5.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    threshold: Scalar = 5.0,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
@@ -45,8 +44,8 @@ def scale_by_radam(
     least `threshold`, and `mu_hat` alone before.
 
     Args:
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares; up to 0.6, `rho` stays below 4 for ever. Default:
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Up to 0.6, `rho` stays below 4. Default:
         0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
@@ -79,7 +78,7 @@ def scale_by_radam(
     if isinstance(b2, (int, float)) and not 0 <= b2 < 1:
         raise ValueError(f"scale_by_radam: b2 is {b2!r}, not in [0, 1)")
 
-    def per_step(step: Any) -> dict[str, Array]:
+    def per_step(step: Scalar) -> dict[str, Array]:
         rho = effective_length(b2, step_number(step))
         ready = jnp.logical_and(rho > 4, rho >= threshold)
         # Before that any number above 4 will do, at which the root has a derivative.
@@ -88,7 +87,7 @@ def scale_by_radam(
         known = {"ready": finished(ready), "r": finished(r)}
         return moment_weights(b1, b2, look_ahead=nesterov)(step) | known
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         mu_hat, nu_hat = over(mu, s.mu_weight), over(nu, s.nu_weight)
         if nesterov:
@@ -100,19 +99,19 @@ def scale_by_radam(
 
 
 def _inverse_variance(rho: Array) -> Array:
-    """Gives the inverse variance, up to a factor, of `1 / sqrt(nu)` if `nu` holds `rho` squares."""
+    """Returns the inverse variance of `1 / sqrt(nu)`, up to a factor, for `rho` squares in `nu`."""
     return (rho - 4) * (rho - 2) / rho
 
 
-def effective_length(decay: Any, steps: Any) -> Array:
-    """Gives the number of equally weighted values that an average which began at zero is worth.
+def effective_length(decay: Scalar, steps: Scalar) -> Array:
+    """Returns the number of equally weighted values that an average which began at zero is worth.
 
     `2 / (1-b) - 1 - 2 * t * b**t / (1-b**t)` for the decay `b` after `t` steps, which is 1 at the
     first. At `b=0.999` that is a small difference of numbers near 2000. With `x = -log(b) / 2` and
     `f(y) = 1 + 1/y - coth(y)` it is `t * f(t*x) + 1 - f(x)`, of which every digit is good.
 
     Args:
-      decay: the decay of the average, in [0, 1).
+      decay: the decay rate of the average, in [0, 1).
       steps: how many values the average holds; a scalar, at least 1.
 
     Example:
@@ -134,7 +133,7 @@ def effective_length(decay: Any, steps: Any) -> Array:
 
 
 def _falling(y: Array) -> Array:
-    """Gives `1 + 1/y - coth(y)` for positive `y`, which falls from 1 to 0."""
+    """Returns `1 + 1/y - coth(y)` for positive `y`, which falls from 1 to 0."""
     small = y < 1
     square = lax.square(jnp.where(small, y, 1))
     fraction = jnp.full_like(y, 21)
@@ -152,23 +151,23 @@ def _falling(y: Array) -> Array:
 )
 def radam(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    threshold: Any = 5.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    threshold: Scalar = 5.0,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """RAdam: Adam with a warm-up of its own, for as long as its second moment is uncertain.
+    """RAdam: Adam with a warm-up while the variance of its second moment is large.
 
     `p - learning_rate * r * mu_hat / (sqrt(nu_hat + eps_root) + eps)`, where `r` grows from 0 to 1;
     in the first steps `p - learning_rate * mu_hat`. See `scale_by_radam`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b1: the decay rate of the average of gradients. Default: 0.9.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       threshold: how many squares the second moment must amount to before it divides; above 4.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import (
     abs_sq,
@@ -53,19 +53,19 @@ class ScaleByRStdDevState(NamedTuple):
     nu: Slot
 
 
-def _divide(g: Array, nu: Array, eps: Any, eps_in_sqrt: bool) -> Array:
+def _divide(g: Array, nu: Array, eps: Scalar, eps_in_sqrt: bool) -> Array:
     return ratio(g, plus(nu, eps), 0.0) if eps_in_sqrt else ratio(g, nu, eps)
 
 
-def _weight(decay: Any) -> Callable[[Any], dict[str, Array]]:
+def _weight(decay: Scalar) -> Callable[[Any], dict[str, Array]]:
     return lambda step: {"weight": gathered_weight(decay, step_number(step))}
 
 
 @piece
 def scale_by_rms(
-    decay: Any = 0.9,
-    eps: Any = 1e-8,
-    initial_scale: Any = 0.0,
+    decay: Scalar = 0.9,
+    eps: Scalar = 1e-8,
+    initial_scale: Scalar = 0.0,
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
 ) -> GradientTransformation:
@@ -74,7 +74,7 @@ def scale_by_rms(
     `nu = decay*nu + (1-decay)*|g|^2; g / sqrt(nu + eps)`, or `g / (sqrt(nu) + eps)`.
 
     Args:
-      decay: the decay of the average. Default: 0.9.
+      decay: the decay rate of the average. Default: 0.9.
       eps: keeps the quotient finite. Default: 1e-8.
       initial_scale: what the average starts from. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
@@ -93,7 +93,7 @@ def scale_by_rms(
     def init(p: Array) -> Slots:
         return Slots(nu=real_full_like(p, initial_scale))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         nu = ema(abs_sq(g), s.nu, decay)
         nu_hat = over(nu, s.weight) if bias_correction else nu
         return _divide(g, nu_hat, eps, eps_in_sqrt), Slots(nu=nu)
@@ -103,9 +103,9 @@ def scale_by_rms(
 
 @piece
 def scale_by_stddev(
-    decay: Any = 0.9,
-    eps: Any = 1e-8,
-    initial_scale: Any = 0.0,
+    decay: Scalar = 0.9,
+    eps: Scalar = 1e-8,
+    initial_scale: Scalar = 0.0,
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
 ) -> GradientTransformation:
@@ -115,7 +115,7 @@ def scale_by_stddev(
     `g / (sqrt(nu - |mu|^2) + eps)`. A variance that rounding made negative counts as 0.
 
     Args:
-      decay: the decay of both averages. Default: 0.9.
+      decay: the decay rate of both averages. Default: 0.9.
       eps: keeps the quotient finite. Default: 1e-8.
       initial_scale: what `nu` starts from. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
@@ -135,7 +135,7 @@ def scale_by_stddev(
     def init(p: Array) -> Slots:
         return Slots(mu=jnp.zeros_like(p), nu=real_full_like(p, initial_scale))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, decay), ema(abs_sq(g), s.nu, decay)
         mu_hat, nu_hat = mu, nu
         if bias_correction:
@@ -154,16 +154,16 @@ def scale_by_stddev(
 )
 def rmsprop(
     learning_rate: ScalarOrSchedule,
-    decay: Any = 0.9,
-    eps: Any = 1e-8,
-    initial_scale: Any = 0.0,
+    decay: Scalar = 0.9,
+    eps: Scalar = 1e-8,
+    initial_scale: Scalar = 0.0,
     eps_in_sqrt: bool = True,
     centered: bool = False,
-    momentum: Any | None = None,
+    momentum: Scalar | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
 ) -> GradientTransformation:
-    """RMSProp: each element's rate falls with the root of its recent squared gradients.
+    """RMSProp: each element divided by the root of a moving average of squared gradients.
 
     `nu = decay*nu + (1-decay)*g^2; u = learning_rate * g / sqrt(nu + eps)`, centered with
     `nu - mu^2` for `nu`; then `p - u`, or with momentum `v = momentum*v + u; p - v`, the rate
@@ -171,7 +171,7 @@ def rmsprop(
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the textbooks' default is 1e-3.
-      decay: the decay of the averages. Default: 0.9, as in the textbooks.
+      decay: the decay rate of the averages. Default: 0.9, as in the textbooks.
       eps: keeps the quotient finite. Default: 1e-8, as in the textbooks.
       initial_scale: what `nu` starts from. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it; PyTorch

@@ -1,11 +1,11 @@
 """Resilient backpropagation."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import value_of
 from gradtx.engine.roles import Slot, declared
@@ -29,11 +29,11 @@ class ScaleByRpropState(NamedTuple):
 
 @piece
 def scale_by_rprop(
-    learning_rate: Any,
-    eta_minus: Any = 0.5,
-    eta_plus: Any = 1.2,
-    min_step_size: Any = 1e-6,
-    max_step_size: Any = 50.0,
+    learning_rate: ScalarOrSchedule,
+    eta_minus: Scalar = 0.5,
+    eta_plus: Scalar = 1.2,
+    min_step_size: Scalar = 1e-6,
+    max_step_size: Scalar = 50.0,
 ) -> GradientTransformation:
     """Replaces gradients by their sign times a step size that each element adapts.
 
@@ -76,7 +76,7 @@ def scale_by_rprop(
         first = jnp.full_like(p, value_of(learning_rate))
         return Slots(step_sizes=first, prev_updates=jnp.zeros_like(p))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         agreement = jnp.sign(g) * jnp.sign(s.prev_updates)  # the product itself may underflow
         grown = jnp.minimum(s.step_sizes * eta_plus, most)
         shrunk = jnp.maximum(s.step_sizes * eta_minus, least)
@@ -94,11 +94,11 @@ def scale_by_rprop(
     fixed_rate=True,
 )
 def rprop(
-    learning_rate: Any,
-    eta_minus: Any = 0.5,
-    eta_plus: Any = 1.2,
-    min_step_size: Any = 1e-6,
-    max_step_size: Any = 50.0,
+    learning_rate: ScalarOrSchedule,
+    eta_minus: Scalar = 0.5,
+    eta_plus: Scalar = 1.2,
+    min_step_size: Scalar = 1e-6,
+    max_step_size: Scalar = 50.0,
 ) -> GradientTransformation:
     """RProp: steps by the gradient's sign, with a size that each element adapts.
 

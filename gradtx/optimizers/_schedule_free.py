@@ -3,9 +3,10 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.numerics import step_number
 from gradtx.engine.rules import value_at
 from gradtx.optimizers._rmsprop import scale_by_rms
@@ -25,12 +26,12 @@ SOURCE = "Defazio et al., 'The Road Less Scheduled', arXiv:2405.15682"
 def schedule_free_sgd(
     learning_rate: ScalarOrSchedule = 1.0,
     warmup_steps: Any | None = None,
-    b1: Any = 0.9,
-    weight_decay: Any | None = None,
-    weight_lr_power: Any = 2.0,
-    state_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    weight_decay: Scalar | None = None,
+    weight_lr_power: Scalar = 2.0,
+    state_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """Schedule-free SGD: gradient descent whose average takes the place of a decaying rate.
+    """Schedule-free SGD: averaged iterates instead of a decaying learning rate.
 
     `z = z - rate * (g + weight_decay * y)`, and the parameters `y` stand between `z` and the
     average of all `z`; see `schedule_free`. The average is for evaluation: get it with
@@ -76,14 +77,14 @@ def schedule_free_sgd(
 def schedule_free_adamw(
     learning_rate: ScalarOrSchedule = 0.0025,
     warmup_steps: Any | None = None,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    weight_lr_power: Any = 2.0,
-    state_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    weight_lr_power: Scalar = 2.0,
+    state_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """Schedule-free AdamW: RMSProp's steps, whose average takes the place of a decaying rate.
+    """Schedule-free AdamW: averaged iterates instead of a decaying learning rate.
 
     With `nu = b2*nu + (1-b2)*|g|^2` and `t` from 1,
     `z = z - rate * (g / (sqrt(nu / (1-b2**t)) + eps) + weight_decay * y)`, and the parameters `y`
@@ -97,7 +98,7 @@ def schedule_free_adamw(
         0.0025.
       warmup_steps: in how many steps the rate rises to its full size. Default: no warm-up.
       b1: how near to the average gradients are taken, in [0, 1]. Default: 0.9.
-      b2: the decay of the average of squares. Default: 0.999.
+      b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       weight_decay: the multiple of the parameters that is taken off, times the rate. Default: 0.
       weight_lr_power: the power of the largest rate so far in the weights of the average; 0 for the
@@ -129,7 +130,7 @@ def schedule_free_adamw(
 def warmed_up(
     learning_rate: ScalarOrSchedule, warmup_steps: Any | None, name: str
 ) -> ScalarOrSchedule:
-    """Gives the learning rate with a rise in front: `learning_rate * min(t / warmup_steps, 1)`.
+    """Returns the learning rate with a rise in front: `learning_rate * min(t / warmup_steps, 1)`.
 
     `t` is 1 at the first step, which thus is not lost.
 

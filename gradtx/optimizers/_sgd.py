@@ -1,9 +1,9 @@
 """Gradient descent, plain and with momentum."""
 
-from typing import Any
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -16,11 +16,11 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 )
 def sgd(
     learning_rate: ScalarOrSchedule,
-    momentum: Any | None = None,
+    momentum: Scalar | None = None,
     nesterov: bool = False,
-    accumulator_dtype: Any | None = None,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """Gradient descent, with momentum if wanted, the learning rate outside of the velocity.
+    """Gradient descent with optional momentum; the learning rate multiplies the velocity.
 
     Plain: `p - learning_rate * g`. With momentum: `v = momentum * v + g; p - learning_rate * v`;
     with Nesterov's look-ahead: `p - learning_rate * (g + momentum * v)`. This is PyTorch's and
@@ -52,8 +52,8 @@ def sgd(
     "Rumelhart, Hinton and Williams, 'Learning representations by back-propagating errors' (1986)",
     probe={"learning_rate": 0.1, "decay": 0.9},
 )
-def momentum(learning_rate: ScalarOrSchedule, decay: Any = 0.9) -> GradientTransformation:
-    """Momentum as the textbooks write it, the learning rate inside of the velocity.
+def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9) -> GradientTransformation:
+    """Momentum as in textbooks: the velocity accumulates the scaled gradients.
 
     `v = decay * v - learning_rate * g; p + v`. At a constant rate this is `sgd` with momentum;
     under a schedule, steps already taken keep the rate they were taken with.
@@ -82,8 +82,8 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Any = 0.9) -> GradientTrans
     "arXiv:1212.0901",
     probe={"learning_rate": 0.1, "decay": 0.9},
 )
-def nesterov(learning_rate: ScalarOrSchedule, decay: Any = 0.9) -> GradientTransformation:
-    """Nesterov momentum as the textbooks write it, the learning rate inside of the velocity.
+def nesterov(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9) -> GradientTransformation:
+    """Nesterov momentum as in textbooks: the velocity accumulates the scaled gradients.
 
     `v_old = v; v = decay * v - learning_rate * g; p - decay * v_old + (1 + decay) * v`, which is
     `p + decay * v - learning_rate * g`. The parameters are those of the look-ahead point, where the

@@ -1,11 +1,10 @@
 """SignSGD and Signum, which use nothing of a gradient but its signs."""
 
-from typing import Any
-
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, EmptyState, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, EmptyState, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.rules import Slots
 from gradtx.transforms.averaging import ema
@@ -36,13 +35,13 @@ def scale_by_sign() -> GradientTransformation:
     return leafwise(EmptyState, None, _sign, integers=True, name="scale_by_sign")
 
 
-def _sign(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+def _sign(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
     return jnp.sign(g), Slots()
 
 
 @optimizer(SIGN_SGD, probe={"learning_rate": 0.02}, usual_rate=1e-4)
 def sign_sgd(learning_rate: ScalarOrSchedule) -> GradientTransformation:
-    """SignSGD: every element moves by the learning rate, against its gradient's sign.
+    """SignSGD: steps of equal size along the sign of the gradient.
 
     `p - learning_rate * sign(g)`, see `scale_by_sign`.
 
@@ -61,15 +60,15 @@ def sign_sgd(learning_rate: ScalarOrSchedule) -> GradientTransformation:
 
 @optimizer(SIGN_SGD + ", Algorithm 2", probe={"learning_rate": 0.02}, usual_rate=1e-4)
 def signum(
-    learning_rate: ScalarOrSchedule, beta: Any = 0.9, accumulator_dtype: Any | None = None
+    learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtype: DTypeLike | None = None
 ) -> GradientTransformation:
-    """Signum: SignSGD by the sign of an average of gradients.
+    """Signum: SignSGD with momentum.
 
     `m = beta*m + (1-beta)*g; p - learning_rate * sign(m)`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the paper's is 1e-4.
-      beta: the decay of the average. Default: 0.9.
+      beta: the decay rate of the average. Default: 0.9.
       accumulator_dtype: the dtype in which the average is stored. Default: the parameters' dtype,
         and float32 for half precision.
 

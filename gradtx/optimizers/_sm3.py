@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, plus, ratio, times, zeros_without
 from gradtx.engine.roles import Slot, Statistic, declared
@@ -31,7 +31,7 @@ class ScaleBySM3State(NamedTuple):
 
 
 @piece
-def scale_by_sm3(b1: Any = 0.9, b2: Any = 1.0, eps: Any = 1e-8) -> GradientTransformation:
+def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> GradientTransformation:
     """Divides by a bound of each element's sum of squares, kept as one vector for each axis.
 
     For a matrix: `v[i,j] = b2 * min(row[i], column[j]) + w * |g[i,j]|^2`, with `w = 1` if `b2` is 1
@@ -40,8 +40,8 @@ def scale_by_sm3(b1: Any = 0.9, b2: Any = 1.0, eps: Any = 1e-8) -> GradientTrans
     vector; for vectors and scalars this is AdaGrad.
 
     Args:
-      b1: the decay of the average of scaled gradients. Default: 0.9.
-      b2: the decay of the bounds. Default: 1, they are sums as in the paper.
+      b1: the decay rate of the average of scaled gradients. Default: 0.9.
+      b2: the decay rate of the bounds. Default: 1, they are sums as in the paper.
       eps: added under the root. Default: 1e-8; the paper has none, and takes 0/0 as 0.
 
     Source: Anil et al., "Memory-Efficient Adaptive Optimization", arXiv:1901.11150, Algorithm
@@ -66,7 +66,7 @@ def scale_by_sm3(b1: Any = 0.9, b2: Any = 1.0, eps: Any = 1e-8) -> GradientTrans
         bounds = [zeros_without(p, _others(p, i)) for i in axes]
         return Slots(nu=jnp.zeros_like(p), mu=bounds)
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         axes = range(max(g.ndim, 1))
         along = [jnp.expand_dims(x, _others(g, i)) for i, x in zip(axes, s.mu, strict=True)]
         v = lax.add(
@@ -85,7 +85,7 @@ def _others(x: Array, axis: int) -> tuple[int, ...]:
     return tuple(i for i in range(x.ndim) if i != axis)
 
 
-def _weight_of_new(b2: Any) -> Any:
+def _weight_of_new(b2: Scalar) -> Any:
     if isinstance(b2, (int, float)):
         return 1 - b2 if b2 < 1 else 1.0
     return jnp.where(b2 < 1, 1 - b2, 1)
@@ -96,8 +96,8 @@ def _weight_of_new(b2: Any) -> Any:
     probe={"learning_rate": 0.2},
     usual_rate=0.1,
 )
-def sm3(learning_rate: ScalarOrSchedule, momentum: Any = 0.9) -> GradientTransformation:
-    """SM3: AdaGrad that keeps a vector for each axis instead of a sum for each element.
+def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> GradientTransformation:
+    """SM3: AdaGrad with one vector for each axis instead of a sum for each element.
 
     `v = min over axes of the bounds, plus g^2; u = g / sqrt(v + 1e-8);
     m = momentum*m + (1-momentum)*u; p - learning_rate * m`; each bound becomes the largest `v` in
@@ -105,7 +105,7 @@ def sm3(learning_rate: ScalarOrSchedule, momentum: Any = 0.9) -> GradientTransfo
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the paper's is 0.1 and more.
-      momentum: the decay of the average of scaled gradients. Default: 0.9, as in the paper.
+      momentum: the decay rate of the average of scaled gradients. Default: 0.9, as in the paper.
 
     Example:
       >>> import jax.numpy as jnp

@@ -4,13 +4,16 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
+    MaskOrFn,
     OptState,
     Params,
+    Scalar,
     ScalarOrSchedule,
     Updates,
     with_extra_args_support,
@@ -53,20 +56,20 @@ class SophiaState(NamedTuple):
 )
 def sophia(
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.965,
-    b2: Any = 0.99,
-    eps: Any = 1e-8,
-    weight_decay: Any = 1e-4,
-    weight_decay_mask: Any | None = None,
-    gamma: Any = 0.01,
-    clip_threshold: Any | None = 1.0,
+    b1: Scalar = 0.965,
+    b2: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-4,
+    weight_decay_mask: MaskOrFn | None = None,
+    gamma: Scalar = 0.01,
+    clip_threshold: Scalar | None = 1.0,
     update_interval: Any = 10,
     hessian_diagonal_fn: Any = hutchinson_estimator_diag_hessian(),  # noqa: B008
-    mu_dtype: Any | None = None,
+    mu_dtype: DTypeLike | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,
 ) -> GradientTransformation:
-    """Sophia: momentum divided by the curvature, never longer than a bound in any direction.
+    """Sophia: momentum divided by the curvature, clipped for each element.
 
     With an estimate `h` of the diagonal of the loss's Hessian at every `update_interval`-th step,
     beginning with the first,
@@ -81,8 +84,8 @@ def sophia(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the decay of the average of gradients. Default: 0.965.
-      b2: the decay of the average of curvatures. Default: 0.99.
+      b1: the decay rate of the average of gradients. Default: 0.965.
+      b2: the decay rate of the average of curvatures. Default: 0.99.
       eps: the least denominator. Default: 1e-8.
       weight_decay: the multiple of the parameters that is taken off, times the learning rate.
         Default: 1e-4.
@@ -134,17 +137,17 @@ def sophia(
 class _Method(NamedTuple):
     """The hyperparameters of the direction."""
 
-    b1: Any
-    b2: Any
-    eps: Any
-    gamma: Any
+    b1: Scalar
+    b2: Scalar
+    eps: Scalar
+    gamma: Scalar
     bound: Any | None
     interval: Any
-    mu_dtype: Any | None
+    mu_dtype: DTypeLike | None
     print_every: int | None
 
     def transformation(self, hessian: Any) -> GradientTransformation:
-        """Makes the part of `sophia` before decay and learning rate."""
+        """Returns the part of `sophia` before decay and learning rate."""
         if isinstance(self.interval, (int, float)) and self.interval < 1:
             raise ValueError(
                 f"sophia: update_interval is {self.interval!r}, and must be at least 1"
@@ -204,7 +207,7 @@ class _Method(NamedTuple):
     def _step(
         self, given: list[Any], mu: list[Array], nu: list[Array], count: Array
     ) -> tuple[list[Array], list[Array], Array, Array]:
-        """Gives the directions, the averages, the new count, and the share not clipped."""
+        """Returns the directions, the averages, the new count, and the share not clipped."""
         averages = [
             ema(g, m.astype(g.dtype), self.b1) for g, m in zip(as_slots(given, nu), mu, strict=True)
         ]

@@ -1,11 +1,9 @@
 """Yogi."""
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, real_full_like, times
 from gradtx.engine.rules import Slots
@@ -16,11 +14,11 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 @piece
 def scale_by_yogi(
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-3,
-    eps_root: Any = 0.0,
-    initial_accumulator_value: Any = 1e-6,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-3,
+    eps_root: Scalar = 0.0,
+    initial_accumulator_value: Scalar = 1e-6,
 ) -> GradientTransformation:
     """Does what `scale_by_adam` does, with a second moment that changes by addition.
 
@@ -31,7 +29,7 @@ def scale_by_yogi(
     in the paper.
 
     Args:
-      b1: the decay of the average of gradients. Default: 0.9.
+      b1: the decay rate of the average of gradients. Default: 0.9.
       b2: one minus the rate at which `nu` changes. Default: 0.999.
       eps: added to the root. Default: 1e-3, as in the paper.
       eps_root: added under the root. Default: 0.
@@ -50,7 +48,7 @@ def scale_by_yogi(
     def init(p: Array) -> Slots:
         return Slots(mu=jnp.zeros_like(p), nu=real_full_like(p, initial_accumulator_value))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu, square = ema(g, s.mu, b1), abs_sq(g)
         change = times(1 - b2, square)
         # Not a product with the sign, which would be 0 * infinity where both have overflowed.
@@ -68,15 +66,15 @@ def scale_by_yogi(
     usual_rate=0.01,
 )
 def yogi(
-    learning_rate: ScalarOrSchedule, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-3
+    learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-3
 ) -> GradientTransformation:
-    """Yogi: Adam whose second moment changes slowly, by addition, in both directions.
+    """Yogi: Adam with additive changes of the second moment.
 
     `p - learning_rate * mu_hat / (sqrt(nu_hat) + eps)`, see `scale_by_yogi`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the paper's is 1e-2.
-      b1: the decay of the average of gradients. Default: 0.9.
+      b1: the decay rate of the average of gradients. Default: 0.9.
       b2: one minus the rate at which the second moment changes. Default: 0.999.
       eps: added to the root. Default: 1e-3, as in the paper.
 

@@ -1,10 +1,10 @@
 """Distributions of noise: how to sample from them, and their log-densities."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array
 
@@ -21,7 +21,9 @@ class Gumbel:
       0.58
     """
 
-    def sample(self, key: Array, sample_shape: Any = (), dtype: Any = float) -> Array:
+    def sample(
+        self, key: Array, sample_shape: tuple[int, ...] = (), dtype: DTypeLike = float
+    ) -> Array:
         """Draws independent samples.
 
         Args:
@@ -31,8 +33,8 @@ class Gumbel:
         """
         return jax.random.gumbel(key, sample_shape, dtype)
 
-    def log_prob(self, inputs: Any) -> Array:
-        """Gives the log-density of each element: `-z - exp(-z)`.
+    def log_prob(self, inputs: ArrayLike) -> Array:
+        """Returns the log-density of each element: `-z - exp(-z)`.
 
         Args:
           inputs: an array.
@@ -50,7 +52,9 @@ class Normal:
       -0.9189
     """
 
-    def sample(self, key: Array, sample_shape: Any = (), dtype: Any = float) -> Array:
+    def sample(
+        self, key: Array, sample_shape: tuple[int, ...] = (), dtype: DTypeLike = float
+    ) -> Array:
         """Draws independent samples.
 
         Args:
@@ -60,8 +64,8 @@ class Normal:
         """
         return jax.random.normal(key, sample_shape, dtype)
 
-    def log_prob(self, inputs: Any) -> Array:
-        """Gives the log-density of each element: `-z^2 / 2 - log(2 pi) / 2`.
+    def log_prob(self, inputs: ArrayLike) -> Array:
+        """Returns the log-density of each element: `-z^2 / 2 - log(2 pi) / 2`.
 
         Args:
           inputs: an array.

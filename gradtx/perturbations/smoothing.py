@@ -6,19 +6,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import compute_dtype, default_float, widen
 from gradtx.perturbations.noise import Gumbel
 
 
 def make_perturbed_fun(
-    fun: Callable[[Any], Any],
+    fun: Callable[[PyTree], PyTree],
     num_samples: int = 1000,
-    sigma: Any = 0.1,
+    sigma: Scalar = 0.1,
     noise: Any = Gumbel(),  # noqa: B008  it has no state
     use_baseline: bool = True,
-) -> Callable[[Array, Any], Any]:
+) -> Callable[[Array, PyTree], PyTree]:
     r"""Estimates `E[fun(x + sigma * z)]` by samples, differentiable in `x` and `sigma`.
 
     The average over noise `z` is smooth even where `fun` is not: an argmax becomes a softmax, a
@@ -69,7 +70,7 @@ def make_perturbed_fun(
     if isinstance(sigma, (int, float)) and not sigma > 0:
         raise ValueError(f"make_perturbed_fun: sigma is {sigma}, and must be positive")
 
-    def perturbed(key: Array, x: Any) -> Any:
+    def perturbed(key: Array, x: PyTree) -> PyTree:
         paths, structure = jax.tree_util.tree_flatten_with_path(x)
         leaves = [_floating(path, leaf) for path, leaf in paths]
         centers, scale = lax.stop_gradient((leaves, sigma))
@@ -79,8 +80,8 @@ def make_perturbed_fun(
             for k, leaf in zip(keys, leaves, strict=False)
         ]
 
-        def evaluate(zs: list[Array]) -> tuple[Any, Array]:
-            """Gives `fun` at one sample, and the logarithm of its density."""
+        def evaluate(zs: list[Array]) -> tuple[PyTree, Array]:
+            """Returns `fun` at one sample, and the logarithm of its density."""
             ys, log_density = [], jnp.zeros((), default_float())
             for z, leaf, center in zip(zs, leaves, centers, strict=True):
                 ys.append((widen(center) + scale * z).astype(leaf.dtype))
@@ -96,7 +97,7 @@ def make_perturbed_fun(
         else:
             baselines = jax.tree.map(lambda v: jnp.zeros(v.shape[1:], v.dtype), values)
 
-        def average(value: Array, baseline: Any) -> Array:
+        def average(value: Array, baseline: Array) -> Array:
             inexact = jnp.issubdtype(value.dtype, jnp.inexact)
             dtype = value.dtype if inexact else default_float()
             wide = compute_dtype(dtype)
@@ -110,7 +111,7 @@ def make_perturbed_fun(
     return perturbed
 
 
-def _floating(path: Any, leaf: Any) -> Array:
+def _floating(path: Any, leaf: ArrayLike) -> Array:
     leaf = jnp.asarray(leaf)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise TypeError(

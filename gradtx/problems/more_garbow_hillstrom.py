@@ -4,10 +4,10 @@ Rosenbrock's and Beale's functions, their numbers 1 and 5, are among those in th
 """
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
 from gradtx.problems.problem import problem
@@ -15,12 +15,12 @@ from gradtx.problems.problem import problem
 _MGH = "Moré, Garbow and Hillstrom, 'Testing Unconstrained Optimization Software' (1981), problem "
 
 
-def _squares(*residuals: Any) -> Array:
+def _squares(*residuals: ArrayLike) -> Array:
     return jnp.asarray(sum(jnp.sum(r * r) for r in residuals))
 
 
 @problem(f"{_MGH}2", start=(0.5, -2.0), minima=((5.0, 4.0),), elsewhere=(48.9842,))
-def freudenstein_roth(x: Any) -> Array:
+def freudenstein_roth(x: Array) -> Array:
     """From the usual start, descent ends in a local minimum."""
     a, b = x
     return _squares(
@@ -30,28 +30,28 @@ def freudenstein_roth(x: Any) -> Array:
 
 
 @problem(f"{_MGH}3", start=(0.0, 1.0), minima=((1.098159329699759e-5, 9.106146739866524),))
-def powell_badly_scaled(x: Any) -> Array:
+def powell_badly_scaled(x: Array) -> Array:
     """The two variables differ by six orders of magnitude."""
     a, b = x
     return _squares(1e4 * a * b - 1, jnp.exp(-a) + jnp.exp(-b) - 1.0001)
 
 
 @problem(f"{_MGH}4", start=(1.0, 1.0), minima=((1e6, 2e-6),))
-def brown_badly_scaled(x: Any) -> Array:
+def brown_badly_scaled(x: Array) -> Array:
     """The two variables differ by twelve orders of magnitude."""
     a, b = x
     return _squares(a - 1e6, b - 2e-6, a * b - 2)
 
 
 @problem(f"{_MGH}6", start=(0.3, 0.4), least=124.362, minima=((0.2578252, 0.2578252),))
-def jennrich_sampson(x: Any) -> Array:
+def jennrich_sampson(x: Array) -> Array:
     """A narrow valley of exponentials that cannot be fitted."""
     i = np.arange(1, 11)
     return _squares(2 + 2 * i - (jnp.exp(i * x[0]) + jnp.exp(i * x[1])))
 
 
 @problem(f"{_MGH}7", start=(-1.0, 0.0, 0.0), minima=((1.0, 0.0, 0.0),))
-def helical_valley(x: Any) -> Array:
+def helical_valley(x: Array) -> Array:
     """A valley that winds around an axis."""
     a, b, c = x
     # Turns around the axis, from -1/4 to 3/4.
@@ -64,7 +64,7 @@ _BARD = (0.14, 0.18, 0.22, 0.25, 0.29, 0.32, 0.35, 0.39, 0.37, 0.58, 0.73, 0.96,
 
 
 @problem(f"{_MGH}8", start=(1.0, 1.0, 1.0), least=8.21487e-3, elsewhere=(17.4286,))
-def bard(x: Any) -> Array:
+def bard(x: Array) -> Array:
     """A rational function, fitted to fifteen measurements."""
     a, b, c = x
     u = np.arange(1, 16)
@@ -77,7 +77,7 @@ _BELL = (*_HALF_BELL, 0.3989, *reversed(_HALF_BELL))
 
 
 @problem(f"{_MGH}9", start=(0.4, 1.0, 0.0), least=1.12793e-8)
-def gaussian(x: Any) -> Array:
+def gaussian(x: Array) -> Array:
     """A bell curve, fitted to fifteen rounded values of one."""
     a, b, c = x
     t = (8 - np.arange(1, 16)) / 2
@@ -89,7 +89,7 @@ _MEYER = (34780, 28610, 23650, 19630, 16370, 13720, 11540, 9744, 8261, 7030, 600
 
 
 @problem(f"{_MGH}10", start=(0.02, 4000.0, 250.0), least=87.9458)
-def meyer(x: Any) -> Array:
+def meyer(x: Array) -> Array:
     """A thermistor's resistance; the variables differ by six orders, and curvatures by more."""
     a, b, c = x
     t = 45 + 5 * np.arange(1, 17)
@@ -97,7 +97,7 @@ def meyer(x: Any) -> Array:
 
 
 @problem(f"{_MGH}11", start=(5.0, 2.5, 0.15), minima=((50.0, 25.0, 1.5),))
-def gulf(x: Any) -> Array:
+def gulf(x: Array) -> Array:
     """A Weibull distribution, fitted to a hundred less one of its values."""
     a, b, c = x
     t = np.arange(1, 100) / 100
@@ -106,7 +106,7 @@ def gulf(x: Any) -> Array:
 
 
 @problem(f"{_MGH}12", start=(0.0, 10.0, 20.0), minima=((1.0, 10.0, 1.0), (10.0, 1.0, -1.0)))
-def box(x: Any) -> Array:
+def box(x: Array) -> Array:
     """Exponentials; it is 0 also wherever `x[0] == x[1]` and `x[2] == 0`."""
     a, b, c = x
     t = np.arange(1, 11) / 10
@@ -114,7 +114,7 @@ def box(x: Any) -> Array:
 
 
 @problem(f"{_MGH}13", start=(3.0, -1.0, 0.0, 1.0), minima=((0.0, 0.0, 0.0, 0.0),))
-def powell_singular(x: Any) -> Array:
+def powell_singular(x: Array) -> Array:
     """At its minimum the Hessian is singular, so that all methods become slow there."""
     a, b, c, d = x
     return _squares(
@@ -123,7 +123,7 @@ def powell_singular(x: Any) -> Array:
 
 
 @problem(f"{_MGH}14", start=(-3.0, -1.0, -3.0, -1.0), minima=((1.0, 1.0, 1.0, 1.0),))
-def wood(x: Any) -> Array:
+def wood(x: Array) -> Array:
     """Two of Rosenbrock's valleys, coupled; near a saddle descent nearly stops."""
     a, b, c, d = x
     return _squares(
@@ -142,7 +142,7 @@ _KOWALIK_U = (4, 2, 1, 0.5, 0.25, 0.167, 0.125, 0.1, 0.0833, 0.0714, 0.0625)
 
 
 @problem(f"{_MGH}15", start=(0.25, 0.39, 0.415, 0.39), least=3.07505e-4, elsewhere=(1.02734e-3,))
-def kowalik_osborne(x: Any) -> Array:
+def kowalik_osborne(x: Array) -> Array:
     """An enzyme's reaction, fitted to eleven measurements."""
     a, b, c, d = x
     u = np.array(_KOWALIK_U)
@@ -150,7 +150,7 @@ def kowalik_osborne(x: Any) -> Array:
 
 
 @problem(f"{_MGH}16", start=(25.0, 5.0, -5.0, -1.0), least=85822.2)
-def brown_dennis(x: Any) -> Array:
+def brown_dennis(x: Array) -> Array:
     """An exponential and a wave that cannot be fitted; residuals stay large."""
     a, b, c, d = x
     t = np.arange(1, 21) / 5
@@ -164,7 +164,7 @@ _OSBORNE = (0.844, 0.908, 0.932, 0.936, 0.925, 0.908, 0.881, 0.850, 0.818, 0.784
 
 
 @problem(f"{_MGH}17", start=(0.5, 1.5, -1.0, 0.01, 0.02), least=5.46489e-5)
-def osborne(x: Any) -> Array:
+def osborne(x: Array) -> Array:
     """Two exponentials that nearly cancel, fitted to 33 measurements."""
     a, b, c, d, e = x
     t = 10 * np.arange(33)
@@ -177,7 +177,7 @@ def osborne(x: Any) -> Array:
     minima=((1.0, 10.0, 1.0, 5.0, 4.0, 3.0),),
     elsewhere=(5.65565e-3,),
 )
-def biggs(x: Any) -> Array:
+def biggs(x: Array) -> Array:
     """Three exponentials, fitted to thirteen values of such a sum."""
     a, b, c, d, e, f = x
     t = np.arange(1, 14) / 10
@@ -186,7 +186,7 @@ def biggs(x: Any) -> Array:
 
 
 @problem(f"{_MGH}20", start=(0.0,) * 6, least=2.28767e-3)
-def watson(x: Any) -> Array:
+def watson(x: Array) -> Array:
     """A polynomial that nearly solves a differential equation; its Hessian is nearly singular."""
     n = len(x)
     t = np.arange(1, 30)[:, None] / 29

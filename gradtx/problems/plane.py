@@ -1,7 +1,5 @@
 """Functions in the plane: what they look like can be drawn."""
 
-from typing import Any
-
 from gradtx.engine.base import Array
 from gradtx.problems.problem import problem
 
@@ -16,7 +14,7 @@ _HIMMELBLAU = "Himmelblau, 'Applied Nonlinear Programming' (1972)"
     minima=((1.0, 1.0),),
     window=((-2.0, 2.0), (-1.0, 3.0)),
 )
-def rosenbrock(x: Any) -> Array:
+def rosenbrock(x: Array) -> Array:
     """A valley along a parabola, whose floor is nearly flat."""
     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
 
@@ -27,7 +25,7 @@ def rosenbrock(x: Any) -> Array:
     minima=((3.0, 0.5),),
     window=((-4.5, 4.5), (-4.5, 4.5)),
 )
-def beale(x: Any) -> Array:
+def beale(x: Array) -> Array:
     """A flat basin between steep walls."""
     return (
         (1.5 - x[0] * (1 - x[1])) ** 2
@@ -47,7 +45,7 @@ def beale(x: Any) -> Array:
     ),
     window=((-5.0, 5.0), (-5.0, 5.0)),
 )
-def himmelblau(x: Any) -> Array:
+def himmelblau(x: Array) -> Array:
     """Four minima of one depth, with saddles between them."""
     return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
 
@@ -59,6 +57,6 @@ def himmelblau(x: Any) -> Array:
     minima=((1.0, 3.0),),
     window=((-10.0, 10.0), (-10.0, 10.0)),
 )
-def booth(x: Any) -> Array:
+def booth(x: Array) -> Array:
     """A bowl: a quadratic form whose curvatures differ by nine."""
     return (x[0] + 2 * x[1] - 7) ** 2 + (2 * x[0] + x[1] - 5) ** 2

@@ -1,7 +1,7 @@
-"""What a test problem is, and the list of all."""
+"""Test problems, and the list of all."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gradtx.engine.base import Array
 
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
     """
 
     name: str
-    fun: Callable[[Any], Array]
+    fun: Callable[[Array], Array]
     start: tuple[float, ...]
     least: float
     minima: tuple[tuple[float, ...], ...]
@@ -32,8 +32,8 @@ class Problem(NamedTuple):
     window: tuple[tuple[float, float], tuple[float, float]] | None
     source: str
 
-    def __call__(self, x: Any) -> Array:
-        """Gives the function's value at `x`."""
+    def __call__(self, x: Array) -> Array:
+        """Returns the function's value at `x`."""
         return self.fun(x)
 
 
@@ -49,8 +49,8 @@ def problem(
     minima: tuple[tuple[float, ...], ...] = (),
     elsewhere: tuple[float, ...] = (),
     window: tuple[tuple[float, float], tuple[float, float]] | None = None,
-) -> Callable[[Callable[[Any], Array]], Problem]:
-    """Makes a function a `Problem` of the function's name, and puts it on the list.
+) -> Callable[[Callable[[Array], Array]], Problem]:
+    """Registers a function as a `Problem` of the function's name.
 
     Args:
       source: where it was published.
@@ -61,7 +61,7 @@ def problem(
       window: the part of the plane to be drawn. Default: it is not in the plane.
     """
 
-    def register(fun: Callable[[Any], Array]) -> Problem:
+    def register(fun: Callable[[Array], Array]) -> Problem:
         made = Problem(fun.__name__, fun, start, least, minima, elsewhere, window, source)
         PROBLEMS[made.name] = made
         return made

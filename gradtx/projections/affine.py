@@ -4,11 +4,11 @@ Sections 8.1 and 8.2 of "Convex Optimization" (Boyd and Vandenberghe, 2004).
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import abs_sq, finished, total
 from gradtx.engine.paths import nth_path
 from gradtx.projections.euclidean import magnitude
@@ -16,8 +16,8 @@ from gradtx.projections.leaves import aligned, flattened, rebuilt
 
 
 def _along(
-    name: str, x: Any, a: Any, move: Callable[[Array, Array, Array], Callable[..., Array]]
-) -> Any:
+    name: str, x: PyTree, a: PyTree, move: Callable[[Array, Array, Array], Callable[..., Array]]
+) -> PyTree:
     """Moves the leaves of `x` along those of `a`.
 
     Args:
@@ -58,14 +58,14 @@ def _told(x: Array | None) -> str:
     return "None" if x is None else f"of shape {x.shape}"
 
 
-def _checked_offset(name: str, b: Any) -> Array:
+def _checked_offset(name: str, b: ArrayLike) -> Array:
     b = jnp.asarray(b)
     if b.ndim:
         raise ValueError(f"{name}: b must be a scalar, got the shape {b.shape}")
     return b
 
 
-def projection_vector(x: Any, a: Any) -> Any:
+def projection_vector(x: PyTree, a: PyTree) -> PyTree:
     """Projects onto the line through the origin and `a`: `p = a * <a, x> / <a, a>`.
 
     This is the nearest point of `{t a : t a number}`, where inner products go over all leaves and
@@ -97,7 +97,7 @@ def projection_vector(x: Any, a: Any) -> Any:
     return _along("projection_vector", x, a, move)
 
 
-def projection_hyperplane(x: Any, a: Any, b: Any) -> Any:
+def projection_hyperplane(x: PyTree, a: PyTree, b: ArrayLike) -> PyTree:
     """Projects onto a hyperplane: `p = x - a * (<a, x> - b) / <a, a>`.
 
     This is the nearest point of `{p : <a, p> = b}`, where inner products go over all leaves and
@@ -132,7 +132,7 @@ def projection_hyperplane(x: Any, a: Any, b: Any) -> Any:
     return _along(name, x, a, move)
 
 
-def projection_halfspace(x: Any, a: Any, b: Any) -> Any:
+def projection_halfspace(x: PyTree, a: PyTree, b: ArrayLike) -> PyTree:
     """Projects onto a half-space: `p = x - a * max(<a, x> - b, 0) / <a, a>`.
 
     This is the nearest point of `{p : <a, p> <= b}`, where inner products go over all leaves; of

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.paths import is_none, nth_path
 from gradtx.projections.leaves import aligned, flattened, rebuilt
 
 
-def projection_box(tree: Any, lower: Any, upper: Any) -> Any:
+def projection_box(tree: PyTree, lower: PyTree, upper: PyTree) -> PyTree:
     """Projects onto a box: every element between its bounds.
 
     `p = min(max(x, lower), upper)`, the nearest point of `{p : lower <= p <= upper}`.
@@ -39,13 +39,13 @@ def projection_box(tree: Any, lower: Any, upper: Any) -> Any:
     return _clipped("projection_box", tree, lower, upper)
 
 
-def _clipped(name: str, tree: Any, lower: Any, upper: Any) -> Any:
+def _clipped(name: str, tree: PyTree, lower: PyTree, upper: PyTree) -> PyTree:
     both = isinstance(lower, (int, float)) and isinstance(upper, (int, float))
     if both and lower > upper:
         raise ValueError(f"{name}: no number lies between lower={lower} and upper={upper}")
     leaves, treedef = flattened(name, tree)
 
-    def bounds(role: str, given: Any) -> list[Array | None]:
+    def bounds(role: str, given: PyTree) -> list[Any]:
         one_for_all = jax.tree.structure(given, is_leaf=is_none).num_nodes == 1
         each = [given] * len(leaves) if one_for_all else aligned(name, role, given, tree, treedef)
         found = []
@@ -74,7 +74,7 @@ def _clipped(name: str, tree: Any, lower: Any, upper: Any) -> Any:
     return rebuilt(treedef, list(clipped), tree)
 
 
-def projection_non_negative(tree: Any) -> Any:
+def projection_non_negative(tree: PyTree) -> PyTree:
     """Projects onto the non-negative orthant: negative elements become 0.
 
     `p = max(x, 0)`, the nearest point of `{p : p >= 0}`.
@@ -97,7 +97,7 @@ def projection_non_negative(tree: Any) -> Any:
     return _clipped("projection_non_negative", tree, 0, None)
 
 
-def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
+def projection_hypercube(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """Projects onto a hypercube with a corner at the origin: every element in `[0, scale]`.
 
     `p = min(max(x, 0), scale)`, the nearest point of `{p : 0 <= p <= scale}`.
@@ -126,7 +126,7 @@ def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
     return _clipped(name, tree, 0, scale)
 
 
-def projection_linf_ball(tree: Any, scale: Any = 1) -> Any:
+def projection_linf_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """Projects onto the ball of the maximum norm: every element in `[-scale, scale]`.
 
     `p = min(max(x, -scale), scale)`, the nearest point of `{p : max(|p|) <= scale}`.

@@ -1,18 +1,17 @@
 """Projections onto the Euclidean sphere and ball."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import abs_sq, finished, safe_sqrt, total
 from gradtx.projections.leaves import checked_scale, flattened, rebuilt
 
 
 def magnitude(arrays: Sequence[Array]) -> Array:
-    """Gives the largest absolute value in several arrays, or 1 where all are 0; for gradients a
+    """Returns the largest absolute value in several arrays, or 1 where all are 0; for gradients a
     constant.
 
     Vectors divided by it have norms that neither overflow nor vanish.
@@ -25,7 +24,7 @@ def magnitude(arrays: Sequence[Array]) -> Array:
 
 
 def norm(arrays: Sequence[Array]) -> Array:
-    """Gives the Euclidean norm of several arrays together; its gradient at 0 is 0.
+    """Returns the Euclidean norm of several arrays together; its gradient at 0 is 0.
 
     Args:
       arrays: real or complex arrays, of moderate size.
@@ -33,7 +32,7 @@ def norm(arrays: Sequence[Array]) -> Array:
     return safe_sqrt(total([jnp.sum(abs_sq(x)) for x in arrays]))
 
 
-def projection_l2_sphere(tree: Any, scale: Any = 1) -> Any:
+def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """Projects onto the Euclidean sphere: `p = scale * x / norm(x)`.
 
     This is the nearest point of `{p : norm(p) = scale}`, where the norm goes over all leaves. From
@@ -70,7 +69,7 @@ def projection_l2_sphere(tree: Any, scale: Any = 1) -> Any:
     return rebuilt(treedef, [None if x is None else x * factor for x in moved], tree)
 
 
-def projection_l2_ball(tree: Any, scale: Any = 1) -> Any:
+def projection_l2_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """Projects onto the Euclidean ball: `p = x * min(1, scale / norm(x))`.
 
     This is the nearest point of `{p : norm(p) <= scale}`, where the norm goes over all leaves.

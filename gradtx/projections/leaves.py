@@ -1,18 +1,19 @@
-"""How projections take trees apart and put them together again."""
+"""Flattening and rebuilding of trees for projections."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import compute_dtype, default_float
 from gradtx.engine.paths import StructureError, align, is_none, nth_path
 
 
-def flattened(name: str, tree: Any, *, complex_too: bool = False) -> tuple[list[Any], Any]:
-    """Gives a tree's leaves as floating arrays in the dtype to compute in, and its structure.
+def flattened(name: str, tree: PyTree, *, complex_too: bool = False) -> tuple[list[Any], Any]:
+    """Returns a tree's leaves as floating arrays in the dtype to compute in, and its structure.
 
     Args:
       name: the function that asks, for errors.
@@ -29,7 +30,7 @@ def flattened(name: str, tree: Any, *, complex_too: bool = False) -> tuple[list[
     ], treedef
 
 
-def _wide(told: str, x: Any, complex_too: bool) -> Array:
+def _wide(told: str, x: PyTree, complex_too: bool) -> Array:
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.number):
         raise TypeError(f"{told} is of dtype {x.dtype}, want numbers")
@@ -38,12 +39,12 @@ def _wide(told: str, x: Any, complex_too: bool) -> Array:
     return x.astype(_computed_in(x.dtype))
 
 
-def _computed_in(dtype: Any) -> Any:
+def _computed_in(dtype: DTypeLike) -> PyTree:
     return compute_dtype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else default_float()
 
 
-def rebuilt(treedef: Any, leaves: Sequence[Any], like: Any) -> Any:
-    """Puts leaves together again, each in the dtype that `like` has there.
+def rebuilt(treedef: Any, leaves: Sequence[Array | None], like: PyTree) -> PyTree:
+    """Rebuilds a tree from leaves, each in the dtype that `like` has there.
 
     Args:
       treedef: the structure, from `flattened`.
@@ -60,12 +61,12 @@ def rebuilt(treedef: Any, leaves: Sequence[Any], like: Any) -> Any:
     )
 
 
-def _stored_in(dtype: Any) -> Any:
+def _stored_in(dtype: DTypeLike) -> PyTree:
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
 
 
-def aligned(name: str, other_name: str, other: Any, tree: Any, treedef: Any) -> list[Any]:
-    """Gives the leaves of a second tree, in the order of those of the first.
+def aligned(name: str, other_name: str, other: PyTree, tree: PyTree, treedef: Any) -> list[Any]:
+    """Returns the leaves of a second tree, in the order of those of the first.
 
     Args:
       name: the function that asks, for errors.
@@ -83,8 +84,8 @@ def aligned(name: str, other_name: str, other: Any, tree: Any, treedef: Any) -> 
         raise StructureError(f"{name}: {error}") from None
 
 
-def checked_scale(name: str, scale: Any) -> Any:
-    """Gives the size of a set, once it is known that it can be one.
+def checked_scale(name: str, scale: Scalar) -> PyTree:
+    """Returns the size of a set, once it is known that it can be one.
 
     Args:
       name: the function that asks, for errors.

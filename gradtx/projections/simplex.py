@@ -9,12 +9,12 @@ from typing import Any
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import finished, total
 from gradtx.projections.leaves import checked_scale, flattened, rebuilt
 
 
-def onto_simplex(x: Array, scale: Any) -> Array:
+def onto_simplex(x: Array, scale: Scalar) -> Array:
     """Projects each row of `x`, along its last axis, onto the simplex.
 
     The projection is `max(x - tau, 0)`, with the `tau` for which it sums to `scale`. The elements
@@ -28,8 +28,8 @@ def onto_simplex(x: Array, scale: Any) -> Array:
     return _above(x, *_thresholds(x, scale))
 
 
-def _thresholds(x: Array, scale: Any) -> tuple[Array, Array, Array]:
-    """Gives each row's largest element, and `tau` less that: as it is sorted out, and exact."""
+def _thresholds(x: Array, scale: Scalar) -> tuple[Array, Array, Array]:
+    """Returns each row's largest element, and `tau` less that: as it is sorted out, and exact."""
     largest = stop_gradient(jnp.max(x, axis=-1, keepdims=True))
     # Sums over elements near 0 keep the digits that sums over large ones would lose.
     z = x - largest
@@ -50,27 +50,27 @@ def _support(z: Array, tau: Array) -> Array:
 
 
 def _above(x: Array, largest: Array, found: Array, tau: Array) -> Array:
-    """Gives what is above the threshold."""
+    """Returns what is above the threshold."""
     z = x - largest
     return jnp.where(_support(z, found) & ~(z <= tau), z - tau, 0)
 
 
-def _of_elements(name: str, tree: Any) -> tuple[list[Any], Any]:
-    """Gives the leaves of a tree that has elements, and its structure."""
+def _of_elements(name: str, tree: PyTree) -> tuple[list[Any], Any]:
+    """Returns the leaves of a tree that has elements, and its structure."""
     leaves, treedef = flattened(name, tree)
     if not sum(x.size for x in leaves if x is not None):
         raise ValueError(f"{name}: there is nothing to project, the tree has no elements")
     return leaves, treedef
 
 
-def _of_all(leaves: Sequence[Any], scale: Any) -> Callable[[Array], Array]:
-    """Gives the projection of each leaf where all are one vector together."""
+def _of_all(leaves: Sequence[Array | None], scale: Scalar) -> Callable[[Array], Array]:
+    """Returns the projection of each leaf where all are one vector together."""
     vector = jnp.concatenate([x.ravel() for x in leaves if x is not None])
     numbers = [finished(x[0]) for x in _thresholds(vector, scale)]
     return lambda x: _above(x, *numbers)
 
 
-def projection_simplex(tree: Any, scale: Any = 1) -> Any:
+def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """Projects onto the simplex: non-negative elements that sum to `scale`.
 
     `p = max(x - tau, 0)`, with the number `tau` for which `sum(p) = scale`, is the nearest point
@@ -106,12 +106,12 @@ def _side(x: Array) -> Array:
     return jnp.where(x < 0, -1, 1).astype(x.dtype)  # 0 has a side too, or it could not leave
 
 
-def _onto_l1_sphere(leaves: Sequence[Any], scale: Any) -> list[Any]:
+def _onto_l1_sphere(leaves: Sequence[Array | None], scale: Scalar) -> list[Any]:
     project = _of_all([None if x is None else _side(x) * x for x in leaves], scale)
     return [None if x is None else _side(x) * project(_side(x) * x) for x in leaves]
 
 
-def projection_l1_sphere(tree: Any, scale: Any = 1) -> Any:
+def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """Projects onto the sphere of the sum norm: absolute values that sum to `scale`.
 
     `p = sign(x) * projection_simplex(|x|, scale)` is a nearest point of
@@ -141,7 +141,7 @@ def projection_l1_sphere(tree: Any, scale: Any = 1) -> Any:
     return rebuilt(treedef, _onto_l1_sphere(leaves, scale), tree)
 
 
-def projection_l1_ball(tree: Any, scale: Any = 1) -> Any:
+def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """Projects onto the ball of the sum norm: absolute values that sum to `scale` at most.
 
     `p = x` where `sum(|x|) <= scale`, else the projection onto the sphere, is the nearest point of
