@@ -72,17 +72,17 @@ class Entry:
 
     @property
     def needs_params(self) -> bool:
-        """Whether `update` needs the parameters."""
+        """True if `update` needs the parameters."""
         return any(link.needs_params for link in self._links)
 
     @property
     def takes_complex(self) -> bool:
-        """Whether parameters may be complex."""
+        """True if parameters may be complex."""
         return not any(link.real_only for link in self._links)
 
     @property
     def couples_leaves(self) -> bool:
-        """Whether leaves act on each other's updates."""
+        """True if the update of a leaf may depend on other leaves."""
         return any(link.couples for link in self._links)
 
     @property

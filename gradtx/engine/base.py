@@ -1,6 +1,6 @@
-"""What a gradient transformation is.
+"""The type of gradient transformations.
 
-The types that everything else is written in, and the two transformations that need nothing else.
+The types that are used everywhere, and the adapter of other libraries' transformations.
 """
 
 import inspect

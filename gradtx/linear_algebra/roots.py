@@ -100,7 +100,7 @@ def _newton(
 
     def iterate(carry: tuple[Array, ...]) -> tuple[Array, ...]:
         step, x, m, error, _, _ = carry
-        t = ((1 + p) * identity - m) / p
+        t = (identity * (1 + p) - m) / p
         new_m = multiply(_power(t, p, multiply), m)
         new_error = jnp.linalg.norm(new_m - identity)
         return step + 1, multiply(x, t), new_m, new_error, x, error

@@ -140,5 +140,5 @@ def _stored(new: Array | np.ndarray, old: ArrayLike) -> Array:
     dtype = jnp.result_type(old)
     for kind in (jnp.inexact, jnp.complexfloating):
         if jnp.issubdtype(new.dtype, kind) and not jnp.issubdtype(dtype, kind):
-            return new
+            return jnp.asarray(new)
     return jnp.asarray(new, dtype)
