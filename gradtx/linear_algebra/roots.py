@@ -113,8 +113,8 @@ def _newton(
         return (step < num_iters) & (error > error_tolerance) & falling
 
     z = (1 + p) / (2 * scale)
-    x = (z ** (1 / p)).astype(a.dtype) * identity
-    m = z.astype(a.dtype) * (a + ridge_epsilon * scale * identity).astype(a.dtype)
+    x = identity * (z ** (1 / p)).astype(a.dtype)
+    m = (a + ridge_epsilon * scale * identity).astype(a.dtype) * z.astype(a.dtype)
     error = jnp.linalg.norm(m - identity)
     worst = jnp.full_like(error, jnp.inf)
     start = (jnp.zeros((), jnp.int32), x, m, error, x, worst)
