@@ -19,7 +19,7 @@ Updates = Params
 """A pytree of arrays of the same structure: gradients on their way to becoming steps."""
 OptState = PyTree
 """A pytree of arrays: what a transformation remembers from one step to the next."""
-Scalar = float | np.number | np.ndarray | Array
+Scalar = float | np.number | Array
 """A number, or an array of shape `()`, traced or not: a hyperparameter."""
 Schedule = Callable[[Scalar], Scalar]
 """A function of the step count, which is 0 at the first step."""
