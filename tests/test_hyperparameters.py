@@ -30,14 +30,14 @@ def floats(entry):
     ],
 )
 def test_hyperparameters_may_be_arrays(entry, kind):
-    """An array is the number that it holds, and is not read while tracing."""
+    """An array is the number that JAX makes of it, and is not read while tracing."""
     start, gradients = make_problem(entry.name, np.float32, entry.takes_complex, one_sign=True)
     arrays = {name: kind(x) for name, x in floats(entry).items()}
     tx = entry.make(**arrays)
     state = tx.init(start)
     assert avals(state) == avals(entry.make().init(start))
     assert avals(step_of(entry, tx)(gradients[0], state, start)[1]) == avals(state)
-    exact = {name: float(x) for name, x in arrays.items()}
+    exact = {name: float(jnp.asarray(x)) for name, x in arrays.items()}
     reference = references.OPTIMIZERS[entry.name]
     wanted = wanted_steps(reference, gradients, start, {**entry.probe, **exact})
     # As with plain numbers, and the tables of `expm1` and `log` add a few roundings of their own.
