@@ -63,7 +63,7 @@ def test_counting_elements():
     assert count({"w": jnp.ones((4, 3, 2)), "b": jnp.ones((4, 3))}, (0, 1)) == 12
     with pytest.raises(ValueError, match=r"same batch size.*updates\['b'\].*5.*updates\['w'\].*4"):
         count({"w": jnp.ones((4, 3)), "b": jnp.ones(5)}, 0)
-    with pytest.raises(ValueError, match=r"updates\['b'\].*\(4,\).*\(0, 1\)"):
+    with pytest.raises(ValueError, match=r"updates\['b'\].*\(0, 1\).*\(4,\)"):
         count({"w": jnp.ones((4, 3)), "b": jnp.ones(4)}, [0, 1])
     with pytest.raises(ValueError, match="same batch size"):
         count({}, 0)

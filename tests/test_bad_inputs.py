@@ -137,7 +137,7 @@ def test_a_none_where_an_array_is_in_the_other_tree(entry):
     assert jax.tree.structure(new_state) == jax.tree.structure(state)
     # A gradient for what has no slots is a mistake.
     if has_slots(entry):
-        with refused(ValueError, entry.name, "updates['b']['c']", "has no array"):
+        with refused(ValueError, entry.name, "updates['b']['c']", "no array"):
             tx.update(PARAMS, tx.init(holed), PARAMS, **more(entry))
 
 

@@ -87,9 +87,14 @@ class TransformationLike(Protocol):
     """A transformation of this or another library: anything with `init` and `update`."""
 
     @property
-    def init(self) -> Callable[..., OptState]: ...  # noqa: D102
+    def init(self) -> Callable[..., OptState]:
+        """A function `init(params) -> state`."""
+        ...
+
     @property
-    def update(self) -> Callable[..., tuple[Updates, OptState]]: ...  # noqa: D102
+    def update(self) -> Callable[..., tuple[Updates, OptState]]:
+        """A function `update(updates, state, params=None) -> (updates, state)`."""
+        ...
 
 
 class EmptyState(NamedTuple):

@@ -6,7 +6,7 @@ with a late first step would begin at the wrong one.
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeGuard, overload
+from typing import Any, TypeGuard
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,11 +33,7 @@ def exact(x: Scalar) -> Scalar:
     return x if isinstance(x, (int, float)) else as_float(x)
 
 
-@overload
-def select(condition: ArrayLike, x: Array, y: Array) -> Array: ...
-@overload
-def select(condition: ArrayLike, x: Scalar, y: Scalar) -> Scalar: ...
-def select(condition: ArrayLike, x: Scalar, y: Scalar) -> Scalar:
+def select(condition: ArrayLike, x: Scalar, y: Scalar) -> Any:
     """Returns `x` where the condition holds, and `y` elsewhere; in Python for a Python boolean."""
     if isinstance(condition, (bool, np.bool_)):
         return x if condition else y
