@@ -313,13 +313,13 @@ def test_any_callable_may_be_a_rule():
         )[0]
 
     g = jnp.ones(2)
-    with jax.checking_leaks():
+    with trees.checking_leaks():
         assert_equal(jax.jit(factor)(0.5, g), 0.5 * g)
     gradtx.leafwise(gradtx.EmptyState, None, functools.partial(update, 0.5))
 
 
 def test_slots_say_which_there_are():
-    with pytest.raises(AttributeError, match=r"'mu'; there are \['nu'\]"):
+    with pytest.raises(AttributeError, match=r"'mu', only \['nu'\]"):
         _ = Slots(nu=1.0).mu
 
 
