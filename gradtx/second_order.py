@@ -4,7 +4,6 @@ Parameters are treated as one long vector, in the order of `jax.flatten_util.rav
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +11,13 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Params
+from gradtx.engine.base import Array, Params, PyTree
 
-Loss = Callable[[Params, Any, Any], Any]
+Loss = Callable[[Params, PyTree, PyTree], Array]
 """`loss(params, inputs, targets)`, a scalar."""
 
 
-def hvp(loss: Loss, v: Any, params: Params, inputs: ArrayLike, targets: ArrayLike) -> Array:
+def hvp(loss: Loss, v: ArrayLike, params: Params, inputs: PyTree, targets: PyTree) -> Array:
     r"""Multiplies the Hessian of a loss with a vector: `H v`, where `H = d^2 loss / d params^2`.
 
     This derivative of the gradient in the direction of `v`, forward over reverse, costs a few
@@ -55,7 +54,7 @@ def hvp(loss: Loss, v: Any, params: Params, inputs: ArrayLike, targets: ArrayLik
     return jax.jvp(gradient, (vector,), (v.astype(vector.dtype),))[1]
 
 
-def hessian_diag(loss: Loss, params: Params, inputs: ArrayLike, targets: ArrayLike) -> Array:
+def hessian_diag(loss: Loss, params: Params, inputs: PyTree, targets: PyTree) -> Array:
     r"""Returns the diagonal of a loss's Hessian: `d^2 loss / d params[i]^2`.
 
     One product `H e_i` for each of the `n` parameters, some at a time, so that neither `H` nor the
@@ -92,7 +91,7 @@ _AT_ONCE = 128  # products taken together: enough to keep an accelerator busy
 
 
 def fisher_diag(
-    negative_log_likelihood: Loss, params: Params, inputs: ArrayLike, targets: ArrayLike
+    negative_log_likelihood: Loss, params: Params, inputs: PyTree, targets: PyTree
 ) -> Array:
     r"""Returns the diagonal of the observed Fisher information: `(d nll / d params[i])^2`.
 
@@ -121,6 +120,6 @@ def fisher_diag(
 
 
 def _gradient(
-    loss: Loss, unravel: Callable[[Array], Params], inputs: ArrayLike, targets: ArrayLike
-) -> Any:
+    loss: Loss, unravel: Callable[[Array], Params], inputs: PyTree, targets: PyTree
+) -> Callable[[Array], Array]:
     return jax.grad(lambda vector: loss(unravel(vector), inputs, targets))

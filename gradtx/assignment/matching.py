@@ -6,7 +6,7 @@ has the price 0, which is the highest. When every row is matched, these two cond
 other assignment is cheaper.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -45,7 +45,7 @@ def unmatched(costs: Array) -> Matching:
     )
 
 
-def top(dtype: DTypeLike) -> Any:
+def top(dtype: DTypeLike) -> float:
     """Returns the upper limit of costs: infinity, or the largest integer.
 
     Args:

@@ -1,8 +1,7 @@
 """Checks of the arguments of functions of matrices."""
 
-from typing import Any
-
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
@@ -43,7 +42,7 @@ def wide_square_matrix(name: str, matrix: ArrayLike) -> Array:
     return matrix
 
 
-def narrow_dtype(*arrays: ArrayLike) -> Any:
+def narrow_dtype(*arrays: ArrayLike) -> np.dtype:
     """Returns the dtype of a result: what the arguments promote to, or a float for integers.
 
     Args:

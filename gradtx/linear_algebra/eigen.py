@@ -15,9 +15,9 @@ from gradtx.linear_algebra.checks import narrow_dtype, wide_square_matrix
 
 
 def power_iteration(
-    matrix: ArrayLike,
+    matrix: ArrayLike | Callable[[PyTree], PyTree],
     *,
-    v0: PyTree = None,
+    v0: PyTree | None = None,
     num_iters: Scalar = 100,
     error_tolerance: Scalar = 1e-6,
     precision: lax.PrecisionLike = lax.Precision.HIGHEST,

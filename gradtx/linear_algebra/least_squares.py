@@ -70,7 +70,7 @@ def nnls(
 
 @functools.partial(jax.jit, static_argnames=("iters", "unroll"))
 def _projected_gradients(
-    a: Array, target: Array, L: Scalar, *, iters: int, unroll: int | bool
+    a: Array, target: Array, L: Scalar | None, *, iters: int, unroll: int | bool
 ) -> Array:
     gram = jnp.matmul(a.T, a, precision=lax.Precision.HIGHEST)
     pulled = jnp.matmul(a.T, target, precision=lax.Precision.HIGHEST)

@@ -1,7 +1,7 @@
 """Inverse roots of positive matrices without an eigendecomposition."""
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +123,7 @@ def _newton(
 _newton_for_number = jax.jit(_newton, static_argnames=("p", "precision"))
 
 
-def _power(t: Array, p: Scalar, multiply: Any) -> Array:
+def _power(t: Array, p: Scalar, multiply: Callable[[Array, Array], Array]) -> Array:
     """Returns `t**p` by squaring: unrolled for a number, in a loop for a traced `p`."""
     if isinstance(p, int):
         result, square, rest = None, t, p

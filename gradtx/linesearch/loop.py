@@ -1,7 +1,7 @@
 """A loop for searches: in Python on concrete arrays, compiled and differentiable under tracing."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,17 @@ from jax.core import Tracer
 
 from gradtx.engine.base import Array, PyTree, Scalar
 
-S = TypeVar("S")
+
+class HasDone(Protocol):
+    """The state of a loop."""
+
+    @property
+    def done(self) -> Array:
+        """A boolean scalar: whether the loop has ended."""
+        ...
+
+
+S = TypeVar("S", bound=HasDone)
 
 
 def loop_until_done(body: Callable[[S], S], state: S, most: Scalar) -> S:
@@ -34,7 +44,7 @@ def loop_until_done(body: Callable[[S], S], state: S, most: Scalar) -> S:
     """
     # What the loss function closes over may be traced though nothing in the first state is.
     while not any(isinstance(x, Tracer) for x in jax.tree.leaves(state)):
-        if state.done:  # type: ignore[attr-defined]
+        if state.done:
             return state
         state = _of_the_same_dtypes(body(state), state)
     # With a custom derivative, what the body closes over must be an argument of the loop.
@@ -45,9 +55,9 @@ def loop_until_done(body: Callable[[S], S], state: S, most: Scalar) -> S:
         return lax.while_loop(_goes_on, lambda s: closed(s, *hidden), state)
 
     @loop.defjvp
-    def _(primals: Any, tangents: Any) -> Any:
+    def _(primals: tuple[S, list[Array]], tangents: tuple[S, list[Array]]) -> tuple[S, S]:
         def unrolled(state: S, hidden: list[Array]) -> S:
-            def step(s: Any, _: None) -> tuple[Any, None]:
+            def step(s: S, _: None) -> tuple[S, None]:
                 return lax.cond(s.done, lambda s: s, lambda s: closed(s, *hidden), s), None
 
             return lax.scan(step, state, length=int(most))[0]
@@ -57,7 +67,7 @@ def loop_until_done(body: Callable[[S], S], state: S, most: Scalar) -> S:
     return loop(state, hidden)
 
 
-def _goes_on(state: Any) -> Any:
+def _goes_on(state: HasDone) -> Array:
     return ~state.done
 
 

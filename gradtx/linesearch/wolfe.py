@@ -32,7 +32,7 @@ class Limits(NamedTuple):
     slope_rtol: Scalar
     approx_slope_rtol: Scalar
     curv_rtol: Scalar
-    approx_dec_rtol: Scalar
+    approx_dec_rtol: Scalar | None
     precision: Scalar
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,9 +57,9 @@ def scale_by_zoom_linesearch(
     increase_factor: Scalar = 2.0,
     slope_rtol: Scalar = 1e-4,
     curv_rtol: Scalar = 0.9,
-    approx_dec_rtol: Scalar = 1e-6,
+    approx_dec_rtol: Scalar | None = 1e-6,
     stepsize_precision: Scalar = 1e-5,
-    initial_guess_strategy: str = "keep",
+    initial_guess_strategy: Literal["keep", "one"] = "keep",
     verbose: bool = False,
 ) -> GradientTransformation:
     """Scales updates by a rate that satisfies the strong Wolfe conditions.

@@ -1,20 +1,24 @@
 """Preparation of the arguments of losses: dtypes, shapes, masks, labels."""
 
-from typing import Any
+from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array
 from gradtx.engine.numerics import default_float
 
+Axis = int | tuple[int, ...] | None
+"""One axis, several axes, or all."""
 
-def accumulator(dtype: DTypeLike) -> Any:
+
+def accumulator(dtype: DTypeLike) -> np.dtype:
     """The dtype in which a loss is computed: float32 for anything narrower."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def floating(name: str, role: str, x: Any) -> Array:
+def floating(name: str, role: str, x: ArrayLike) -> Array:
     """Returns `x` as an array, or raises if it is not floating-point."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -22,13 +26,13 @@ def floating(name: str, role: str, x: Any) -> Array:
     return x
 
 
-def common_dtype(*arrays: Any) -> Any:
+def common_dtype(*arrays: ArrayLike) -> np.dtype:
     """The dtype of a loss of these: what they promote to, or the default float for integers."""
     dtype = jnp.result_type(*arrays)
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
 
 
-def elementwise(name: str, **two: Any) -> tuple[Array, Array, Any]:
+def elementwise(name: str, **two: ArrayLike) -> tuple[Array, Array, np.dtype]:
     """Broadcasts two arrays that are combined elementwise, in the dtype to compute in.
 
     Shapes broadcast, but not `(n, 1)` with `(n,)`: arrays of different rank must broadcast to the
@@ -73,8 +77,8 @@ def broadcast_shape(name: str, **shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def over_axes(
-    name: str, axis: Any, where: ArrayLike | None, **two: Any
-) -> tuple[Array, Array, Any, Any]:
+    name: str, axis: Axis, where: ArrayLike | None, **two: ArrayLike
+) -> tuple[Array, Array, Array | Literal[True], np.dtype]:
     """Broadcasts two arrays whose loss is a sum over axes, and a mask with them.
 
     Args:

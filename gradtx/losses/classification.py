@@ -1,13 +1,13 @@
 """Losses for one class out of several."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar
 from gradtx.losses.arguments import (
+    Axis,
     accumulator,
     broadcast_shape,
     class_numbers,
@@ -36,7 +36,7 @@ def _mask(name: str, where: ArrayLike | None, logits: Array, axes: tuple[int, ..
         ) from None
 
 
-def log_partition(z: Array, axis: Any, where: ArrayLike | None) -> tuple[Array, Array]:
+def log_partition(z: Array, axis: Axis, where: ArrayLike | None) -> tuple[Array, Array]:
     """Splits `log(sum(exp(z)))` into a shift and the rest, so that no exponential overflows.
 
     The shift is the largest logit, and is kept apart: `(z[y] - shift) - rest` loses no digits to
@@ -119,7 +119,7 @@ def softmax_cross_entropy_with_integer_labels(
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
-    axis: int | tuple[int, ...] | None = -1,
+    axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> Array:
     r"""Cross entropy between the softmax of logits and a distribution over the classes.
@@ -165,8 +165,8 @@ def softmax_cross_entropy(
 
 
 def _two_distributions(
-    name: str, logits: ArrayLike, labels: ArrayLike, axis: Any, where: ArrayLike | None
-) -> tuple[Array, Array, Array, Any]:
+    name: str, logits: ArrayLike, labels: ArrayLike, axis: Axis, where: ArrayLike | None
+) -> tuple[Array, Array, Array, np.dtype]:
     """Returns the labels, the logits' log-softmax, which terms count, and the result's dtype."""
     logits, labels = floating(name, "logits", logits), jnp.asarray(labels)
     broadcast_shape(name, logits=logits.shape, labels=labels.shape)
@@ -219,7 +219,7 @@ def poly_loss_cross_entropy(
     labels: ArrayLike,
     *,
     epsilon: Scalar = 2.0,
-    axis: int | tuple[int, ...] | None = -1,
+    axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> Array:
     r"""Poly loss: cross entropy with another weight on the first term of its polynomial expansion.

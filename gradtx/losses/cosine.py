@@ -1,16 +1,13 @@
 """Cosine similarity and distance."""
 
-from typing import Any
-
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar
 from gradtx.engine.numerics import safe_sqrt
-from gradtx.losses.arguments import over_axes
-
-Axis = int | tuple[int, ...] | None
+from gradtx.losses.arguments import Axis, over_axes
 
 
 def directed(x: Array, axis: Axis = -1, epsilon: Scalar = 0.0) -> Array:
@@ -39,7 +36,7 @@ def _cosine(
     epsilon: Scalar,
     axis: Axis,
     where: ArrayLike | None,
-) -> tuple[Array, Any]:
+) -> tuple[Array, np.dtype]:
     if isinstance(epsilon, (int, float)) and epsilon < 0:
         raise ValueError(f"{name}: epsilon must not be negative, got {epsilon}")
     x, y, keep, dtype = over_axes(name, axis, where, predictions=predictions, targets=targets)

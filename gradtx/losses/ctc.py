@@ -1,7 +1,5 @@
 """Connectionist temporal classification: label sequences with unknown alignment in time."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -157,7 +155,9 @@ def _forward(
     def whole(blank: Array, label: Array) -> Array:
         return jnp.concatenate([blank[:, :1], jnp.logaddexp(blank[:, 1:], label)], axis=1)
 
-    def step(state: tuple[Array, Array], frame: Any) -> tuple[Any, Any]:
+    def step(
+        state: tuple[Array, Array], frame: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         blank, label = state
         q_blank, q_label, there = frame
         before = jnp.where(new, label[:, :-1], _NEVER)
@@ -169,7 +169,8 @@ def _forward(
         state = jax.tree.map(lambda x, y: jnp.where(there[:, None], x, y), reached, state)
         return state, state
 
-    frames = tuple(jnp.moveaxis(x, 1, 0) for x in (q_blank, q_label, there))
+    q_blank, q_label, there = (jnp.moveaxis(x, 1, 0) for x in (q_blank, q_label, there))
+    frames = (q_blank, q_label, there)
     (blank, label), (blanks, emitted) = jax.lax.scan(step, (empty, impossible), frames)
     total = whole(blank, label)
     log_p = pick(total, length)[:, 0]

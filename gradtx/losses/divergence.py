@@ -1,15 +1,12 @@
 """Kullback-Leibler divergences of predicted from true distributions."""
 
 import warnings
-from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
-from gradtx.losses.arguments import over_axes, weighted
-
-Axis = int | tuple[int, ...] | None
+from gradtx.losses.arguments import Axis, over_axes, weighted
 
 
 def _terms(log_q: Array, p: Array) -> Array:
@@ -58,7 +55,10 @@ def kl_divergence(
 
 
 def kl_divergence_with_log_targets(
-    log_predictions: ArrayLike, log_targets: Any, axis: Axis = -1, where: ArrayLike | None = None
+    log_predictions: ArrayLike,
+    log_targets: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
 ) -> Array:
     r"""Kullback-Leibler divergence of predictions from targets given by their logarithms.
 

@@ -11,7 +11,7 @@ from gradtx.engine.base import Array
 from gradtx.losses.arguments import accumulator, broadcast_shape, common_dtype, weighted
 
 
-def make_fenchel_young_loss(max_fun: Callable[..., Any]) -> Callable[..., Array]:
+def make_fenchel_young_loss(max_fun: Callable[..., Array]) -> Callable[..., Array]:
     r"""Returns the Fenchel-Young loss of a convex function of the scores.
 
     With `max_fun(s) = max_y <s, y> - r(y)`, whose gradient is the `y` where the maximum is, the

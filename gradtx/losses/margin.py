@@ -1,8 +1,7 @@
 """Losses on the lead of the right answer: perceptron losses, and hinge losses with a margin."""
 
-from typing import Any
-
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
@@ -84,7 +83,9 @@ def _largest_lead(name: str, scores: ArrayLike, labels: ArrayLike, margin: float
     return jnp.max(lead, axis=-1).astype(dtype)
 
 
-def scores_and_labels(name: str, scores: ArrayLike, labels: ArrayLike) -> tuple[Array, Array, Any]:
+def scores_and_labels(
+    name: str, scores: ArrayLike, labels: ArrayLike
+) -> tuple[Array, Array, np.dtype]:
     """Casts scores to the dtype to compute in, and broadcasts labels to the scores' examples."""
     y, dtype = class_numbers(name, labels), common_dtype(scores)
     s = jnp.asarray(scores).astype(accumulator(dtype))

@@ -1,9 +1,9 @@
 """Losses for regression: functions of the difference of prediction and target."""
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar
@@ -12,7 +12,7 @@ from gradtx.losses.arguments import accumulator, elementwise, floating
 
 def _errors(
     name: str, predictions: ArrayLike, targets: ArrayLike | None, same_shape: bool
-) -> tuple[Array, Any]:
+) -> tuple[Array, np.dtype]:
     """Returns `predictions - targets` in the dtype to compute in, and the dtype of the result."""
     floating(name, "predictions", predictions)
     if targets is None:

@@ -1,22 +1,21 @@
 """Dice losses: the lack of overlap between a predicted region and the true one."""
 
 import math
-from typing import Any
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar
 from gradtx.engine.concrete import is_traced
-from gradtx.losses.arguments import accumulator, common_dtype, floating
-
-Axis = int | tuple[int, ...] | None
+from gradtx.losses.arguments import Axis, accumulator, common_dtype, floating
 
 
 def _regions(
     name: str, predictions: ArrayLike, targets: ArrayLike, as_logits: bool, ignore_background: bool
-) -> tuple[Array, Array, Any]:
+) -> tuple[Array, Array, np.dtype]:
     """Returns both as probabilities `[..., classes]` in the dtype to compute in."""
     p, t = floating(name, "predictions", predictions), jnp.asarray(targets)
     dtype = common_dtype(p, t)
@@ -77,12 +76,12 @@ def dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
     *,
-    class_weights: Any | None = None,
+    class_weights: ArrayLike | None = None,
     smooth: Scalar = 1.0,
     alpha: Scalar = 0.5,
     beta: Scalar = 0.5,
     apply_softmax: bool = True,
-    reduction: str = "mean",
+    reduction: Literal["mean", "sum", "none"] = "mean",
     ignore_background: bool = False,
     axis: Axis = None,
 ) -> Array:

@@ -1,19 +1,18 @@
 """Losses that make embeddings of similar examples similar."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar
-from gradtx.losses.arguments import accumulator, broadcast_shape, common_dtype, floating
+from gradtx.losses.arguments import Axis, accumulator, broadcast_shape, common_dtype, floating
 from gradtx.losses.classification import log_partition
 from gradtx.losses.cosine import directed
 
 
-def ntxent(embeddings: Any, labels: ArrayLike, temperature: Scalar = 0.07) -> Array:
+def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07) -> Array:
     r"""Normalized, temperature-scaled cross entropy of similar pairs against dissimilar ones.
 
     With `s[i, j]` the cosine of the angle between the embeddings `i` and `j`, divided by the
@@ -69,11 +68,11 @@ def ntxent(embeddings: Any, labels: ArrayLike, temperature: Scalar = 0.07) -> Ar
 
 
 def triplet_margin_loss(
-    anchors: Any,
-    positives: Any,
-    negatives: Any,
-    axis: int | tuple[int, ...] | None = -1,
-    norm_degree: Any = 2,
+    anchors: ArrayLike,
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    axis: Axis = -1,
+    norm_degree: Scalar = 2,
     margin: Scalar = 1.0,
     eps: Scalar = 1e-6,
 ) -> Array:

@@ -4,14 +4,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar
-from gradtx.losses.arguments import accumulator, broadcast_shape, floating
+from gradtx.losses.arguments import Axis, accumulator, broadcast_shape, floating
 
 
 def smooth_labels(
     labels: ArrayLike,
     alpha: Scalar,
     *,
-    axis: int | tuple[int, ...] | None = -1,
+    axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> Array:
     """Label smoothing: `(1 - alpha) * labels + alpha / n` for `n` classes.

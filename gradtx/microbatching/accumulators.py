@@ -1,7 +1,7 @@
 """Accumulators, which combine the results of micro-batches."""
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from gradtx.engine.base import Array, PyTree
+from gradtx.engine.base import Array, PyTree, PyTreeDef
 from gradtx.engine.numerics import compute_dtype, default_float
 
 
@@ -120,10 +120,10 @@ def of_examples(accumulator: Accumulator) -> Accumulator:
     )
 
 
-def _joined(accumulators: list[Accumulator], structure: PyTree) -> Accumulator:
+def _joined(accumulators: list[Accumulator], structure: PyTreeDef) -> Accumulator:
     """Returns the accumulator of a tree from those of its parts; the carry is a list of theirs."""
 
-    def parts(tree: PyTree) -> PyTree:
+    def parts(tree: PyTree) -> Iterator[tuple[Accumulator, PyTree]]:
         return zip(accumulators, structure.flatten_up_to(tree), strict=True)
 
     def update(carry: list[PyTree], value: PyTree, i: Array) -> list[PyTree]:
@@ -192,7 +192,7 @@ def _concat(dtype: DTypeLike, num_microbatches: int) -> Accumulator:
     )
 
 
-def _mean_dtype(dtype: DTypeLike) -> PyTree:
+def _mean_dtype(dtype: DTypeLike) -> DTypeLike:
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
 
 

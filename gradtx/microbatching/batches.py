@@ -194,7 +194,7 @@ def _sizes(name: str, tree: PyTree, axis: int) -> dict[str, int]:
     return sizes
 
 
-def _batch_size(name: str, batches: dict[Any, tuple[Any, int]]) -> int:
+def _batch_size(name: str, batches: dict[int | str, tuple[PyTree, int]]) -> int:
     """Returns the size that all batch axes have."""
     sizes = {
         (f"argument {key}" if isinstance(key, int) else key) + path: size
@@ -220,7 +220,9 @@ def _number_of_parts(name: str, size: int, part_size: int) -> int:
     return size // part_size
 
 
-def _number_to_run(name: str, num_real_microbatches: int | Array | None, num_parts: int) -> PyTree:
+def _number_to_run(
+    name: str, num_real_microbatches: int | Array | None, num_parts: int
+) -> int | Array:
     if num_real_microbatches is None:
         return num_parts
     if isinstance(num_real_microbatches, int):
@@ -237,9 +239,9 @@ def _keys(
     name: str,
     numbers: tuple[int, ...],
     names: tuple[str, ...],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> list[PyTree]:
+    args: tuple[PyTree, ...],
+    kwargs: dict[str, PyTree],
+) -> list[int | str]:
     """Returns the positions of the arguments with a batch axis."""
     for number in numbers:
         if not -len(args) <= number < len(args):

@@ -1,7 +1,6 @@
 """ACProp: AdaBelief whose denominator excludes this step's gradient."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -60,7 +59,7 @@ def scale_by_acprop(
     return leafwise(ScaleByBeliefState, zero_moments, update, per_step=_weight(b2))
 
 
-def _weight(b2: Scalar) -> Callable[[Any], dict[str, Array]]:
+def _weight(b2: Scalar) -> Callable[[Scalar], dict[str, Array]]:
     # The weight of the squares before this step; at the first step there are none, and it is not
     # used.
     return lambda step: {"nu_weight": gathered_weight(b2, jnp.maximum(step, 1))}

@@ -1,12 +1,13 @@
 """Adafactor: second moments of matrices in the memory of two vectors."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
@@ -73,7 +74,7 @@ def scale_by_factored_rms(
     step_offset: Scalar = 0,
     min_dim_size_to_factor: int = 128,
     epsilon: Scalar = 1e-30,
-    decay_rate_fn: Callable[[Any, Any], Any] = power_decay,
+    decay_rate_fn: Callable[[Scalar, Scalar], Scalar] = power_decay,
 ) -> GradientTransformation:
     """Divides by the root of averaged squares; of matrices only row and column means are stored.
 
@@ -116,13 +117,13 @@ def scale_by_factored_rms(
     if decay_rate_fn is power_decay:
         return _by_power_decay(factored, decay_rate, step_offset, smallest, epsilon)
 
-    def weight(step: Scalar) -> dict[str, Any]:
+    def weight(step: Scalar) -> dict[str, Scalar]:
         return {"weight": 1 - decay_rate_fn(_since(step, step_offset), decay_rate)}
 
     return _by_factored_rms(factored, smallest, epsilon, weight)
 
 
-def _whole_number(size: Any) -> int:
+def _whole_number(size: Scalar) -> int:
     if isinstance(size, Tracer):
         raise TypeError(
             "scale_by_factored_rms: min_dim_size_to_factor is traced, but the shapes of the state "
@@ -135,7 +136,7 @@ def _whole_number(size: Any) -> int:
     return int(size)
 
 
-def _since(step: Scalar, offset: Any) -> Array:
+def _since(step: Scalar, offset: Scalar) -> Array:
     return jnp.maximum(step - offset, 0)
 
 
@@ -143,7 +144,7 @@ def _since(step: Scalar, offset: Any) -> Array:
 def _by_power_decay(
     factored: bool, decay_rate: Scalar, step_offset: Scalar, smallest: int, epsilon: Scalar
 ) -> GradientTransformation:
-    def weight(step: Scalar) -> dict[str, Any]:
+    def weight(step: Scalar) -> dict[str, Scalar]:
         return {"weight": _power_weight(_since(step, step_offset), decay_rate)}
 
     return _by_factored_rms(factored, smallest, epsilon, weight)
@@ -151,7 +152,7 @@ def _by_power_decay(
 
 @piece
 def _by_factored_rms(
-    factored: bool, smallest: int, epsilon: Scalar, weight: Callable[[Any], Mapping[str, Any]]
+    factored: bool, smallest: int, epsilon: Scalar, weight: Callable[[Scalar], Mapping[str, Scalar]]
 ) -> GradientTransformation:
     def axes_of(shape: tuple[int, ...]) -> tuple[int, int] | None:
         """Returns the axes of a leaf's rows and columns, if it is factored."""
@@ -204,9 +205,9 @@ def adafactor(
     decay_rate: Scalar = 0.8,
     decay_offset: Scalar = 0,
     multiply_by_parameter_scale: bool = True,
-    clipping_threshold: Any | None = 1.0,
+    clipping_threshold: Scalar | None = 1.0,
     momentum: Scalar | None = None,
-    dtype_momentum: Any = jnp.float32,
+    dtype_momentum: DTypeLike | None = jnp.float32,
     weight_decay_rate: Scalar | None = None,
     eps: Scalar = 1e-30,
     factored: bool = True,

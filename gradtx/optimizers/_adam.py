@@ -1,7 +1,7 @@
 """Adam and its closest variants: AdamW, NAdam, NAdamW, and Adam without bias correction."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -52,7 +52,7 @@ def zero_moments(p: Array) -> Slots:
 
 def moment_weights(
     b1: Scalar, b2: Scalar, look_ahead: bool = False
-) -> Callable[[Any], dict[str, Array]]:
+) -> Callable[[Scalar], dict[str, Array]]:
     """Returns a function of the step count that returns the total weights in the two moments.
 
     `mu_weight = 1 - b1**t` and `nu_weight = 1 - b2**t`, where `t = step + 1`.

@@ -1,7 +1,7 @@
 """Adan."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -101,7 +101,7 @@ def scale_by_adan(
     )
 
 
-def _weights(b1: Scalar, b2: Scalar, b3: Scalar) -> Callable[[Any], dict[str, Array]]:
+def _weights(b1: Scalar, b2: Scalar, b3: Scalar) -> Callable[[Scalar], dict[str, Array]]:
     def per_step(step: Scalar) -> dict[str, Array]:
         named = {"m_weight": b1, "v_weight": b2, "n_weight": b3}
         t = step_number(step)

@@ -1,7 +1,7 @@
 """AdEMAMix: Adam with a second, much slower average of gradients; and its simplified form."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -123,7 +123,7 @@ def scale_by_ademamix(
     return store_as(tx, m1=mu_dtype, m2=mu_dtype)
 
 
-def _weights(**decays: Any) -> Callable[[Any], dict[str, Array]]:
+def _weights(**decays: Scalar) -> Callable[[Scalar], dict[str, Array]]:
     return lambda step: {n: gathered_weight(b, step_number(step)) for n, b in decays.items()}
 
 

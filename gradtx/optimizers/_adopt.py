@@ -1,7 +1,5 @@
 """ADOPT: Adam that converges for any decay rate of its second moment."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
@@ -88,7 +86,7 @@ def scale_by_adopt(
     return store_as(tx, mu=mu_dtype)
 
 
-def _clip(x: Array, bound: Any) -> Array:
+def _clip(x: Array, bound: Scalar) -> Array:
     if not jnp.iscomplexobj(x):
         return jnp.clip(x, -bound, bound)
     size = jnp.abs(x)

@@ -51,7 +51,7 @@ class DAdaptAdamWState(NamedTuple):
 )
 def dadapt_adamw(
     learning_rate: ScalarOrSchedule = 1.0,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
     eps: Scalar = 1e-8,
     estim_lr0: Scalar = 1e-6,
     weight_decay: Scalar = 0.0,

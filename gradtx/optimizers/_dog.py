@@ -1,6 +1,6 @@
 """Step sizes from the distance travelled: DoG and DoWG."""
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
@@ -25,6 +25,7 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.slots import as_slots, copied_slots
 
+FirstStep = tuple[Literal["heuristic", "distance", "learning_rate"], Scalar]
 FIRST_STEPS = ("heuristic", "distance", "learning_rate")
 
 
@@ -62,7 +63,7 @@ class DoWGState(NamedTuple):
 
 
 @piece
-def _scale_by_dog(init_step: tuple[str, Any], eps: Scalar) -> GradientTransformation:
+def _scale_by_dog(init_step: FirstStep, eps: Scalar) -> GradientTransformation:
     kind, value = init_step
     if kind not in FIRST_STEPS:
         raise ValueError(
@@ -105,7 +106,7 @@ def _scale_by_dog(init_step: tuple[str, Any], eps: Scalar) -> GradientTransforma
 
 
 @piece
-def _scale_by_dowg(init_estim_sq_dist: Any | None, eps: Scalar) -> GradientTransformation:
+def _scale_by_dowg(init_estim_sq_dist: Scalar | None, eps: Scalar) -> GradientTransformation:
     first = eps if init_estim_sq_dist is None else init_estim_sq_dist
 
     def init(params: Params) -> DoWGState:
@@ -136,7 +137,7 @@ def _scale_by_dowg(init_estim_sq_dist: Any | None, eps: Scalar) -> GradientTrans
     return coupled(DoWGState, init, update, name="scale_by_dowg", params=True)
 
 
-def _way(updates: Updates, start: Params, params: Params) -> tuple[list[Any], list[Array], Array]:
+def _way(updates: Updates, start: Params, params: Params) -> tuple[list[Array], list[Array], Array]:
     """Returns the leaves of the updates and of the start, and the distance to the start."""
     trees = {"updates": updates, "state.init_params": start, "params": params}
     g, origin, p = present(updates, **trees)
@@ -166,7 +167,7 @@ def _decay(weight_decay: Scalar | None, mask: MaskOrFn | None) -> GradientTransf
 )
 def dog(
     learning_rate: ScalarOrSchedule = 1.0,
-    init_step: tuple[str, Any] = ("heuristic", 1e-6),
+    init_step: FirstStep = ("heuristic", 1e-6),
     eps: Scalar = 1e-8,
     weight_decay: Scalar | None = None,
     mask: MaskOrFn | None = None,
@@ -217,7 +218,7 @@ def dog(
 )
 def dowg(
     learning_rate: ScalarOrSchedule = 1.0,
-    init_estim_sq_dist: Any | None = None,
+    init_estim_sq_dist: Scalar | None = None,
     eps: Scalar = 1e-4,
     weight_decay: Scalar | None = None,
     mask: MaskOrFn | None = None,

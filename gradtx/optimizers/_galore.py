@@ -1,6 +1,7 @@
 """GaLore: an optimizer on projections onto the largest singular vectors of gradients."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +16,10 @@ from gradtx.engine.base import (
     OptState,
     Params,
     PyTree,
+    PyTreeDef,
     Scalar,
     ScalarOrSchedule,
+    TransformationLike,
     Updates,
     is_function,
 )
@@ -61,10 +64,10 @@ class GaLoreState(NamedTuple):
 @piece
 def scale_by_galore(
     rank: int = 128,
-    update_proj_gap: Any = 200,
+    update_proj_gap: Scalar = 200,
     scale: Scalar = 1.0,
-    base_optimizer: Any | None = None,
-    weight_dimension_numbers: Any | None = None,
+    base_optimizer: TransformationLike | None = None,
+    weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
 ) -> GradientTransformation:
     """Runs an optimizer on low-rank projections of matrices, so that its state is small.
 
@@ -133,7 +136,9 @@ def scale_by_galore(
 
     def init(params: Params) -> GaLoreState:
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
-        projector: list[Any] = [None if x is None else MaskedNode() for x in leaves]
+        projector: list[Array | MaskedNode | None] = [
+            None if x is None else MaskedNode() for x in leaves
+        ]
         low = list(leaves)
         for i, place in places(params, "params").items():
             shape = _of_projector(place, rank)
@@ -165,7 +170,7 @@ def scale_by_galore(
         for i, place in here.items():
             columns[i] = lax.reshape(p[i], _of_projector(place, rank))
 
-        def low(tree: PyTree, stacks: dict[int, Array], name: str) -> Any:
+        def low(tree: PyTree, stacks: dict[int, Array], name: str) -> PyTree:
             found = align(treedef, tree, name, updates)
             for i, place in here.items():
                 part = _into(p[i], stacks[i])
@@ -207,7 +212,9 @@ def scale_by_galore(
     return coupled(GaLoreState, init, update, name="scale_by_galore")
 
 
-def _places(tree: PyTree, name: str, axes: Any | None, rank: int) -> dict[int, Place]:
+def _places(
+    tree: PyTree, name: str, axes: PyTree | Callable[[Params], PyTree] | None, rank: int
+) -> dict[int, Place]:
     """Returns the places of the leaves that are projected; their rows are the side that shrinks."""
     leaves = jax.tree.leaves(tree, is_leaf=is_none)
     axes = axes(tree) if callable(axes) and is_function(axes) else axes
@@ -235,7 +242,7 @@ def _of_projector(place: Place, rank: int) -> tuple[int, ...]:
 
 def _with_projector(
     updates: Updates, projector: Updates, places: dict[int, Place]
-) -> tuple[list[Any], Any, dict[int, Array]]:
+) -> tuple[list[Array], PyTreeDef, dict[int, Array]]:
     """Returns the leaves, their structure, and the projectors, stacked like their matrices."""
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     columns = align(treedef, projector, "state.projector", updates)
@@ -288,7 +295,7 @@ def _shapes_at(state: OptState, path: str) -> list[tuple[int, ...]]:
     return sorted({x.shape for at, x in flat if jax.tree_util.keystr(at).endswith(path)})
 
 
-def _held_beside(state: GaLoreState, path: str, p: Any) -> str:
+def _held_beside(state: GaLoreState, path: str, p: Array | MaskedNode) -> str:
     """Returns the shapes in a base optimizer's state for a leaf, and what they depend on."""
     shapes = _shapes_at(state.base_optimizer_state, path)
     if not shapes:
@@ -324,11 +331,11 @@ def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
       old: the vectors so far, `(n, rows, rank)`.
     """
     size = jnp.max(jnp.abs(g), (1, 2), keepdims=True)
-    tells = (size > 0) & (size < jnp.inf)
+    usable = (size > 0) & (size < jnp.inf)
     # Some algorithms fail for very large or small elements. The reciprocal of the scale must be a
     # normal number as well: the division may be compiled to a multiplication by it.
     top = float(jnp.finfo(size.dtype).max) ** 0.75
-    unit = jnp.where(tells, g / jnp.clip(size, 1 / top, top).astype(g.dtype), 0)
+    unit = jnp.where(usable, g / jnp.clip(size, 1 / top, top).astype(g.dtype), 0)
     if g.shape[2] > g.shape[1]:
         # `g = r.H @ q.H` has the left singular vectors of `r.H`, which is square: the long right
         # singular vectors are not needed, and not computed.
@@ -337,7 +344,7 @@ def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
     along = jnp.sum(old.conj() * u, 1, keepdims=True)
     length = jnp.abs(along)
     turned = u * jnp.where(length > 0, along.conj() / jnp.where(length > 0, length, 1), 1)
-    found = tells & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)
+    found = usable & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)
     # Each leaf takes a slice of this stack, without all of the above in its own kernel.
     return (finished(lax.convert_element_type(jnp.where(found, turned, old), old.dtype)),)
 
@@ -350,12 +357,12 @@ def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
 def galore(
     learning_rate: ScalarOrSchedule,
     rank: int = 128,
-    update_proj_gap: Any = 200,
+    update_proj_gap: Scalar = 200,
     scale: Scalar = 1.0,
-    base_optimizer: Any | None = None,
+    base_optimizer: TransformationLike | None = None,
     weight_decay: Scalar = 0.0,
     mask: MaskOrFn | None = None,
-    weight_dimension_numbers: Any | None = None,
+    weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
 ) -> GradientTransformation:
     """GaLore: Adam, or another optimizer, on low-rank projections of matrices.
 

@@ -6,10 +6,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    Params,
+    PyTree,
+    ScalarOrSchedule,
+    TransformationLike,
+    Updates,
+)
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import common_dtype, coupled, present, replaced
 from gradtx.engine.leafwise import piece
@@ -96,7 +104,7 @@ def scale_by_lbfgs(
         )
 
     def init(params: Params) -> ScaleByLBFGSState:
-        def zeros(*more: int) -> Any:
+        def zeros(*more: int) -> PyTree:
             return jax.tree.map(
                 lambda p: jnp.zeros((*more, *jnp.shape(p)), compute_dtype(jnp.result_type(p))),
                 params,
@@ -167,20 +175,20 @@ _TREES = ("params", "updates", "diff_params_memory", "diff_updates_memory")
 
 
 def _two_loops(
-    g: list[Array], gamma: Array, all_s: list[Array], all_y: list[Array], pairs: Any
+    g: list[Array], gamma: Array, all_s: list[Array], all_y: list[Array], pairs: tuple[Array, Array]
 ) -> list[Array]:
     """Returns `H g`: from the newest pair to the oldest, and back."""
     dtype = gamma.dtype
 
-    def at(memory: list[Array], i: Any) -> list[Array]:
+    def at(memory: list[Array], i: Array) -> list[Array]:
         return [x[i] for x in memory]
 
-    def back(q: list[Array], pair: Any) -> tuple[list[Array], Any]:
+    def back(q: list[Array], pair: tuple[Array, Array]) -> tuple[list[Array], Array]:
         i, weight = pair
         alpha = finished(weight * _inner(at(all_s, i), q, dtype))
         return _plus(q, -alpha, at(all_y, i)), alpha
 
-    def forth(r: list[Array], pair: Any) -> tuple[list[Array], None]:
+    def forth(r: list[Array], pair: tuple[tuple[Array, Array], Array]) -> tuple[list[Array], None]:
         (i, weight), alpha = pair
         beta = weight * _inner(at(all_y, i), r, dtype)
         return _plus(r, finished(alpha - beta), at(all_s, i)), None
@@ -211,7 +219,7 @@ def _norm(a: list[Array], dtype: DTypeLike) -> Array:
     return safe_sqrt(jnp.asarray(total([jnp.sum(abs_sq(x)) for x in a]), dtype))
 
 
-def _plus(a: list[Array], factor: Any, b: list[Array]) -> list[Array]:
+def _plus(a: list[Array], factor: Array, b: list[Array]) -> list[Array]:
     return [x + (factor * y).astype(x.dtype) for x, y in zip(a, b, strict=True)]
 
 
@@ -219,7 +227,7 @@ def _minus(a: list[Array], b: list[Array]) -> list[Array]:
     return [x - y for x, y in zip(a, b, strict=True)]
 
 
-def _stored(x: Any, like: Array) -> Array:
+def _stored(x: ArrayLike, like: Array) -> Array:
     return jnp.asarray(widen(x), like.dtype)
 
 
@@ -231,7 +239,9 @@ def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     memory_size: int = 10,
     scale_init_precond: bool = True,
-    linesearch: Any = scale_by_zoom_linesearch(20, initial_guess_strategy="one"),  # noqa: B008
+    linesearch: TransformationLike | None = scale_by_zoom_linesearch(  # noqa: B008
+        20, initial_guess_strategy="one"
+    ),
 ) -> GradientTransformation:
     """L-BFGS: quasi-Newton steps from the last gradients, with a line search.
 

@@ -1,7 +1,7 @@
 """Lion."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -36,8 +36,8 @@ def scale_by_lion(
     b2: Scalar = 0.99,
     mu_dtype: DTypeLike | None = None,
     *,
-    mode: str = "hard",
-    smooth_beta: Any = 1.0,
+    mode: Literal["hard", "smooth", "refined"] = "hard",
+    smooth_beta: Scalar = 1.0,
 ) -> GradientTransformation:
     """Replaces gradients by the sign of a mix of momentum and gradient.
 

@@ -74,10 +74,10 @@ class _Model(NamedTuple):
     offset: Array  # the average of <g, p>
     slope: list[Array]  # the average of gradients
     direction: list[Array]  # the same, divided by what the method divides by
-    weight: Any  # the sum of the weights in these averages
+    weight: Scalar  # the sum of the weights in these averages
 
     def step(
-        self, p: list[Array], rate: Scalar, decay: Scalar, bound: Array, adapt_from: Any | None
+        self, p: list[Array], rate: Scalar, decay: Scalar, bound: Array, adapt_from: Scalar | None
     ) -> tuple[list[Array], Array]:
         """Returns the step to where the linear model meets the bound, at most the learning rate."""
         dtype = self.loss.dtype

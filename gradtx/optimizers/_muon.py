@@ -2,13 +2,13 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
@@ -16,6 +16,7 @@ from gradtx.engine.base import (
     EmptyState,
     GradientTransformation,
     MaskOrFn,
+    Params,
     PyTree,
     Scalar,
     ScalarOrSchedule,
@@ -46,6 +47,9 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 MUON = "Jordan et al., 'Muon: An optimizer for hidden layers in neural networks' (2024)"
 
 MuonDimensionNumbers = MatrixAxes
+Preconditioning = Literal["frobenius", "spectral", "schatten", "aol"]
+Coefficients = ArrayLike | Sequence[Scalar] | Sequence[Sequence[Scalar]]
+"""Three coefficients of a polynomial, or three for each step."""
 
 COEFFICIENTS = {
     # Jordan et al.: the steepest slope at 0, singular values end between 0.7 and 1.2
@@ -79,7 +83,7 @@ class MuonState(NamedTuple):
 
 
 def newton_schulz(
-    g: Array, coefficients: Array, steps: int, preconditioning: str, eps: Scalar
+    g: Array, coefficients: Array, steps: int, preconditioning: Preconditioning, eps: Scalar
 ) -> Array:
     """Moves the singular values of matrices towards 1, using matrix products only.
 
@@ -162,7 +166,7 @@ _PRECONDITIONERS = {
 
 @functools.partial(piece, constants=("ns_coeffs",))
 def scale_by_muon(
-    ns_coeffs: Any = COEFFICIENTS["standard"],
+    ns_coeffs: Coefficients = COEFFICIENTS["standard"],
     ns_steps: int = 5,
     beta: Scalar = 0.95,
     eps: Scalar = 1e-8,
@@ -170,8 +174,8 @@ def scale_by_muon(
     *,
     nesterov: bool = True,
     adaptive: bool = False,
-    preconditioning: str = "frobenius",
-    weight_dimension_numbers: Any | None = None,
+    preconditioning: Preconditioning = "frobenius",
+    weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
 ) -> GradientTransformation:
     """Orthogonalizes momentum: all its singular values become about 1.
 
@@ -220,16 +224,16 @@ def scale_by_muon(
 
 @functools.partial(piece, constants=("ns_coeffs",))
 def _muon(
-    ns_coeffs: Any,
+    ns_coeffs: Coefficients,
     ns_steps: int,
     beta: Scalar,
     eps: Scalar,
     mu_dtype: DTypeLike | None,
     nesterov: bool,
     adaptive: bool,
-    preconditioning: str,
-    axes: Any | None,
-    factor: Callable[[int, int], Any] | None,
+    preconditioning: Preconditioning,
+    axes: PyTree | Callable[[Params], PyTree] | None,
+    factor: Callable[[int, int], Scalar] | None,
 ) -> GradientTransformation:
     """Returns `scale_by_muon` with a factor that depends on a matrix's rows and columns."""
     if preconditioning not in _PRECONDITIONERS:
@@ -279,7 +283,7 @@ def _muon(
     return Pipeline(links, skeleton).transformation()
 
 
-def _values(coefficients: Any) -> Any:
+def _values(coefficients: Coefficients) -> np.ndarray | Array:
     """Returns coefficients as an array; plain numbers as one of NumPy, without initializing JAX."""
     plain = all(isinstance(x, (int, float)) for x in jax.tree.leaves(coefficients))
     return np.asarray(coefficients, float) if plain else jnp.asarray(coefficients)
@@ -293,7 +297,7 @@ def _values(coefficients: Any) -> Any:
 )
 def muon(
     learning_rate: ScalarOrSchedule,
-    ns_coeffs: Any = COEFFICIENTS["standard"],
+    ns_coeffs: Coefficients | Literal["standard", "dion"] = COEFFICIENTS["standard"],
     ns_steps: int = 5,
     beta: Scalar = 0.95,
     eps: Scalar = 1e-8,
@@ -303,14 +307,14 @@ def muon(
     *,
     nesterov: bool = True,
     adaptive: bool = False,
-    preconditioning: str = "frobenius",
-    adam_b1: Any = 0.9,
-    adam_b2: Any = 0.999,
-    adam_eps_root: Any = 0.0,
-    adam_weight_decay: Any = 0.0,
+    preconditioning: Preconditioning = "frobenius",
+    adam_b1: Scalar = 0.9,
+    adam_b2: Scalar = 0.999,
+    adam_eps_root: Scalar = 0.0,
+    adam_weight_decay: Scalar = 0.0,
     adam_learning_rate: ScalarOrSchedule | None = None,
-    muon_weight_dimension_numbers: Any | None = None,
-    consistent_rms: Any | None = None,
+    muon_weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
+    consistent_rms: Scalar | None = None,
 ) -> GradientTransformation:
     """Muon: orthogonalized momentum for matrices, and AdamW for all other leaves.
 
@@ -360,14 +364,13 @@ def muon(
       [[-0.1 -0. ]
        [-0.  -0.1]]
     """
-    if isinstance(ns_coeffs, str):
-        if ns_coeffs not in COEFFICIENTS:
-            known = ", ".join(map(repr, COEFFICIENTS))
-            raise ValueError(f"muon: ns_coeffs is {ns_coeffs!r}, and must be one of {known}")
-        ns_coeffs = COEFFICIENTS[ns_coeffs]
+    if isinstance(ns_coeffs, str) and ns_coeffs not in COEFFICIENTS:
+        known = ", ".join(map(repr, COEFFICIENTS))
+        raise ValueError(f"muon: ns_coeffs is {ns_coeffs!r}, and must be one of {known}")
+    coefficients = COEFFICIENTS[ns_coeffs] if isinstance(ns_coeffs, str) else ns_coeffs
     axes = muon_weight_dimension_numbers
 
-    def labels(tree: PyTree) -> Any:
+    def labels(tree: PyTree) -> PyTree:
         leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
         if axes is None:
             found: Sequence[bool] = [getattr(x, "ndim", 0) == 2 for x in leaves]
@@ -375,14 +378,14 @@ def muon(
             found = [a is not None for a in axes_of_leaves(axes, tree)]
         return treedef.unflatten("muon" if f else "adam" for f in found)
 
-    def factor(rows: int, columns: int) -> Any:
+    def factor(rows: int, columns: int) -> Scalar:
         if consistent_rms is None:
             return max(1.0, columns / max(rows, 1)) ** 0.5
         return consistent_rms * max(rows, columns) ** 0.5
 
     of_matrices = chain(
         _muon(
-            ns_coeffs,
+            coefficients,
             ns_steps,
             beta,
             eps,

@@ -1,7 +1,5 @@
 """Gradient descent with noise."""
 
-from typing import Any
-
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.transforms.combining import chain
@@ -18,7 +16,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 )
 def noisy_sgd(
     learning_rate: ScalarOrSchedule,
-    eta: Any = 0.01,
+    eta: Scalar = 0.01,
     gamma: Scalar = 0.55,
     key: int | Array | None = None,
     *,

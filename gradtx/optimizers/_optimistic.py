@@ -69,7 +69,7 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> Gra
     def init(p: Array) -> Slots:
         return Slots(previous_gradient=jnp.zeros_like(p))
 
-    def update(g: Array, s: Slots, first: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, first: Scalar, p: None) -> tuple[Array, Slots]:
         change = jnp.where(first, 0, lax.sub(g, s.previous_gradient))
         return lax.add(times(alpha, g), times(beta, change)), Slots(previous_gradient=g)
 
@@ -156,7 +156,7 @@ def optimistic_adam_v2(
 @optimizer(OPTIMISTIC_ADAM, **PROBE, fixed_rate=True)
 def optimistic_adam(
     learning_rate: ScalarOrSchedule,
-    optimism: Any | None = None,
+    optimism: Scalar | None = None,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,

@@ -1,6 +1,6 @@
 """Gradient descent with Polyak's step size."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,10 @@ VARIANTS = ("sps", "sps+")
 
 @piece
 def scale_by_polyak(
-    f_min: Scalar = 0.0, max_learning_rate: Scalar = 1.0, eps: Scalar = 0.0, variant: str = "sps"
+    f_min: Scalar = 0.0,
+    max_learning_rate: Scalar = 1.0,
+    eps: Scalar = 0.0,
+    variant: Literal["sps", "sps+"] = "sps",
 ) -> GradientTransformation:
     """Scales gradients by Polyak's step size, bounded.
 
@@ -63,7 +66,7 @@ def scale_by_polyak(
         raise ValueError(f"scale_by_polyak: variant is {variant!r}, and must be one of {VARIANTS}")
 
     @compiled_when_concrete
-    def step(updates: Updates, numbers: tuple[Any, ...]) -> Updates:
+    def step(updates: Updates, numbers: tuple[Scalar, ...]) -> Updates:
         dtype = common_dtype(updates)
         value, least, most, margin = (jnp.asarray(value_of(x), dtype) for x in numbers)
         gap = value - least
@@ -101,7 +104,7 @@ def polyak_sgd(
     scaling: ScalarOrSchedule = 1.0,
     f_min: Scalar = 0.0,
     eps: Scalar = 0.0,
-    variant: str = "sps",
+    variant: Literal["sps", "sps+"] = "sps",
 ) -> GradientTransformation:
     """SGD with Polyak's step size: a rate from the loss and the gradient's norm.
 

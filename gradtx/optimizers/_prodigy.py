@@ -48,8 +48,8 @@ class ProdigyState(NamedTuple):
 )
 def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
-    betas: tuple[Any, Any] = (0.9, 0.999),
-    beta3: Any | None = None,
+    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
+    beta3: Scalar | None = None,
     eps: Scalar = 1e-8,
     estim_lr0: Scalar = 1e-6,
     estim_lr_coef: Scalar = 1.0,

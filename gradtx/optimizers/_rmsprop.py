@@ -1,7 +1,7 @@
 """RMSProp, with and without centering."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -57,7 +57,7 @@ def _divide(g: Array, nu: Array, eps: Scalar, eps_in_sqrt: bool) -> Array:
     return ratio(g, plus(nu, eps), 0.0) if eps_in_sqrt else ratio(g, nu, eps)
 
 
-def _weight(decay: Scalar) -> Callable[[Any], dict[str, Array]]:
+def _weight(decay: Scalar) -> Callable[[Scalar], dict[str, Array]]:
     return lambda step: {"weight": gathered_weight(decay, step_number(step))}
 
 

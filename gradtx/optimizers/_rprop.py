@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import value_of
 from gradtx.engine.roles import Slot, declared
@@ -29,7 +29,7 @@ class ScaleByRpropState(NamedTuple):
 
 @piece
 def scale_by_rprop(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: Scalar,
     eta_minus: Scalar = 0.5,
     eta_plus: Scalar = 1.2,
     min_step_size: Scalar = 1e-6,
@@ -95,7 +95,7 @@ def scale_by_rprop(
     fixed_rate=True,
 )
 def rprop(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: Scalar,
     eta_minus: Scalar = 0.5,
     eta_plus: Scalar = 1.2,
     min_step_size: Scalar = 1e-6,

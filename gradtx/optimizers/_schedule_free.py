@@ -1,7 +1,5 @@
 """Schedule-free SGD and AdamW."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -25,7 +23,7 @@ SOURCE = "Defazio et al., 'The Road Less Scheduled', arXiv:2405.15682"
 )
 def schedule_free_sgd(
     learning_rate: ScalarOrSchedule = 1.0,
-    warmup_steps: Any | None = None,
+    warmup_steps: Scalar | None = None,
     b1: Scalar = 0.9,
     weight_decay: Scalar | None = None,
     weight_lr_power: Scalar = 2.0,
@@ -78,7 +76,7 @@ def schedule_free_sgd(
 )
 def schedule_free_adamw(
     learning_rate: ScalarOrSchedule = 0.0025,
-    warmup_steps: Any | None = None,
+    warmup_steps: Scalar | None = None,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
@@ -132,7 +130,7 @@ def schedule_free_adamw(
 
 
 def warmed_up(
-    learning_rate: ScalarOrSchedule, warmup_steps: Any | None, name: str
+    learning_rate: ScalarOrSchedule, warmup_steps: Scalar | None, name: str
 ) -> ScalarOrSchedule:
     """Returns the learning rate with a warm-up: `learning_rate * min(t / warmup_steps, 1)`.
 
@@ -148,7 +146,7 @@ def warmed_up(
     if isinstance(warmup_steps, (int, float)) and warmup_steps < 0:
         raise ValueError(f"{name}: warmup_steps is {warmup_steps!r}, and must not be negative")
 
-    def schedule(count: Any) -> Array:
+    def schedule(count: Scalar) -> Array:
         t = step_number(count)
         share = jnp.where(t < warmup_steps, t / jnp.maximum(warmup_steps, 1), 1.0)
         return share * value_at(learning_rate, count)

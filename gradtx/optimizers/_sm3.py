@@ -1,7 +1,7 @@
 """SM3: AdaGrad in the memory of a few vectors."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -85,7 +85,7 @@ def _others(x: Array, axis: int) -> tuple[int, ...]:
     return tuple(i for i in range(x.ndim) if i != axis)
 
 
-def _weight_of_new(b2: Scalar) -> Any:
+def _weight_of_new(b2: Scalar) -> Scalar:
     if isinstance(b2, (int, float)):
         return 1 - b2 if b2 < 1 else 1.0
     return jnp.where(b2 < 1, 1 - b2, 1)

@@ -15,6 +15,7 @@ from gradtx.engine.base import (
     Params,
     Scalar,
     ScalarOrSchedule,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -63,8 +64,8 @@ def sophia(
     weight_decay_mask: MaskOrFn | None = None,
     gamma: Scalar = 0.01,
     clip_threshold: Scalar | None = 1.0,
-    update_interval: Any = 10,
-    hessian_diagonal_fn: Any = hutchinson_estimator_diag_hessian(),  # noqa: B008
+    update_interval: Scalar = 10,
+    hessian_diagonal_fn: TransformationLike = hutchinson_estimator_diag_hessian(),  # noqa: B008
     mu_dtype: DTypeLike | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,
@@ -142,12 +143,12 @@ class _Method(NamedTuple):
     b2: Scalar
     eps: Scalar
     gamma: Scalar
-    bound: Any | None
-    interval: Any
+    bound: Scalar | None
+    interval: Scalar
     mu_dtype: DTypeLike | None
     print_every: int | None
 
-    def transformation(self, hessian: Any) -> GradientTransformation:
+    def transformation(self, hessian: TransformationLike) -> GradientTransformation:
         """Returns the part of `sophia` before decay and learning rate."""
         if isinstance(self.interval, (int, float)) and self.interval < 1:
             raise ValueError(
@@ -202,11 +203,11 @@ class _Method(NamedTuple):
             real_only=True,
         )
 
-    def _average(self, h: list[Any], nu: list[Array]) -> list[Array]:
+    def _average(self, h: list[Array], nu: list[Array]) -> list[Array]:
         return [ema(x, y, self.b2) for x, y in zip(as_slots(h, nu), nu, strict=True)]
 
     def _step(
-        self, given: list[Any], mu: list[Array], nu: list[Array], count: Array
+        self, given: list[Array], mu: list[Array], nu: list[Array], count: Array
     ) -> tuple[list[Array], list[Array], Array, Array]:
         """Returns the directions, the averages, the new count, and the share not clipped."""
         averages = [

@@ -1,12 +1,27 @@
 """Distributions of noise: how to sample from them, and their log-densities."""
 
 import math
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array
+
+
+class Noise(Protocol):
+    """A distribution of independent scalars, with the methods of `Gumbel`."""
+
+    def sample(
+        self, key: Array, sample_shape: tuple[int, ...] = ..., dtype: DTypeLike = ...
+    ) -> Array:
+        """Draws independent samples."""
+        ...
+
+    def log_prob(self, inputs: Array) -> Array:
+        """Returns the log-density of each element."""
+        ...
 
 
 class Gumbel:

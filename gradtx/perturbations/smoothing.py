@@ -1,7 +1,6 @@
 """A function's average over noise, whose gradient needs no gradient of the function."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +9,14 @@ from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import compute_dtype, default_float, widen
-from gradtx.perturbations.noise import Gumbel
+from gradtx.perturbations.noise import Gumbel, Noise
 
 
 def make_perturbed_fun(
     fun: Callable[[PyTree], PyTree],
     num_samples: int = 1000,
     sigma: Scalar = 0.1,
-    noise: Any = Gumbel(),  # noqa: B008  it has no state
+    noise: Noise = Gumbel(),  # noqa: B008  it has no state
     use_baseline: bool = True,
 ) -> Callable[[Array, PyTree], PyTree]:
     r"""Estimates `E[fun(x + sigma * z)]` by samples, differentiable in `x` and `sigma`.
@@ -111,7 +110,7 @@ def make_perturbed_fun(
     return perturbed
 
 
-def _floating(path: Any, leaf: ArrayLike) -> Array:
+def _floating(path: jax.tree_util.KeyPath, leaf: ArrayLike) -> Array:
     leaf = jnp.asarray(leaf)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise TypeError(

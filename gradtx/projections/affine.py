@@ -37,7 +37,11 @@ def _along(
             )
         if leaf is not None and jnp.iscomplexobj(other) and not jnp.iscomplexobj(leaf):
             raise TypeError(f"{name}: x{nth_path(x, i)} is real, a there is complex")
-    pairs = [(leaf, other) for leaf, other in zip(xs, given, strict=True) if leaf is not None]
+    pairs = [
+        (leaf, other)
+        for leaf, other in zip(xs, given, strict=True)
+        if leaf is not None and other is not None
+    ]
     if not pairs:
         return x
     size = magnitude([other for _, other in pairs])
@@ -47,7 +51,7 @@ def _along(
     return rebuilt(
         treedef,
         [
-            None if leaf is None else moved(leaf, other / size)
+            None if leaf is None or other is None else moved(leaf, other / size)
             for leaf, other in zip(xs, given, strict=True)
         ],
         x,

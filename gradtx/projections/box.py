@@ -1,12 +1,11 @@
 """Projections onto boxes, which treat each element separately."""
 
 import operator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, PyTree, Scalar
+from gradtx.engine.base import Array, PyTree
 from gradtx.engine.paths import is_none, nth_path
 from gradtx.projections.leaves import aligned, flattened, rebuilt
 
@@ -47,10 +46,10 @@ def _clipped(name: str, tree: PyTree, lower: PyTree, upper: PyTree) -> PyTree:
         )
     leaves, treedef = flattened(name, tree)
 
-    def bounds(role: str, given: PyTree) -> list[Any]:
+    def bounds(role: str, given: PyTree) -> list[Array | None]:
         one_for_all = jax.tree.structure(given, is_leaf=is_none).num_nodes == 1
         each = [given] * len(leaves) if one_for_all else aligned(name, role, given, tree, treedef)
-        found = []
+        found: list[Array | None] = []
         for i, (x, bound) in enumerate(zip(leaves, each, strict=True)):
             if x is None or bound is None:
                 found.append(None)
@@ -99,7 +98,7 @@ def projection_non_negative(tree: PyTree) -> PyTree:
     return _clipped("projection_non_negative", tree, 0, None)
 
 
-def projection_hypercube(tree: PyTree, scale: Scalar = 1) -> PyTree:
+def projection_hypercube(tree: PyTree, scale: PyTree = 1) -> PyTree:
     """Projects onto a hypercube with a corner at the origin: every element in `[0, scale]`.
 
     `p = min(max(x, 0), scale)`, the nearest point of `{p : 0 <= p <= scale}`.
@@ -128,7 +127,7 @@ def projection_hypercube(tree: PyTree, scale: Scalar = 1) -> PyTree:
     return _clipped(name, tree, 0, scale)
 
 
-def projection_linf_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
+def projection_linf_ball(tree: PyTree, scale: PyTree = 1) -> PyTree:
     """Projects onto the ball of the maximum norm: every element in `[-scale, scale]`.
 
     `p = min(max(x, -scale), scale)`, the nearest point of `{p : max(|p|) <= scale}`.

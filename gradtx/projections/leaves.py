@@ -1,18 +1,19 @@
 """Flattening and rebuilding of trees for projections."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
-from gradtx.engine.base import Array, PyTree, Scalar
+from gradtx.engine.base import Array, PyTree, PyTreeDef, Scalar
 from gradtx.engine.numerics import compute_dtype, default_float
 from gradtx.engine.paths import StructureError, align, is_none, nth_path
 
 
-def flattened(name: str, tree: PyTree, *, complex_too: bool = False) -> tuple[list[Any], Any]:
+def flattened(
+    name: str, tree: PyTree, *, complex_too: bool = False
+) -> tuple[list[Array | None], PyTreeDef]:
     """Returns a tree's leaves as floating arrays in the dtype to compute in, and its structure.
 
     Args:
@@ -30,7 +31,7 @@ def flattened(name: str, tree: PyTree, *, complex_too: bool = False) -> tuple[li
     ], treedef
 
 
-def _wide(told: str, x: PyTree, complex_too: bool) -> Array:
+def _wide(told: str, x: ArrayLike, complex_too: bool) -> Array:
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.number):
         raise TypeError(f"{told} must be numeric, got dtype {x.dtype}")
@@ -39,11 +40,11 @@ def _wide(told: str, x: PyTree, complex_too: bool) -> Array:
     return x.astype(_computed_in(x.dtype))
 
 
-def _computed_in(dtype: DTypeLike) -> PyTree:
+def _computed_in(dtype: DTypeLike) -> DTypeLike:
     return compute_dtype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else default_float()
 
 
-def rebuilt(treedef: Any, leaves: Sequence[Array | None], like: PyTree) -> PyTree:
+def rebuilt(treedef: PyTreeDef, leaves: Sequence[Array | None], like: PyTree) -> PyTree:
     """Rebuilds a tree from leaves, each in the dtype that `like` has there.
 
     Args:
@@ -61,11 +62,13 @@ def rebuilt(treedef: Any, leaves: Sequence[Array | None], like: PyTree) -> PyTre
     )
 
 
-def _stored_in(dtype: DTypeLike) -> PyTree:
+def _stored_in(dtype: DTypeLike) -> DTypeLike:
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
 
 
-def aligned(name: str, other_name: str, other: PyTree, tree: PyTree, treedef: Any) -> list[Any]:
+def aligned(
+    name: str, other_name: str, other: PyTree, tree: PyTree, treedef: PyTreeDef
+) -> list[PyTree]:
     """Returns the leaves of a second tree, in the order of those of the first.
 
     Args:
@@ -84,7 +87,7 @@ def aligned(name: str, other_name: str, other: PyTree, tree: PyTree, treedef: An
         raise StructureError(f"{name}: {error}") from None
 
 
-def checked_scale(name: str, scale: Scalar) -> PyTree:
+def checked_scale(name: str, scale: Scalar) -> Scalar:
     """Returns the size of a set, or raises if it is negative or not a scalar.
 
     Args:

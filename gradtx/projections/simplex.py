@@ -4,12 +4,11 @@
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from gradtx.engine.base import Array, PyTree, Scalar
+from gradtx.engine.base import Array, PyTree, PyTreeDef, Scalar
 from gradtx.engine.numerics import finished, total
 from gradtx.projections.leaves import checked_scale, flattened, rebuilt
 
@@ -56,7 +55,7 @@ def _above(x: Array, largest: Array, found: Array, tau: Array) -> Array:
     return jnp.where(_support(z, found) & ~(z <= tau), z - tau, 0)
 
 
-def _of_elements(name: str, tree: PyTree) -> tuple[list[Any], Any]:
+def _of_elements(name: str, tree: PyTree) -> tuple[list[Array | None], PyTreeDef]:
     """Returns the leaves of a tree that has elements, and its structure."""
     leaves, treedef = flattened(name, tree)
     if not sum(x.size for x in leaves if x is not None):
@@ -107,7 +106,7 @@ def _side(x: Array) -> Array:
     return jnp.where(x < 0, -1, 1).astype(x.dtype)  # 0 counts as positive, or it could not move
 
 
-def _onto_l1_sphere(leaves: Sequence[Array | None], scale: Scalar) -> list[Any]:
+def _onto_l1_sphere(leaves: Sequence[Array | None], scale: Scalar) -> list[Array | None]:
     project = _of_all([None if x is None else _side(x) * x for x in leaves], scale)
     return [None if x is None else _side(x) * project(_side(x) * x) for x in leaves]
 
@@ -174,7 +173,7 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     return rebuilt(
         treedef,
         [
-            None if x is None else jnp.where(inside, x, y)
+            None if x is None or y is None else jnp.where(inside, x, y)
             for x, y in zip(leaves, outside, strict=True)
         ],
         tree,
