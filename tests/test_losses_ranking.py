@@ -142,5 +142,5 @@ def test_fenchel_young_shapes():
     for scores, targets in ((SCORES, RELEVANCE[:, :3]), (1.0, 1.0)):
         with pytest.raises(ValueError, match=r"must have the shape \[..., n\], got"):
             loss(scores, targets)
-    with pytest.raises(ValueError, match=r"max_fun must give a scalar .* gave the shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"max_fun must return a scalar .* got the shape \(4,\)"):
         make_fenchel_young_loss(jnp.exp)(SCORES, RELEVANCE)

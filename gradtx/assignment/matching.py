@@ -60,7 +60,7 @@ def cheapest(cost: Array, row_of: Array) -> tuple[Array, Array, Array]:
     The column is a minimum of integers, which compiles to faster code than `argmin` does.
 
     Args:
-      cost: what each column costs, `[m]`.
+      cost: the cost of each column, `[m]`.
       row_of: the row that each column has, or -1, `[m]`.
     """
     m = len(cost)

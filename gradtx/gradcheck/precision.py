@@ -72,7 +72,7 @@ def _dtypes_behind(jaxpr: Any, sources: set[int]) -> Iterator[Any]:
             if dtype is not None and jnp.issubdtype(dtype, jnp.inexact):
                 yield dtype
         for inner in _inner_jaxprs(eqn):
-            # In a loop, what depends on the variables at the end does so from the start.
+            # In a loop, values that depend on the variables at the end do so from the start.
             called = len(inner.invars) == len(depends) and eqn.primitive.name not in LOOPS
             inner_sources = [v for v, d in zip(inner.invars, depends, strict=False) if d]
             yield from _dtypes_behind(

@@ -56,7 +56,7 @@ def make_fenchel_young_loss(max_fun: Callable[..., Array]) -> Callable[..., Arra
         largest = jax.vmap(lambda row: max_fun(row, *args, **kwargs))(s.reshape(-1, s.shape[-1]))
         if largest.ndim != 1:
             raise ValueError(
-                f"{name}: max_fun must give a scalar for a vector, gave the shape "
+                f"{name}: max_fun must return a scalar for a vector, got the shape "
                 f"{largest.shape[1:]}"
             )
         inner = jnp.sum(weighted(*jnp.broadcast_arrays(y, s)), axis=-1)

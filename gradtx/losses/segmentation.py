@@ -116,8 +116,8 @@ def dice_loss(
       axis: the axis or axes of the pixels. Default: `None`, all but the first and the last.
 
     Returns:
-      The loss of each example, `[batch]`; or `[batch, classes]` without reduction. Its dtype is
-      what `predictions` and `targets` promote to.
+      The loss of each example, `[batch]`; or `[batch, classes]` without reduction. Its dtype is the
+      one that `predictions` and `targets` promote to.
 
     Raises:
       TypeError: if `predictions` are not floating-point.

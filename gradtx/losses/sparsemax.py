@@ -1,4 +1,4 @@
-"""Losses whose predictions are sparse: the classes' probabilities are a projection of the scores.
+"""Losses with sparse predictions: the probabilities of classes are a projection of the scores.
 
 "From softmax to sparsemax: a sparse model of attention and multi-label classification"
 (arXiv:1602.02068), and as one family of losses "Learning with Fenchel-Young losses"

@@ -1,4 +1,4 @@
-"""A function's average over noise, whose gradient needs no gradient of the function."""
+"""Averages of a function over noise, whose gradients need no gradient of the function."""
 
 from collections.abc import Callable
 

@@ -76,7 +76,7 @@ def projection_vector(x: PyTree, a: PyTree) -> PyTree:
     conjugate `a`. Where `a` is 0, so is the projection.
 
     Args:
-      x: what to project, a pytree of real or complex arrays.
+      x: the pytree to project, of real or complex arrays.
       a: the direction, a tree of the structure and shapes of `x`.
 
     Returns:
@@ -108,7 +108,7 @@ def projection_hyperplane(x: PyTree, a: PyTree, b: ArrayLike) -> PyTree:
     conjugate `a`. Where `a` is 0 there is no hyperplane, and `x` is returned unchanged.
 
     Args:
-      x: what to project, a pytree of real or complex arrays.
+      x: the pytree to project, of real or complex arrays.
       a: the normal, a tree of the structure and shapes of `x`.
       b: the offset, a scalar.
 
@@ -143,7 +143,7 @@ def projection_halfspace(x: PyTree, a: PyTree, b: ArrayLike) -> PyTree:
     complex ones the real part is taken. Where `a` is 0, `x` is returned unchanged.
 
     Args:
-      x: what to project, a pytree of real or complex arrays.
+      x: the pytree to project, of real or complex arrays.
       a: the outward normal, a tree of the structure and shapes of `x`.
       b: the offset, a real scalar.
 

@@ -16,7 +16,7 @@ def projection_box(tree: PyTree, lower: PyTree, upper: PyTree) -> PyTree:
     `p = min(max(x, lower), upper)`, the nearest point of `{p : lower <= p <= upper}`.
 
     Args:
-      tree: what to project, a pytree of real arrays.
+      tree: the pytree to project, of real arrays.
       lower: the lower bounds: a tree of the same structure, each leaf of a shape that broadcasts
         to that of `tree`; or one number or array for all leaves; or `None` for no bound.
       upper: the upper bounds, likewise; not below `lower`, or `upper` wins.
@@ -81,7 +81,7 @@ def projection_non_negative(tree: PyTree) -> PyTree:
     `p = max(x, 0)`, the nearest point of `{p : p >= 0}`.
 
     Args:
-      tree: what to project, a pytree of real arrays.
+      tree: the pytree to project, of real arrays.
 
     Returns:
       A tree like `tree`, with its dtypes; integers become floats.
@@ -104,7 +104,7 @@ def projection_hypercube(tree: PyTree, scale: PyTree = 1) -> PyTree:
     `p = min(max(x, 0), scale)`, the nearest point of `{p : 0 <= p <= scale}`.
 
     Args:
-      tree: what to project, a pytree of real arrays.
+      tree: the pytree to project, of real arrays.
       scale: the length of the edges, not negative: a number or array for all leaves, or a tree of
         the same structure. Default: 1.
 
@@ -133,7 +133,7 @@ def projection_linf_ball(tree: PyTree, scale: PyTree = 1) -> PyTree:
     `p = min(max(x, -scale), scale)`, the nearest point of `{p : max(|p|) <= scale}`.
 
     Args:
-      tree: what to project, a pytree of real arrays.
+      tree: the pytree to project, of real arrays.
       scale: the radius, not negative: a number or array for all leaves, or a tree of the same
         structure. Default: 1.
 

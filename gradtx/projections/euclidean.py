@@ -39,7 +39,7 @@ def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
     gradient 0.
 
     Args:
-      tree: what to project, a pytree of real or complex arrays with one element at least.
+      tree: the pytree to project, of real or complex arrays with one element at least.
       scale: the radius, a scalar, not negative. Default: 1.
 
     Returns:
@@ -74,7 +74,7 @@ def projection_l2_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     This is the nearest point of `{p : norm(p) <= scale}`, where the norm is over all leaves.
 
     Args:
-      tree: what to project, a pytree of real or complex arrays.
+      tree: the pytree to project, of real or complex arrays.
       scale: the radius, a scalar, not negative. Default: 1.
 
     Returns:

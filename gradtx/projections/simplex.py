@@ -78,7 +78,7 @@ def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
     the sparse distribution "sparsemax" (arXiv:1602.02068).
 
     Args:
-      tree: what to project, a pytree of real arrays with one element at least. Elements at `-inf`
+      tree: the pytree to project, of real arrays with one element at least. Elements at `-inf`
         become 0.
       scale: the sum, a scalar, not negative. Default: 1.
 
@@ -119,7 +119,7 @@ def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
     elements that must grow are 0.)
 
     Args:
-      tree: what to project, a pytree of real arrays with one element at least.
+      tree: the pytree to project, of real arrays with one element at least.
       scale: the radius, a scalar, not negative. Default: 1.
 
     Returns:
@@ -149,7 +149,7 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     l1-ball for learning in high dimensions", ICML 2008.)
 
     Args:
-      tree: what to project, a pytree of real arrays with one element at least.
+      tree: the pytree to project, of real arrays with one element at least.
       scale: the radius, a scalar, not negative. Default: 1.
 
     Returns:
