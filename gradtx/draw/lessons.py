@@ -1,6 +1,6 @@
-"""Two pictures that are measured: gradient checks, and the heads of convolutional networks."""
+"""Pictures of models: softmax regression, gradient checks, heads of convolutional networks."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,29 @@ from gradtx.draw.style import finish, line_styles, new_figure
 from gradtx.engine.base import Array
 from gradtx.losses import softmax_cross_entropy_with_integer_labels
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+
+def softmax_weights() -> Any:
+    """Draws the weights of softmax regression on digits, one image for each class.
+
+    Returns:
+      A matplotlib figure, made without pyplot.
+    """
+    data = train.load()
+    run = train.fit(train.softmax(), data, opt.sgd(0.5), epochs=30)
+    weights = np.asarray(run.state.params["logits"]["kernel"]).reshape(
+        *data.shape[:2], data.classes
+    )
+    largest = np.abs(weights).max()
+    figure = new_figure(9.6, 4.2)
+    for number, axes in enumerate(figure.subplots(2, 5).flat):
+        axes.imshow(weights[..., number], cmap="RdBu_r", vmin=-largest, vmax=largest)
+        axes.set(title=str(number), xticks=[], yticks=[])
+    accuracy = run.history[-1].test_accuracy
+    figure.suptitle(f"Weights of softmax regression on digits, test accuracy {accuracy:.1%}")
+    return figure
 
 
-def gradient_check() -> "Figure":
+def gradient_check() -> Any:
     """Draws the errors of finite differences, by their step, and of backpropagation in an MLP.
 
     Returns:
@@ -66,7 +84,7 @@ def gradient_check() -> "Figure":
     return figure
 
 
-def heads() -> "Figure":
+def heads() -> Any:
     """Draws test loss and accuracy of two convolutional networks that differ in the head.
 
     Returns:
