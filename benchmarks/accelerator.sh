@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What is measured on an accelerator, in one go: correctness of a step first, and then the figures.
+# All measurements on an accelerator: first the correctness of steps, and then the benchmarks.
 #
 #     benchmarks/accelerator.sh [PYTHON]
 set -uo pipefail

@@ -1,7 +1,7 @@
-"""Tracing and compiling of everything that there is, against optax's of the same name.
+"""Tracing and compile times of all optimizers and wrappers, against optax's of the same names.
 
-Walks the optimizers of the catalog and, beside them, the wrappers and the transformations that
-look at the whole tree or at a whole leaf; `first_use.py catalog` prints what it finds.
+The subjects are the optimizers of the catalog, the wrappers, and the transformations that depend on
+the whole pytree or on whole leaves; `first_use.py catalog` prints the times.
 """
 
 import gc
@@ -22,7 +22,7 @@ LEAVES_OF_A_LAYER = 12
 
 
 class Names:
-    """Finds a library's names at its top level or in its `contrib`."""
+    """The names of a library, from its top level or its `contrib`."""
 
     def __init__(self, library: Any):
         self._places = (library.contrib, library)
@@ -49,7 +49,7 @@ def _labels(tree: Any) -> Any:
     return ["ab"[i % 2] for i, _ in enumerate(tree)]
 
 
-# From a name to what makes it, of the names of either library.
+# The factories of subjects, as functions of either library's names.
 BESIDE_THE_CATALOG: dict[str, Callable[[Any], Any]] = {
     "clip + adamw + schedule": lambda of: of.chain(
         of.clip_by_global_norm(1.0),
@@ -108,23 +108,24 @@ BESIDE_THE_CATALOG: dict[str, Callable[[Any], Any]] = {
     "zero_nans": lambda of: of.zero_nans(),
 }
 PER_EXAMPLE = ("dpsgd",)
-"""What gets the gradients of four examples, on a first axis."""
+"""The subjects that receive the gradients of four examples, on a first axis."""
 NEEDS: dict[str, tuple[str, ...]] = {
     "hutchinson_estimator_diag_hessian": ("obj_fn",),
     "reduce_on_plateau": ("value",),
     "scale_by_backtracking_linesearch": ("value", "grad", "value_fn"),
     "scale_by_zoom_linesearch": ("value", "grad", "value_fn"),
 }
-"""The extra arguments that those beside the catalog cannot do without."""
+"""The extra arguments that subjects outside the catalog need."""
 
 
 class Subject(NamedTuple):
-    """What is compiled.
+    """A transformation to be compiled.
 
     Attributes:
       name: its name.
-      make: makes it of a library's names; raises `AttributeError` where the library has none.
-      needs: the extra arguments that it cannot do without.
+      make: its factory, a function of a library's names; raises `AttributeError` if the library
+        does not have it.
+      needs: the extra arguments that it needs.
     """
 
     name: str
@@ -133,7 +134,7 @@ class Subject(NamedTuple):
 
 
 def subjects() -> Iterator[Subject]:
-    """Gives all optimizers of the catalog, and then what stands beside them."""
+    """Yields all optimizers of the catalog, and then the other subjects."""
     for entry in gradtx.catalog.entries():
         yield Subject(
             entry.name,
@@ -145,7 +146,7 @@ def subjects() -> Iterator[Subject]:
 
 
 def model(leaves: int, width: int = 16) -> list[jax.Array]:
-    """Makes the first leaves of a transformer with as many layers as it takes."""
+    """Returns the first `leaves` leaves of a transformer's parameters."""
     layers = -(-leaves // LEAVES_OF_A_LAYER)
     return jax.tree.leaves(transformer(layers, width))[:leaves]
 
@@ -155,19 +156,19 @@ def _loss(params: Any) -> Any:
 
 
 class Cost(NamedTuple):
-    """What it takes before a first jitted step, in seconds of processor time."""
+    """The cost of a first jitted step, in seconds of processor time."""
 
     trace: float
     compile: float
 
 
 def cost(subject: Subject, library: Any, leaves: int) -> Cost:
-    """Measures tracing with lowering, and compiling, of a step: update and apply, donated.
+    """Measures the times to trace and lower, and to compile, a step with donated buffers.
 
     Args:
-      subject: what to measure.
+      subject: the subject.
       library: the names of one of the libraries.
-      leaves: how many leaves the parameters have.
+      leaves: the number of leaves of the parameters.
     """
     tx = library.with_extra_args_support(subject.make(library))
     params: Any = model(leaves)
@@ -194,7 +195,7 @@ def cost(subject: Subject, library: Any, leaves: int) -> Cost:
 
 
 class Row(NamedTuple):
-    """What was found of a subject at a number of leaves; no `Cost` where there is nothing."""
+    """The costs of a subject at a number of leaves; `None` if a library lacks it or fails."""
 
     name: str
     leaves: int
@@ -204,7 +205,7 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> Cost | None:
-        """Ours over theirs."""
+        """The ratio of our costs to theirs."""
         if self.ours is None or self.theirs is None:
             return None
         return Cost(*(a / b for a, b in zip(self.ours, self.theirs, strict=True)))
@@ -224,7 +225,7 @@ HEADER = (
 
 
 def measured(subject: Subject, leaves: int, repeats: int) -> Row:
-    """Measures one subject, the two libraries in turn; the least of several times counts."""
+    """Measures one subject in both libraries; returns the least of several times."""
     found: dict[str, Cost | None] = {}
     told = []
     for name, library in LIBRARIES.items():
@@ -234,22 +235,22 @@ def measured(subject: Subject, leaves: int, repeats: int) -> Row:
             found[name] = Cost(*np.min(tries, axis=0))
         except AttributeError as error:
             told.append(f"{name} has no {error}")
-        except Exception as error:  # one that fails must not hide the others
+        except Exception as error:  # a failure must not stop the others
             told.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:60]}")
     return Row(subject.name, leaves, found["gradtx"], found["optax"], "; ".join(told))
 
 
 def walk(leaves: list[int], names: list[str], repeats: int) -> None:
-    """Measures all subjects, and prints them as they come and then once more, worst first.
+    """Measures all subjects, and prints their costs at once and then sorted, worst first.
 
     Args:
       leaves: the numbers of leaves.
-      names: those to measure; all if there are none.
-      repeats: how often each is compiled.
+      names: the subjects to measure; if empty, all.
+      repeats: the number of compilations of each.
     """
     chosen = [s for s in subjects() if not names or s.name in names]
     for n in leaves:
-        measured(chosen[0], n, 1)  # the first of a process pays for what all share
+        measured(chosen[0], n, 1)  # the first in a process pays the common costs
         print(f"\n{n} leaves, seconds of processor time, as measured\n{HEADER}")
         rows = []
         for subject in chosen:

@@ -1,11 +1,10 @@
-"""First use: what one meets before the first jitted step runs, gradtx against optax in one run.
+"""First use: the costs before the first jitted step runs, gradtx against optax in one run.
 
     python benchmarks/first_use.py [ROW ...]             # the rows below, all of them by default
     python benchmarks/first_use.py --quick               # fewer rounds
     python benchmarks/first_use.py catalog [--leaves 12 150 1000] [--repeats 1] [NAME ...]
 
-`catalog` compiles every optimizer and every wrapper. To add a row, write a function and decorate it
-with `@row`.
+`catalog` compiles every optimizer and every wrapper. To add a row, decorate a function with `@row`.
 """
 
 import argparse
@@ -31,32 +30,32 @@ ROWS: dict[str, Callable[[int], None]] = {}
 
 
 def row(function: Callable[[int], None]) -> Callable[[int], None]:
-    """Makes a function one of the rows; it is given the number of rounds."""
+    """Registers a function, which receives the number of rounds, as one of the rows."""
     ROWS[function.__name__] = function
     return function
 
 
 def clipped(of: Any, b1: float = 0.9, bound: float = 1.0, peak: float = 1e-3) -> Any:
-    """Makes what most training programs use: a clip, AdamW and a schedule."""
+    """Returns what most training programs use: clipping, AdamW and a schedule."""
     schedule = of.warmup_cosine_decay_schedule(0.0, peak, 100, 1000)
     return of.chain(of.clip_by_global_norm(bound), of.adamw(schedule, b1=b1))
 
 
 def compared(title: str, run: Callable[[str], float], rounds: int, target: str = "") -> None:
-    """Measures the two libraries in turn, and prints their ratio."""
+    """Measures both libraries alternately, and prints their ratio."""
     found = side_by_side({name: lambda n=name: run(n) for name in LIBRARIES}, rounds)
     report(title, found, "optax", target)
 
 
 def forgotten(function: Callable[[], object]) -> float:
-    """Gives the seconds of a call with JAX's caches empty, as in a new process."""
+    """Returns the seconds of a call with empty JAX caches, as in a new process."""
     jax.clear_caches()
     gc.collect()
     return timed(function)
 
 
 def step_of(tx: Any, apply: Callable) -> Callable:
-    """Makes a training step: update and apply."""
+    """Returns a training step: update and apply."""
 
     def step(params: Any, state: Any, grads: Any) -> Any:
         updates, state = tx.update(grads, state, params)
@@ -73,7 +72,7 @@ def lowered(name: str, tx: Any, params: Any) -> Any:
 
 
 def resident() -> float:
-    """Gives the memory that the process holds, in MiB."""
+    """Returns the resident memory of the process, in MiB."""
     gc.collect()
     with open("/proc/self/statm") as f:
         return int(f.read().split()[1]) * resource.getpagesize() / 2**20
@@ -107,7 +106,7 @@ def _six(name: str, params: Any, shift: float = 0.0) -> None:
 
 @row
 def six_optimizers(rounds: int) -> None:
-    """Six that differ in b1 and the clip's bound, made one after another, two un-jitted steps."""
+    """Six optimizers that differ in b1 and the clipping bound, two un-jitted steps each."""
     for leaves in (12, 144):
         params = model(leaves)
         compared(
@@ -126,7 +125,7 @@ def six_optimizers(rounds: int) -> None:
 
 @row
 def memory_of_many(rounds: int) -> None:
-    """Memory over 2,000 optimizers that were made, two un-jitted steps each."""
+    """Memory after creating up to 2,000 optimizers, two un-jitted steps each."""
     del rounds
     params = model(12)
     print("\nmemory after so many optimizers that differ in b1 and the clip's bound, in MiB")
@@ -149,7 +148,7 @@ def memory_of_many(rounds: int) -> None:
 
 @row
 def multi_steps_again(rounds: int) -> None:
-    """`MultiSteps(adam, 2)` and `adamw` made again and again, two un-jitted steps each."""
+    """Creating `MultiSteps(adam, 2)` and `adam` repeatedly, two un-jitted steps each."""
     params = model(144)
     rates = iter(np.linspace(0.1, 0.2, 10000).tolist())
 
@@ -178,7 +177,7 @@ def multi_steps_again(rounds: int) -> None:
 
 @row
 def init(rounds: int) -> None:
-    """`init` of AdamW: its shapes, and un-jitted."""
+    """The `init` of AdamW: under `eval_shape`, and un-jitted."""
     for leaves in (12, 144, 1000):
         params = model(leaves)
         made = {name: of.adamw(1e-3) for name, of in LIBRARIES.items()}
@@ -237,7 +236,7 @@ def trace_init_and_step(rounds: int) -> None:
 
 @row
 def ten_thousand_leaves(rounds: int) -> None:
-    """Trees of 10,000 leaves: looking for blocks, and tracing AdamW."""
+    """Pytrees of 10,000 leaves: finding repeated blocks, and tracing AdamW."""
     shapes = [x.shape for x in model(10000, 4)]
     for what, sequence in (("layers", shapes), ("equal", shapes[:1] * 10000)):
         seconds = min(timed(lambda s=sequence: repeated_block(s) and 0) for _ in range(3))
@@ -351,7 +350,7 @@ def _many(how: Callable, step: Callable, params: Any, tx: Any) -> Callable[[], f
 
 
 def main() -> None:
-    """Prints the rows that were named, or all; or walks the catalog."""
+    """Prints the rows named on the command line, or all rows; or the catalog."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help=f"catalog, or among {', '.join(ROWS)}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")

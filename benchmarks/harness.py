@@ -1,4 +1,4 @@
-"""Side-by-side timing: what every benchmark here shares."""
+"""Side-by-side timing, shared by all benchmarks."""
 
 import gc
 import importlib
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def machine(*modules: str) -> str:
-    """Says where and with what versions figures were measured."""
+    """Returns the machine and the versions of the measurements."""
     try:
         with open("/proc/cpuinfo") as f:
             cpu = next(line.split(":")[1].strip() for line in f if line.startswith("model name"))
@@ -31,10 +31,10 @@ def machine(*modules: str) -> str:
 def side_by_side(
     runs: Mapping[str, Callable[[], float]], repeats: int, warm: int = 1
 ) -> dict[str, np.ndarray]:
-    """Runs each candidate in turn, again and again, so that the machine's moods hit all alike.
+    """Runs all candidates in each of several rounds, so that changes of load affect them equally.
 
-    Each candidate returns the seconds that it took, so that it can leave its setting up out. The
-    order changes from round to round, because what ran before leaves its traces.
+    Each candidate returns its own duration in seconds, so that it can exclude its setup. The order
+    changes from round to round, because a candidate can affect the next one.
     """
     found: dict[str, list[float]] = {name: [] for name in runs}
     order = list(runs)
@@ -49,7 +49,7 @@ def side_by_side(
 
 
 def timed(function: Callable[[], object], times: int = 1) -> float:
-    """Gives the seconds of one call, the mean of several."""
+    """Returns the seconds of one call, the mean of several."""
     start = time.perf_counter()
     for _ in range(times):
         jax.block_until_ready(function())
@@ -57,7 +57,7 @@ def timed(function: Callable[[], object], times: int = 1) -> float:
 
 
 def report(title: str, found: Mapping[str, np.ndarray], against: str, target: str = "") -> None:
-    """Prints medians, quartiles, and the ratio to one candidate, with the ratio's quartiles."""
+    """Prints medians and quartiles, and those of the ratio to one candidate."""
     print(f"\n{title}")
     base = found[against]
     for name, seconds in found.items():

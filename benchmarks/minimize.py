@@ -2,9 +2,10 @@
 
     python benchmarks/minimize.py [--markdown]
 
-Both start from the published starts, in float64, keep 10 pairs, and stop where no element of the
-gradient is above 1e-10, or where they get no further; an evaluation is one of value and gradient.
-A value is marked when it is neither the least one that is published nor another minimum's.
+Both start from the published starts, in float64, with a memory of 10 pairs. They stop when no
+element of the gradient exceeds 1e-10, or when they make no more progress. An evaluation is one of
+value and gradient. A value is marked with (!) if it is neither the published global minimum nor a
+known local one.
 """
 
 import sys

@@ -1,17 +1,17 @@
-"""One optimizer's grid as one program, against single runs in a loop, side by side.
+"""An optimizer's grid as one program, against single runs in a loop, side by side.
 
     python benchmarks/race.py [--epochs N] [--single N] [--rounds N]
 
-The digits MLP, adam, 16 learning rates x 4 seeds. Three ways to the same 64 runs:
+The MLP on digits, Adam, 16 learning rates x 4 seeds. Three ways to compute the same 64 runs:
 
-- `race`: `gradtx.race`'s grid. Two programs are compiled, the start and the grid.
-- `fit in a loop`: `gradtx.train.fit` 64 times. Its epoch is jitted, and compiled once a run, since
-  each run's optimizer is another one; the start is compiled once a run as well.
-- `compiled once`: the same epoch with the rate as an argument, compiled once for all the runs. That
-  is what a careful loop by hand can come to.
+- `race`: the grid of `gradtx.race`. Two programs are compiled, the start and the grid.
+- `fit in a loop`: `gradtx.train.fit` 64 times. Its epoch is jitted, and compiled once for each run,
+  because each run has a different optimizer; so is the start.
+- `compiled once`: the same epoch with the rate as an argument, compiled once for all runs. This is
+  the best that a loop written by hand can do.
 
-All times hold tracing and compilation; JAX's caches are emptied before each way, and nothing is
-kept on disk.
+All times include tracing and compilation. JAX's caches are emptied before each of the three, and
+nothing is cached on disk.
 """
 
 import argparse
@@ -32,14 +32,14 @@ RATES, SEEDS, BATCH = rate_range(1e-4, 0.1, 16), range(4), 64
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--single", type=int, default=64, help="single runs that are measured")
+    parser.add_argument("--single", type=int, default=64, help="number of single runs to measure")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
 
     data, model = train.load(), train.mlp()
     problem = classification(model, data, BATCH)
     pairs = [(rate, seed) for rate in RATES for seed in SEEDS]
-    # Of fewer than all, every rate and seed still has its turn.
+    # A subset that still covers the rates and the seeds.
     chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, args.single).astype(int)]
     found: dict[str, dict[tuple[float, int], float]] = {}
 
@@ -104,7 +104,7 @@ def main() -> None:
         abs(losses[run] / found["race"][run] - 1)
         for losses in (found["fit in a loop"], found["compiled once"])
         for run in losses
-        if run[0] <= 0.01  # larger rates enlarge the differences of rounding
+        if run[0] <= 0.01  # larger rates amplify rounding errors
     )
     print(f"  final losses differ by {worst:.1e} of their size at most (rates up to 0.01)")
 

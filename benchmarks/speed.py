@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py [CASE ...]
 
-To add a case, write a function and decorate it with `@case`.
+To add a case, decorate a function with `@case`.
 """
 
 import sys
@@ -23,13 +23,13 @@ CASES: dict[str, Callable[[], None]] = {}
 
 
 def case(function: Callable[[], None]) -> Callable[[], None]:
-    """Makes a function one of the cases that this script runs."""
+    """Registers a function as one of the cases."""
     CASES[function.__name__] = function
     return function
 
 
 def transformer(layers: int = 12, width: int = 64) -> dict:
-    """Makes the parameters of a transformer's layers: 144 leaves with the defaults."""
+    """Returns the parameters of a transformer's layers: 144 leaves by default."""
 
     def layer() -> dict:
         return {
@@ -53,7 +53,7 @@ def transformer(layers: int = 12, width: int = 64) -> dict:
 
 
 def step_of(name: str) -> Callable:
-    """Makes the training step of a library: update and apply."""
+    """Returns the training step of a library: update and apply."""
     tx, apply = LIBRARIES[name]
 
     def step(params, state, grads):
@@ -65,7 +65,7 @@ def step_of(name: str) -> Callable:
 
 @case
 def trace_and_lower() -> None:
-    """Tracing and lowering a step, with JAX's caches empty, and with them full."""
+    """Tracing and lowering a step, with empty and with full JAX caches."""
     params = transformer()
     states = {name: tx.init(params) for name, (tx, _) in LIBRARIES.items()}
 
@@ -120,11 +120,11 @@ def jitted_step_small() -> None:
 
 @case
 def jitted_step_large() -> None:
-    """A jitted step over 32 million parameters in 8 leaves, beside a copy of as many bytes."""
+    """A jitted step over 32 million parameters in 8 leaves, and a copy of as many bytes."""
     params = {f"w{i}": jnp.ones((2048, 2048)) for i in range(8)}
     n = gradtx.tree.size(params)
     runs = {name: _jitted(name, params) for name in LIBRARIES}
-    # Reading and writing 14 bytes a parameter each, in place, moves the same 28.
+    # Reading and writing 14 bytes per parameter in place moves the same 28 bytes.
     buffer = [jnp.ones((14 * n // 4,), jnp.float32)]
     copy = jax.jit(lambda x: x + 1, donate_argnums=0)
 
@@ -162,7 +162,7 @@ def _torch_step(params: dict) -> Callable[[], float]:
 
 
 def main() -> None:
-    """Runs the cases that were named, or all."""
+    """Runs the cases named on the command line, or all cases."""
     unknown = [name for name in sys.argv[1:] if name not in CASES]
     if unknown:
         sys.exit(f"no case is named {unknown[0]!r}; there are {', '.join(CASES)}")

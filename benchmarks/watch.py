@@ -1,9 +1,9 @@
-"""What `gradtx.watch` costs in a jitted training step, by the size of the batch.
+"""The cost of `gradtx.watch` in a jitted training step, by batch size.
 
     python benchmarks/watch.py
 
-A network of 6 layers of width 512, clipping and AdamW. The norms are the same work at each size of
-the batch, and the gradients are not.
+The network has 6 layers of width 512; the optimizer is clipping and AdamW. The cost of the norms
+does not depend on the batch size, but that of the gradients does.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import gradtx
 
 
 def training(tx: gradtx.GradientTransformation, params: list, x: jax.Array) -> Callable[[], float]:
-    """Makes the run of a training step, which gives its seconds."""
+    """Returns a function that runs a training step and returns its seconds."""
 
     def loss(params, x):
         for layer in params:
@@ -39,7 +39,7 @@ def training(tx: gradtx.GradientTransformation, params: list, x: jax.Array) -> C
 
 
 def main() -> None:
-    """Prints the ratio for three sizes of the batch."""
+    """Prints the ratio for three batch sizes."""
     print(machine("jax", "gradtx", "numpy"))
     random = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""Equinox: train on handwritten digits, save, restore, and go on bit for bit."""
+"""Equinox: train on handwritten digits, save, restore, and continue bit for bit."""
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ tx = gradtx.adamw(schedule, mask=gradtx.by_path({"bias": False}, default=True))
 
 
 def create():
-    """Makes a model and the state of its optimizer, before any step."""
+    """Returns a new model and the initial state of its optimizer."""
     model = eqx.nn.MLP(64, 10, width_size=32, depth=1, key=jax.random.key(0))
     return model, tx.init(eqx.filter(model, eqx.is_array))
 
@@ -44,7 +44,7 @@ def train(model, state, epochs):
 
 
 model, state, _ = train(*create(), range(5))
-# What is saved are the arrays; the functions in the model stay in the program.
+# Only the arrays are saved; the functions of the model are part of the program.
 arrays = eqx.filter((model, state), eqx.is_array)
 np.savez("checkpoint.npz", **gradtx.state_dict(arrays))
 model, state, accuracy = train(model, state, range(5, 10))
@@ -54,4 +54,4 @@ template, functions = eqx.partition(create(), eqx.is_array)
 saved = eqx.combine(gradtx.load_state_dict(template, np.load("checkpoint.npz")), functions)
 again, _, _ = train(*saved, range(5, 10))
 assert eqx.tree_equal(again, model)
-print("The run that was restored ended bit for bit like the other.")
+print("The restored run ended bit for bit like the other.")

@@ -1,4 +1,4 @@
-"""flax.nnx with its Optimizer: train on handwritten digits, save, restore, and go on."""
+"""flax.nnx with its Optimizer: train on handwritten digits, save, restore, and continue."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ class MLP(nnx.Module):
 
 
 def create():
-    """Makes a model and its optimizer, before any step."""
+    """Returns a new model and its optimizer."""
     model = MLP(nnx.Rngs(0))
     schedule = gradtx.cosine_decay_schedule(0.01, decay_steps=300)
     return model, nnx.Optimizer(model, gradtx.adamw(schedule), wrt=nnx.Param)
@@ -54,4 +54,4 @@ assert train(model, optimizer, range(5, 10)) > 0.95
 again = gradtx.load_state_dict(create(), np.load("checkpoint.npz"))
 train(*again, range(5, 10))
 jax.tree.map(np.testing.assert_array_equal, nnx.state(again), nnx.state((model, optimizer)))
-print("The run that was restored ended bit for bit like the other.")
+print("The restored run ended bit for bit like the other.")

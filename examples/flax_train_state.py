@@ -1,4 +1,4 @@
-"""flax.linen with its TrainState: train on handwritten digits, save, restore, and go on."""
+"""flax.linen with its TrainState: train on handwritten digits, save, restore, and continue."""
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,7 @@ class MLP(nn.Module):
         return nn.Dense(10)(nn.relu(nn.Dense(32)(x)))
 
 
-# One model and one optimizer, by which flax tells whether two states are of one kind.
+# flax compares two states' structures by the identity of model and optimizer.
 model = MLP()
 tx = gradtx.adamw(gradtx.cosine_decay_schedule(0.01, decay_steps=300))
 
@@ -56,4 +56,4 @@ assert accuracy > 0.95
 
 again, _ = train(gradtx.load_state_dict(create(), np.load("checkpoint.npz")), range(5, 10))
 jax.tree.map(np.testing.assert_array_equal, again, state)
-print("The run that was restored ended bit for bit like the other.")
+print("The restored run ended bit for bit like the other.")

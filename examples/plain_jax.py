@@ -1,4 +1,4 @@
-"""Plain JAX: train on handwritten digits, save, restore, and go on bit for bit."""
+"""Plain JAX: train on handwritten digits, save, restore, and continue bit for bit."""
 
 import jax
 import jax.numpy as jnp
@@ -56,4 +56,4 @@ assert accuracy > 0.95
 saved = gradtx.load_state_dict(template, np.load("checkpoint.npz"))
 again, _, _ = train(saved["params"], saved["optimizer"], range(5, 10))
 jax.tree.map(np.testing.assert_array_equal, again, params)
-print("The run that was restored ended bit for bit like the other.")
+print("The restored run ended bit for bit like the other.")

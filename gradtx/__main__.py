@@ -44,16 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     about = "Compare every optimizer with optax's of the same name, number by number."
     check = commands.add_parser("crosscheck", help=about, description=about)
-    check.add_argument("names", nargs="*", metavar="OPTIMIZER", help="which (default: all)")
-    check.add_argument("--steps", type=int, default=100, help="how many steps (default: 100)")
     check.add_argument(
-        "--every-setting", action="store_true", help="also move each hyperparameter in turn"
+        "names", nargs="*", metavar="OPTIMIZER", help="optimizers to compare (default: all)"
+    )
+    check.add_argument("--steps", type=int, default=100, help="number of steps (default: 100)")
+    check.add_argument(
+        "--every-setting", action="store_true", help="also vary each hyperparameter in turn"
     )
     check.set_defaults(run=run_crosscheck)
 
-    about = "Show every optimizer there is."
+    about = "List all optimizers of the catalog."
     shown = commands.add_parser("list", help=about, description=about)
-    shown.add_argument("--markdown", action="store_true", help="as a table in Markdown")
+    shown.add_argument("--markdown", action="store_true", help="as a Markdown table")
     shown.set_defaults(run=run_list)
 
     args = parser.parse_args(argv)
@@ -61,14 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output is gone; leave nothing for the interpreter to flush into it.
+        # The reader of our output has closed it; leave nothing for the interpreter to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Prints the catalog."""
+    """Prints the catalog; returns the exit code 0."""
     header = ["optimizer", "needs", "complex", "scale-free", "what it is"]
     rows = [
         [
@@ -90,13 +92,13 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def run_crosscheck(args: argparse.Namespace) -> int:
-    """Prints the comparison with optax; the exit code is 1 if a row fails."""
+    """Prints the comparison with optax; returns the exit code, 1 if a row fails."""
     try:
         peer = importlib.import_module("optax")
     except ImportError:
         return _fail("crosscheck", "optax cannot be imported; install it with: pip install optax")
     if args.steps < 1:
-        return _fail("crosscheck", f"--steps is {args.steps}, and must be at least 1")
+        return _fail("crosscheck", f"--steps must be at least 1, got {args.steps}")
 
     def progress(row: Comparison) -> None:
         if sys.stderr.isatty():

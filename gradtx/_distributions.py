@@ -1,11 +1,11 @@
-"""Probability distributions that gradients are taken through."""
+"""Probability distributions whose samples are differentiable in the parameters."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array
 
@@ -17,13 +17,13 @@ class MultiNormalDiagFromLogScale:
     samples to both parameters.
     """
 
-    def __init__(self, loc: Any, log_scale: Any):
+    def __init__(self, loc: ArrayLike, log_scale: ArrayLike):
         self._mean, self._log_scale = jnp.asarray(loc), jnp.asarray(log_scale)
         self._param_shape = jnp.broadcast_shapes(self._mean.shape, self._log_scale.shape)
 
     @property
     def params(self) -> list[Array]:
-        """The means and the logarithms of the scales, in the shapes that were given."""
+        """The means and the logarithms of the standard deviations, in the shapes given."""
         return [self._mean, self._log_scale]
 
     @property
@@ -31,30 +31,30 @@ class MultiNormalDiagFromLogScale:
         """The logarithms of the standard deviations."""
         return self._log_scale
 
-    def sample(self, shape: Sequence[int], key: Any) -> Array:
+    def sample(self, shape: Sequence[int], key: Array) -> Array:
         """Draws samples.
 
         Args:
-          shape: the leading axes of the result, before those of the parameters.
+          shape: the leading axes of the result, in front of those of the parameters.
           key: a random key.
         """
         dtype = jnp.result_type(self._mean, self._log_scale, float)
         z = jax.random.normal(key, (*shape, *self._param_shape), dtype)
         return self._mean + jnp.exp(self._log_scale) * z
 
-    def log_prob(self, x: Any) -> Array:
-        """Gives the logarithm of the density, summed over the parameters' axes.
+    def log_prob(self, x: ArrayLike) -> Array:
+        """Returns the logarithm of the density, summed over the parameters' axes.
 
         Args:
-          x: points; the last axes are those of the parameters, or broadcast against them.
+          x: the points, an array whose last axes broadcast against the parameters' axes.
         """
         z = (x - self._mean) * jnp.exp(-self._log_scale)
         terms = -0.5 * jnp.square(z) - self._log_scale - 0.5 * math.log(2 * math.pi)
         return jnp.sum(terms, axis=tuple(range(-len(self._param_shape), 0)))
 
 
-def multi_normal(loc: Any, log_scale: Any) -> MultiNormalDiagFromLogScale:
-    """Makes a normal distribution of independent elements.
+def multi_normal(loc: ArrayLike, log_scale: ArrayLike) -> MultiNormalDiagFromLogScale:
+    """Returns a normal distribution of independent elements.
 
     Args:
       loc: the means, an array.

@@ -1,4 +1,4 @@
-"""Minimizing a function that is the same at every step, in one compiled loop."""
+"""Minimizing a deterministic function in one compiled loop."""
 
 import enum
 import functools
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from gradtx._apply import apply_updates
@@ -17,6 +18,8 @@ from gradtx.engine.base import (
     GradientTransformation,
     OptState,
     Params,
+    PyTree,
+    Scalar,
     with_extra_args_support,
 )
 from gradtx.engine.concrete import is_traced
@@ -31,9 +34,9 @@ _RUNNING = 0
 
 
 class Stop(enum.IntEnum):
-    """Why `minimize` stopped; `str` gives it in words.
+    """The reason why `minimize` stopped; `str` returns it in words.
 
-    `GRADIENT`, `STEP` and `VALUE` say what converged.
+    `GRADIENT`, `STEP` and `VALUE` mean convergence.
 
     Example:
       >>> import gradtx
@@ -54,25 +57,25 @@ class Stop(enum.IntEnum):
 
 _WORDS = {
     Stop.GRADIENT: "converged: the gradient's norm is at most `tol`",
-    Stop.STEP: "converged: steps are at most `step_tol` times as long as x",
-    Stop.VALUE: "converged: the value no longer falls by more than `value_tol` of it",
-    Stop.OUT_OF_STEPS: "out of steps: `max_steps` are taken",
-    Stop.NOT_FINITE: "not finite: the value or the gradient after the next step would be no number",
-    Stop.LINE_SEARCH: "line search failed: it found no lower value, not even down the gradient; "
-    "the precision may be exhausted, or the gradient wrong",
+    Stop.STEP: "converged: steps are no longer than `step_tol` times the norm of x",
+    Stop.VALUE: "converged: the value no longer falls by more than `value_tol` times itself",
+    Stop.OUT_OF_STEPS: "out of steps: `max_steps` were taken",
+    Stop.NOT_FINITE: "not finite: the value or the gradient after the next step is not finite",
+    Stop.LINE_SEARCH: "line search failed: it found no lower value, even along the negative "
+    "gradient; the precision may be exhausted, or the gradient wrong",
 }
 
 
 class Trajectory(NamedTuple):
-    """The points that `minimize` came through: row 0 is the start, row `k` follows step `k`.
+    """The points that `minimize` visited: row 0 is the start, row `k` the point after step `k`.
 
-    There are `max_steps + 1` rows; those after the last step repeat it, and
-    `jax.tree.map(lambda a: a[: steps + 1], trajectory)` is without them.
+    There are `max_steps + 1` rows; the rows after the last step repeat it.
+    `jax.tree.map(lambda a: a[: steps + 1], trajectory)` drops them.
 
     Attributes:
-      x: the points; each leaf of `x0` with an axis in front.
-      value: the function's values there.
-      gradient_norm: the norms of its gradients there.
+      x: the points, a pytree like `x0` whose leaves have an additional first axis.
+      value: the function's values at the points.
+      gradient_norm: the norms of its gradients at the points.
     """
 
     x: Params
@@ -81,18 +84,18 @@ class Trajectory(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """What `minimize` found; `str` tells it in a line, or a line for each run of a `vmap`.
+    """The result of `minimize`; `str` shows it in a line, or one line for each run of a `vmap`.
 
     Attributes:
       x: the last point.
-      value: the function's value there.
-      gradient_norm: the Euclidean norm of its gradient there, over all leaves.
-      stop: why it stopped, a number of `Stop`.
-      steps: how many steps were taken.
-      function_evaluations: how often the function was evaluated, by line searches too; -1 if the
-        transformation does so by itself, and does not keep count (Sophia, SAM).
+      value: the function's value at `x`.
+      gradient_norm: the Euclidean norm of its gradient at `x`, over all leaves.
+      stop: the reason why it stopped, a number of `Stop`.
+      steps: the number of steps taken.
+      function_evaluations: the number of function evaluations, those of line searches included; -1
+        if the transformation evaluates the function itself without counting (Sophia, SAM).
       gradient_evaluations: the same for the gradient.
-      trajectory: the points on the way, a `Trajectory`, or `None` if it was not asked for.
+      trajectory: the points of all steps, a `Trajectory`, or `None` if it was not requested.
     """
 
     x: Params
@@ -106,12 +109,12 @@ class Minimum(NamedTuple):
 
     @property
     def converged(self) -> Array:
-        """Whether it stopped for the gradient, for the step, or for the value."""
+        """True if it stopped because of the gradient, the step, or the value."""
         return (self.stop >= Stop.GRADIENT) & (self.stop <= Stop.VALUE)
 
     @property
-    def why(self) -> Any:
-        """Why it stopped, in words; for the runs of a `vmap`, a list of that."""
+    def why(self) -> str | list[str]:
+        """The reason why it stopped, in words; under `vmap`, a nested list of them."""
         return jax.tree.map(lambda n: str(Stop(n)), self.stop.tolist())
 
     def __str__(self) -> str:
@@ -126,17 +129,17 @@ class Minimum(NamedTuple):
 
 
 class _Limits(NamedTuple):
-    """When to stop."""
+    """The stopping criteria, as `minimize` describes them."""
 
-    max_steps: Any
-    tol: Any
-    step_tol: Any
-    value_tol: Any
-    patience: Any
+    max_steps: int
+    tol: Scalar | None
+    step_tol: Scalar
+    value_tol: Scalar | None
+    patience: Scalar
 
 
 class _Here(NamedTuple):
-    """A point, and what is known of it; `grad` is the direction of steepest ascent."""
+    """A point with its value and gradient; `grad` is the direction of steepest ascent."""
 
     x: Params
     value: Array
@@ -145,17 +148,17 @@ class _Here(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """A run that is under way.
+    """The carry of the loop.
 
     Attributes:
-      here: where it is.
-      state: the transformation's.
-      fresh: whether that state has not seen a step.
-      least: the value that later ones are compared with.
-      stalls: for how many steps in a row `x`, and the value, did hardly change.
-      stop: why it stops, or `_RUNNING`.
-      steps: steps so far.
-      counts: evaluations of the function and of the gradient so far.
+      here: the current point.
+      state: the transformation's state.
+      fresh: whether the state is as `init` returned it.
+      least: the lowest value so far.
+      stalls: for how many consecutive steps `x`, and the value, have hardly changed, `[2]`.
+      stop: the reason to stop, or `_RUNNING`.
+      steps: the number of steps so far.
+      counts: the numbers of function and of gradient evaluations so far, `[2]`.
       rows: the trajectory so far, or `None`.
     """
 
@@ -171,59 +174,64 @@ class _Run(NamedTuple):
 
 
 def minimize(
-    fun: Callable[..., Any],
+    fun: Callable[..., Array],
     x0: Params,
     tx: GradientTransformation | None = None,
     *,
-    args: tuple[Any, ...] = (),
+    args: tuple[PyTree, ...] = (),
     max_steps: int = 1000,
-    tol: Any = None,
-    step_tol: Any = 0.0,
-    value_tol: Any = None,
-    patience: Any = 10,
+    tol: Scalar | None = None,
+    step_tol: Scalar = 0.0,
+    value_tol: Scalar | None = None,
+    patience: Scalar = 10,
     trajectory: bool = False,
 ) -> Minimum:
-    """Minimizes a function without noise, by L-BFGS or any other transformation.
+    """Minimizes a deterministic function by L-BFGS or any other transformation.
 
-    From `x0` it repeats `x + tx.update(grad, state, x, ...)` until, checked in this order,
+    From `x0` it repeats `x = x + tx.update(grad, state, x, ...)` until one of these conditions
+    holds, checked in this order:
 
-    - the value or the gradient is not finite: the step there is undone;
+    - the value or the gradient is not finite: the last step is undone;
     - `norm(grad) <= tol`;
-    - the line search found no lower value. The step is undone, and the transformation starts
-      afresh from there, for its memory may mislead; it stops if that does not help either;
-    - `norm(step) <= step_tol * norm(x)` in each of `patience` steps in a row;
-    - no value of `patience` steps in a row was lower than the least one before them by more than
-      `value_tol` times its magnitude;
-    - there were `max_steps` steps.
+    - the line search found no lower value: the step is undone and the transformation is
+      initialized anew, because its state may be misleading; it stops if the next step fails too;
+    - `norm(step) <= step_tol * norm(x)` in `patience` consecutive steps;
+    - in `patience` consecutive steps, no value was lower than the lowest one before them by more
+      than `value_tol` times its magnitude;
+    - `max_steps` steps were taken.
 
-    All norms are Euclidean, over all leaves. The transformation gets all extra arguments that any
-    in the catalog needs: `value`, `grad`, `value_fn`, `obj_fn`, `grad_fn`. A point that a line
-    search has measured is not measured again. `jit` and `vmap`, over starts or over `args`, apply.
+    All norms are Euclidean, over all leaves. The transformation receives every extra argument that
+    an optimizer of the catalog may need: `value`, `grad`, `value_fn`, `obj_fn`, `grad_fn`. A point
+    that a line search has evaluated is not evaluated again. `minimize` works under `jit` and
+    `vmap`, over starts or over `args`.
 
-    The loop is compiled once for a `fun` and a `tx`, which are kept for the next call: what `fun`
-    reads from outside is a constant, as under `jax.jit`, and what changes belongs into `args`.
+    The loop is compiled once for each pair of `fun` and `tx` and kept for later calls. Values that
+    `fun` reads from outside are constants, as under `jax.jit`; pass values that change in `args`.
 
     Args:
       fun: the function, `fun(x, *args)`, whose value is a real scalar.
-      x0: where to start: a pytree of real or complex floating arrays, or of Python floats.
+      x0: the start: a pytree of real or complex floating arrays, or of Python floats.
       tx: the transformation. Default: `lbfgs()`, with its zoom line search.
       args: further arguments of `fun`: a tuple of pytrees of arrays. Default: none.
       max_steps: the largest number of steps. Default: 1000.
-      tol: the gradient's norm that is small enough, in units of `fun` per unit of `x`. Default:
+      tol: the tolerance on the gradient's norm, in units of `fun` per unit of `x`. Default:
         `eps**(2/3)`, where `eps` is the machine epsilon of the coarsest dtype among the leaves and
         the value: 4e-11 in float64, 2e-5 in float32.
-      step_tol: the length of steps that is too short to go on, relative to `x`. Default: 0, never.
-      value_tol: the decrease that is too small to go on, relative to the value. Default: `eps` with
-        a line search; otherwise 0, never, because a small learning rate makes steps small as well.
-      patience: after how many such steps in a row it stops, at least 1. Default: 10.
-      trajectory: whether to keep the points on the way. Default: no.
+      step_tol: the tolerance on the norm of a step, relative to the norm of `x`. Default: 0, which
+        never stops.
+      value_tol: the tolerance on the decrease of the value, relative to the value. Default: `eps`
+        with a line search; otherwise 0, which never stops, because a small learning rate makes
+        steps small as well.
+      patience: the number of consecutive steps below `step_tol` or `value_tol` after which it
+        stops, at least 1. Default: 10.
+      trajectory: whether to keep the points of all steps. Default: no.
 
     Returns:
       A `Minimum`; `print` shows it in a line.
 
     Raises:
-      TypeError: `x0` has a leaf that is not floating, `fun` does not give a real scalar, or `tx` is
-        no transformation.
+      TypeError: `x0` has a leaf that is not floating, `fun` does not return a real scalar, or `tx`
+        is not a transformation.
       ValueError: `max_steps`, `patience` or a tolerance is out of range.
 
     Source: Nocedal and Wright, "Numerical Optimization" (2006), chapters 3 and 7.
@@ -237,7 +245,7 @@ def minimize(
       [1. 1.] True
       >>> slow = gradtx.minimize(rosenbrock, found.x + 1, gradtx.sgd(1e-4), max_steps=100)
       >>> slow.why
-      'out of steps: `max_steps` are taken'
+      'out of steps: `max_steps` were taken'
       >>> starts = jnp.array([[0.0, 0.0], [-1.0, 1.0], [1.0, -1.0]])
       >>> many = jax.vmap(lambda x: gradtx.minimize(gradtx.problems.himmelblau, x))(starts)
       >>> print(jnp.round(many.x, 2))
@@ -254,55 +262,55 @@ def minimize(
     try:
         hash(fun)
         program = _program(fun, tx, length)
-    except TypeError:  # it cannot be looked up, a callable dataclass for one
+    except TypeError:  # not hashable, such as some callable dataclasses
         program = _program.__wrapped__(fun, tx, length)
     return program(x0, tuple(args), limits)
 
 
-# What is held on to, compiled code and what the functions close over, has to have an end.
+# The cache is bounded because it keeps compiled code, and all that the functions close over.
 @functools.lru_cache(maxsize=64)
 def _program(
-    fun: Callable[..., Any], tx: GradientTransformation, length: int | None
+    fun: Callable[..., Array], tx: GradientTransformation, length: int | None
 ) -> Callable[..., Minimum]:
     return jax.jit(functools.partial(_solve, fun, tx, length))
 
 
 def _solve(
-    fun: Callable[..., Any],
+    fun: Callable[..., Array],
     tx: GradientTransformation,
     length: int | None,
     x0: Params,
-    args: tuple[Any, ...],
+    args: tuple[PyTree, ...],
     limits: _Limits,
 ) -> Minimum:
     asked = [False]
 
-    def f(x: Params) -> Any:
+    def f(x: Params) -> Array:
         return fun(x, *args)
 
-    def told(x: Params, *, obj_fn: Any = None, grad_fn: Any = None) -> Any:
-        """The function for `tx`; it says whether it was asked.
+    def counted_f(x: Params, *, obj_fn: None = None, grad_fn: None = None) -> Array:
+        """The function as `tx` receives it, which records whether it was evaluated.
 
-        optax's line searches refuse extra arguments that the function does not take.
+        optax's line searches pass on their extra arguments, so it has to accept them.
         """
         asked[0] = True
         return f(x)
 
-    def ascent(x: Params, step: Any = None) -> Params:
+    def ascent(x: Params, step: Scalar | None = None) -> Params:
         asked[0] = True
         return jax.tree.map(jnp.conj, jax.grad(f)(x))
 
     value_dtype = _dtype_of_value(f, x0)
     keeps_gradient = _ends_in_a_search(tx)
 
-    def arrived(x: Params, value: Any, grad: Params) -> _Here:
+    def arrived(x: Params, value: Array, grad: Params) -> _Here:
         grad = jax.tree.map(lambda g, p: jnp.conj(g).astype(p.dtype), grad, x)
         return _Here(x, jnp.asarray(value, value_dtype), grad, global_norm(grad))
 
     def advance(run: _Run) -> tuple[_Here, OptState, Array]:
-        """Takes a step, and gives where it leads to, and the counts so far."""
+        """Returns the point after one step, the next state, and the counts so far."""
         here = run.here
-        more = {"value": here.value, "grad": here.grad, "value_fn": told, "obj_fn": told}
+        more = {"value": here.value, "grad": here.grad, "value_fn": counted_f, "obj_fn": counted_f}
         updates, state = tx.update(here.grad, run.state, here.x, **more, grad_fn=ascent)
         state = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), state, run.state)
         x = apply_updates(here.x, updates)
@@ -341,7 +349,7 @@ def _solve(
         least = jnp.minimum(run.least, here.value)
         return _Run(here, state, fresh, least, stalls, stop, steps, counts, rows)
 
-    # A gradient's norm, and what is left of digits, follow the coarsest arithmetic there is.
+    # The attainable norm of the gradient depends on the coarsest arithmetic involved.
     dtypes = [value_dtype, *(x.dtype for x in jax.tree.leaves(x0))]
     eps = max(float(jnp.finfo(d).eps) for d in dtypes)
     here = arrived(x0, *jax.value_and_grad(f)(x0))
@@ -373,8 +381,8 @@ def _solve(
     return Minimum(here.x, here.value, here.norm, run.stop, run.steps, counts[0], counts[1], rows)
 
 
-def _hardly_moved(run: _Run, new: _Here, step_tol: Any, value_tol: Any) -> Array:
-    """Says whether a step was too short, and whether the value fell too little."""
+def _hardly_moved(run: _Run, new: _Here, step_tol: Scalar, value_tol: Scalar) -> Array:
+    """Returns whether the step was too short, and whether the value fell too little, `[2]`."""
     length = global_norm(jax.tree.map(jnp.subtract, new.x, run.here.x))
     short = (step_tol > 0) & (length <= step_tol * global_norm(new.x))
     flat = (value_tol > 0) & ~(run.least - new.value > value_tol * jnp.abs(run.least))
@@ -382,7 +390,7 @@ def _hardly_moved(run: _Run, new: _Here, step_tol: Any, value_tol: Any) -> Array
 
 
 def _searches(state: OptState) -> list[Any]:
-    """Gives the states of line searches in a state, ours and optax's, in the order of the chain."""
+    """Returns the line-search states in a state, ours and optax's, in the order of the chain."""
 
     def is_search(node: Any) -> bool:
         info = node.info if "info" in getattr(node, "_fields", ()) else None
@@ -392,72 +400,76 @@ def _searches(state: OptState) -> list[Any]:
 
 
 def _not_fulfilled(search: Any) -> Array:
-    """Says whether a line search ended without what it searched for."""
+    """Returns whether a line search ended without meeting its conditions."""
     errors = [x for name, x in search.info._asdict().items() if name.endswith("_error")]
     return functools.reduce(jnp.logical_or, [error > 0 for error in errors])
 
 
 def _evaluations(search: Any) -> Array:
-    """Gives how often a line search evaluated the function, and the gradient."""
+    """Returns how often a line search evaluated the function and its gradient, `[2]`."""
     steps = search.info.num_linesearch_steps
     if "curvature_error" in search.info._fields:
         return jnp.stack([steps, steps])
-    # Backtracking needs no gradient, and computes at most the one that it keeps.
+    # Backtracking needs no gradients; it computes at most the one that it keeps.
     kept = search.grad is not None
     return jnp.stack([steps, jnp.where(search.learning_rate > 0, int(kept), 0)])
 
 
 def _ends_in_a_search(tx: GradientTransformation) -> bool:
-    """Says whether nothing comes after a line search, so that its last point is the step's end."""
+    """Returns whether the last link is a line search, whose last point is then the next point."""
     last = pipeline_of(tx).links[-1:]
     kinds = (ScaleByZoomLinesearchState, ScaleByBacktrackingLinesearchState)
     return bool(last) and last[0].state in kinds
 
 
-def _checked(fun: Any, tx: Any, max_steps: Any) -> GradientTransformation:
+def _checked(
+    fun: Callable[..., Array], tx: GradientTransformation | None, max_steps: int
+) -> GradientTransformation:
     if not callable(fun):
-        raise TypeError(f"minimize: fun is {fun!r}, and must be a function of x")
+        raise TypeError(f"minimize: fun must be a function of x, got {fun!r}")
     if tx is not None and not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise TypeError(f"minimize: tx must be a transformation, as gradtx.lbfgs() is; got {tx!r}")
+        raise TypeError(
+            f"minimize: tx must be a transformation, such as gradtx.lbfgs(), got {tx!r}"
+        )
     if isinstance(max_steps, bool) or not isinstance(max_steps, Integral) or max_steps < 1:
-        raise ValueError(f"minimize: max_steps is {max_steps!r}, and must be a whole number from 1")
+        raise ValueError(f"minimize: max_steps must be an integer of at least 1, got {max_steps!r}")
     return _LBFGS if tx is None else with_extra_args_support(tx)
 
 
-def _check_number(name: str, x: Any, least: int) -> None:
+def _check_number(name: str, x: Scalar | None, least: int) -> None:
     if isinstance(x, (int, float)) and not least <= x < math.inf:
-        raise ValueError(f"minimize: {name} is {x}, and must be finite and at least {least}")
+        raise ValueError(f"minimize: {name} must be finite and at least {least}, got {x}")
 
 
 def _floating(x0: Params) -> Params:
-    """Gives the start as arrays whose dtypes no step will change."""
+    """Returns the start as arrays whose dtypes no step changes."""
 
     def one(path: Any, leaf: Any) -> Array:
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
-                f"minimize: x0{jax.tree_util.keystr(path)} is {dtype}, and steps are floating; "
-                "give it as float, or keep it out of x0"
+                f"minimize: x0{jax.tree_util.keystr(path)} must be floating, got {dtype}; convert "
+                "it, or pass it in args"
             )
         return jnp.asarray(leaf, dtype)
 
     return jax.tree.map_with_path(one, x0)
 
 
-def _dtype_of_value(f: Callable[[Params], Any], x0: Params) -> Any:
+def _dtype_of_value(f: Callable[[Params], Array], x0: Params) -> np.dtype:
     value = jax.eval_shape(f, x0)
     kind = f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else repr(value)
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"minimize: fun must give a real floating scalar, and gives {kind}")
+        raise TypeError(f"minimize: fun must return a real floating scalar, got {kind}")
     return compute_dtype(value.dtype)
 
 
-def _choose(condition: Array, yes: Any, no: Any) -> Any:
+def _choose(condition: Array, yes: _Here, no: _Here) -> _Here:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _first(reasons: dict[Stop, Any]) -> Array:
-    """Gives the first reason that holds, or `_RUNNING`."""
+def _first(reasons: dict[Stop, Array]) -> Array:
+    """Returns the first reason that holds, or `_RUNNING`."""
     stop = jnp.asarray(_RUNNING, jnp.int32)
     for reason in reversed(reasons):
         stop = jnp.where(reasons[reason], jnp.int32(reason), stop)

@@ -1,12 +1,12 @@
-"""Finding a learning rate by trying all of them in one short run."""
+"""The learning-rate range test: one short run with a growing learning rate."""
 
 import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -19,24 +19,28 @@ from gradtx.engine.base import (
     GradientTransformation,
     OptState,
     Params,
+    PyTree,
     with_extra_args_support,
 )
 from gradtx.state import hyperparams
 
-_RUNNING = 0.9  # of the average that says when to stop: that of about ten losses
+_RUNNING = 0.9  # decay rate of the average that decides when to stop: about ten losses
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
 class RangeTest:
-    """What `lr_range_test` found; `print` tells what it suggests and why.
+    """The result of `lr_range_test`; `print` shows the suggested rate and the reason for it.
 
     Attributes:
       rates: the learning rate of each step.
-      losses: each step's loss, before the step; the last one may not be finite.
-      smoothed: the losses, averaged over their neighbours; as many as are finite.
+      losses: the loss before each step; the last one may not be finite.
+      smoothed: the finite losses, averaged over neighbouring steps.
       suggestion: the suggested learning rate, or `None` if no rate made the loss fall.
-      lowest_at: the learning rate at which the smoothed loss is least.
-      diverged: whether it stopped because the loss rose.
+      lowest_at: the learning rate at which the smoothed loss is lowest.
+      diverged: whether the test stopped because the loss rose.
       why: the suggestion and its reason, in words.
     """
 
@@ -51,14 +55,14 @@ class RangeTest:
     def __str__(self) -> str:
         return self.why
 
-    def picture(self, title: str = "learning-rate range test") -> Any:
-        """Draws the losses over the learning rates.
+    def picture(self, title: str = "learning-rate range test") -> "Figure":
+        """Draws the losses against the learning rates.
 
         Args:
-          title: the picture's title. Default: what it is.
+          title: the title. Default: "learning-rate range test".
 
         Returns:
-          A matplotlib figure, made without pyplot; `figure.savefig("range.png")` keeps it.
+          A matplotlib figure, made without pyplot; `figure.savefig("range.png")` writes it.
 
         Raises:
           TrainingError: matplotlib is not installed.
@@ -69,13 +73,13 @@ class RangeTest:
         rates, colour = self.rates[:count], COLOURS[0]
         axes.plot(rates, self.losses[:count], color=colour, alpha=0.4, linewidth=1, label="loss")
         axes.plot(rates, self.smoothed, color=colour, linewidth=2, label="smoothed")
-        marks = [(self.lowest_at, GREY, ":", f"least at {self.lowest_at:.2g}")]
+        marks = [(self.lowest_at, GREY, ":", f"lowest at {self.lowest_at:.2g}")]
         if self.suggestion is not None:
             text = f"suggested: {self.suggestion:.2g}"
             marks.insert(0, (self.suggestion, COLOURS[1], "-", text))
         for rate, colour, style, text in marks:
             axes.axvline(rate, color=colour, linestyle=style, linewidth=1.5, label=text)
-        # A loss that runs away would press all the rest into a line.
+        # A diverging loss would compress all the rest into a line.
         low, first = float(np.min(self.losses[:count])), float(self.smoothed[0])
         margin = 0.3 * max(first - low, 0.1 * abs(first), 1e-12)
         axes.set_ylim(low - margin, first + margin)
@@ -89,9 +93,9 @@ class RangeTest:
 
 
 def lr_range_test(
-    loss: Callable[[Params, Any], Any],
+    loss: Callable[[Params, PyTree], Array],
     params: Params,
-    batches: Iterable[Any],
+    batches: Iterable[PyTree],
     tx: GradientTransformation,
     *,
     lowest: float = 1e-6,
@@ -100,38 +104,38 @@ def lr_range_test(
     smoothing: float | None = None,
     rise: float = 0.5,
 ) -> RangeTest:
-    """Trains for a few steps while the learning rate grows, and suggests one.
+    """Trains for a few steps while the learning rate grows, and suggests a learning rate.
 
-    Step `k` takes the rate `lowest * (highest / lowest)**(k / (steps - 1))`. Small rates do
-    nothing; then the loss falls, faster and faster, until rates are too large and it rises.
-    Suggested is the rate at which the smoothed loss falls fastest, before it is least, if it falls
-    by more than its noise. Where runs are long, it is worth while to try a third of it as well.
+    Step `k` uses the rate `lowest * (highest / lowest)**(k / (steps - 1))`. At small rates the loss
+    hardly changes; then it falls, faster and faster, until the rates are too large and it rises.
+    The suggestion is the rate at which the smoothed loss falls fastest, before its minimum,
+    provided that it falls by more than its noise. For long runs, also try a third of that rate.
 
-    `params` stay as they are. The rate is given to `tx.update(..., learning_rate=rate)`, which
-    every optimizer of the catalog with a learning rate takes, whatever rate or schedule it was made
-    with. One step is compiled, for all rates.
+    `params` are not modified. The rate is passed as `tx.update(..., learning_rate=rate)`, which
+    every optimizer of the catalog with a learning rate accepts, whatever rate or schedule it was
+    created with. The step is compiled once, for all rates.
 
     Args:
       loss: `loss(params, batch)`, a scalar.
       params: the parameters to start from.
       batches: mini-batches, pytrees of the same shapes: a list, a generator, or `zip(x, y)` of
-        stacked arrays. If there are fewer than `steps`, they are used again, in their order.
+        stacked arrays. If there are fewer than `steps`, they are repeated in the same order.
       tx: the optimizer.
       lowest: the first rate, above 0. Default: 1e-6.
-      highest: the last one. Default: 10.
-      steps: how many rates there are, at least 10. Default: 100.
-      smoothing: the standard deviation of the bell curve that losses are averaged with, in steps.
+      highest: the last rate. Default: 10.
+      steps: the number of rates, at least 10. Default: 100.
+      smoothing: the standard deviation, in steps, of the Gaussian window that averages the losses.
         Default: `steps / 50`.
-      rise: by how much the running average of losses may rise above its least, as a part of the
-        first loss, before the test stops; infinity for never. A loss that is not finite always
-        stops it. Default: 0.5.
+      rise: the test stops when the moving average of the losses has risen above its minimum by
+        more than this fraction of the first loss; infinity for never. A loss that is not finite
+        always stops it. Default: 0.5.
 
     Returns:
       A `RangeTest`: `.rates`, `.losses`, `.smoothed`, `.suggestion`, `.why`, `.picture()`.
 
     Raises:
-      ValueError: a setting is out of range, there are no batches, the first loss is not finite, or
-        `tx` does not take the learning rate from the call.
+      ValueError: an argument is out of range, there are no batches, the first loss is not finite,
+        or `tx` does not take the learning rate from the call.
 
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186,
     section 3.3, with rates that grow exponentially.
@@ -152,8 +156,10 @@ def lr_range_test(
     losses, running, least, diverged = [], 0.0, math.inf, False
 
     @jax.jit
-    def step(params: Params, state: OptState, batch: Any, rate: Array) -> tuple[Any, ...]:
-        def value_fn(params: Params) -> Any:
+    def step(
+        params: Params, state: OptState, batch: PyTree, rate: Array
+    ) -> tuple[Params, OptState, Array]:
+        def value_fn(params: Params) -> Array:
             return loss(params, batch)
 
         value, grads = jax.value_and_grad(value_fn)(params)
@@ -172,7 +178,7 @@ def lr_range_test(
         losses.append(float(value))
         if not math.isfinite(losses[-1]):
             if i == 0:
-                raise ValueError(f"lr_range_test: the first loss is {losses[-1]}")
+                raise ValueError(f"lr_range_test: the first loss must be finite, got {losses[-1]}")
             diverged = True
             break
         running = _RUNNING * running + (1 - _RUNNING) * losses[-1]
@@ -182,12 +188,12 @@ def lr_range_test(
             diverged = True
             break
     rates = rates[: len(losses)]
-    _check_that_it_was_heeded(before, _rates_in(state), rates)
+    _check_rate_was_used(before, _rates_in(state), rates)
     return _judged(rates, np.array(losses), diverged, smoothing or steps / 50)
 
 
 def _judged(rates: np.ndarray, losses: np.ndarray, diverged: bool, smoothing: float) -> RangeTest:
-    """Finds the suggestion."""
+    """Chooses the suggestion."""
     finite = losses[np.isfinite(losses)]
     smoothed = _smooth(finite, smoothing)
     low = int(np.argmin(smoothed))
@@ -197,40 +203,40 @@ def _judged(rates: np.ndarray, losses: np.ndarray, diverged: bool, smoothing: fl
     )
     slopes = np.gradient(smoothed)[: low + 1] if len(smoothed) > 1 else np.zeros(1)
     steepest = int(np.argmin(slopes))
-    # Of independent errors a mean with weights in a bell curve leaves this part.
+    # The smoothing scales the standard deviation of independent errors by this factor.
     part = 1 / math.sqrt(max(1.0, 2 * math.sqrt(math.pi) * smoothing))
     noise = part * float(np.std((finite - smoothed)[: low + 1]))
     ended = (
         f"the test stopped at {rates[-1]:.2g}, where the loss had risen"
         if diverged
-        else f"the test went on to {rates[-1]:.2g}"
+        else f"the test ran up to {rates[-1]:.2g}"
     )
     if not smoothed[0] - smoothed[low] > 5 * noise:
         why = (
-            f"No rate is suggested: from {rates[0]:.2g} on, none made the smoothed loss fall from "
-            f"the {smoothed[0]:.3g} that it began with by more than its noise ({noise:.2g}); "
+            f"No rate is suggested: no rate from {rates[0]:.2g} on made the smoothed loss fall "
+            f"from its first value, {smoothed[0]:.3g}, by more than its noise ({noise:.2g}); "
             f"{ended}."
         )
         return made(suggestion=None, why=why)
     rate = float(rates[steepest])
     why = (
         f"{rate:.2g} is suggested: there the smoothed loss falls fastest, by "
-        f"{-slopes[steepest]:.2g} a step. From {smoothed[0]:.3g} it falls to its least, "
+        f"{-slopes[steepest]:.2g} per step. It falls from {smoothed[0]:.3g} to its minimum, "
         f"{smoothed[low]:.3g}, at {lowest_at:.2g}; {ended}."
     )
     if low == len(smoothed) - 1 and not diverged:
-        why += " It was still falling there: a larger highest rate would show more."
+        why += " The loss was still falling there: try a larger highest rate."
     return made(suggestion=rate, why=why)
 
 
 def _smooth(values: np.ndarray, width: float) -> np.ndarray:
-    """Averages over neighbours on both sides, so that nothing is shifted to larger rates."""
+    """Averages over neighbours on both sides, so that the curve is not shifted along the rates."""
     i = np.arange(len(values))
     weights = np.exp(-(((i[:, None] - i) / width) ** 2) / 2)
     return weights @ values / weights.sum(1)
 
 
-def _repeated(batches: Iterable[Any]) -> Any:
+def _repeated(batches: Iterable[PyTree]) -> Iterator[PyTree]:
     stream = itertools.cycle(batches)
     try:
         first = next(stream)
@@ -244,29 +250,29 @@ def _rates_in(state: OptState) -> list[float]:
     return [float(x) for name, x in found if name.split("/")[-1] == "learning_rate"]
 
 
-def _check_that_it_was_heeded(before: list[float], after: list[float], rates: np.ndarray) -> None:
-    """Looks for a rate that was given: the state keeps the one that its last step used."""
+def _check_rate_was_used(before: list[float], after: list[float], rates: np.ndarray) -> None:
+    """Raises an error unless the state, which keeps the last step's rate, shows one of ours."""
 
-    def heeded(old: float, new: float) -> bool:
-        # An accumulator's last step may lie back; a rate that never moved was not ours.
+    def used(old: float, new: float) -> bool:
+        # An accumulator may have stepped some calls ago; a rate that never changed was not ours.
         return bool(np.isclose(rates[-1] if new == old else rates, new).any())
 
-    if not any(heeded(*pair) for pair in zip(before, after, strict=True)):
-        told = f"its state says {', '.join(map(str, after))}" if after else "its state has none"
+    if not any(used(*pair) for pair in zip(before, after, strict=True)):
+        found = f"its state has {', '.join(map(str, after))}" if after else "its state has none"
         raise ValueError(
             "lr_range_test: tx does not take its learning rate from update(..., learning_rate=x), "
-            f"as optimizers of gradtx.catalog with a learning rate do: {told}"
+            f"as optimizers of gradtx.catalog with a learning rate do: {found}"
         )
 
 
-def _check(lowest: Any, highest: Any, steps: Any, smoothing: Any, rise: Any) -> None:
+def _check(lowest: float, highest: float, steps: int, smoothing: float | None, rise: float) -> None:
     if not 0 < lowest < highest < math.inf:
         raise ValueError(
-            f"lr_range_test: rates go from {lowest} to {highest}, and must grow from above 0"
+            f"lr_range_test: rates must satisfy 0 < lowest < highest, got {lowest} and {highest}"
         )
     if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 10:
-        raise ValueError(f"lr_range_test: steps is {steps!r}, and must be a whole number from 10")
+        raise ValueError(f"lr_range_test: steps must be an integer of at least 10, got {steps!r}")
     if smoothing is not None and not 0 < smoothing < math.inf:
-        raise ValueError(f"lr_range_test: smoothing is {smoothing}, and must be above 0")
+        raise ValueError(f"lr_range_test: smoothing must be positive and finite, got {smoothing}")
     if not rise > 0:
-        raise ValueError(f"lr_range_test: rise is {rise}, and must be above 0")
+        raise ValueError(f"lr_range_test: rise must be positive, got {rise}")

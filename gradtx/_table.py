@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "") -> str:
-    """Lays out cells in columns, as lines of plain text.
+    """Formats cells as a table of plain text.
 
     Args:
-      header: the columns' names.
-      rows: the cells, as many in each row as there are names.
-      numbers: for each column `r` to align it to the right, anything else to the left. Default:
-        all to the left.
+      header: the names of the columns.
+      rows: the cells; each row has as many as there are names.
+      numbers: one character for each column: `r` aligns it to the right, any other to the left.
+        Default: all to the left.
 
     Example:
       >>> from gradtx._table import text_table

@@ -85,7 +85,7 @@ class Entry:
         """Whether leaves act on each other's updates."""
         return any(link.couples for link in self._links)
 
-    @property
+    @functools.cached_property
     def _links(self) -> tuple[Link, ...]:
         return pipeline_of(self.make()).links
 

@@ -41,7 +41,7 @@ tree_vdot = tree.vdot
 tree_where = tree.where
 tree_zeros_like = tree.zeros_like
 
-# Names that optax has given up, for code that still uses them.
+# Names that optax has removed, for code that still uses them.
 tree_scalar_mul = tree_scale
 tree_add_scalar_mul = tree_add_scale
 tree_l1_norm = functools.partial(tree_norm, ord=1)

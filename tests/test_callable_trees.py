@@ -86,10 +86,10 @@ def test_inject_hyperparams_takes_it_for_a_tree():
 def test_a_mask_that_is_taken_for_a_schedule_is_refused():
     tx = gradtx.inject_hyperparams(gradtx.adamw)(0.1, mask=lambda params: True)
     with pytest.raises(
-        TypeError, match=r"mask of adamw was taken as a schedule.* put 'mask' into static_args"
+        TypeError, match=r"mask of adamw was used as a schedule.* add 'mask' to static_args"
     ):
         tx.init(PARAMS)
     tx = gradtx.inject_hyperparams(gradtx.adamw)(0.1, mask=lambda params: params.w)
     with pytest.raises(AttributeError) as failure:
         tx.init(PARAMS)
-    assert "put 'mask' into static_args" in failure.value.__notes__[0]
+    assert "add 'mask' to static_args" in failure.value.__notes__[0]

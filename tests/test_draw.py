@@ -53,7 +53,7 @@ def test_what_leaves_the_picture_is_cut_and_said():
     out = draw.Descent(
         np.array([[0.5, 0.0], [0.0, 0.0], [2.0, 0.0], [4.0, 0.0]]), np.ones(4), False
     )
-    assert out.story(BOX) == "leaves the picture at step 2"
+    assert out.story(BOX) == "leaves the window at step 2"
     np.testing.assert_array_equal(out.visible(BOX), out.points[:3])
     np.testing.assert_array_equal(plane.cut(out.visible(BOX), BOX)[-1], [1.0, 0.0])
     corners = np.array([[0.5, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
@@ -62,7 +62,7 @@ def test_what_leaves_the_picture_is_cut_and_said():
     np.testing.assert_array_equal(
         plane.cut(back.visible(BOX), BOX), [[0.5, 0], [1, 0], [np.nan] * 2, [0, 1], [0, 0]]
     )
-    assert out._replace(points=out.points + 5).story(BOX) == "leaves the picture at step 0"
+    assert out._replace(points=out.points + 5).story(BOX) == "leaves the window at step 0"
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -205,14 +205,14 @@ def test_principal_directions_hold_a_plane_path():
 def test_the_picture_of_a_trajectory():
     rows, _ = line_to_the_end(WAY)
     figure = draw.loss_surface(quadratic, PARAMS, trajectory=rows, points=7, title="here")
-    assert "% of the path lies in this plane" in figure.axes[0].get_title()
+    assert "% of the path is in this plane" in figure.axes[0].get_title()
     assert figure.axes[0].child_axes == [] and figure.get_suptitle() == "here"
     tiny = [jax.tree.map(lambda p: p * 1.001, PARAMS), PARAMS]
     flat, _ = draw.loss_surface(quadratic, PARAMS, trajectory=tiny, points=7).axes
     (corner,) = flat.child_axes  # magnified
     assert corner.get_xlim()[1] < 0.1
     along = draw.loss_surface(quadratic, PARAMS, trajectory=rows, directions="path", points=7)
-    assert along.axes[0].get_title() == "all of the path lies in this plane"
+    assert along.axes[0].get_title() == "all of the path is in this plane"
     assert png(along).startswith(b"\x89PNG")
 
 
@@ -308,7 +308,7 @@ def test_the_picture_of_descents():
     figure = draw.descent(bowl, optimizers, start=(0.9, 0.5), steps=20, window=BOX, title="a bowl")
     flat, view = figure.axes
     assert legend(figure)[0] == "start" and legend(figure)[1].startswith("slow: 0.")
-    assert legend(figure)[2].startswith("wild: leaves the picture at step ")
+    assert legend(figure)[2].startswith("wild: leaves the window at step ")
     assert (flat.get_xlim(), flat.get_ylim()) == BOX and view.name == "3d"
     assert figure.get_suptitle() == "a bowl" and png(figure).startswith(b"\x89PNG")
     assert "minimum" in legend(draw.descent(problems.booth, {"sgd": gradtx.sgd(0.05)}, steps=3))
@@ -338,7 +338,7 @@ def test_the_picture_of_learning_rates():
     assert [axes.get_title().split("\n")[0] for axes in panels] == [
         *("too small: 0.01", "good: 0.1", "too large: 0.3"),
     ]  # fmt: skip
-    assert panels[2].get_title().split("\n")[1].startswith("leaves the picture at step ")
+    assert panels[2].get_title().split("\n")[1].startswith("leaves the window at step ")
     for line, rate in zip(losses.lines, rates.values(), strict=True):
         x, y = 0.9 * (1 - 2 * rate) ** np.arange(21), 0.5 * (1 - 8 * rate) ** np.arange(21)
         least = plane.on_grid("t", bowl, BOX, 161, None).least
@@ -364,53 +364,53 @@ def test_28_lines_look_different():
 
 SGD = {"sgd": gradtx.sgd(0.1)}
 BAD = {
-    "no function": (lambda: draw.descent(3, SGD), TypeError, "descent: problem is 3"),
-    "no start": (lambda: draw.descent(bowl, SGD, window=BOX), ValueError, "needs start"),
-    "no window": (lambda: draw.descent(bowl, SGD, start=(0, 0)), ValueError, "needs window"),
-    "not plane": (lambda: draw.descent(problems.wood, SGD), ValueError, "wood has no window"),
+    "no function": (lambda: draw.descent(3, SGD), TypeError, "problem must be .*, got 3"),
+    "no start": (lambda: draw.descent(bowl, SGD, window=BOX), ValueError, "start must be given"),
+    "no window": (lambda: draw.descent(bowl, SGD, start=(0, 0)), ValueError, "window must be"),
+    "not plane": (lambda: draw.descent(problems.wood, SGD), ValueError, "because wood has none"),
     "start": (
         lambda: draw.descent(bowl, SGD, start=(0, 0, 0), window=BOX),
         ValueError,
-        r"start is \(0, 0, 0\), and must be two",
+        r"start must be two finite numbers, got \(0, 0, 0\)",
     ),
     "window": (
         lambda: draw.descent(bowl, SGD, start=(0, 0), window=((1, 0), (0, 1))),
         ValueError,
-        "must be two growing ranges",
+        "window must be two ranges with low < high, got",
     ),
     "nothing finite": (
         lambda: draw.descent(lambda x: x[0] * jnp.nan, SGD, start=(0, 0), window=BOX),
         ValueError,
-        "descent: the function is finite nowhere",
+        "descent: the function must be finite somewhere",
     ),
-    "no optimizers": (lambda: draw.descent(problems.booth, {}), ValueError, "must be a mapping"),
+    "no optimizers": (lambda: draw.descent(problems.booth, {}), ValueError, "a non-empty mapping"),
     "an optimizer": (
         lambda: draw.descent(problems.booth, {"sgd": 0.1}),
         TypeError,
         r"descent: optimizers\['sgd'\] must be a transformation",
     ),
-    "steps": (lambda: draw.descent(problems.booth, SGD, steps=0), ValueError, "steps is 0"),
+    "steps": (lambda: draw.descent(problems.booth, SGD, steps=0), ValueError, "at least 1, got 0"),
     "no rates": (
         lambda: draw.learning_rates(problems.booth, gradtx.sgd, []),
         ValueError,
-        "learning_rates: there are no rates",
+        "learning_rates: rates must not be empty",
     ),
     "a rate": (
         lambda: draw.learning_rates(problems.booth, gradtx.sgd, [-1.0]),
         ValueError,
-        "a rate is -1.0",
+        "rates must be positive and finite, got -1.0",
     ),
-    "no schedules": (lambda: draw.schedules([], 5), ValueError, "schedules must be a mapping"),
-    "schedule steps": (lambda: draw.schedules({"a": 1.0}, 0), ValueError, "steps is 0"),
+    "no schedules": (lambda: draw.schedules([], 5), ValueError, "must be a non-empty mapping"),
+    "schedule steps": (lambda: draw.schedules({"a": 1.0}, 0), ValueError, "at least 1, got 0"),
     "no filters": (
         lambda: draw.loss_surface(quadratic, {"w": jnp.ones(3)}),
         ValueError,
-        "no array of two or more axes",
+        "must have an array of two or more axes",
     ),
     "directions": (
         lambda: draw.loss_surface(quadratic, PARAMS, directions="pca"),
         ValueError,
-        "directions is 'pca'",
+        "directions must be .*, got 'pca'",
     ),
     "no path": (
         lambda: draw.loss_surface(quadratic, PARAMS, directions="path"),
@@ -420,12 +420,12 @@ BAD = {
     "a short path": (
         lambda: draw.loss_surface(quadratic, PARAMS, directions="path", trajectory=[PARAMS]),
         ValueError,
-        "spans no plane",
+        "must span a plane",
     ),
     "an empty path": (
         lambda: draw.loss_surface(quadratic, PARAMS, trajectory=[]),
         ValueError,
-        "has no points",
+        "the trajectory must not be empty",
     ),
     "another path": (
         lambda: draw.loss_surface(quadratic, PARAMS, trajectory=[{"w": jnp.ones(3)}]),
@@ -437,36 +437,37 @@ BAD = {
             quadratic, PARAMS, trajectory=[{**PARAMS, "dense": jnp.ones((2, 3))}]
         ),
         ValueError,
-        r"point 0 of the trajectory has \['dense'\] of shape \(2, 3\), and params have \(2, 2\)",
+        r"point 0 .* got \(2, 3\) at \['dense'\] instead of \(2, 2\)",
     ),
     "a path lost": (
         lambda: draw.loss_surface(
             quadratic, PARAMS, trajectory=[PARAMS, {**PARAMS, "bias": jnp.ones(2) * jnp.nan}]
         ),
         ValueError,
-        "point 1 of the trajectory is not finite",
+        "the trajectory must be finite, and point 1 is not",
     ),
-    "span": (lambda: draw.loss_surface(quadratic, PARAMS, span=0.0), ValueError, "span is 0.0"),
-    "points": (lambda: draw.loss_surface(quadratic, PARAMS, points=2), ValueError, "points is 2"),
+    "span": (lambda: draw.loss_surface(quadratic, PARAMS, span=0.0), ValueError, "span .* got 0.0"),
+    "points": (
+        lambda: draw.loss_surface(quadratic, PARAMS, points=2), ValueError, "points .*, got 2"),
     "no sizes": (
         lambda: draw.batch_sizes(squares, jnp.zeros(2), (X, Y), SGD["sgd"], [], epochs=1),
         ValueError,
-        "there are no sizes",
+        "sizes must not be empty",
     ),
     "a size": (
         lambda: draw.batch_sizes(squares, jnp.zeros(2), (X, Y), SGD["sgd"], [6], epochs=1),
         ValueError,
-        "a batch of 6 is not possible with 5 examples",
+        "sizes must be integers from 1 to 5, the number of examples, got 6",
     ),
     "epochs": (
         lambda: draw.batch_sizes(squares, jnp.zeros(2), (X, Y), SGD["sgd"], [5], epochs=0),
         ValueError,
-        "epochs is 0",
+        "epochs must be an integer of at least 1, got 0",
     ),
     "examples": (
         lambda: draw.batch_sizes(squares, jnp.zeros(2), (X, Y[:3]), SGD["sgd"], [1], epochs=1),
         ValueError,
-        r"of one length; got \[\(3,\), \(5,\)\]",
+        r"of the same length, .* got \[\(3,\), \(5,\)\]",
     ),
 }  # fmt: skip
 
@@ -524,9 +525,9 @@ def test_plain_descent_stalls_at_the_saddle_and_momentum_does_not():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["shedules"], "no picture is named 'shedules'; did you mean 'schedules'?"),
-        (["xyz"], "no picture is named 'xyz'; there are descent, saddle, learning-rates"),
-        (["schedules", "--out", "FILE"], "FILE: no folder can be made"),
+        (["shedules"], "no figure is named 'shedules'; did you mean 'schedules'?"),
+        (["xyz"], "no figure is named 'xyz'; the figures are descent, saddle, learning-rates"),
+        (["schedules", "--out", "FILE"], "FILE: cannot create the folder"),
     ],
 )
 def test_bad_commands_get_one_message(arguments, words, tmp_path, capsys):

@@ -103,7 +103,7 @@ def test_trees_that_differ():
     turned = {**PARAMS, "a": PARAMS["a"].T}  # as long as the other
     with refused(ValueError, "flatten", "['a']", "(2, 3)", "(3, 2)"):
         tx.update(PARAMS, state, turned)
-    with refused(ValueError, "flatten", "params['b'] has shape (3,)", "updates['b'] has nothing"):
+    with refused(ValueError, "flatten", "params['b'] has shape (3,)", "updates['b'] has no array"):
         tx.update({**PARAMS, "b": None}, state, PARAMS)
 
 

@@ -194,13 +194,13 @@ def test_the_picture():
 
 
 BAD = {
-    "order": ({"lowest": 1.0, "highest": 0.1}, "rates go from 1.0 to 0.1"),
-    "zero": ({"lowest": 0.0}, "must grow from above 0"),
-    "steps": ({"steps": 5}, "steps is 5"),
-    "smoothing": ({"smoothing": -1.0}, "smoothing is -1.0"),
-    "rise": ({"rise": 0.0}, "rise is 0.0"),
+    "order": ({"lowest": 1.0, "highest": 0.1}, "0 < lowest < highest, got 1.0 and 0.1"),
+    "zero": ({"lowest": 0.0}, "0 < lowest < highest, got 0.0"),
+    "steps": ({"steps": 5}, "steps must be an integer of at least 10, got 5"),
+    "smoothing": ({"smoothing": -1.0}, "smoothing must be positive and finite, got -1.0"),
+    "rise": ({"rise": 0.0}, "rise must be positive, got 0.0"),
     "batches": ({"batches": []}, "no batches"),
-    "loss": ({"loss": lambda p, b: jnp.sum(p) * jnp.nan}, "the first loss is nan"),
+    "loss": ({"loss": lambda p, b: jnp.sum(p) * jnp.nan}, "the first loss must be finite, got nan"),
 }
 
 

@@ -330,25 +330,53 @@ def test_the_trajectory():
 # ---- What is refused --------------------------------------------------------------------------
 
 BAD = {
-    "fun": (TypeError, "fun is 3", lambda: minimize(3, 1.0)),
-    "integers": (TypeError, r"x0\['w'\] is int32", lambda: minimize(bowl, {"w": jnp.arange(3)})),
+    "fun": (TypeError, "fun must be a function of x, got 3", lambda: minimize(3, 1.0)),
+    "integers": (
+        TypeError,
+        r"x0\['w'\] must be floating, got int32",
+        lambda: minimize(bowl, {"w": jnp.arange(3)}),
+    ),
     "vector": (
         TypeError,
-        r"real floating scalar, and gives float32\[2\]",
+        r"real floating scalar, got float32\[2\]",
         lambda: minimize(lambda x: x, jnp.ones(2)),
     ),
     "complex value": (
         TypeError,
-        r"gives complex64\[\]",
+        r"real floating scalar, got complex64\[\]",
         lambda: minimize(lambda x: x * 1j, jnp.ones(())),
     ),
     "tree": (TypeError, "floating scalar", lambda: minimize(lambda x: (x, x), jnp.ones(()))),
-    "tx": (TypeError, "as gradtx.lbfgs.. is; got", lambda: minimize(bowl, 1.0, gradtx.adam)),
-    "max_steps": (ValueError, "max_steps is 0", lambda: minimize(bowl, 1.0, max_steps=0)),
-    "steps": (ValueError, "max_steps is 2.5", lambda: minimize(bowl, 1.0, max_steps=2.5)),
-    "tol": (ValueError, "tol is -1", lambda: minimize(bowl, 1.0, tol=-1)),
-    "value_tol": (ValueError, "value_tol is nan", lambda: minimize(bowl, 1.0, value_tol=np.nan)),
-    "patience": (ValueError, "patience is 0", lambda: minimize(bowl, 1.0, patience=0)),
+    "tx": (
+        TypeError,
+        r"must be a transformation, such as gradtx.lbfgs\(\), got",
+        lambda: minimize(bowl, 1.0, gradtx.adam),
+    ),
+    "max_steps": (
+        ValueError,
+        "max_steps must be an integer of at least 1, got 0",
+        lambda: minimize(bowl, 1.0, max_steps=0),
+    ),
+    "steps": (
+        ValueError,
+        "max_steps must be an integer of at least 1, got 2.5",
+        lambda: minimize(bowl, 1.0, max_steps=2.5),
+    ),
+    "tol": (
+        ValueError,
+        "tol must be finite and at least 0, got -1",
+        lambda: minimize(bowl, 1.0, tol=-1),
+    ),
+    "value_tol": (
+        ValueError,
+        "value_tol must be finite and at least 0, got nan",
+        lambda: minimize(bowl, 1.0, value_tol=np.nan),
+    ),
+    "patience": (
+        ValueError,
+        "patience must be finite and at least 1, got 0",
+        lambda: minimize(bowl, 1.0, patience=0),
+    ),
 }
 
 

@@ -9,8 +9,6 @@ import pytest
 
 PEER = Path(__file__).parent / "peer"
 FILES = json.loads((PEER / "expected_tests.json").read_text())["files"]
-SLOW = 3.0
-"""Seconds that a file takes with optax itself from which on it is among the slow tests."""
 
 
 def run(*arguments):
@@ -18,13 +16,8 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=PEER.parent.parent)
 
 
-def cases():
-    for path, told in FILES.items():
-        marks = [pytest.mark.slow] if told["seconds"] > SLOW else []
-        yield pytest.param(path, marks=marks)
-
-
-@pytest.mark.parametrize("path", list(cases()))
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES)
 def test_optax_says(path):
     """What fails is listed in deviations.json with its reason, and what is listed there fails."""
     result = run(path)

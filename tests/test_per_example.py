@@ -145,5 +145,5 @@ def test_other_leaves(clip):
 def test_batches_that_differ(clip):
     with refused(ValueError, clip.__name__, "grads['b']", "3 examples", "grads['a'] has 2"):
         clip({"a": jnp.ones((2, 3)), "b": jnp.ones(3)}, 1.0)
-    with refused(ValueError, clip.__name__, "grads['b'] is a scalar"):
+    with refused(ValueError, clip.__name__, "grads['b'] must have the examples on its first axis"):
         clip({"a": jnp.ones((2, 3)), "b": jnp.ones(())}, 1.0)

@@ -77,7 +77,10 @@ def small(name):
     return trees.small(name not in REAL_ONLY)
 
 
-@pytest.mark.parametrize("pairs", [MIXED, WIDE], ids=["x32", "x64"])
+@pytest.mark.parametrize(
+    "pairs",
+    [pytest.param(MIXED, id="x32"), pytest.param(WIDE, id="x64", marks=pytest.mark.slow)],
+)
 @each_piece
 def test_the_state_is_a_fixed_point(name, pairs):
     with jax.enable_x64(pairs is WIDE):

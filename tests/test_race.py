@@ -237,27 +237,36 @@ def init_of_two(key):
     ("changes", "words"),
     [
         ({"optimizers": ["adma"]}, "no optimizer is named 'adma'; did you mean"),
-        ({"optimizers": []}, "no optimizer is entered"),
-        ({"optimizers": ["sgd", "sgd"]}, "'sgd' is entered twice"),
-        ({"optimizers": {"x": gradtx.sgd(0.1)}}, "'x' is a GradientTransformation, and must be"),
-        ({"optimizers": {"x": 3}}, "'x' is a int, and must be a name of the catalog or a function"),
+        ({"optimizers": []}, "no optimizer is given"),
+        ({"optimizers": ["sgd", "sgd"]}, "'sgd' is given twice"),
+        (
+            {"optimizers": {"x": gradtx.sgd(0.1)}},
+            "'x' must be .* got a GradientTransformation",
+        ),
+        ({"optimizers": {"x": 3}}, "'x' must be a name of the catalog or a function .*, got a int"),
         ({"learning_rates": []}, "must be positive numbers, at least one"),
         ({"learning_rates": [0.1, -1]}, r"positive numbers, at least one, got \[-1.0, 0.1\]"),
-        ({"learning_rates": [0.1, 0.1]}, "a learning rate twice"),
-        ({"learning_rates": ["fast"]}, "not numbers"),
-        ({"learning_rates": {"adam": [1]}}, "given for 'adam', and those entered are sgd"),
+        ({"learning_rates": [0.1, 0.1]}, r"learning rates must differ, got \[0.1, 0.1\]"),
+        ({"learning_rates": ["fast"]}, "sgd's learning rates must be numbers, got"),
+        ({"learning_rates": {"adam": [1]}}, "given for 'adam', but the optimizers are sgd"),
         ({"seeds": 0}, "seeds must be a number of seeds, at least 1.*got 0"),
-        ({"seeds": [1, 1]}, "different whole numbers"),
+        ({"seeds": [1, 1]}, "distinct integers"),
         ({"seeds": [-1]}, "from 0 to 2147483647"),
-        ({"epochs": 0}, "epochs must be a whole number, at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
         ({"batches": []}, "there are no batches"),
-        ({"batches": TRAPS}, "of type ndarray, and must be a list of batches"),
-        ({"batches": (TRAPS, TRAPS)}, "of type tuple, .* of a single batch, give .batch."),
-        ({"batches": [TRAPS, TRAPS[:2]]}, r"batch 1 is float64\[2, 2\], and batch 0 is .*\[3, 2\]"),
+        ({"batches": TRAPS}, "must be a list of batches, .*, got ndarray"),
+        (
+            {"batches": (TRAPS, TRAPS)},
+            "got tuple; give a single batch as .batch.",
+        ),
+        (
+            {"batches": [TRAPS, TRAPS[:2]]},
+            r"\[3, 2\] for batch 0 and .*\[2, 2\] for batch 1",
+        ),
         ({"loss": lambda p, batch: p - batch}, r"must be a scalar, got an array of shape \(2,\)"),
         ({"loss": lambda p, batch: (p, p)}, r"loss\(params, batch\) must be a scalar, got \("),
         ({"accuracy": lambda p: jnp.ones(2)}, r"accuracy\(params\) must be a scalar"),
-        ({"init": lambda key: jnp.array(1)}, "sgd cannot train this: .*"),
+        ({"init": lambda key: jnp.array(1)}, "sgd cannot train this problem: .*"),
     ],
 )
 def test_bad_input_is_told(changes, words):
@@ -326,9 +335,9 @@ def test_a_race_that_was_killed_goes_on(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"epochs": 3}, "holds another race: epochs was 2, now 3"),
+        ({"epochs": 3}, "has another race: epochs was 2, now 3"),
         ({"seeds": 3}, r"seeds was \[0, 1\], now \[0, 1, 2\]"),
-        ({"learning_rates": [0.1]}, r"holds sgd with the learning rates \[0.1, 0.3\], now \[0.1\]"),
+        ({"learning_rates": [0.1]}, r"has sgd with the learning rates \[0.1, 0.3\], not \[0.1\]"),
     ],
 )
 def test_another_race_is_not_mixed_in(tmp_path, changes, words):
@@ -404,7 +413,7 @@ def test_the_table_says_it():
     assert lines[2].split() == ["1", "b", "1", "1.5", "10", "0.5", "0/3"]
     assert lines[3].split() == ["2", "a", "0.1", "<", "2", "1", "to", "6", "20", "1", "2/6"]
     assert lines[4].split() == ["3", "c", "0.1", "inf", "-", "-", "1/1"]
-    assert lines[5:] == ["< the smallest rate raced: try smaller ones"]
+    assert lines[5:] == ["< the smallest rate of the race: try smaller rates"]
 
 
 def drawn(figure, tmp_path):

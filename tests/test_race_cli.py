@@ -47,7 +47,7 @@ def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys):
 
     before = (folder / "race.jsonl").read_bytes()
     assert race("sgd", *small, "--epochs", 3, "--out", folder) == 2
-    assert "holds another race: epochs was 2, now 3" in capsys.readouterr().err
+    assert "has another race: epochs was 2, now 3" in capsys.readouterr().err
     assert (folder / "race.jsonl").read_bytes() == before
     assert race("sgd", *small, "--epochs", 3, "--out", folder, "--overwrite") == 0
     assert len(rows(folder)) == 6 and rows(folder)[0]["steps"] == [0, 4, 8, 12]
@@ -57,18 +57,18 @@ def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys):
     ("arguments", "words"),
     [
         (("adma",), "no optimizer is named 'adma'; did you mean"),
-        (("--rates", "1:2"), "--rates wants LOW:HIGH:COUNT, such as 1e-4:1:9, got '1:2'"),
-        (("--rates", "1:0.1:3"), "from a positive number to a larger one .* got 1 to 0.1 in 3"),
+        (("--rates", "1:2"), "--rates must be LOW:HIGH:COUNT, such as 1e-4:1:9, got '1:2'"),
+        (("--rates", "1:0.1:3"), "must have 0 < low < high .* got 3 from 1 to 0.1"),
         (("--rates", "0.1,fast"), "--rates must be a number, got 'fast'"),
         (("--rates", "0.1,-1"), "must be positive numbers"),
-        (("--seeds", "some"), "--seeds must be a whole number, got 'some'"),
+        (("--seeds", "some"), "--seeds must be an integer, got 'some'"),
         (("--seeds", "0"), "seeds must be a number of seeds, at least 1"),
-        (("--epochs", "0"), "--epochs must be a whole number, at least 1, got 0"),
+        (("--epochs", "0"), "--epochs must be an integer of at least 1, got 0"),
         (("--target", "all"), "--target must be a number, got 'all'"),
         (("--model", "cnn"), "--model 'cnn' is not one of"),
         (("--data", "/nowhere"), "/nowhere: no such file or folder"),
-        (("--batch", "61"), "a batch of 61 is not possible with 60 training examples"),
-        (("--batch", "half"), "--batch must be a whole number, got 'half'"),
+        (("--batch", "61"), "must be from 1 to 60, the number of training examples, got 61"),
+        (("--batch", "half"), "--batch must be an integer, got 'half'"),
     ],
 )
 def test_bad_input_gets_one_message(small, tmp_path, arguments, words, capsys):
@@ -81,4 +81,4 @@ def test_bad_input_gets_one_message(small, tmp_path, arguments, words, capsys):
 
 def test_a_folder_that_cannot_be_made(small, tmp_path, capsys):
     assert race("sgd", *small, "--out", tmp_path / "data.npz") == 2
-    assert "data.npz: no folder can be made" in capsys.readouterr().err
+    assert "data.npz: cannot create the folder" in capsys.readouterr().err

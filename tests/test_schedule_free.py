@@ -146,7 +146,7 @@ def test_b1_of_zero_is_the_optimizer_alone_where_optax_has_nan(name, x64):
     np.testing.assert_allclose(end, walk(alone, start, gradients)[2], rtol=1e-12)
     theirs, _, _ = walk(getattr(optax.contrib, name)(0.1, b1=0.0), start, gradients)
     assert bool(jnp.all(jnp.isnan(theirs))) and not bool(jnp.any(jnp.isnan(ours)))
-    with refused(ValueError, "schedule_free_eval_params", "b1 is 0"):
+    with refused(ValueError, "schedule_free_eval_params", "b1 must not be 0"):
         gradtx.schedule_free_eval_params(state, end)
     jax.jit(gradtx.schedule_free_eval_params)(state, end)  # what is traced cannot be looked at
 
@@ -268,11 +268,11 @@ def test_the_rate_at_the_call_is_that_of_steps_and_weights(x64):
 
 def test_what_cannot_be_right_is_refused():
     for b1 in (-0.1, 1.5):
-        with refused(ValueError, "schedule_free", f"b1 is {b1}"):
+        with refused(ValueError, "schedule_free", f"b1 must be in [0, 1], got {b1}"):
             gradtx.schedule_free_sgd(b1=b1)
     with refused(ValueError, "schedule_free_adamw", "warmup_steps is -1"):
         gradtx.schedule_free_adamw(warmup_steps=-1)
-    with refused(TypeError, "schedule_free_sgd", "state_dtype is int8"):
+    with refused(TypeError, "schedule_free_sgd", "state_dtype must be floating, got int8"):
         gradtx.schedule_free_sgd(state_dtype=jnp.int8).init(PARAMS)
     state = gradtx.adam(0.1).init(PARAMS)
     with refused(ValueError, "schedule_free_eval_params", "b1 and z", "tuple"):

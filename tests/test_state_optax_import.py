@@ -76,7 +76,9 @@ def test_trajectories_go_on(name, x64):
 def test_the_count_is_asked_for_where_optax_does_not_tell():
     theirs, tx = optax.sgd(0.1, momentum=0.9), gradtx.sgd(falling, momentum=0.9)
     _, state = run(theirs, PARAMS, theirs.init(PARAMS), range(STEPS))
-    with pytest.raises(ValueError, match=r"learning_rate/count is the .* does not tell; give cou"):
+    with pytest.raises(
+        ValueError, match=r"needs count= for .*learning_rate/count, .* no step count"
+    ):
         gradtx.load_optax(tx.init(PARAMS), state)
     start = gradtx.load_optax(tx.init(PARAMS), state, count=STEPS)
     _, reached = tx.update(PARAMS, start)
@@ -86,7 +88,7 @@ def test_the_count_is_asked_for_where_optax_does_not_tell():
 def test_the_count_is_asked_for_where_optax_tells_several():
     state = (optax.ScaleByScheduleState(jnp.int32(3)), optax.EmaState(jnp.int32(5), PARAMS))
     tx = gradtx.chain(gradtx.scale_by_schedule(falling), gradtx.ema(0.9), gradtx.sgd(0.1))
-    with pytest.raises(ValueError, match=r"optax's state tells \[3, 5\]; give count="):
+    with pytest.raises(ValueError, match=r"needs count= .* has the step counts \[3, 5\]"):
         gradtx.load_optax(tx.init(PARAMS), state)
 
 
@@ -99,7 +101,7 @@ def test_half_precision_moments_are_widened():
     assert loaded[0].mu["w"].dtype == jnp.float32
     np.testing.assert_array_equal(loaded[0].mu["w"], state[0].mu["w"])
     narrow = gradtx.adam(0.1, mu_dtype=jnp.bfloat16).init(PARAMS)
-    with pytest.raises(gradtx.StateMismatch, match=r"mu/w: saved float32, wanted bfloat16"):
+    with pytest.raises(gradtx.StateMismatch, match=r"mu/w: saved float32, needs bfloat16"):
         gradtx.load_optax(narrow, optax.adam(0.1).init(PARAMS))
 
 
@@ -112,6 +114,6 @@ def test_half_precision_moments_are_widened():
     ],
 )
 def test_other_optimizers_are_refused(theirs, tx, words):
-    with pytest.raises(gradtx.StateMismatch, match=r"load_optax: what was saved does") as error:
+    with pytest.raises(gradtx.StateMismatch, match=r"load_optax: the saved arrays do not") as error:
         gradtx.load_optax(tx.init(PARAMS), theirs.init(PARAMS))
     assert words in str(error.value)

@@ -178,7 +178,7 @@ def test_groups_are_parts_of_a_partition():
     run_torch(tensors, optimizer, range(STEPS, STEPS + MORE))
     for a, b in _pairs(params, ours(tensors)):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match=r"have taken \[23, 25\]; a partition counts apart"):
+    with pytest.raises(ValueError, match=r"got \[23, 25\] from PyTorch; a partition has one"):
         gradtx.load_torch(gradtx.adam(0.1).init(params), optimizer.state_dict(), names, axes=AXES)
 
 
@@ -244,16 +244,26 @@ SGD, ADAM = torch.optim.SGD, torch.optim.Adam
 @pytest.mark.parametrize(
     ("tx", "state", "more", "words"),
     [
-        (gradtx.adam(LR), saved(ADAM, maximize=True), {}, "PyTorch's maximize has no like here: "),
+        (gradtx.adam(LR), saved(ADAM, maximize=True), {}, "PyTorch's maximize is not supported: "),
         (
             gradtx.sgd(LR, 0.9),
             saved(SGD, momentum=0.9, dampening=0.5),
             {"count": 1},
-            "PyTorch's dampening has no like here: ",
+            "PyTorch's dampening is not supported: ",
         ),
-        (gradtx.adam(LR), {"step": 1}, {}, r"no state_dict\(\) of a PyTorch .*; it has \['step'\]"),
-        (gradtx.sgd(LR), saved(SGD), {}, "does not tell scale_by_learning_rate/count, .* count="),
-        (gradtx.adam(LR), saved(ADAM), {"count": 7}, "count is 7, and PyTorch's state tells 1"),
+        (
+            gradtx.adam(LR),
+            {"step": 1},
+            {},
+            r"the state_dict\(\) of a PyTorch .*, got keys \['step'\]",
+        ),
+        (
+            gradtx.sgd(LR),
+            saved(SGD),
+            {},
+            "needs count= for scale_by_learning_rate/count, .* no step",
+        ),
+        (gradtx.adam(LR), saved(ADAM), {"count": 7}, "count must be PyTorch's 1 for .*, got 7"),
         (gradtx.lion(LR), saved(ADAM), {}, "no place for exp_avg of 'w', exp_avg_sq of 'w'"),
         (gradtx.adam(LR), saved(ADAM, amsgrad=True), {}, "no place for max_exp_avg_sq of 'w'"),
         (gradtx.amsgrad(LR), saved(ADAM), {}, "scale_by_amsgrad/nu_max/w needs max_exp_avg_sq"),
@@ -262,34 +272,49 @@ SGD, ADAM = torch.optim.SGD, torch.optim.Adam
             gradtx.adam(LR),
             saved(ADAM, shape=(3, 2)),
             {},
-            r"see axes[^$]*mu/w: saved float32\[3, 2\], wanted float32\[2, 3\]",
+            r"see axes[^$]*mu/w: saved float32\[3, 2\], needs float32\[2, 3\]",
         ),
         (
             gradtx.adam(LR),
             saved(ADAM),
             {"axes": {"w": (0, 1, 2)}},
-            r"axes has \(0, 1, 2\) for exp_avg of 'w', whose shape in PyTorch is \(2, 3\)",
+            r"axes must permute the shape \(2, 3\) of exp_avg of 'w' in PyTorch, got \(0, 1, 2\)",
         ),
-        (gradtx.adam(LR), saved(ADAM), {"names": []}, "0 names for 1 parameters"),
-        (gradtx.adam(LR), saved(ADAM), {"names": ["v"]}, "mu/w is of a parameter that names does"),
-        (gradtx.adam(LR), saved(ADAM), {"names": {}}, r"does not have PyTorch's parameters \[0\]"),
+        (
+            gradtx.adam(LR),
+            saved(ADAM),
+            {"names": []},
+            "needs 1 names for PyTorch's parameters, got 0",
+        ),
+        (
+            gradtx.adam(LR),
+            saved(ADAM),
+            {"names": ["v"]},
+            "names must have the parameter of scale_by_adam/mu/w",
+        ),
+        (
+            gradtx.adam(LR),
+            saved(ADAM),
+            {"names": {}},
+            r"names must have PyTorch's parameters \[0\]",
+        ),
         (
             gradtx.adam(LR),
             saved(ADAM),
             {"names": {0: "w", "b": "b"}},
-            r"has no parameters \['b'\]; it has \[0\]",
+            r"must be among PyTorch's parameters \[0\], got \['b'\]",
         ),
         (
             gradtx.chain(gradtx.trace(0.9), gradtx.sgd(LR, 0.9)),
             saved(SGD, momentum=0.9),
             {"count": 1},
-            "trace/trace/w and trace#2/trace/w both are momentum_buffer of 'w'",
+            "trace/trace/w and trace#2/trace/w both correspond to momentum_buffer of 'w'",
         ),
         (
             gradtx.named_chain(("rate", gradtx.scale_by_learning_rate(LR)), ("v", gradtx.trace(1))),
             saved(SGD, momentum=0.9),
             {"count": 1},
-            "inside of v/trace/trace/w cannot be told, .* apart from rate/scale_by_learning_rate",
+            "v/trace/trace/w includes the learning rate, because rate/scale_by_learning_rate",
         ),
     ],
 )

@@ -108,7 +108,7 @@ def test_a_run_is_not_lost_by_accident(small, tmp_path, capsys):
     assert train(*small, "--epochs", 1, "--out", folder) == 0
     before = (folder / "checkpoint.npz").read_bytes()
     assert train(*small, "--epochs", 1, "--out", folder) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already has a run" in capsys.readouterr().err
     assert (folder / "checkpoint.npz").read_bytes() == before
     (folder / "mine.txt").write_text("stays")
     assert train(*small, "--epochs", 2, "--out", folder, "--overwrite") == 0
@@ -155,10 +155,10 @@ def begun(small, tmp_path, capsys):
         (("--optimizer", "sgd", "--clip", "1"), "--optimizer was adam, now sgd; --clip was not gi"),
         (("--set", "b1=0.5"), "--set was not given, now {'b1': 0.5}"),
         (("--seed", "1"), "--seed was 0, now 1"),
-        (("--epochs", "1"), "has 2 epochs trained, --epochs 1 asks for fewer"),
-        (("--epochs", "4"), "schedule cosine depends on the number of epochs: begun for 2"),
+        (("--epochs", "1"), "has trained 2 epochs, more than --epochs 1"),
+        (("--epochs", "4"), "schedule cosine depends on the number of epochs: .* with --epochs 2"),
         (("--data", "digits"), "on other data: .*data.npz with fingerprint .*, now digits with"),
-        (("--overwrite",), "--resume keeps the run that --overwrite replaces"),
+        (("--overwrite",), "--resume continues a run and --overwrite replaces it"),
     ],
 )
 def test_a_run_is_resumed_as_it_was_begun(begun, arguments, words, capsys):
@@ -192,19 +192,19 @@ def test_a_damaged_checkpoint_is_named(begun, capsys):
         (("--schedule", "cosines"), "--schedule 'cosines' is not one of .*did you mean 'cosine'"),
         (("--set", "b9=1"), "adam has no setting 'b9'.*; it has b1, b2, eps"),
         (("--set", "b1=x"), "adam's b1 must be a number"),
-        (("--set", "b1"), "--set wants key=value, got 'b1'"),
+        (("--set", "b1"), "--set must be key=value, got 'b1'"),
         (("--schedule-set", "final=1"), "schedule constant has no setting 'final'"),
         (("--learning-rate", "fast"), "--learning-rate must be a number, got 'fast'"),
         (("--learning-rate", "-1"), "--learning-rate must be a positive number, got -1"),
-        (("--batch", "61"), "--batch is 61, and there are 60 training examples"),
+        (("--batch", "61"), "--batch must be at most 60, the number of training examples, got 61"),
         (("--batch", "half"), "--batch must be a number or full, got 'half'"),
-        (("--epochs", "1.5"), "--epochs must be a whole number, got '1.5'"),
-        (("--epochs", "0"), "--epochs must be a whole number, at least 1, got 0"),
-        (("--seed", "-3"), "--seed must be from 0 to 2147483647, got -3"),
-        (("--weight-decay", "-1"), "--weight-decay must be a number that is not negative"),
+        (("--epochs", "1.5"), "--epochs must be an integer, got '1.5'"),
+        (("--epochs", "0"), "--epochs must be an integer of at least 1, got 0"),
+        (("--seed", "-3"), "--seed must be an integer from 0 to 2147483647, got -3"),
+        (("--weight-decay", "-1"), "--weight-decay must be a number of at least 0"),
         (("--clip", "0"), "--clip must be a positive number, got 0"),
         (("--model", "cnn-gap", "--data", "FEATURES"), "the examples have shape .5,."),
-        (("--out", "DATA"), "no folder can be made"),
+        (("--out", "DATA"), "cannot create the folder"),
     ],
 )
 def test_bad_input_gets_one_message(small, data, tmp_path, arguments, words, capsys):
@@ -344,7 +344,8 @@ def test_ctrl_c_leaves_a_run_that_can_go_on(small, tmp_path):
     code, _, err = finish(process)
     assert code == 130
     assert err == (
-        f"gradtx train: interrupted\ngo on with: gradtx train --resume --out {tmp_path / 'run'}\n"
+        "gradtx train: interrupted\n"
+        f"continue with: gradtx train --resume --out {tmp_path / 'run'}\n"
     )
     assert {p.name for p in (tmp_path / "run").iterdir()} == FILES
     done = epochs_trained(tmp_path / "run")

@@ -149,7 +149,7 @@ def test_npz_bytes_and_floats(tmp_path):
         ({"x_test": np.zeros((5, 3, 3))}, r"have shape \(5, 4\), test examples \(3, 3\)"),
         ({"x_test": np.zeros((0, 5, 4)), "y_test": np.zeros(0, int)}, "x_test is empty"),
         ({"y_train": np.zeros(12)}, "y_train must hold integers, not float64"),
-        ({"y_train": np.full(12, -1)}, "y_train: labels count from 0, the smallest is -1"),
+        ({"y_train": np.full(12, -1)}, "y_train: labels must be at least 0, got -1"),
         ({"y_train": np.full(12, 10**9)}, "the largest is 1000000000, more than there are"),
         ({"x_train": np.zeros((12, 5, 4), int)}, "unsigned bytes .* or floating-point, not int64"),
         ({"x_train": np.full((12, 5, 4), np.nan)}, "x_train holds 240 NaN or infinity"),

@@ -52,7 +52,7 @@ def test_values_have_types(text, value):
 
 @pytest.mark.parametrize("text", ["b1", "b1=", "=3", "="])
 def test_settings_must_be_pairs(text):
-    with pytest.raises(TrainingError, match=f"--set wants key=value, got '{text}'"):
+    with pytest.raises(TrainingError, match=f"--set must be key=value, got '{text}'"):
         parse_settings("--set", [text])
     with pytest.raises(TrainingError, match="--set gives b1 twice: 1 and 2"):
         parse_settings("--set", ["b1=1", "b1=2"])
@@ -195,9 +195,9 @@ def test_plateau_stands_behind_the_optimizer_and_judges_epochs():
         ("constant", {"final": 1}, "schedule constant has no setting 'final'; it has none"),
         ("linear", {"final": "x"}, "schedule linear's final must be a number, such as 0.0"),
         ("exponential", {"final": 0}, "schedule exponential: final must be positive, got 0"),
-        ("wsd", {"warmup": 0.9, "decay": 0.3}, r"more than the run: 0.9 \+ 0.3 > 1"),
+        ("wsd", {"warmup": 0.9, "decay": 0.3}, r"decay must be at most 1, got 0.9 \+ 0.3"),
         ("onecycle", {"warmup": 2}, "warmup must be a fraction of the run, from 0 to 1, got 2"),
-        ("restarts", {"cycles": 1.5}, "cycles must be a whole number, at least 1, got 1.5"),
+        ("restarts", {"cycles": 1.5}, "cycles must be an integer of at least 1, got 1.5"),
         ("step", {"every": 0}, "schedule step: .*period"),
     ],
 )
@@ -230,14 +230,14 @@ def test_schedules_that_agree_so_far():
     [
         ({"model": "mpl"}, "--model 'mpl' is not one of softmax, mlp, .*; did you mean 'mlp'?"),
         ({"schedule": "cosin"}, "--schedule 'cosin' is not one of .*did you mean 'cosine'?"),
-        ({"batch": 0}, "--batch must be a positive number or 'full', got 0"),
-        ({"epochs": 0}, "--epochs must be a whole number, at least 1, got 0"),
-        ({"seed": -1}, "--seed must be from 0 to 2147483647, got -1"),
-        ({"seed": 2**31}, "--seed must be from 0"),
+        ({"batch": 0}, "--batch must be a positive integer or 'full', got 0"),
+        ({"epochs": 0}, "--epochs must be an integer of at least 1, got 0"),
+        ({"seed": -1}, "--seed must be an integer from 0 to 2147483647, got -1"),
+        ({"seed": 2**31}, "--seed must be an integer from 0 to 2147483647, got 2147483648"),
         ({"learning_rate": -0.1}, "--learning-rate must be a positive number, got -0.1"),
         ({"learning_rate": math.nan}, "--learning-rate must be a positive number, got nan"),
         ({"clip": 0.0}, "--clip must be a positive number, got 0.0"),
-        ({"weight_decay": -1.0}, "--weight-decay must be a number that is not negative, got -1.0"),
+        ({"weight_decay": -1.0}, "--weight-decay must be a number of at least 0, got -1.0"),
     ],
 )
 def test_options_out_of_range_are_named(options, words):

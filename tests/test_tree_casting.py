@@ -26,10 +26,10 @@ def test_casting_and_back(x):
 def test_a_complex_leaf_is_not_cut_in_half():
     z = {"x": jnp.ones(1), "z": jnp.array([1j])}
     with pytest.raises(
-        TypeError, match=r"tree\.cast: at tree\['z'\]: this is complex64, and float"
+        TypeError, match=r"tree\.cast: at tree\['z'\]: cannot cast complex64 to float"
     ):
         tree.cast(z, "float32")
-    with pytest.raises(TypeError, match=r"tree\.cast_like: at tree\['z'\]: .* float16 cannot"):
+    with pytest.raises(TypeError, match=r"cast_like: at tree\['z'\]: cannot cast .* to float16"):
         tree.cast_like(z, {"x": 1.0, "z": jnp.ones(1, jnp.float16)})
 
 
@@ -63,7 +63,7 @@ def test_dtypes_that_differ():
             ValueError, match=r"neither of bfloat16 \(tree\[0\]\) and float16 \(tre"
         ):
             tree.dtype([jnp.bfloat16(1), jnp.float16(1)], handler)
-    with pytest.raises(ValueError, match="mixed_dtype_handler is 'widest', not one of"):
+    with pytest.raises(ValueError, match=r"mixed_dtype_handler must be one of .*, got 'widest'"):
         tree.dtype(TREE, "widest")
 
 

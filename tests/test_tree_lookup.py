@@ -73,7 +73,7 @@ def test_a_field_that_is_none_is_found():
 def test_several_matches_are_told():
     state = ({"lr": 1.0}, Inner(0, {"lr": 2.0}))
     with pytest.raises(
-        KeyError, match=r"'lr' stands at \[0\]\['lr'\], \[1\]\.child\['lr'\]; choose one with filt"
+        KeyError, match=r"'lr' is ambiguous, found at \[0\]\['lr'\], \[1\]\.child\['lr'\]; select"
     ):
         tree.get(state, "lr")
     assert tree.get(state, "lr", filtering=lambda path, value: value > 1) == 2.0
@@ -125,7 +125,7 @@ def test_what_yields_never_makes_a_name_ambiguous(entry):
         readings = [s for s in having if only_tells(s, key)]
         own = [s for s in having if not (only_tells(s, key) or repeats(s, key))]
         if len(own) > 1 or (not own and len(readings) > 1):
-            with pytest.raises(KeyError, match="choose one"):
+            with pytest.raises(KeyError, match="select one"):
                 tree.get(state, key)
         elif having:
             assert tree.get(state, key) is getattr((own or having)[-1], key)
@@ -170,7 +170,7 @@ def test_two_readings_are_ambiguous():
     labels = {"w": "slow", "b": "fast"}
     tx = gradtx.partition({"slow": gradtx.adam(0.1), "fast": gradtx.adam(0.2)}, labels)
     state = tx.init(PARAMS)
-    with pytest.raises(KeyError, match=r"inner_states.*'fast'.*'slow'.*choose one"):
+    with pytest.raises(KeyError, match=r"inner_states.*'fast'.*'slow'.*select one"):
         tree.get(state, "learning_rate")
     slow = tree.get(state, "learning_rate", filtering=lambda path, _: DictKey("slow") in path)
     np.testing.assert_allclose(slow, 0.1)
@@ -227,7 +227,7 @@ def test_a_reading_cannot_be_set():
     state = gradtx.adam(0.1).init(PARAMS)
     with pytest.raises(
         KeyError,
-        match=r"'learning_rate' at \[1\]\.learning_rate of ScaleByLearningRateState only tells",
+        match=r"'learning_rate' at \[1\]\.learning_rate of ScaleByLearningRateState only reports",
     ):
         tree.set(state, learning_rate=0.2)
     with pytest.raises(KeyError, match="inject_hyperparams"):
@@ -252,7 +252,7 @@ def test_filters():
         "b": {"a": 1},
     }
     assert tree.set({"a": {"a": 1}}, a=2) == {"a": 2}
-    with pytest.raises(KeyError, match="nothing that passes the filter is named 'a'; there are"):
+    with pytest.raises(KeyError, match="nothing passes the filter and is named 'a'; the names are"):
         tree.set(nested, lambda _, v: False, a=1)
 
 

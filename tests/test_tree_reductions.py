@@ -95,7 +95,7 @@ def test_gradient_of_the_norm():
 
 
 def test_an_unknown_order():
-    with pytest.raises(ValueError, match=r"tree\.norm: ord is 3, not one of None, 1, 2, inf"):
+    with pytest.raises(ValueError, match=r"tree\.norm: ord must be one of None, 1, 2, inf.*got 3"):
         tree.norm(jnp.ones(2), 3)
 
 
@@ -151,5 +151,7 @@ def test_allclose():
 
 
 def test_vdot_wants_equal_shapes():
-    with pytest.raises(ValueError, match=r"at tree_x\[0\]: the shapes are \(2, 3\) and \(6,\)"):
+    with pytest.raises(
+        ValueError, match=r"at tree_x\[0\]: the shapes must be equal, got \(2, 3\) and \(6,\)"
+    ):
         tree.vdot([jnp.ones((2, 3))], [jnp.ones(6)])

@@ -1,4 +1,4 @@
-"""Checking optimizers against each other, number by number."""
+"""Numerical comparison of optimizers, above all with another library's."""
 
 from gradtx.crosschecking.comparing import crosscheck as crosscheck
 from gradtx.crosschecking.differences import (

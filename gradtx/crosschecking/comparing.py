@@ -1,13 +1,12 @@
-"""Comparing two transformations, number by number.
+"""Numerical comparison of two transformations.
 
-Both get the same parameters and the same random gradients for many steps, once in
-float64 and once in the dtypes that the parameters have. In float64 they have to agree; in the
-other dtypes each is compared with the first one's float64 trajectory, which tells whose rounding
-is whose.
+Both receive the same parameters and the same random gradients for many steps, once in float64 and
+once in the dtypes of the parameters. In float64 they have to agree. In the other dtypes each is
+compared with the first one's float64 trajectory, which separates their rounding errors.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +14,28 @@ import numpy as np
 
 from gradtx._apply import apply_updates
 from gradtx.crosschecking.verdicts import AGREEMENT, ROUNDING, Comparison
-from gradtx.engine.base import Params
+from gradtx.engine.base import Array, OptState, Params, Updates
+
+_Loss = Callable[[Params], Array]
+
+
+class Pair(Protocol):
+    """A transformation of any library: a pair of functions `init` and `update`."""
+
+    @property
+    def init(self) -> Callable[[Params], OptState]:
+        """The function `params -> state`."""
+        ...
+
+    @property
+    def update(self) -> Callable[..., tuple[Updates, OptState]]:
+        """The function `(updates, state, params, **extra) -> (updates, state)`."""
+        ...
 
 
 def crosscheck(
-    mine: Any,
-    theirs: Any,
+    mine: Pair,
+    theirs: Pair,
     params: Params,
     *,
     steps: int = 100,
@@ -29,34 +44,34 @@ def crosscheck(
     note: str = "",
     agreement: float = AGREEMENT,
     rounding: tuple[float, float] = ROUNDING,
-    loss: Callable[[Params], Any] | None = None,
+    loss: _Loss | None = None,
     **extra: Any,
 ) -> Comparison:
     """Compares two transformations over many steps.
 
-    Both start from `params` and see the same random gradients, normally distributed with a scale of
-    its own for each leaf. Each adds its own updates to its own parameters. What measures the loss,
-    a line search for one, needs a `loss` that the gradients belong to.
+    Both start from `params` and receive the same random gradients, which are normally distributed
+    with a different scale for each leaf. Each applies its own updates to its own parameters.
+    Transformations that evaluate the loss, such as line searches, need `loss`.
 
     Args:
-      mine: a transformation; its float64 trajectory is the yardstick of errors.
-      theirs: another one, of any library that uses pairs of `init` and `update`.
+      mine: a transformation; errors are relative to its float64 trajectory.
+      theirs: another one, of any library with pairs of `init` and `update`.
       params: a pytree of real or complex arrays.
-      steps: how many steps. Default: 100.
-      seed: of the gradients. Default: 0.
-      name: what the table calls the pair. Default: nothing.
-      note: why the two differ, if they should; agreement then fails. Default: they should not.
-      agreement: the largest relative difference in float64 that passes. Default: 1e-10.
-      rounding: the largest errors of `mine` in float32 and in half precision that pass, in ulps.
+      steps: the number of steps. Default: 100.
+      seed: the seed of the gradients. Default: 0.
+      name: the name of the comparison in the table. Default: none.
+      note: the reason for an expected difference; agreement is then a failure. Default: none, a
+        difference is a failure.
+      agreement: the tolerance on the relative difference in float64. Default: 1e-10.
+      rounding: the tolerances on the errors of `mine` in float32 and in half precision, in ulps.
         Default: 16 and 16.
-      loss: a function of the parameters. Each transformation then gets its gradient at the
-        parameters that it has come to, and `value`, `grad` and `value_fn`; errors in float32
-        then are those of whole trajectories, and any finite one passes. Default: there is none, and
-        gradients are random.
+      loss: a function of the parameters. If it is given, each transformation receives its gradient
+        at its own parameters, and `value`, `grad` and `value_fn`; errors in float32 are then those
+        of whole trajectories, and every finite error passes. Default: none, random gradients.
       **extra: keyword arguments for both `update` functions.
 
     Returns:
-      A `Comparison`; `print` shows it as a table, `.ok` says whether it passes.
+      A `Comparison`; `print` shows it as a table, and `.ok` is whether it passes.
 
     Raises:
       TypeError: a leaf is neither real nor complex floating.
@@ -74,11 +89,11 @@ def crosscheck(
     dtypes = [np.dtype(jnp.result_type(leaf)) for leaf in leaves]
     for path, dtype in zip(paths, dtypes, strict=True):
         if not jnp.issubdtype(dtype, jnp.inexact):
-            raise TypeError(f"crosscheck: params{path} is {dtype}, and gradients are floating")
+            raise TypeError(f"crosscheck: params{path} must be floating, got {dtype}")
     start = [np.asarray(leaf) for leaf in leaves]
     gradients = _random_gradients(start, dtypes, steps, seed)
 
-    def run(tx: Any, wide: bool) -> list[np.ndarray]:
+    def run(tx: Pair, wide: bool) -> list[np.ndarray]:
         with jax.enable_x64(True) if wide else jax.enable_x64(False):
             cast = [_widened(x) if wide else x for x in start]
             stream = [_widened(x) if wide else x for x in gradients]
@@ -109,24 +124,28 @@ def crosscheck(
         half_errors=(error(rounded[0], exact, True), error(rounded[1], exact, True)),
         note=note,
         agreement=agreement,
-        # Where the gradients depend on the steps, errors grow with the trajectory's; and random
-        # numbers are others in float64.
+        # With a loss, rounding errors accumulate along the trajectory; and random numbers differ
+        # between float64 and other dtypes.
         rounding=rounding if loss is None and not _draws(mine, params) else (np.inf, np.inf),
     )
 
 
-def _draws(tx: Any, params: Params) -> bool:
-    """Says whether a transformation keeps a random key."""
+def _draws(tx: Pair, params: Params) -> bool:
+    """Returns whether a transformation keeps a random key."""
     state = jax.tree.leaves(jax.eval_shape(tx.init, params))
     return any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in state)
 
 
 def _trajectory(
-    tx: Any, params: Params, gradients: Any, loss: Any, extra: Mapping[str, Any]
-) -> Any:
-    """Gives the updates of all steps, stacked."""
+    tx: Pair,
+    params: Params,
+    gradients: Updates,
+    loss: _Loss | None,
+    extra: Mapping[str, Any],
+) -> Updates:
+    """Returns the updates of all steps, stacked."""
 
-    def step(carry: Any, g: Any) -> Any:
+    def step(carry: tuple[Params, OptState], g: Updates) -> tuple[tuple[Params, OptState], Updates]:
         params, state = carry
         more = {}
         if loss is not None:
@@ -134,7 +153,7 @@ def _trajectory(
             g = jax.tree.map(jnp.conj, slope)
             more = {"value": value, "grad": g, "value_fn": loss}
         updates, new = tx.update(g, state, params, **more, **extra)
-        # Some libraries' states change their dtypes at the first step, which scan refuses.
+        # Some libraries' states change dtypes at the first step, which scan does not allow.
         new = jax.tree.map(lambda old, x: jnp.asarray(x, jnp.result_type(old)), state, new)
         return (apply_updates(params, updates), new), updates
 
@@ -143,7 +162,7 @@ def _trajectory(
 
 
 def _random_gradients(
-    start: list[np.ndarray], dtypes: list[Any], steps: int, seed: int
+    start: list[np.ndarray], dtypes: list[np.dtype], steps: int, seed: int
 ) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     gradients = []
@@ -159,12 +178,12 @@ def _widened(x: np.ndarray) -> np.ndarray:
     return x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
 
 
-def _epsilon(dtype: Any) -> float:
+def _epsilon(dtype: np.dtype) -> float:
     return float(jnp.finfo(dtype).eps)
 
 
 def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Gives for each step the largest difference, relative to the largest magnitude so far."""
+    """Returns the largest difference at each step, relative to the largest magnitude so far."""
     if a.size == 0:
         return np.zeros(max(len(a), 1))
     flat = tuple(range(1, a.ndim))
@@ -172,7 +191,7 @@ def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         difference = np.max(np.abs(a - b), axis=flat)
     size = np.maximum.accumulate(np.max(np.abs(b), axis=flat))
     relative = np.divide(difference, size, out=np.zeros_like(difference), where=size > 0)
-    # What is not finite differs, and so does anything from nothing but zeros.
+    # Values that are not finite count as different, and so does any difference from all zeros.
     equal = (difference == 0) | (relative > 0)
     return np.where(equal & np.isfinite(relative), relative, np.inf)
 

@@ -1,4 +1,4 @@
-"""What the cross-check knows beforehand of each optimizer: where optax's is another on purpose."""
+"""The documented differences of optimizers from those of the same names in optax."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,15 +9,16 @@ from gradtx.crosschecking.samples import sample_tree
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What the cross-check knows beforehand of an optimizer.
+    """The documented differences of an optimizer from optax's.
 
     Attributes:
-      always: how optax's optimizer of this name differs, and why ours is right; empty if it agrees.
-      when: the same for hyperparameters that have to be moved for it, and for "complex" parameters.
-      refuses: what optax's cannot take: leaves of the sample tree, hyperparameters as the
-        cross-check moves them, and "complex" parameters.
-      amplifies: how many times the usual error of rounding the optimizer's equations make, if they
-        enlarge differences.
+      always: how optax's optimizer differs, and why ours is right; empty if it agrees. Default:
+        empty.
+      when: the same by hyperparameter, for differences that appear when it is varied, and for
+        "complex" parameters. Default: empty.
+      refuses: the inputs that optax's optimizer does not accept: leaves of the sample tree,
+        hyperparameters as the cross-check varies them, and "complex" parameters. Default: none.
+      amplifies: the factor by which the optimizer's equations amplify rounding errors. Default: 1.
     """
 
     always: str = ""
@@ -28,7 +29,7 @@ class Known:
 
 _MOMO_DECAY = {"weight_decay": "optax shrinks the parameters only, the paper the step as well"}
 _SCHEDULE_FREE_STEPS = {
-    "learning_rate": "optax weighs each step by the schedule's value at the next",
+    "learning_rate": "optax weights each step by the schedule's value at the next",
     "warmup_steps": "optax's rate is 0 at the first step, the paper's 1 / warmup_steps of the peak",
 }
 
@@ -36,46 +37,46 @@ KNOWN: Mapping[str, Known] = {
     "acprop": Known("optax centres by the average without this gradient, the paper with it"),
     "adadelta": Known(when={"complex": "optax squares gradients without conjugating them"}),
     "adafactor": Known("optax rounds the decay 1 - t**-0.8 to float32 in float64 too"),
-    "adan": Known("optax weighs gradient differences by 1 - b2 (0.08), the paper by b2 (0.92)"),
+    "adan": Known("optax weights gradient differences by 1 - b2 (0.08), the paper by b2 (0.92)"),
     "adopt": Known(refuses=("complex",)),
-    "cocob": Known(when={"complex": "optax depends on where angles are counted from"}),
-    "dadapt_adamw": Known(refuses=("float16",)),  # beside bfloat16
-    "dog": Known(refuses=("float16",)),  # beside bfloat16
-    "dowg": Known(refuses=("float16",)),  # beside bfloat16
+    "cocob": Known(when={"complex": "optax is not invariant to complex phases"}),
+    "dadapt_adamw": Known(refuses=("float16",)),  # with bfloat16
+    "dog": Known(refuses=("float16",)),  # with bfloat16
+    "dowg": Known(refuses=("float16",)),  # with bfloat16
     "galore": Known("optax projects the longer side, and in float32"),
     "madgrad": Known(
         "optax adds eps to the rate, and keeps the rate in float32 always", refuses=("complex",)
     ),
-    # float16 beside bfloat16, and an adaptive bound beside either
+    # float16 with bfloat16, and an adaptive bound with either
     "momo": Known(when=_MOMO_DECAY, refuses=("float16", "adapt_lower_bound", "complex")),
     "momo_adam": Known(when=_MOMO_DECAY, refuses=("float16", "adapt_lower_bound")),
-    # A polynomial's slope is 3.4 at small singular values; 21 ulps were seen.
+    # The polynomial's slope is 3.4 at small singular values; 21 ulps were measured.
     "muon": Known(amplifies=4.0),
     "polyak_sgd": Known(
         when={"scaling": "optax divides the rate by it, where its formula multiplies"}
     ),
-    "prodigy": Known(refuses=("float16",)),  # beside bfloat16
+    "prodigy": Known(refuses=("float16",)),  # with bfloat16
     "rprop": Known("optax steps by the previous gradient's sign"),
     "schedule_free_adamw": Known(when=_SCHEDULE_FREE_STEPS, refuses=("float16",)),
-    "schedule_free_sgd": Known(when=_SCHEDULE_FREE_STEPS, refuses=("float16",)),  # beside bfloat16
+    "schedule_free_sgd": Known(when=_SCHEDULE_FREE_STEPS, refuses=("float16",)),  # with bfloat16
     "simplified_ademamix": Known(
         when={"complex": "optax squares complex gradients without conjugation"}
     ),
     "sm3": Known(refuses=("scalar", "learning_rate", "complex")),
     "sophia": Known(
         "optax divides mu by 1 - b1**t, and by nu without the latest estimate",
-        refuses=("float16", "bfloat16"),  # beside float32
+        refuses=("float16", "bfloat16"),  # with float32
     ),
     "yogi": Known("optax starts the first moment at 1e-6, and so moves without gradients"),
 }
-"""By the optimizer's name; one that is not here agrees with optax's everywhere."""
+"""The differences by optimizer; those not listed agree with optax's everywhere."""
 
 
 def known_differences(name: str) -> Known:
-    """Gives what is known beforehand of an optimizer of the catalog.
+    """Returns the documented differences of an optimizer of the catalog.
 
     Args:
-      name: its name.
+      name: the optimizer's name.
 
     Raises:
       UnknownOptimizer: it is not in the catalog.
@@ -91,14 +92,14 @@ def known_differences(name: str) -> Known:
 
 
 def check_known(table: Mapping[str, Known]) -> None:
-    """Checks that all names in a table of differences are those of something.
+    """Checks that all names in a table of differences exist.
 
     Args:
-      table: what is known, by the optimizer's name.
+      table: the differences, by the optimizer's name.
 
     Raises:
-      ValueError: the catalog has no optimizer of this name, or the optimizer no hyperparameter, and
-        the sample tree no leaf.
+      ValueError: an optimizer is not in the catalog, or a word is neither one of its
+        hyperparameters nor, in `refuses`, a leaf of the sample tree.
     """
     leaves = set(sample_tree())
     for name, known in table.items():
@@ -109,5 +110,6 @@ def check_known(table: Mapping[str, Known]) -> None:
             raise ValueError(f"known differences: {name} has no hyperparameter {word!r}")
         for word in {*known.refuses} - own - leaves:
             raise ValueError(
-                f"known differences: {word!r} is no hyperparameter of {name}, and no sample leaf"
+                f"known differences: {word!r} is neither a hyperparameter of {name} nor a leaf of "
+                "the sample tree"
             )

@@ -1,33 +1,38 @@
-"""The catalog's optimizers against those of the same names in another library."""
+"""Comparison of the catalog's optimizers with those of the same names in another library."""
 
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from gradtx import catalog
-from gradtx.crosschecking.comparing import crosscheck
+from gradtx.crosschecking.comparing import Pair, crosscheck
 from gradtx.crosschecking.differences import KNOWN, Known, check_known, known_differences
 from gradtx.crosschecking.samples import sample_loss, sample_tree
 from gradtx.crosschecking.verdicts import ROUNDING, Comparison
+from gradtx.engine.base import Scalar
 
 COUPLED_ROUNDING = (16.0 * 2**16, 16.0)
-"""`ROUNDING` where leaves act on each other: float32 ones then carry the rounding of bfloat16."""
+"""The tolerances where leaves are coupled: float32 leaves then have bfloat16's rounding errors."""
 
 ABSENT = {
     **{"momentum": 0.9, "optimism": 0.03, "beta3": 0.95, "weight_decay": 0.01},
     **{"init_estim_sq_dist": 0.01, "adam_learning_rate": 0.02, "consistent_rms": 0.2},
 }
-"""What stands in the settings for hyperparameters that are `None` otherwise."""
+"""The values of hyperparameters whose default is `None`, when they are varied."""
 
 
 def settings(entry: catalog.Entry) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Gives an optimizer's probe, and then variants of it with one hyperparameter moved.
+    """Yields the probe of an optimizer, and then variants with one hyperparameter changed.
 
-    Flags are turned, numbers are changed by a tenth (whole ones by one), the learning rate becomes
-    a schedule, and a momentum that was absent becomes 0.9. What is of another kind stays: masks,
-    dtypes, words, line searches.
+    Booleans are negated, floats are changed by a tenth and integers by one, the learning rate
+    becomes a schedule, and the hyperparameters of `ABSENT` get its values. Others are not varied:
+    masks, dtypes, strings, line searches.
 
     Args:
       entry: the optimizer's entry in the catalog.
+
+    Yields:
+      A label such as `"b1=0.81"`, empty for the probe, and the keyword arguments.
     """
     base, known = dict(entry.probe), entry.hyperparameters
     yield "", base
@@ -48,12 +53,15 @@ def settings(entry: catalog.Entry) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}={ABSENT[name]}", {**base, name: ABSENT[name]}
 
 
-def factory_of(peer: Any, name: str) -> Callable[..., Any] | None:
-    """Finds a library's optimizer, at its top level or in its `contrib`.
+def factory_of(peer: ModuleType, name: str) -> Callable[..., Pair] | None:
+    """Returns the factory of a library's optimizer, from its top level or its `contrib`.
 
     Args:
       peer: a module such as `optax`.
       name: the optimizer's name.
+
+    Returns:
+      The factory, or `None` if the library has no such optimizer.
     """
     return getattr(peer, name, None) or getattr(getattr(peer, "contrib", None), name, None)
 
@@ -63,12 +71,12 @@ def _rounding(entry: catalog.Entry, known: Known) -> tuple[float, float]:
     return known.amplifies * single, known.amplifies * half
 
 
-def _wave(t: Any) -> Any:
-    return (1 + 0.1 * t) / (1 + 0.01 * t**2)  # up for ten steps, and down
+def _wave(t: Scalar) -> Scalar:
+    return (1 + 0.1 * t) / (1 + 0.01 * t**2)  # rises for ten steps, then falls
 
 
 def crosscheck_catalog(
-    peer: Any,
+    peer: ModuleType,
     names: list[str] | None = None,
     *,
     steps: int = 100,
@@ -79,10 +87,13 @@ def crosscheck_catalog(
 
     Args:
       peer: a module with factories of transformations, such as `optax`.
-      names: which optimizers. Default: all that both have.
-      steps: how many steps. Default: 100.
-      every_setting: whether to move each hyperparameter in turn as well. Default: no.
-      progress: called with each finished row.
+      names: the optimizers to compare. Default: all that both libraries have.
+      steps: the number of steps. Default: 100.
+      every_setting: whether to vary each hyperparameter in turn as well. Default: no.
+      progress: a callback that receives each finished row. Default: none.
+
+    Returns:
+      One comparison for each optimizer and setting.
 
     Raises:
       UnknownOptimizer: a name is not in the catalog.
@@ -95,7 +106,7 @@ def crosscheck_catalog(
         if factory is None:
             continue
         known = known_differences(entry.name)
-        # Random gradients have a constant for their loss; only a search asks for a function.
+        # With random gradients the loss is a constant; only line searches need a function.
         value: dict[str, Any] = {"value": 10.0} if entry.needs == ("value",) else {}
         if "obj_fn" in entry.needs:
             value["obj_fn"] = sample_loss

@@ -1,4 +1,4 @@
-"""What a comparison found, whether it passes, and how it is shown."""
+"""The result of a comparison, its verdict, and its table."""
 
 import dataclasses
 
@@ -7,29 +7,30 @@ import numpy as np
 from gradtx._table import text_table
 
 AGREEMENT = 1e-10
-"""The largest relative difference in float64 that passes, over all steps."""
+"""The tolerance on the relative difference in float64, over all steps."""
 ROUNDING = (16.0, 16.0)
-"""The largest errors of ours that pass, in float32 and in half precision, in ulps."""
+"""The tolerances on our errors in float32 and in half precision, in ulps."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How two transformations differ.
+    """The differences between two transformations.
 
-    Differences of updates are taken element by element, and measured against the largest magnitude
-    that the leaf's update has had so far: relative to it in float64, in units of its last place
-    (ulps) in the leaf's own dtype otherwise.
+    Differences of updates are elementwise, and relative to the largest magnitude of the leaf's
+    updates so far. In float64 they are fractions of it, in other dtypes multiples of its unit in
+    the last place (ulp) in the leaf's own dtype.
 
     Attributes:
-      name: what was compared.
+      name: the name of the comparison.
       float64: the largest relative difference in float64.
-      where: the path of the leaf and the step at which it was found.
+      where: the leaf's path and the step of that difference.
       single: the largest difference between the two in float32, in ulps.
-      single_errors: the largest error of each in float32 against float64, in ulps.
+      single_errors: the largest error of each in float32 relative to float64, in ulps.
       half_errors: the same for leaves in half precision.
-      note: why a difference is right, if one is documented.
-      agreement: the largest `float64` that passes.
-      rounding: the largest errors of ours in float32 and in half precision that pass, in ulps.
+      note: the reason for an expected difference. Default: none.
+      agreement: the tolerance on `float64`. Default: 1e-10.
+      rounding: the tolerances on our errors in float32 and in half precision, in ulps. Default: 16
+        and 16.
     """
 
     name: str
@@ -44,12 +45,12 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the two agree in float64."""
+        """True if the two agree in float64."""
         return self.float64 <= self.agreement
 
     @property
     def ok(self) -> bool:
-        """Whether they agree, or differ as documented, and the first one rounds properly."""
+        """True if they agree, or differ as documented, and the first one's errors are tolerable."""
         errors = self.single_errors[0], self.half_errors[0]
         rounds_well = all(
             np.isfinite(error) and error <= bound
@@ -59,7 +60,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The comparison in a word."""
+        """The verdict in a few words."""
         if not self.ok:
             return "DIFFERS at " + self.where if not self.agrees else "FAILS"
         return self.note if self.note else "agrees"
@@ -71,11 +72,11 @@ class Comparison:
 def comparison_table(
     comparisons: list[Comparison], names: tuple[str, str] = ("ours", "theirs")
 ) -> str:
-    """Lays out comparisons as a table of text.
+    """Formats comparisons as a table of plain text.
 
     Args:
       comparisons: the rows.
-      names: what the two sides are called.
+      names: the names of the two sides. Default: "ours" and "theirs".
     """
     ours, theirs = names
     header = [

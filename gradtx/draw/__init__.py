@@ -1,4 +1,4 @@
-"""Pictures of how optimizers learn: functions that return matplotlib figures."""
+"""Figures of what optimizers, learning rates, batches and schedules do, made with matplotlib."""
 
 from gradtx.draw.batches import (
     BatchCurve as BatchCurve,

@@ -1,8 +1,8 @@
-"""Batch, stochastic and mini-batch descent."""
+"""Figures of batch, stochastic and mini-batch descent."""
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +10,30 @@ import numpy as np
 
 from gradtx._apply import apply_updates
 from gradtx.draw.style import GREY, finish, line_styles, new_figure
-from gradtx.engine.base import Array, GradientTransformation, Params, with_extra_args_support
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    OptState,
+    Params,
+    PyTree,
+    with_extra_args_support,
+)
 
-_MEASUREMENTS = 60  # points of a curve: more cannot be told apart
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MEASUREMENTS = 60  # points of a curve, as many as the figure resolves
 
 
 class BatchCurve(NamedTuple):
-    """A run with one size of batch.
+    """A run with one batch size.
 
     Attributes:
-      size: examples in a batch.
-      steps: how many steps were taken at each measurement; the first is 0.
-      evaluations: how many gradients of single examples were computed by then.
-      epochs: the same, in units of all the examples.
-      loss: the loss on all the examples there; infinity where it was not finite.
+      size: the number of examples in a batch.
+      steps: the number of steps before each measurement; the first is 0.
+      evaluations: the number of gradients of single examples computed before each measurement.
+      epochs: the same divided by the number of examples.
+      loss: the loss on all examples, by measurement; infinity where it is not finite.
     """
 
     size: int
@@ -34,29 +44,29 @@ class BatchCurve(NamedTuple):
 
 
 def batch_curve(
-    loss: Callable[[Params, Any], Array],
+    loss: Callable[[Params, PyTree], Array],
     params: Params,
-    data: Any,
+    data: PyTree,
     tx: GradientTransformation,
     size: int,
     *,
     epochs: int,
     key: Array,
 ) -> BatchCurve:
-    """Trains with one size of batch, and measures the loss on all the examples on the way.
+    """Trains with one batch size, and measures the loss on all examples at some of the steps.
 
-    The examples are shuffled anew for every epoch, and the batches are cut from this stream one
-    after the other, across the ends of epochs where they don't come out even. So every step has
-    `size` examples. What is left in the end, less than a batch, is not used.
+    The examples are shuffled anew for every epoch, and the batches are taken from this stream one
+    after another, across the ends of epochs. So every step has `size` examples. An incomplete last
+    batch is dropped.
 
     Args:
       loss: `loss(params, batch)`, the mean over the batch's examples.
       params: the parameters to start from.
       data: the examples, a pytree of arrays whose first axes run over them.
       tx: the optimizer.
-      size: examples in a batch.
-      epochs: how often every example is visited.
-      key: the key of the shuffling.
+      size: the number of examples in a batch.
+      epochs: the number of epochs.
+      key: the random key of the shuffling.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -80,7 +90,9 @@ def batch_curve(
     def measure(params: Params) -> Array:
         return jnp.asarray(loss(params, data), float)
 
-    def step(carry: Any, xs: tuple[Array, Array]) -> tuple[Any, Array]:
+    def step(
+        carry: tuple[Params, OptState], xs: tuple[Array, Array]
+    ) -> tuple[tuple[Params, OptState], Array]:
         params, state = carry
         index, now = xs
         batch = jax.tree.map(lambda a: a[index], data)
@@ -112,46 +124,48 @@ def batch_curve(
 
 
 def _measured_steps(steps: int) -> np.ndarray:
-    """Step 0, the first ones, and then ever fewer; and some at equal distances, for the picture by
-    epoch."""
+    """Returns the steps to measure at: some geometrically spaced, and some equally spaced.
+
+    The latter are for the panel by epoch.
+    """
     by_ratio = np.geomspace(1, steps, _MEASUREMENTS // 2)
     by_distance = np.linspace(0, steps, _MEASUREMENTS // 2)
     return np.unique(np.concatenate([by_ratio, by_distance]).round().astype(int))
 
 
 def batch_sizes(
-    loss: Callable[[Params, Any], Array],
+    loss: Callable[[Params, PyTree], Array],
     params: Params,
-    data: Any,
+    data: PyTree,
     tx: GradientTransformation | Callable[[int], GradientTransformation],
     sizes: Sequence[int],
     *,
     epochs: int,
     key: Array | None = None,
     title: str = "",
-) -> Any:
-    """Draws what the size of batches does: batch, stochastic and mini-batch descent side by side.
+) -> "Figure":
+    """Draws the effect of the batch size: batch, stochastic and mini-batch descent side by side.
 
-    There is a panel of the loss by epoch, one by gradient evaluations and one by step, the last two
-    with logarithmic axes. A gradient evaluation is one of a single example, so that they measure
-    the work. All losses are those on all the examples, within epochs too. See `batch_curve`.
+    Three panels show the loss by epoch, by gradient evaluations and by step, the last two with
+    logarithmic axes. A gradient evaluation is that of a single example, so that it measures the
+    work. All losses are those on all examples, also within epochs. See `batch_curve`.
 
     Args:
       loss: `loss(params, batch)`, the mean over the batch's examples.
       params: the parameters to start from.
       data: the examples, a pytree of arrays whose first axes run over them.
-      tx: the optimizer, for all sizes, or a function of the size that makes it.
-      sizes: how many examples a batch has; the number of examples is batch descent, 1 is stochastic
-        descent.
-      epochs: how often every example is visited.
-      key: the key of the shuffling. Default: `jax.random.key(0)`.
-      title: the picture's title. Default: none.
+      tx: the optimizer for all batch sizes, or a function from a batch size to an optimizer.
+      sizes: the batch sizes; the number of examples is batch descent, 1 is stochastic descent.
+      epochs: the number of epochs.
+      key: the random key of the shuffling. Default: `jax.random.key(0)`.
+      title: the title. Default: none.
 
     Returns:
       A matplotlib figure, made without pyplot.
 
     Raises:
-      ValueError: there are no sizes or epochs, or not as many examples as a batch has.
+      ValueError: `sizes` is empty or has a size out of range, `epochs` is below 1, or the arrays of
+        `data` differ in their numbers of examples.
       TrainingError: matplotlib is not installed.
 
     Example:
@@ -185,7 +199,7 @@ def batch_sizes(
         look = {**styles[label], "markersize": 2.5, "linewidth": 1.3, "label": name}
         panels[0].plot(curve.epochs, shown, **look)
         for axes, x in zip(panels[1:], (curve.evaluations, curve.steps), strict=True):
-            axes.plot(x[1:], shown[1:], **look)  # a logarithm has no place for step 0
+            axes.plot(x[1:], shown[1:], **look)  # step 0 has no logarithm
     first = curves[0].loss[0]
     names = ("epoch", "gradient evaluations (log scale)", "step (log scale)")
     for axes, name in zip(panels, names, strict=True):
@@ -197,7 +211,7 @@ def batch_sizes(
     panels[0].set_xlim(0, epochs)
     if all((curve.loss > 0).all() for curve in curves):
         panels[0].set_yscale("log")
-    # What runs away must not press the rest into a line.
+    # A diverging loss must not compress the rest into a line.
     panels[0].set_ylim(top=min(panels[0].get_ylim()[1], first + abs(first)))
     panels[0].set_ylabel("loss" + " (log scale)" * (panels[0].get_yscale() == "log"))
     finish(*panels)
@@ -216,21 +230,22 @@ def _label(size: int, count: int) -> str:
     return "stochastic, 1" if size == 1 else f"mini-batch, {size}"
 
 
-def _check(data: Any, sizes: Sequence[int], epochs: int) -> int:
+def _check(data: PyTree, sizes: Sequence[int], epochs: int) -> int:
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1 or lengths == {()}:
         raise ValueError(
-            "batch_sizes: the arrays of data must have a first axis over the examples, of one "
-            f"length; got {sorted(lengths)}"
+            "batch_sizes: the arrays of data must have first axes of the same length, over the "
+            f"examples, got {sorted(lengths)}"
         )
     ((count,),) = lengths
     if not sizes:
-        raise ValueError("batch_sizes: there are no sizes")
+        raise ValueError("batch_sizes: sizes must not be empty")
     for size in sizes:
         if not isinstance(size, Integral) or not 1 <= size <= count:
             raise ValueError(
-                f"batch_sizes: a batch of {size!r} is not possible with {count} examples"
+                f"batch_sizes: sizes must be integers from 1 to {count}, the number of examples, "
+                f"got {size!r}"
             )
     if not isinstance(epochs, Integral) or epochs < 1:
-        raise ValueError(f"batch_sizes: epochs is {epochs!r}, and must be a whole number from 1")
+        raise ValueError(f"batch_sizes: epochs must be an integer of at least 1, got {epochs!r}")
     return count

@@ -1,4 +1,4 @@
-"""`gradtx draw`: the textbook pictures, as files."""
+"""The command `gradtx draw`, which writes the textbook's figures to files."""
 
 import argparse
 import difflib
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"which pictures: {', '.join(GALLERY)} (default: all)",
+        help=f"figures to draw: {', '.join(GALLERY)} (default: all)",
     )
     parser.add_argument(
         "--out",
@@ -34,23 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws as the parsed arguments say; errors become one message and an exit code.
+    """Draws according to the parsed arguments; errors become one message and an exit code.
 
     Args:
-      args: what a parser with `add_arguments` gave.
+      args: the arguments, from a parser with `add_arguments`.
 
     Returns:
-      0, or 1 if a picture could not be written, 2 if there is nothing that could be drawn, 130
-      after Ctrl-C.
+      0, or 1 if a figure could not be written, 2 if the arguments are invalid, 130 after Ctrl-C.
     """
     try:
         _draw(list(dict.fromkeys(args.names)) or list(GALLERY), Path(args.out))
     except TrainingError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        return _fail("interrupted; what was named above is written", 130)
+        return _fail("interrupted; the files named above are written", 130)
     except BrokenPipeError:
-        raise  # for `main`, which knows what to do about it
+        raise  # handled in `main`
     except OSError as error:
         return _fail(str(error), 1)
     return 0
@@ -60,13 +59,13 @@ def _draw(names: list[str], out: Path) -> None:
     for name in names:
         if name not in GALLERY:
             near = difflib.get_close_matches(name, GALLERY, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(GALLERY)}"
-            raise TrainingError(f"no picture is named {name!r}; {hint}")
-    extra("matplotlib.figure", "to draw")  # to be heard before anything is computed
+            hint = f"did you mean {near[0]!r}?" if near else f"the figures are {', '.join(GALLERY)}"
+            raise TrainingError(f"no figure is named {name!r}; {hint}")
+    extra("matplotlib.figure", "to draw")  # before anything is computed
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TrainingError(f"{out}: no folder can be made: {error.strerror}") from None
+        raise TrainingError(f"{out}: cannot create the folder: {error.strerror}") from None
     for name in names:
         path = out / f"{name}.png"
         write_atomically(path, png(GALLERY[name](), colours=256))

@@ -1,28 +1,34 @@
-"""Optimizers on their way down a surface over the plane."""
+"""Figures of the paths of optimizers on a surface over the plane."""
 
 from collections.abc import Callable, Mapping
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradtx._minimize import Stop, minimize
 from gradtx.draw.panels import draw_contours, draw_marks, draw_path, draw_view
 from gradtx.draw.plane import Surface, Window, as_problem, on_grid, outside
 from gradtx.draw.style import line_styles, new_figure
-from gradtx.engine.base import GradientTransformation
+from gradtx.engine.base import Array, GradientTransformation
+from gradtx.problems import Problem
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GRID = 161
-"""Points to each side of the grids that surfaces are drawn from."""
+"""The number of points along each axis of the grids that surfaces are drawn from."""
 
 
 class Descent(NamedTuple):
-    """Where an optimizer went.
+    """The path of an optimizer.
 
     Attributes:
-      points: where it was, `[steps + 1, 2]`; the first is the start.
-      values: the function's values there, `[steps + 1]`.
+      points: the points, `[steps + 1, 2]`; the first is the start.
+      values: the function's values at the points, `[steps + 1]`.
       diverged: whether it stopped because the next value was not finite.
     """
 
@@ -31,47 +37,47 @@ class Descent(NamedTuple):
     diverged: bool
 
     def visible(self, window: Window) -> np.ndarray:
-        """Gives the points up to the step that leaves the picture for good.
+        """Returns the points up to the step that leaves the window for the last time.
 
         Args:
-          window: what is in the picture.
+          window: the part of the plane that is shown.
         """
         away = outside(self.points, window)
         return self.points[: _last_exit(away) + 1] if away[-1] else self.points
 
     def story(self, window: Window, ends: str = "{:.2g}") -> str:
-        """Tells in a few words how it ended, and whether it left the picture.
+        """Returns the outcome in a few words: the last value, or that the path left the window.
 
         Args:
-          window: what is in the picture.
-          ends: how the last value is to be written. Default: as a number of two digits.
+          window: the part of the plane that is shown.
+          ends: the format of the last value. Default: two significant digits.
         """
         away = outside(self.points, window)
         if self.diverged:
             return "diverges"
         if away[-1]:
-            return f"leaves the picture at step {_last_exit(away)}"
+            return f"leaves the window at step {_last_exit(away)}"
         ends = ends.format(self.values[-1])
         return f"{ends} (outside in {away.sum()} steps)" if away.any() else ends
 
 
 def _last_exit(away: np.ndarray) -> int:
-    """The step from which on it is away for good."""
+    """Returns the first step after which the path stays outside."""
     inside = np.flatnonzero(~away)
     return int(inside[-1]) + 1 if inside.size else 0
 
 
 def descend(
-    fun: Callable[[Any], Any], start: Any, tx: GradientTransformation, steps: int
+    fun: Callable[[Array], Array], start: ArrayLike, tx: GradientTransformation, steps: int
 ) -> Descent:
-    """Lets an optimizer go down a function, step by step, in one compiled loop.
+    """Runs an optimizer on a function, and returns its path.
 
     Args:
       fun: the function of a 2-vector.
-      start: where to start.
+      start: the start, two numbers.
       tx: the optimizer.
-      steps: how many steps it takes. It stops sooner where the gradient is exactly 0 or the next
-        value is not finite, and stays there.
+      steps: the number of steps. The optimizer stops earlier where the gradient is exactly 0 or the
+        next value is not finite; the last point is then repeated.
 
     Example:
       >>> import gradtx
@@ -82,40 +88,43 @@ def descend(
     """
     x0 = jnp.asarray(start, float)
     found = minimize(fun, x0, tx, max_steps=steps, tol=0.0, value_tol=0.0, trajectory=True)
-    assert found.trajectory is not None  # it was asked for
+    assert found.trajectory is not None  # it was requested
     points, values = (np.asarray(a, np.float64) for a in found.trajectory[:2])
     return Descent(points, values, int(found.stop) == Stop.NOT_FINITE)
 
 
 def descent(
-    problem: Any,
+    problem: Problem | Callable[[Array], Array],
     optimizers: Mapping[str, GradientTransformation],
     *,
-    start: Any = None,
+    start: ArrayLike | None = None,
     steps: int = 100,
-    window: Any = None,
+    window: ArrayLike | None = None,
     title: str = "",
-) -> Any:
-    """Draws the ways of several optimizers down a surface, from above and from the side.
+) -> "Figure":
+    """Draws the paths of several optimizers on a surface, from above and from the side.
 
-    Contours are at equal ratios above the least value. The start is a ring, known minima are
-    crosses, the end of each path has a mark, and so has each step if there are at most 60. A path
-    is cut where it leaves the picture, and the legend says so; otherwise it gives the last value.
+    Contours are geometrically spaced above the minimum value. The start is a ring, known minima are
+    crosses, and the end of each path has a mark, as has each step if there are at most 60. The
+    legend shows the last values. A path is cut off where it leaves the window, and the legend says
+    so.
 
     Args:
-      problem: a `gradtx.problems.Problem` in the plane, or any function of a 2-vector, in JAX.
-      optimizers: the transformations, by the name they shall have in the picture.
-      start: where to start, two numbers. Default: the problem's start.
-      steps: how many steps each takes. Default: 100.
-      window: what to show, `((low, high), (low, high))`. Default: the problem's window.
-      title: the picture's title. Default: the problem's name.
+      problem: a `gradtx.problems.Problem` in the plane, or any JAX function of a 2-vector.
+      optimizers: the optimizers, by their names in the figure.
+      start: the start, two numbers. Default: the problem's start.
+      steps: the number of steps. Default: 100.
+      window: the part of the plane to show, `((low, high), (low, high))`. Default: the problem's
+        window.
+      title: the title. Default: the problem's name.
 
     Returns:
-      A matplotlib figure, made without pyplot; `figure.savefig("descent.png")` keeps it.
+      A matplotlib figure, made without pyplot; `figure.savefig("descent.png")` writes it.
 
     Raises:
-      TypeError: `problem` is no function, or an optimizer is no transformation.
-      ValueError: there are no optimizers or steps, or start or window are missing or no such thing.
+      TypeError: `problem` is not a function, or an optimizer is not a transformation.
+      ValueError: `optimizers` is empty, `steps` is below 1, or `start` or `window` is missing or
+        invalid.
       TrainingError: matplotlib is not installed.
 
     Example:
@@ -130,14 +139,14 @@ def descent(
     check_steps("descent", steps)
     if not isinstance(optimizers, Mapping) or not optimizers:
         raise ValueError(
-            'descent: optimizers must be a mapping such as {"sgd": gradtx.sgd(0.1)}, and not '
-            f"empty; got {optimizers!r}"
+            'descent: optimizers must be a non-empty mapping such as {"sgd": gradtx.sgd(0.1)}, '
+            f"got {optimizers!r}"
         )
     for label, tx in optimizers.items():
         if not (hasattr(tx, "init") and hasattr(tx, "update")):
             raise TypeError(
-                f"descent: optimizers[{label!r}] must be a transformation, as gradtx.adam(0.1) is; "
-                f"got {tx!r}"
+                f"descent: optimizers[{label!r}] must be a transformation, such as "
+                f"gradtx.adam(0.1), got {tx!r}"
             )
     paths = {k: descend(problem.fun, problem.start, tx, steps) for k, tx in optimizers.items()}
     surface = on_grid("descent", problem.fun, window, GRID, least)
@@ -160,7 +169,7 @@ def descent(
     return figure
 
 
-def draw_surface_above(axes: Any, surface: Surface, problem: Any) -> None:
+def draw_surface_above(axes: "Axes", surface: Surface, problem: Problem) -> None:
     """Draws a problem from above, with its start and its minima.
 
     Args:
@@ -174,7 +183,7 @@ def draw_surface_above(axes: Any, surface: Surface, problem: Any) -> None:
     axes.set_ylabel("x[1]")
 
 
-def check_steps(who: str, steps: Any) -> None:
+def check_steps(who: str, steps: int) -> None:
     """Checks a number of steps.
 
     Args:
@@ -182,7 +191,7 @@ def check_steps(who: str, steps: Any) -> None:
       steps: the number.
 
     Raises:
-      ValueError: it is not a whole number, at least 1.
+      ValueError: it is not an integer of at least 1.
     """
     if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
-        raise ValueError(f"{who}: steps is {steps!r}, and must be a whole number from 1")
+        raise ValueError(f"{who}: steps must be an integer of at least 1, got {steps!r}")

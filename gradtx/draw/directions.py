@@ -1,35 +1,37 @@
-"""Planes through trained parameters, and training's path projected onto them."""
+"""Planes through trained parameters, and projections of training trajectories onto them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Params
 from gradtx.engine.paths import describe_difference, nth_path
 
 Plane = tuple[Params, Params]
 """Two directions in the space of the parameters."""
+Trajectory = Iterable[Params] | Params
+"""Points in the space of the parameters: a list of pytrees, or one with stacked arrays."""
 
 
 def random_direction(key: Array, params: Params) -> Params:
-    """Gives a random direction, normalized filter by filter.
+    """Returns a random direction, normalized filter by filter.
 
-    Each entry is normal; then each filter of the direction is scaled to the norm of the filter of
-    the parameters: `d_i * norm(p_i) / norm(d_i)`. So one unit along it changes every filter by as
-    much as it is long, and networks of other scales can be compared. A filter is what gives one
-    output: all entries of an array that share the index of the last axis. Arrays of fewer than two
-    axes, biases above all, have no filters and stay as they are: their direction is 0.
+    Its elements are normally distributed; then each filter of the direction is scaled to the norm
+    of the corresponding filter of the parameters: `d_i * norm(p_i) / norm(d_i)`. So a unit step
+    along it changes every filter by its own norm, and networks of different scales can be compared.
+    A filter belongs to one output: all elements of an array with the same index of the last axis.
+    Arrays with fewer than two axes, such as biases, have no filters: their direction is 0.
 
     Args:
-      key: the key of the random numbers.
-      params: the parameters, with an array of two axes at least.
+      key: a random key.
+      params: the parameters, with at least one array of two or more axes.
 
     Raises:
-      ValueError: no array has two axes.
+      ValueError: no array has two or more axes.
 
     Source: Li et al., "Visualizing the Loss Landscape of Neural Nets", arXiv:1712.09913, section 4.
 
@@ -43,8 +45,8 @@ def random_direction(key: Array, params: Params) -> Params:
     """
     if not any(jnp.ndim(leaf) >= 2 for leaf in jax.tree.leaves(params)):
         raise ValueError(
-            "loss_surface: params have no array of two or more axes, so there are no filters whose "
-            "norms random directions could take"
+            "loss_surface: params must have an array of two or more axes, because random "
+            "directions are normalized by the norms of filters"
         )
     return _random_direction(key, params)
 
@@ -56,7 +58,7 @@ def _random_direction(key: Array, params: Params) -> Params:
     return structure.unflatten(map(_filter_normalized, keys, leaves))
 
 
-def _filter_normalized(key: Array, p: Any) -> Array:
+def _filter_normalized(key: Array, p: ArrayLike) -> Array:
     p = jnp.asarray(p)
     if p.ndim < 2 or not jnp.issubdtype(p.dtype, jnp.inexact):
         return jnp.zeros_like(p)
@@ -67,18 +69,18 @@ def _filter_normalized(key: Array, p: Any) -> Array:
     return d * (theirs / ours)
 
 
-def path_directions(params: Params, trajectory: Any) -> Plane:
-    """Gives the two directions in which a trajectory moved most, seen from its end.
+def path_directions(params: Params, trajectory: Trajectory) -> Plane:
+    """Returns the two directions in which a trajectory moved most, relative to its end.
 
-    They are the principal components of the points' distances from `params`, at right angles, each
-    as long as the farthest that the trajectory was along it.
+    They are the first two principal components of the points' differences from `params`. They are
+    orthogonal, and each is as long as the largest projection of a difference onto it.
 
     Args:
-      params: the end.
-      trajectory: the points, as for `loss_surface`.
+      params: the end of the trajectory.
+      trajectory: the points, as in `loss_surface`.
 
     Raises:
-      ValueError: the points lie on one line, or there are fewer than two besides the end.
+      ValueError: the points are on one line, or there are fewer than two besides the end.
 
     Source: Li et al., "Visualizing the Loss Landscape of Neural Nets", arXiv:1712.09913, section 7.
     """
@@ -86,8 +88,8 @@ def path_directions(params: Params, trajectory: Any) -> Plane:
     powers, mixes = np.linalg.eigh(_products(moved, moved))
     if len(powers) < 2 or powers[-2] <= 1e-9 * powers[-1]:
         raise ValueError(
-            "loss_surface: the trajectory's points lie on one line, so it spans no plane; give "
-            'more of them, or directions="random"'
+            "loss_surface: the trajectory must span a plane, and its points are on one line; give "
+            'more points, or directions="random"'
         )
     directions = []
     for mix, power in zip(mixes.T[:-3:-1], powers[:-3:-1], strict=True):
@@ -98,17 +100,19 @@ def path_directions(params: Params, trajectory: Any) -> Plane:
     return directions[0], directions[1]
 
 
-def projected(params: Params, trajectory: Any, directions: Plane) -> tuple[np.ndarray, float]:
+def projected(
+    params: Params, trajectory: Trajectory, directions: Plane
+) -> tuple[np.ndarray, float]:
     """Projects a trajectory onto a plane, by least squares.
 
     Args:
-      params: the plane's centre.
-      trajectory: the points, as for `loss_surface`.
-      directions: what spans the plane.
+      params: the centre of the plane.
+      trajectory: the points, as in `loss_surface`.
+      directions: the directions that span the plane.
 
     Returns:
-      The coordinates along the directions, `[points, 2]`, and the share of the points' squared
-      distances from the centre that lies in the plane, from 0 to 1.
+      The coordinates along the directions, `[points, 2]`, and the fraction of the points' squared
+      distances from the centre that is in the plane, from 0 to 1.
     """
     moved = _moved(params, trajectory)
     basis = np.stack([_flat(d) for d in directions])
@@ -117,12 +121,12 @@ def projected(params: Params, trajectory: Any, directions: Plane) -> tuple[np.nd
     return within, float(np.sum(np.abs(within @ basis) ** 2)) / whole if whole else 1.0
 
 
-def _moved(params: Params, trajectory: Any) -> np.ndarray:
-    """The points seen from the end, a row of numbers each, in double precision."""
+def _moved(params: Params, trajectory: Trajectory) -> np.ndarray:
+    """Returns the points' differences from the end, flattened to rows, in double precision."""
     moved = np.stack([_flat(row) for row in _rows(params, trajectory)]) - _flat(params)
     lost = np.flatnonzero(~np.isfinite(moved).all(1))
     if lost.size:
-        raise ValueError(f"loss_surface: point {lost[0]} of the trajectory is not finite")
+        raise ValueError(f"loss_surface: the trajectory must be finite, and point {lost[0]} is not")
     return moved
 
 
@@ -132,24 +136,24 @@ def _flat(tree: Params) -> np.ndarray:
 
 
 def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The inner products of rows, of complex numbers those of their parts."""
+    """Returns the real inner products of the rows of `a` and `b`."""
     return np.real(a @ b.conj().T)
 
 
-def _rows(params: Params, trajectory: Any) -> Sequence[Params]:
+def _rows(params: Params, trajectory: Trajectory) -> Sequence[Params]:
     if jax.tree.structure(trajectory) == jax.tree.structure(params):
         lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(trajectory)}
         if len(lengths) != 1 or lengths == {()}:
             raise ValueError(
-                "loss_surface: a trajectory of stacked arrays must have a first axis over its "
-                f"points, of one length; got {sorted(lengths)}"
+                "loss_surface: the stacked arrays of a trajectory must have first axes of the same "
+                f"length, over its points, got {sorted(lengths)}"
             )
         ((count,),) = lengths
         rows = [jax.tree.map(lambda a, i=i: a[i], trajectory) for i in range(count)]
     else:
         rows = list(trajectory)
     if not rows:
-        raise ValueError("loss_surface: the trajectory has no points")
+        raise ValueError("loss_surface: the trajectory must not be empty")
     for i, row in enumerate(rows):
         _check_row(f"point {i} of the trajectory", row, params)
     return rows
@@ -162,6 +166,6 @@ def _check_row(name: str, row: Params, params: Params) -> None:
     for i, (a, b) in enumerate(pairs):
         if np.shape(a) != np.shape(b):
             raise ValueError(
-                f"loss_surface: {name} has {nth_path(params, i)} of shape {np.shape(a)}, and "
-                f"params have {np.shape(b)}"
+                f"loss_surface: {name} must have the shapes of params, got {np.shape(a)} at "
+                f"{nth_path(params, i)} instead of {np.shape(b)}"
             )

@@ -1,8 +1,8 @@
-"""The textbook pictures that `gradtx draw` makes, on built-in problems."""
+"""The figures of `gradtx draw`, on built-in problems."""
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +15,21 @@ from gradtx.draw.landscape import loss_surface
 from gradtx.draw.lessons import gradient_check, heads, softmax_weights
 from gradtx.draw.rates import learning_rates
 from gradtx.draw.scheduling import schedules
-from gradtx.engine.base import Array, Params
+from gradtx.engine.base import Array, Params, PyTree
 from gradtx.problems import Problem, booth, rosenbrock
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def _saddle(x: Any) -> Array:
+
+def _saddle(x: Array) -> Array:
     return x[0] ** 2 / 2 - x[1] ** 2 / 2 + x[1] ** 4 / 4
 
 
 SADDLE = Problem(
     name="a saddle between two minima",
     fun=_saddle,
-    start=(1.3, 1e-3),  # nearly on the ridge, which leads to the saddle at the origin
+    start=(1.3, 1e-3),  # close to the ridge, which leads to the saddle point at the origin
     least=-0.25,
     minima=((0.0, 1.0), (0.0, -1.0)),
     elsewhere=(),
@@ -35,7 +38,7 @@ SADDLE = Problem(
 )
 
 
-def _descent() -> Any:
+def _descent() -> "Figure":
     optimizers = {
         "sgd": opt.sgd(1e-3),
         "momentum": opt.sgd(1e-3, momentum=0.9),
@@ -48,39 +51,39 @@ def _descent() -> Any:
     return descent(rosenbrock, optimizers, steps=300, window=window, title="Rosenbrock's valley")
 
 
-def _at_a_saddle() -> Any:
+def _at_a_saddle() -> "Figure":
     optimizers = {
         "sgd": opt.sgd(0.05),
         "momentum": opt.sgd(0.05, momentum=0.9),
         "rmsprop": opt.rmsprop(0.03),
         "adam": opt.adam(0.05),
     }
-    return descent(SADDLE, optimizers, steps=80, title="At a saddle, plain descent stalls")
+    return descent(SADDLE, optimizers, steps=80, title="At a saddle point, plain descent stalls")
 
 
-def _learning_rates() -> Any:
+def _learning_rates() -> "Figure":
     rates = {"too small": 0.004, "good": 0.095, "nearly too large": 0.1095, "too large": 0.125}
     return learning_rates(
         booth, opt.sgd, rates, steps=40, title="Gradient descent on Booth's function"
     )
 
 
-def _batch_sizes() -> Any:
+def _batch_sizes() -> "Figure":
     data, model = train.load(), train.softmax()
     loss = _loss_of(model)
     params = model.init(jax.random.key(0), data.shape, data.classes)
     examples = data.x_train, data.y_train
-    rates = {len(data.y_train): 1.0, 64: 0.5, 1: 0.05}  # larger batches bear larger ones
-    told = ", ".join(f"{rate:g}" for rate in rates.values())
+    rates = {len(data.y_train): 1.0, 64: 0.5, 1: 0.05}  # larger batches allow larger rates
+    listed = ", ".join(f"{rate:g}" for rate in rates.values())
     return batch_sizes(
         loss, params, examples, lambda size: opt.sgd(rates[size]), list(rates), epochs=10,
-        title=f"Softmax regression on digits: gradient descent, learning rates {told}",
+        title=f"Softmax regression on digits: gradient descent, learning rates {listed}",
     )  # fmt: skip
 
 
 @functools.cache
 def _trained() -> tuple[Callable[[Params], Array], list[Params]]:
-    """The digits' MLP: its loss on what it is trained on, and its parameters after each epoch."""
+    """Trains the MLP on digits; returns its training loss, and its parameters by epoch."""
     data, model = train.load(), train.mlp()
     tx = opt.sgd(0.1, momentum=0.9)
     start = train.begin(model, data, tx)
@@ -94,32 +97,32 @@ def _trained() -> tuple[Callable[[Params], Array], list[Params]]:
     return lambda params: _loss_of(model)(params, examples), path
 
 
-def _loss_of(model: train.Model) -> Callable[[Params, Any], Array]:
-    """The mean loss, when all examples count."""
+def _loss_of(model: train.Model) -> Callable[[Params, PyTree], Array]:
+    """Returns the mean loss over all examples of a batch."""
     loss = train.classification_loss(model)
     return lambda params, batch: loss(params, batch, jnp.ones(len(batch[1]), bool))
 
 
-def _loss_surface() -> Any:
+def _loss_surface() -> "Figure":
     loss, path = _trained()
-    title = "The digits' MLP: loss along two random filter-normalized directions"
+    title = "MLP on digits: loss along two random filter-normalized directions"
     return loss_surface(loss, path[-1], trajectory=path, title=title)
 
 
-def _training_path() -> Any:
+def _training_path() -> "Figure":
     loss, path = _trained()
-    title = "The digits' MLP: loss in the plane of its training, epoch by epoch"
+    title = "MLP on digits: loss in the plane of its training trajectory, by epoch"
     return loss_surface(loss, path[-1], trajectory=path, directions="path", title=title)
 
 
-def _schedules() -> Any:
+def _schedules() -> "Figure":
     length = train.Length(epochs=30, steps_per_epoch=23)
     names = ("constant", "step", "exponential", "inverse", "cosine", "warmup-cosine", "wsd")
     chosen = {name: train.make_schedule(name, 0.1, length, {}) for name in (*names, "onecycle")}
     return schedules(chosen, length.steps, title="Learning rate by step")
 
 
-GALLERY: dict[str, Callable[[], Any]] = {
+GALLERY: dict[str, Callable[[], "Figure"]] = {
     "descent": _descent,
     "saddle": _at_a_saddle,
     "learning-rates": _learning_rates,
@@ -131,4 +134,4 @@ GALLERY: dict[str, Callable[[], Any]] = {
     "training-path": _training_path,
     "schedules": _schedules,
 }
-"""Functions that make a figure, by the picture's name."""
+"""Functions that return a figure, by the name of the figure."""

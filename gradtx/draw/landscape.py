@@ -1,19 +1,30 @@
-"""The loss around trained parameters, over a plane through them."""
+"""Figures of the loss around trained parameters, over a plane through them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from gradtx.draw.directions import Plane, path_directions, projected, random_direction
+from gradtx.draw.directions import (
+    Plane,
+    Trajectory,
+    path_directions,
+    projected,
+    random_direction,
+)
 from gradtx.draw.panels import draw_contours, draw_path, draw_view
 from gradtx.draw.plane import Surface, surface_of
 from gradtx.draw.style import COLOURS, GREY, new_figure
 from gradtx.engine.base import Array, Params
 
-_STAR = {"marker": "*", "color": "#F0E442", "markeredgecolor": "black"}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STAR: dict[str, Any] = {"marker": "*", "color": "#F0E442", "markeredgecolor": "black"}
 
 
 def surface_around(
@@ -29,8 +40,8 @@ def surface_around(
       loss: the loss, a function of the parameters alone.
       params: the centre.
       directions: `d1` and `d2`.
-      span: how far `x` and `y` go to both sides.
-      points: how many values they take. An odd number has the centre among them.
+      span: the largest absolute value of `x` and `y`.
+      points: the number of values of `x` and of `y`. An odd number includes the centre.
     """
     side = np.linspace(-span, span, points)
 
@@ -39,16 +50,16 @@ def surface_around(
         def at(x: Array, y: Array) -> Array:
             return loss(jax.tree.map(lambda p, d, e: _moved_by(p, x, d, y, e), params, *directions))
 
-        # A row at a time: all at once would need `points` times the memory.
+        # Row by row: all at once would need `points` times the memory.
         return jax.lax.map(lambda y: jax.vmap(lambda x: at(x, y))(side), side)
 
     values = np.asarray(evaluate(params, directions, jnp.asarray(side)), np.float64)
-    # Most losses are never negative: then heights are the loss itself.
+    # Most losses are never negative; then heights are the loss itself.
     least = None if (values < 0).any() else 0.0
     return surface_of("loss_surface", side, side, values, least)
 
 
-def _moved_by(p: Any, x: Array, d: Any, y: Array, e: Any) -> Array:
+def _moved_by(p: ArrayLike, x: Array, d: Array, y: Array, e: Array) -> Array:
     p = jnp.asarray(p)
     if not jnp.issubdtype(p.dtype, jnp.inexact):
         return p
@@ -59,40 +70,40 @@ def loss_surface(
     loss: Callable[[Params], Array],
     params: Params,
     *,
-    trajectory: Any = None,
+    trajectory: Trajectory | None = None,
     key: Array | None = None,
-    directions: str = "random",
+    directions: Literal["random", "path"] = "random",
     span: float | None = None,
     points: int = 25,
     title: str = "",
-) -> Any:
+) -> "Figure":
     """Draws the loss around parameters over a plane through them, from above and from the side.
 
     The plane is spanned by two random directions that are normalized filter by filter (see
-    `random_direction`), or by the two in which the trajectory moved most. A trajectory is projected
-    onto the plane. Among thousands of parameters two random directions hold hardly any of its
-    movement: the picture says how much, and a trajectory that is too small to be seen is magnified
-    in a corner. `directions="path"` shows it best.
+    `random_direction`), or by the two directions in which the trajectory moved most. A trajectory
+    is projected onto the plane. With thousands of parameters, two random directions contain hardly
+    any of its movement: the title gives the percentage, and a trajectory that is too small to be
+    seen is magnified in a corner. `directions="path"` shows it best.
 
     Args:
       loss: the loss, a function of the parameters alone, for instance over a whole data set.
-      params: the parameters, the picture's centre.
-      trajectory: the parameters on the way there: a list of pytrees like `params`, or one whose
-        arrays have an axis in front. Default: none is drawn.
+      params: the parameters, the centre of the figure.
+      trajectory: the parameters during training: a list of pytrees like `params`, or one pytree
+        whose arrays have an additional first axis. Default: none.
       key: the key of the random directions. Default: `jax.random.key(0)`.
       directions: `"random"`, or `"path"` for the principal directions of the trajectory. Default:
-        random.
-      span: how far the picture goes to each side, in units of the directions; for those of a path,
-        1 is the farthest that it was. Default: 1, and 1.25 for a path.
-      points: how many values of the loss there are to each side, at least 3. Default: 25.
-      title: the picture's title. Default: none.
+        `"random"`.
+      span: the distance from the centre to the border, in units of the directions; for those of a
+        path, 1 is the largest distance of its points. Default: 1, and 1.25 for a path.
+      points: the number of evaluations along each axis, at least 3. Default: 25.
+      title: the title. Default: none.
 
     Returns:
       A matplotlib figure, made without pyplot.
 
     Raises:
-      ValueError: `directions`, `span` or `points` is out of range, `params` have no filters, or the
-        trajectory is not of their shapes or spans no plane.
+      ValueError: `directions`, `span` or `points` is invalid, `params` have no filters, or the
+        trajectory does not have their shapes or does not span a plane.
       TrainingError: matplotlib is not installed.
 
     Source: Li et al., "Visualizing the Loss Landscape of Neural Nets", arXiv:1712.09913.
@@ -132,7 +143,7 @@ def loss_surface(
         draw_path(flat, surface, way, {**look, "label": "trajectory"})
         if np.abs(way).max() < 0.1 * span:
             _magnify(flat, surface, way, look)
-        flat.set_title(f"{_percent(share)} of the path lies in this plane", fontsize=9, color=GREY)
+        flat.set_title(f"{_percent(share)} of the path is in this plane", fontsize=9, color=GREY)
     flat.plot(0, 0, **_STAR, markersize=13, linestyle="", label="params", zorder=5)
     flat.legend(loc="lower left", fontsize=8, framealpha=1)
     view = figure.add_subplot(1, 2, 2, projection="3d")
@@ -142,8 +153,8 @@ def loss_surface(
     return figure
 
 
-def _magnify(axes: Any, surface: Surface, way: np.ndarray, look: dict[str, Any]) -> None:
-    """Draws a path that is too small to be seen once more, in a corner."""
+def _magnify(axes: "Axes", surface: Surface, way: np.ndarray, look: dict[str, Any]) -> None:
+    """Draws a path that is too small to be seen again, magnified in a corner."""
     size = 1.2 * float(np.abs(way).max()) or 0.01 * surface.window[0][1]
     corner = axes.inset_axes((0.62, 0.62, 0.36, 0.36), xlim=(-size, size), ylim=(-size, size))
     corner.plot(*way.T, **look, markersize=3, linewidth=1.2)
@@ -157,12 +168,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.999 else "all"
 
 
-def _check(directions: str, span: Any, points: Any, trajectory: Any) -> None:
+def _check(directions: str, span: float | None, points: int, trajectory: Trajectory | None) -> None:
     if directions not in ("random", "path"):
-        raise ValueError(f'loss_surface: directions is {directions!r}, not "random" or "path"')
+        raise ValueError(f'loss_surface: directions must be "random" or "path", got {directions!r}')
     if directions == "path" and trajectory is None:
         raise ValueError('loss_surface: directions="path" needs a trajectory')
     if span is not None and not 0 < span < np.inf:
-        raise ValueError(f"loss_surface: span is {span}, and must be positive and finite")
+        raise ValueError(f"loss_surface: span must be positive and finite, got {span}")
     if not isinstance(points, int) or points < 3:
-        raise ValueError(f"loss_surface: points is {points!r}, and must be a whole number from 3")
+        raise ValueError(f"loss_surface: points must be an integer of at least 3, got {points!r}")

@@ -1,30 +1,34 @@
-"""A surface and the paths on it, from above and from the side."""
+"""Panels of a surface and the paths on it, from above and from the side."""
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradtx.draw.plane import Surface, along, cut, interpolated, outside
 from gradtx.draw.style import GREY
 from gradtx.train.errors import extra
 
-_MAP = "Greys"  # paths have all the colours
-_DARKEST = 0.45  # of the map, so that lines stand out from it
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MAP = "Greys"  # colours are for the paths
+_DARKEST = 0.45  # the darkest shade of the map, so that lines stand out
 _LINES: dict[str, Any] = {"colors": "#8c8c8c", "linewidths": 0.6, "linestyles": "solid"}
-_ELEVATION, _TALL = 50, 0.65  # of the camera in degrees; of the box, beside its sides
-_SHOWN = 91  # points to each side in a view from the side
-_BANDS = 13  # of shades in it
+_ELEVATION, _TALL = 50, 0.65  # the camera's elevation in degrees; the height of the box
+_SHOWN = 91  # points along each axis in a view from the side
+_BANDS = 13  # shades in a view from the side
 
 
-def draw_contours(axes: Any, surface: Surface, *, clabel: bool = False) -> None:
-    """Draws a surface from above: contours at equal ratios, and shades between them.
+def draw_contours(axes: "Axes", surface: Surface, *, clabel: bool = False) -> None:
+    """Draws a surface from above: geometrically spaced contours, with shades between them.
 
     Args:
       axes: matplotlib axes.
-      surface: what to draw.
-      clabel: whether to write their values on the contours. Default: no.
+      surface: the surface.
+      clabel: whether to label the contours with their values. Default: no.
     """
     levels = surface.levels()
     if levels.size:
@@ -38,14 +42,14 @@ def draw_contours(axes: Any, surface: Surface, *, clabel: bool = False) -> None:
     axes.set_ylim(*surface.window[1])
 
 
-def draw_path(axes: Any, surface: Surface, points: np.ndarray, style: Mapping[str, Any]) -> None:
-    """Draws a path from above, cut at the border, with a mark at each of a few steps and its end.
+def draw_path(axes: "Axes", surface: Surface, points: np.ndarray, style: Mapping[str, Any]) -> None:
+    """Draws a path from above, cut off at the border, with marks at its end and at few steps.
 
     Args:
       axes: matplotlib axes.
-      surface: what it runs on.
-      points: its corners, `[points, 2]`.
-      style: arguments of `plot`.
+      surface: the surface of the path.
+      points: the points of the path, `[points, 2]`.
+      style: keyword arguments of matplotlib's `plot`.
     """
     shown = cut(points, surface.window)
     look = {name: value for name, value in style.items() if name != "label"}
@@ -58,14 +62,16 @@ def draw_path(axes: Any, surface: Surface, points: np.ndarray, style: Mapping[st
     axes.plot(*shown[-1:].T, **mark, zorder=3)
 
 
-def draw_marks(axes: Any, start: Any, minima: Iterable[Any], surface: Surface) -> None:
-    """Marks the start with a ring and the minima with crosses, those that are in the picture.
+def draw_marks(
+    axes: "Axes", start: ArrayLike, minima: Iterable[ArrayLike], surface: Surface
+) -> None:
+    """Marks the start with a ring and the minima with crosses, if they are in the window.
 
     Args:
       axes: matplotlib axes.
-      start: where the paths begin.
-      minima: where the function is least.
-      surface: what is in the picture.
+      start: the start of the paths, two numbers.
+      minima: the minima of the function, two numbers each.
+      surface: the surface, whose window is shown.
     """
     ring = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 7}
     cross = {"marker": "X", "color": "#F0E442", "markeredgecolor": "black", "markersize": 9}
@@ -79,16 +85,16 @@ def draw_marks(axes: Any, start: Any, minima: Iterable[Any], surface: Surface) -
 def draw_view(
     axes: Any,
     surface: Surface,
-    paths: Iterable[tuple[np.ndarray, Any]],
+    paths: Iterable[tuple[np.ndarray, Mapping[str, Any]]],
     labels: tuple[str, str, str],
 ) -> None:
     """Draws a surface from the side, with the paths on it.
 
     Args:
-      axes: matplotlib axes with three dimensions.
-      surface: what to draw.
-      paths: the corners of each path, `[points, 2]`, and its arguments of `plot`.
-      labels: what the axes show.
+      axes: three-dimensional matplotlib axes.
+      surface: the surface.
+      paths: the points of each path, `[points, 2]`, and its keyword arguments of `plot`.
+      labels: the labels of the three axes.
     """
     x_label, y_label, name = labels
     heights, logarithmic = surface.heights()
@@ -96,7 +102,7 @@ def draw_view(
     xs, ys = np.meshgrid(*(np.linspace(*side, _SHOWN) for side in surface.window))
     shown = interpolated(surface, heights, np.stack([xs, ys], -1).reshape(-1, 2)).reshape(xs.shape)
     colours = extra("matplotlib.colors", "to draw").ListedColormap(_shades(_BANDS))
-    # matplotlib sorts whole things by depth, and a path would vanish behind the surface it is on.
+    # matplotlib sorts whole objects by depth, which would hide paths behind their surface.
     axes.computed_zorder = False
     axes.plot_surface(
         xs, ys, shown, cmap=colours, rcount=_SHOWN, ccount=_SHOWN, linewidth=0, zorder=1,
@@ -129,13 +135,13 @@ def draw_view(
 
 
 def best_azimuth(heights: np.ndarray) -> int:
-    """Gives the direction, in degrees, from which most of a surface is seen best.
+    """Returns the camera's azimuth, in degrees, from which the surface is seen best.
 
-    Each point counts by the cosine of the angle between the camera and what is upright on the
-    surface there; points behind others do not.
+    Each point counts with the cosine of the angle between the line of sight and the surface's
+    normal; hidden points do not count.
 
     Args:
-      heights: the surface's heights, `[rows, columns]`, the same number of both.
+      heights: the surface's heights, a square array.
     """
     level = (heights - heights.min()) / (np.ptp(heights) or 1.0) * _TALL
     side = np.linspace(0, 1, len(level))
@@ -150,14 +156,14 @@ def best_azimuth(heights: np.ndarray) -> int:
         angle = math.radians(azimuth)
         toward = np.array([math.cos(angle), math.sin(angle)])
         hidden = np.zeros(len(points), bool)
-        for far in np.linspace(0, 1 / rise, 16)[1:]:  # beyond it the line of sight is above all
+        for far in np.linspace(0, 1 / rise, 16)[1:]:  # above all heights beyond
             there = points + far * toward
             inside = ((there >= 0) & (there <= 1)).all(1)
             hidden |= inside & (interpolated(unit, level, there) > level.ravel() + far * rise)
         cosine = upright @ [*(toward / math.hypot(1, rise)), rise / math.hypot(1, rise)]
         return float(np.mean(np.where(hidden, 0, cosine.clip(0))))
 
-    # Never along an axis or the diagonal, where the box looks flat; of equals the usual view.
+    # Not along an axis or a diagonal, where the box looks flat; matplotlib's default wins ties.
     return max((-60, -30, -120, -150, 30, 60, 120, 150), key=lambda a: round(seen(a), 2))
 
 

@@ -1,20 +1,22 @@
-"""Functions over a part of the plane, as numbers: what is drawn of them, and of paths on them."""
+"""Values of functions over a part of the plane, and the geometry of paths on them."""
 
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
+from gradtx.engine.base import Array
 from gradtx.problems import Problem
 
 Window = tuple[tuple[float, float], tuple[float, float]]
 """A part of the plane: the ranges of the two coordinates."""
 
-_LEVELS = 12  # more contours run into each other
+_LEVELS = 12  # more contours would overlap
 
 
 class Surface(NamedTuple):
@@ -24,7 +26,7 @@ class Surface(NamedTuple):
       x: the first coordinate of the columns, `[columns]`.
       y: the second coordinate of the rows, `[rows]`.
       values: the function's values, `[rows, columns]`.
-      least: the value that contours and heights are counted from.
+      least: the value that contours and heights are relative to.
     """
 
     x: np.ndarray
@@ -34,14 +36,14 @@ class Surface(NamedTuple):
 
     @property
     def window(self) -> Window:
-        """What the grid covers."""
+        """The part of the plane that the grid covers."""
         return (float(self.x[0]), float(self.x[-1])), (float(self.y[0]), float(self.y[-1]))
 
     def levels(self) -> np.ndarray:
-        """Gives the values of contours, at equal ratios above the least value.
+        """Returns the values of contours, geometrically spaced above the least value.
 
-        The lowest has a hundredth of the grid below it, so that each can be seen. A constant has
-        none.
+        One percent of the grid is below the lowest contour, so that it is visible. A constant
+        function has no contours.
         """
         above = self._above()
         above = above[above > 0]
@@ -51,14 +53,16 @@ class Surface(NamedTuple):
         return self.least + np.geomspace(low, above.max(), _LEVELS)
 
     def heights(self) -> tuple[np.ndarray, bool]:
-        """Gives what a view from the side shows, and whether it is a logarithm.
+        """Returns the heights in a view from the side, and whether they are logarithms.
 
-        Where most of the surface is flat beside its highest part, heights are
+        If most of the surface is flat compared with its highest part, heights are
         `log10(value - least)`, with a floor at the lowest contour.
         """
         levels = self.levels()
         top = float(self.values[np.isfinite(self.values)].max())
-        values = np.nan_to_num(self.values, nan=top, posinf=top)  # what is not finite is high
+        values = np.nan_to_num(
+            self.values, nan=top, posinf=top
+        )  # values that are not finite become the highest
         above = np.clip(values, self.least, top) - self.least
         if not levels.size or top - self.least < 100 * np.quantile(above, 0.1):
             return self.least + above, False
@@ -71,35 +75,35 @@ class Surface(NamedTuple):
 def surface_of(
     who: str, x: np.ndarray, y: np.ndarray, values: np.ndarray, least: float | None
 ) -> Surface:
-    """Makes a surface of a function's values.
+    """Returns the surface of a function's values.
 
     Args:
       who: the function that was called, for messages.
       x: the first coordinate of the columns.
       y: the second coordinate of the rows.
       values: the values, `[rows, columns]`.
-      least: the function's least value, or `None` if it is not known: then the grid's counts.
+      least: the function's minimum, or `None` for the minimum on the grid.
 
     Raises:
       ValueError: no value is finite.
     """
     finite = values[np.isfinite(values)]
     if not finite.size:
-        raise ValueError(f"{who}: the function is finite nowhere in the window")
+        raise ValueError(f"{who}: the function must be finite somewhere in the window")
     return Surface(x, y, values, float(finite.min()) if least is None else least)
 
 
 def on_grid(
-    who: str, fun: Callable[[Any], Any], window: Window, points: int, least: float | None
+    who: str, fun: Callable[[Array], Array], window: Window, points: int, least: float | None
 ) -> Surface:
     """Evaluates a function of a 2-vector on a grid, as one compiled program.
 
     Args:
       who: the function that was called, for messages.
       fun: the function.
-      window: what the grid covers.
-      points: how many points it has to each side.
-      least: the function's least value, or `None` if it is not known: then the grid's counts.
+      window: the part of the plane that the grid covers.
+      points: the number of points along each axis.
+      least: the function's minimum, or `None` for the minimum on the grid.
 
     Example:
       >>> from gradtx.draw.plane import on_grid
@@ -116,12 +120,12 @@ def on_grid(
 
 
 def interpolated(surface: Surface, heights: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Gives the heights at points between those of the grid, linearly in both coordinates.
+    """Returns the heights at any points, by bilinear interpolation on the grid.
 
     Args:
       surface: the grid.
-      heights: what is to be interpolated, `[rows, columns]`.
-      points: `[points, 2]`, on the grid's part of the plane; NaN stays NaN.
+      heights: the heights on the grid, `[rows, columns]`.
+      points: the points, `[points, 2]`, in the grid's window; NaN stays NaN.
     """
     safe = np.nan_to_num(points)
     cells = []
@@ -136,10 +140,10 @@ def interpolated(surface: Surface, heights: np.ndarray, points: np.ndarray) -> n
 
 
 def outside(points: np.ndarray, window: Window) -> np.ndarray:
-    """Says which points lie outside of a window, or are not finite.
+    """Returns which points are outside of a window or not finite, `[points]`.
 
     Args:
-      points: `[points, 2]`.
+      points: the points, `[points, 2]`.
       window: the window.
     """
     low, high = np.array(window).T
@@ -150,12 +154,12 @@ def cut(points: np.ndarray, window: Window) -> np.ndarray:
     """Cuts a path at the border of a window.
 
     Args:
-      points: the path's corners, `[points, 2]`.
+      points: the points of the path, `[points, 2]`.
       window: the window.
 
     Returns:
-      The corners of what is left, with the points on the border, and a row of NaN where the path is
-      interrupted.
+      The points of the visible parts, including those on the border, with a row of NaN between two
+      parts.
 
     Source: Liang and Barsky, "A new concept and method for line clipping" (1984).
 
@@ -194,19 +198,19 @@ def _part_inside(
         first, last = max(first, near), min(last, far)
     if first > last:
         return None
-    # The ends as they are, not as they come out of arithmetic: the next part begins there.
+    # Unclipped ends are exact, without rounding, because the next part starts there.
     a = start if first == 0 else start + first * (end - start)
     b = end if last == 1 else start + last * (end - start)
     return a, b
 
 
 def along(points: np.ndarray, window: Window, pieces: int = 200) -> np.ndarray:
-    """Puts points on the sides of a path, so that it follows a curved surface.
+    """Inserts points into the segments of a path, so that it follows a curved surface.
 
     Args:
-      points: the path's corners, `[points, 2]`; NaN interrupts it.
-      window: what is in the picture.
-      pieces: into how many pieces a side as long as the window is cut. Default: 200.
+      points: the points of the path, `[points, 2]`; NaN interrupts it.
+      window: the part of the plane that is shown.
+      pieces: the number of pieces of a segment as long as the window. Default: 200.
     """
     if len(points) < 2:
         return points
@@ -221,52 +225,54 @@ def along(points: np.ndarray, window: Window, pieces: int = 200) -> np.ndarray:
 
 
 def as_problem(
-    who: str, problem: Any, start: Any, window: Any
+    who: str,
+    problem: Problem | Callable[[Array], Array],
+    start: ArrayLike | None,
+    window: ArrayLike | None,
 ) -> tuple[Problem, Window, float | None]:
-    """Checks what is to be drawn, and fills in what it says of itself.
+    """Checks a problem, its start and its window, and fills in the problem's defaults.
 
     Args:
       who: the function that was called, for messages.
       problem: a `Problem`, or any function of a 2-vector.
-      start: where to start, or `None` for the problem's start.
-      window: what to show, or `None` for the problem's window.
+      start: the start, or `None` for the problem's start.
+      window: the part of the plane to show, or `None` for the problem's window.
 
     Returns:
-      A problem with that start, the window, and the least value if it is known.
+      A problem with that start, the window, and the minimum value if it is known.
 
     Raises:
-      TypeError: it is no function.
-      ValueError: it is not in the plane, or start or window are missing or no such thing.
+      TypeError: `problem` is not a function.
+      ValueError: `problem` is not in the plane, or `start` or `window` is missing or invalid.
     """
-    known = isinstance(problem, Problem)
     if not callable(problem):
-        raise TypeError(f"{who}: problem is {problem!r}, and must be a function of a 2-vector")
-    if not known:
+        raise TypeError(f"{who}: problem must be a function of a 2-vector, got {problem!r}")
+    least = problem.least if isinstance(problem, Problem) else None
+    if not isinstance(problem, Problem):
         for name, given in (("start", start), ("window", window)):
             if given is None:
                 raise ValueError(
-                    f"{who}: a plain function needs {name}; a gradtx.problems.Problem has its own"
+                    f"{who}: {name} must be given, because problem is not a gradtx Problem"
                 )
-        fun: Any = problem
-        problem = Problem(getattr(fun, "__name__", ""), fun, (), -math.inf, (), (), None, "")
+        title = getattr(problem, "__name__", "")
+        problem = Problem(title, problem, (), -math.inf, (), (), None, "")
     start = problem.start if start is None else start
     window = problem.window if window is None else window
     if window is None:
-        raise ValueError(f"{who}: {problem.name} has no window, and none is given")
+        raise ValueError(f"{who}: window must be given, because {problem.name} has none")
     start, window = _numbers(who, "start", start, (2,)), _numbers(who, "window", window, (2, 2))
     if not (window[:, 0] < window[:, 1]).all():
-        raise ValueError(f"{who}: window is {window.tolist()}, and must be two growing ranges")
+        raise ValueError(f"{who}: window must be two ranges with low < high, got {window.tolist()}")
     (a, b), (c, d) = window.tolist()
-    least = problem.least if known else None
     return problem._replace(start=tuple(start.tolist())), ((a, b), (c, d)), least
 
 
-def _numbers(who: str, name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _numbers(who: str, name: str, given: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array = np.asarray(given, np.float64)
     except (TypeError, ValueError):
         array = np.array(np.nan)
     if array.shape != shape or not np.isfinite(array).all():
-        want = "two finite numbers" if shape == (2,) else "two ranges ((low, high), (low, high))"
-        raise ValueError(f"{who}: {name} is {given!r}, and must be {want}")
+        needed = "two finite numbers" if shape == (2,) else "two ranges ((low, high), (low, high))"
+        raise ValueError(f"{who}: {name} must be {needed}, got {given!r}")
     return array

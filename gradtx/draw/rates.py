@@ -1,49 +1,55 @@
-"""Learning rates side by side: too small, good, too large."""
+"""Figures of learning rates side by side: too small, good, too large."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradtx.draw.descending import GRID, check_steps, descend, draw_surface_above
 from gradtx.draw.panels import draw_path
 from gradtx.draw.plane import as_problem, on_grid
 from gradtx.draw.style import finish, line_styles, new_figure
-from gradtx.engine.base import GradientTransformation
+from gradtx.engine.base import Array, GradientTransformation
+from gradtx.problems import Problem
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def learning_rates(
-    problem: Any,
+    problem: Problem | Callable[[Array], Array],
     tx_of_rate: Callable[[float], GradientTransformation],
     rates: Sequence[float] | Mapping[str, float],
     *,
-    start: Any = None,
+    start: ArrayLike | None = None,
     steps: int = 50,
-    window: Any = None,
+    window: ArrayLike | None = None,
     title: str = "",
-) -> Any:
-    r"""Draws the ways of one optimizer with several learning rates, and their losses by step.
+) -> "Figure":
+    r"""Draws the paths of an optimizer with several learning rates, and the losses by step.
 
-    Each rate has a panel with the contours and its path, cut where it leaves the picture. Below
-    are the losses of all, counted from the function's least value, or from the least one on the
-    grid if it is not known.
+    Each rate has a panel with the contours and its path, which is cut off where it leaves the
+    window. The panel below has all losses, relative to the function's minimum, or to the minimum on
+    the grid if the former is not known.
 
     Args:
-      problem: a `gradtx.problems.Problem` in the plane, or any function of a 2-vector, in JAX.
-      tx_of_rate: makes the optimizer of a rate, for instance `gradtx.sgd`.
-      rates: the rates; a mapping gives each a name, such as `{"too small": 0.01}`.
-      start: where to start, two numbers. Default: the problem's start.
-      steps: how many steps each takes. Default: 50.
-      window: what to show, `((low, high), (low, high))`. Default: the problem's window.
-      title: the picture's title. Default: the problem's name.
+      problem: a `gradtx.problems.Problem` in the plane, or any JAX function of a 2-vector.
+      tx_of_rate: a function from a learning rate to an optimizer, such as `gradtx.sgd`.
+      rates: the rates, or a mapping from names to rates, such as `{"too small": 0.01}`.
+      start: the start, two numbers. Default: the problem's start.
+      steps: the number of steps. Default: 50.
+      window: the part of the plane to show, `((low, high), (low, high))`. Default: the problem's
+        window.
+      title: the title. Default: the problem's name.
 
     Returns:
       A matplotlib figure, made without pyplot.
 
     Raises:
-      TypeError: `problem` is no function.
-      ValueError: there are no rates or steps, a rate is not a positive number, or start or window
-        are missing or no such thing.
+      TypeError: `problem` is not a function.
+      ValueError: `rates` is empty or has a rate that is not positive, `steps` is below 1, or
+        `start` or `window` is missing or invalid.
       TrainingError: matplotlib is not installed.
 
     Example:
@@ -51,7 +57,7 @@ def learning_rates(
       >>> booth = gradtx.problems.booth  # rates below 2 / 18 are stable
       >>> figure = gradtx.draw.learning_rates(booth, gradtx.sgd, [0.005, 0.1, 0.12], steps=20)
       >>> [axes.get_title().split("\n")[1] for axes in figure.axes[:3]]
-      ['ends at 23', 'ends at 0.014', 'leaves the picture at step 11']
+      ['ends at 23', 'ends at 0.014', 'leaves the window at step 11']
     """
     problem, window, least = as_problem("learning_rates", problem, start, window)
     check_steps("learning_rates", steps)
@@ -70,7 +76,7 @@ def learning_rates(
     }
 
     figure = new_figure(2.4 * max(len(named), 3), 5.2)
-    above, below = figure.subfigures(2, 1, height_ratios=[3.2, 2.4])
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.2, 2.4])[:, 0]
     panels = above.subplots(1, len(named), sharex=True, sharey=True, squeeze=False)[0]
     losses = below.subplots()
     for axes, (name, path) in zip(panels, paths.items(), strict=True):
@@ -85,7 +91,7 @@ def learning_rates(
         losses.plot(np.where(above_least > 0, above_least, np.nan), **look, linewidth=1.5)
     first = next(iter(paths.values())).values[0] - surface.least
     losses.set_yscale("log")
-    if first > 0:  # what runs away may leave the picture
+    if first > 0:  # diverging losses are cut off
         losses.set_ylim(top=min(losses.get_ylim()[1], 100 * first))
     losses.set_xlim(0, steps)
     losses.set_xlabel("step")
@@ -101,7 +107,7 @@ def learning_rates(
 
 def _check(rates: Mapping[str, float]) -> None:
     if not rates:
-        raise ValueError("learning_rates: there are no rates")
+        raise ValueError("learning_rates: rates must not be empty")
     for rate in rates.values():
         if not 0 < rate < np.inf:
-            raise ValueError(f"learning_rates: a rate is {rate}, and must be positive and finite")
+            raise ValueError(f"learning_rates: rates must be positive and finite, got {rate}")

@@ -1,7 +1,7 @@
-"""Schedules, drawn by step."""
+"""Figures of schedules by step."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,12 @@ from gradtx.draw.descending import check_steps
 from gradtx.draw.style import finish, line_styles, new_figure
 from gradtx.engine.base import ScalarOrSchedule
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def schedule_values(schedule: ScalarOrSchedule, steps: int) -> np.ndarray:
-    """Gives a schedule's values at steps 0 to `steps`.
+    """Returns a schedule's values at steps 0 to `steps`.
 
     Args:
       schedule: the schedule, or a constant.
@@ -30,19 +33,21 @@ def schedule_values(schedule: ScalarOrSchedule, steps: int) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps + 1)), np.float64)
 
 
-def schedules(schedules: Mapping[str, ScalarOrSchedule], steps: int, *, title: str = "") -> Any:
-    """Draws schedules by step, each in a panel of its own, with the others pale behind it.
+def schedules(
+    schedules: Mapping[str, ScalarOrSchedule], steps: int, *, title: str = ""
+) -> "Figure":
+    """Draws schedules by step, each in its own panel, with the others pale in the background.
 
     Args:
-      schedules: the schedules, or constants, by the name they shall have in the picture.
+      schedules: the schedules, or constants, by their names in the figure.
       steps: the last step to be drawn.
-      title: the picture's title. Default: none.
+      title: the title. Default: none.
 
     Returns:
       A matplotlib figure, made without pyplot.
 
     Raises:
-      ValueError: there are no schedules or steps.
+      ValueError: `schedules` is empty, or `steps` is below 1.
       TrainingError: matplotlib is not installed.
 
     Example:
@@ -54,7 +59,7 @@ def schedules(schedules: Mapping[str, ScalarOrSchedule], steps: int, *, title: s
     """
     if not isinstance(schedules, Mapping) or not schedules:
         raise ValueError(
-            'schedules: schedules must be a mapping such as {"constant": 0.1}, and not empty; '
+            'schedules: schedules must be a non-empty mapping such as {"constant": 0.1}, '
             f"got {schedules!r}"
         )
     check_steps("schedules", steps)

@@ -1,28 +1,32 @@
-"""What all pictures share: colours, figures, axes, files."""
+"""The common style of all figures: colours, lines, axes, files."""
 
 import io
 import itertools
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gradtx.train.errors import extra
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart; without yellow, which
-# is too pale for lines. Beyond them, the dashes differ too, and the markers always do.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which can be distinguished with any colour vision; without yellow, which
+# is too pale for lines. With more lines than colours the dashes differ too; markers always differ.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 DASHES = ("-", "--", ":", "-.")
 MARKERS = "osD^vP*X<>"
 GREY = "#4d4d4d"
-"""For what stands beside the data: targets, marks, notes."""
+"""The colour of targets, marks and notes."""
 
 
-def new_figure(width: float, height: float, *, dpi: int = 110) -> Any:
-    """Makes an empty figure without pyplot, so that no window and no global state is involved.
+def new_figure(width: float, height: float, *, dpi: int = 110) -> "Figure":
+    """Returns an empty figure, made without pyplot and therefore without global state.
 
     Args:
-      width: in inches.
-      height: in inches.
-      dpi: pixels in an inch. Default: 110.
+      width: the width in inches.
+      height: the height in inches.
+      dpi: the resolution in pixels per inch. Default: 110.
 
     Raises:
       TrainingError: matplotlib is not installed.
@@ -36,14 +40,14 @@ def new_figure(width: float, height: float, *, dpi: int = 110) -> Any:
     return figure_class(figsize=(width, height), dpi=dpi, layout="constrained")
 
 
-def line_styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Gives each label its look, which goes by its place.
+def line_styles(labels: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Returns a line style for each label, by its position.
 
     Args:
-      labels: what is to be told apart.
+      labels: the labels.
 
     Returns:
-      Arguments of matplotlib's `plot`, by label: `color`, `linestyle`, `marker`.
+      Keyword arguments of matplotlib's `plot`, by label: `color`, `linestyle`, `marker`.
 
     Example:
       >>> from gradtx.draw.style import line_styles
@@ -57,8 +61,8 @@ def line_styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def finish(*panels: Any) -> None:
-    """Gives axes a pale grid, and takes the frame's upper and right side away.
+def finish(*panels: "Axes") -> None:
+    """Adds a pale grid to axes, and hides their upper and right spines.
 
     Args:
       *panels: matplotlib axes.
@@ -68,13 +72,14 @@ def finish(*panels: Any) -> None:
         axes.spines[["top", "right"]].set_visible(False)
 
 
-def png(figure: Any, colours: int | None = None) -> bytes:
-    """Gives a figure as the content of a PNG file.
+def png(figure: "Figure", colours: int | None = None) -> bytes:
+    """Returns a figure as the content of a PNG file.
 
     Args:
       figure: a matplotlib figure.
-      colours: how many colours the file may have, at most 256; it is then less than half as large,
-        and pictures of lines and flat colours look the same. Default: all that there are.
+      colours: the number of colours, at most 256, to which the file is reduced; it is then less
+        than half as large, and figures of lines and flat colours look the same. Default: all
+        colours.
 
     Example:
       >>> from gradtx.draw.style import new_figure, png
@@ -86,7 +91,7 @@ def png(figure: Any, colours: int | None = None) -> bytes:
     if colours is not None:
         images = extra("PIL.Image", "to draw")  # matplotlib needs it too
         whole = images.open(buffer).convert("RGB")
-        # The usual method drops colours that are rare, which those of marks are.
+        # The default method drops rare colours, such as those of marks.
         few = whole.quantize(colours, method=images.Quantize.MAXCOVERAGE, kmeans=5)
         buffer = io.BytesIO()
         few.save(buffer, format="png", optimize=True)

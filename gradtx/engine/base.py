@@ -4,7 +4,7 @@ The types that everything else is written in, and the two transformations that n
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -12,13 +12,17 @@ import numpy as np
 
 Array = jax.Array
 PyTree = Any
-"""Any nesting of containers that JAX knows, with arrays at its leaves. Types cannot say more."""
+"""A nesting of containers that JAX has registered, with arrays or `None` at its leaves."""
+PyTreeDef = Any
+"""The structure of a pytree, as `jax.tree.structure` returns it; a type that pyright cannot see."""
 Params = PyTree
 """A pytree of arrays: what is being optimized."""
 Updates = Params
-"""A pytree of arrays of the same structure: gradients on their way to becoming steps."""
+"""A pytree of the structure of the parameters: gradients, or what has been made of them so far."""
 OptState = PyTree
-"""A pytree of arrays: what a transformation remembers from one step to the next."""
+"""A pytree of arrays: what a transformation keeps from one step to the next."""
+ExtraArgs = Mapping[str, Any]
+"""The extra keyword arguments of `update`, by name."""
 Scalar = float | np.number | Array
 """A number, or an array of shape `()`, traced or not: a hyperparameter."""
 Schedule = Callable[[Scalar], Scalar]
@@ -26,18 +30,18 @@ Schedule = Callable[[Scalar], Scalar]
 ScalarOrSchedule = Scalar | Schedule
 """A number, a scalar array, or a `Schedule`."""
 MaskOrFn = PyTree | Callable[[Params], PyTree]
-"""A pytree of booleans, or a function that makes one of the parameters."""
+"""A pytree of booleans, or a function that returns one for a tree like the parameters."""
 
 
 class TransformInitFn(Protocol):
-    """Makes the state from the parameters: `init(params) -> state`."""
+    """A function that builds the state from the parameters: `init(params) -> state`."""
 
     def __call__(self, params: Params, /) -> OptState:  # noqa: D102
         ...
 
 
 class TransformUpdateFn(Protocol):
-    """Transforms updates: `update(updates, state, params=None, **extra) -> (updates, state)`."""
+    """A function for one step: `update(updates, state, params=None, **extra)`."""
 
     def __call__(  # noqa: D102
         self, updates: Updates, state: OptState, params: Params | None = None, /, **extra: Any
@@ -50,9 +54,9 @@ TransformUpdateExtraArgsFn = TransformUpdateFn
 class GradientTransformation(NamedTuple):
     """A pure pair `(init, update)`; optimizers and their pieces are all of this type.
 
-    `init(params)` gives the first state. `update(updates, state, params=None, **extra)` gives the
-    transformed updates and the next state; what it does not know in `extra` passes by. The pair
-    unpacks, and any two functions of these signatures may stand in it.
+    `init(params)` returns the first state. `update(updates, state, params=None, **extra)` returns
+    the transformed updates and the next state, and ignores extra arguments that it does not use.
+    The pair can be unpacked, and can be made of any two functions of these signatures.
 
     Attributes:
       init: `params -> state`.
@@ -75,21 +79,29 @@ class GradientTransformation(NamedTuple):
     update: Callable[..., tuple[Updates, OptState]]
 
 
-# There is one type: every transformation takes extra arguments, or is adapted to where it stands.
+# There is one type: every transformation takes extra arguments, or is adapted where it is used.
 GradientTransformationExtraArgs = GradientTransformation
 
 
+class TransformationLike(Protocol):
+    """A transformation of this or another library: anything with `init` and `update`."""
+
+    @property
+    def init(self) -> Callable[..., OptState]: ...  # noqa: D102
+    @property
+    def update(self) -> Callable[..., tuple[Updates, OptState]]: ...  # noqa: D102
+
+
 class EmptyState(NamedTuple):
-    """The state of a transformation that remembers nothing."""
+    """The state of a transformation that keeps nothing between steps."""
 
 
 def init_empty_state(params: Params) -> EmptyState:
-    """Gives the state of a transformation that remembers nothing.
+    """Returns the state of a transformation that keeps nothing between steps.
 
     Args:
       params: ignored.
     """
-    del params
     return EmptyState()
 
 
@@ -106,7 +118,7 @@ def is_function(x: Any) -> bool:
 
 
 def accepts_extra(function: Callable[..., Any]) -> bool:
-    """Says whether a function takes keyword arguments that it does not name."""
+    """Returns whether a function takes arbitrary keyword arguments (`**kwargs`)."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some callables written in C have no signature
@@ -114,15 +126,15 @@ def accepts_extra(function: Callable[..., Any]) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
 
 
-def with_extra_args_support(tx: Any) -> GradientTransformation:
-    """Adapts any pair `(init, update)`, optax's included, so that unknown extra arguments pass by.
+def with_extra_args_support(tx: TransformationLike) -> GradientTransformation:
+    """Adapts any pair `(init, update)`, optax's included, to ignore unknown extra arguments.
 
     Args:
       tx: a pair of functions with the attributes `init` and `update`.
 
     Returns:
-      A transformation whose `update` accepts any keyword; those that `tx.update` names, or all if
-      it takes `**extra`, reach it.
+      A transformation whose `update` accepts any keyword argument. It passes on to `tx.update`
+      those that this names, or all of them if it takes `**extra`.
 
     Example:
       >>> from gradtx import GradientTransformation, with_extra_args_support

@@ -1,6 +1,6 @@
-"""Finding the block that repeats in a sequence.
+"""Repeated blocks in a sequence.
 
-Networks repeat their layers, so the signatures along a tree's leaves repeat too, and one traced
+Networks repeat their layers, so that the signatures of the leaves repeat too, and one traced
 block can serve for all layers.
 """
 
@@ -12,16 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 MANY = 16
-"""How many leaves a piece has at least, if its block repeats often: each piece is one call."""
+"""The least number of leaves in a piece if its block repeats often: each piece is one call."""
 
 
 class Block(NamedTuple):
-    """A stretch of a sequence that stands several times in a row.
+    """A part of a sequence that occurs several times in a row.
 
     Attributes:
-      start: where it begins.
-      length: how long it is.
-      times: how often it stands there, one after another.
+      start: the index of its first occurrence.
+      length: its length.
+      times: the number of its occurrences in a row.
     """
 
     start: int
@@ -30,10 +30,10 @@ class Block(NamedTuple):
 
 
 def repeated_block(sequence: Sequence[Hashable]) -> Block:
-    """Returns the block whose repetitions cover most of a sequence, the shortest of such.
+    """Returns the block whose repetitions cover most of a sequence, the shortest of several.
 
     Args:
-      sequence: anything that can be compared.
+      sequence: a sequence of hashable values.
 
     Example:
       >>> from gradtx.engine.blocks import repeated_block
@@ -47,8 +47,8 @@ def repeated_block(sequence: Sequence[Hashable]) -> Block:
         if covered >= n // length * length:
             continue  # no repetitions of this length cover more
         alike = items[length:] == items[:-length]
-        # Two blocks in a row make `length` equal pairs in a row. A few of these, at even distances,
-        # rule out nearly all lengths.
+        # For two blocks in a row, `length` pairs in a row are equal. A test of a few of them rules
+        # out nearly all lengths.
         apart = max(1, length // 8)
         seen, few = alike[apart - 1 :: apart], length // apart
         if not np.all([seen[k : len(seen) - few + 1 + k] for k in range(few)], axis=0).any():
@@ -63,15 +63,15 @@ def repeated_block(sequence: Sequence[Hashable]) -> Block:
     return best
 
 
-@functools.lru_cache(maxsize=8)  # for one who calls `init` again and again
+@functools.lru_cache(maxsize=8)  # for repeated calls of `init`
 def pieces(sequence: Hashable) -> list[tuple[int, int]]:
-    """Cuts a sequence so that few different pieces make it: repeated blocks, and single items.
+    """Cuts a sequence into few different pieces: repeated blocks, and single items.
 
     Args:
-      sequence: a tuple of things that can be compared and hashed.
+      sequence: a tuple of hashable values.
 
     Returns:
-      Where each piece begins and ends.
+      The begin and the end of each piece.
 
     Example:
       >>> from gradtx.engine.blocks import pieces

@@ -1,71 +1,72 @@
-"""What a leaf may be: one statement for rules, methods on matrices and methods on whole trees."""
+"""Checks of leaves and arguments, shared by all kinds of links."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from gradtx.engine.base import ExtraArgs, Params, PyTree, Updates
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError
 
 MEANING = {
     "value": "the loss",
     "grad": "the gradient",
-    "value_fn": "the function that gives the loss",
+    "value_fn": "the function that returns the loss",
     "obj_fn": "the loss as a function of the parameters",
-    "grad_fn": "the function that gives the gradient",
+    "grad_fn": "the function that returns the gradient",
 }
-"""What extra arguments are."""
+"""The meanings of extra arguments."""
 
 
-def check_leaf(leaf: Any, *, integers: bool = False, real_only: bool = False) -> None:
-    """Raises unless a leaf of the parameters or the updates is of a kind that a link can take.
+def check_leaf(leaf: PyTree, *, integers: bool = False, real_only: bool = False) -> None:
+    """Raises unless a leaf of the parameters or the updates is valid for a link.
 
     Args:
       leaf: the leaf.
-      integers: whether it may be an integer. Default: no.
-      real_only: whether it may not be complex. Default: it may.
+      integers: whether it may be an integer. Default: False.
+      real_only: whether it must not be complex. Default: False.
 
     Raises:
-      LeafError: it is of another kind.
+      LeafError: it is not valid.
     """
     if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, complex)):
         raise LeafError(
             TypeError,
-            f"this is {type(leaf).__name__}, not an array; "
+            f"this must be an array, got {type(leaf).__name__}; "
             "replace it by None or keep it out of the tree",
         )
     dtype = jnp.result_type(leaf)
     if real_only and jnp.issubdtype(dtype, jnp.complexfloating):
-        raise LeafError(TypeError, f"this is {dtype}, and the rule is for real numbers")
+        raise LeafError(TypeError, f"this must be real, got {dtype}")
     if not integers and not jnp.issubdtype(dtype, jnp.inexact):
         raise LeafError(
             TypeError,
-            f"this is {dtype}, and a step would have to be rounded to be added to it; "
-            "keep it out with gradtx.masked, freeze it with gradtx.partition and "
+            f"this must be floating, got {dtype}, to which a step would be rounded; "
+            "exclude it with gradtx.masked, freeze it with gradtx.partition and "
             "gradtx.set_to_zero, or make it floating",
         )
 
 
 def check_leaves(
-    tree: Any,
+    tree: PyTree,
     name: str,
     active: Sequence[bool] | None = None,
     *,
     integers: bool = False,
     real_only: bool = False,
 ) -> None:
-    """Does what `check_leaf` does for the leaves of a tree, and names the one that is refused.
+    """Applies `check_leaf` to the leaves of a pytree; the error names the leaf.
 
     Args:
-      tree: the tree.
-      name: what errors call it.
-      active: which leaves take part. Default: all.
-      integers: whether they may be integers. Default: no.
-      real_only: whether they may not be complex. Default: they may.
+      tree: the pytree.
+      name: its name in error messages.
+      active: which leaves to check. Default: all.
+      integers: whether they may be integers. Default: False.
+      real_only: whether they must not be complex. Default: False.
     """
-    good: set[Any] = set()  # the kinds that were looked at: there are few
+    good: set[Hashable] = set()  # the dtypes and types checked so far: there are few
     for i, leaf in enumerate(jax.tree.leaves(tree, is_leaf=is_none)):
         if leaf is None or (active is not None and not active[i]):
             continue
@@ -78,32 +79,31 @@ def check_leaves(
             good.add(kind)
 
 
-def check_pair(g: Any, p: Any, updates: Any, i: int) -> None:
+def check_pair(g: ArrayLike, p: ArrayLike | None, updates: Updates, i: int) -> None:
     """Raises unless the i-th update can be a step of its parameter.
 
     Args:
       g: the update.
       p: the parameter.
-      updates: the tree of the update.
+      updates: the pytree of the updates.
       i: the number of its leaf.
     """
     if p is None or jnp.shape(p) != jnp.shape(g):
         path = nth_path(updates, i)
+        found = "is None" if p is None else f"has shape {jnp.shape(p)}"
         raise LeafError(
-            ValueError,
-            f"updates{path} has shape {jnp.shape(g)}, params{path} "
-            + ("is None" if p is None else f"has shape {jnp.shape(p)}"),
+            ValueError, f"updates{path} has shape {jnp.shape(g)}, but params{path} {found}"
         )
     if jnp.iscomplexobj(g) and not jnp.iscomplexobj(p):
         path = nth_path(updates, i)
         raise LeafError(
             TypeError,
-            f"updates{path} is {jnp.result_type(g)}, params{path} is {jnp.result_type(p)}",
+            f"updates{path} is {jnp.result_type(g)}, but params{path} is {jnp.result_type(p)}",
         )
 
 
-def check_pairs(updates: Any, params: Any, active: Sequence[bool] | None = None) -> None:
-    """Does what `check_pair` does for the leaves of two trees."""
+def check_pairs(updates: Updates, params: Params, active: Sequence[bool] | None = None) -> None:
+    """Applies `check_pair` to the leaves of updates and parameters."""
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     for i, (u, p) in enumerate(zip(leaves, align(treedef, params, "params", updates), strict=True)):
         if u is not None and (active is None or active[i]):
@@ -111,12 +111,12 @@ def check_pairs(updates: Any, params: Any, active: Sequence[bool] | None = None)
 
 
 def check_given(
-    needs: Sequence[str], needs_params: bool, params: Any, extra: Mapping[str, Any], stage: int = 0
+    needs: Sequence[str], needs_params: bool, params: Params, extra: ExtraArgs, stage: int = 0
 ) -> None:
-    """Raises unless an update was given what it cannot do without.
+    """Raises unless `update` got the arguments that it requires.
 
     Args:
-      needs: the names of extra arguments.
+      needs: the names of the required extra arguments.
       needs_params: whether it needs the parameters.
       params: the parameters, or `None`.
       extra: the extra arguments.
@@ -126,10 +126,8 @@ def check_given(
     if missing:
         told = " and ".join(MEANING.get(n, n) for n in missing)
         call = ", ".join(f"{n}=..." for n in needs)
-        raise LeafError(
-            TypeError, f"needs {told}: call update(updates, state, params, {call})", stage
-        )
+        problem = f"needs {told}: call update(updates, state, params, {call})"
+        raise LeafError(TypeError, problem, stage)
     if needs_params and params is None:
-        raise LeafError(
-            ValueError, "needs the parameters: call update(updates, state, params)", stage
-        )
+        problem = "needs the parameters: call update(updates, state, params)"
+        raise LeafError(ValueError, problem, stage)

@@ -1,26 +1,29 @@
-"""Telling traced from concrete arrays.
+"""Distinguishing traced from concrete arrays.
 
-Calls outside of `jit` become one dispatch instead of hundreds, and a choice between two ways is
-made by Python where Python can know it.
+Outside `jit`, a call is one dispatch instead of hundreds, and a branch with a known condition is
+taken in Python.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 from jax import lax
 from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from gradtx.engine.base import PyTree
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def is_traced(tree: Any) -> bool:
-    """Says whether a tree is being traced, so that the caller is compiling already.
+def is_traced(tree: PyTree) -> bool:
+    """Returns whether a pytree is traced, so that the caller is already being compiled.
 
-    The first leaf speaks for all. Where it misleads, what follows is still right, only one call
-    of a compiled function deeper than it need be.
+    Only the first leaf is examined. If other leaves differ, the result of the caller is still
+    correct, with one more nested call of a compiled function than necessary.
 
     Args:
       tree: a pytree of arrays.
@@ -28,8 +31,8 @@ def is_traced(tree: Any) -> bool:
     return isinstance(next(iter(jax.tree.leaves(tree)), None), Tracer)
 
 
-def spans_devices(x: Any) -> bool:
-    """Says whether an array is concrete and lies on several devices.
+def spans_devices(x: ArrayLike) -> bool:
+    """Returns whether an array is concrete and on several devices.
 
     Args:
       x: an array or a Python number.
@@ -38,8 +41,8 @@ def spans_devices(x: Any) -> bool:
     return sharding is not None and len(sharding.device_set) > 1
 
 
-def shape_and_dtype(x: Any) -> Any:
-    """Gives what tells two leaves apart when they are traced; for Python numbers their type.
+def shape_and_dtype(x: Any) -> Hashable:
+    """Returns the shape and dtype, which identify a leaf in a trace; for Python numbers, the type.
 
     Args:
       x: an array or a Python number.
@@ -48,19 +51,19 @@ def shape_and_dtype(x: Any) -> Any:
 
 
 def compiled_when_concrete(function: Callable[P, R]) -> Callable[P, R]:
-    """Compiles a pure function of pytrees when it is called with concrete arrays.
+    """Decorates a pure function of pytrees to be compiled when it is called with concrete arrays.
 
-    Inside of somebody's `jit` the function is traced as it is: another layer would only cost time.
+    Inside `jit` the function is traced as it is, because a nested `jit` would only cost time.
 
     Args:
-      function: a function of pytrees of arrays; keyword arguments may be functions and strings too,
-        and it is compiled anew for others of them.
+      function: a function of pytrees of arrays. Keyword arguments may also be functions and
+        strings; it is compiled separately for each of them.
     """
 
-    plain: Callable[..., Any] = function
+    plain: Callable[..., R] = function
 
     @functools.partial(jax.jit, static_argnums=0)
-    def compiled(fixed: tuple[tuple[str, Any], ...], *args: Any, **kwargs: Any) -> Any:
+    def compiled(fixed: tuple[tuple[str, Any], ...], *args: Any, **kwargs: Any) -> R:
         return plain(*args, **kwargs, **dict(fixed))
 
     @functools.wraps(function)
@@ -74,13 +77,13 @@ def compiled_when_concrete(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def branch(condition: Any, yes: Callable[[], R], no: Callable[[], R]) -> R:
-    """Calls one of two functions; under tracing, both are traced and one of them runs.
+def branch(condition: ArrayLike, yes: Callable[[], R], no: Callable[[], R]) -> R:
+    """Calls one of two functions; if the condition is traced, both are traced and one of them runs.
 
     Args:
-      condition: a scalar boolean, traced or concrete; for a concrete one Python decides.
-      yes: called where the condition holds.
-      no: called where it does not; its result has the structure and the dtypes of that of `yes`.
+      condition: a scalar boolean, traced or concrete; with a concrete one, Python branches.
+      yes: the function to call if the condition holds.
+      no: the function to call otherwise; its result has the structure and dtypes of that of `yes`.
     """
     if isinstance(condition, Tracer):
         return lax.cond(condition, yes, no)

@@ -1,12 +1,13 @@
-"""Methods that couple leaves: written by hand over trees, with the checks that all of them need."""
+"""Methods that couple leaves: written by hand over pytrees, with common checks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from gradtx.engine.base import GradientTransformation, OptState, ScalarOrSchedule, Updates
+from gradtx.engine.base import GradientTransformation, OptState, PyTree, ScalarOrSchedule, Updates
 from gradtx.engine.links import Coupled
 from gradtx.engine.numerics import compute_dtype, default_float
 from gradtx.engine.paths import align, is_none, nth_path
@@ -26,29 +27,29 @@ def coupled(
     rate: ScalarOrSchedule | None = None,
     traits: Mapping[str, Any] | None = None,
 ) -> GradientTransformation:
-    """Makes a transformation of a hand-written pair, and checks for it what it is given.
+    """Creates a transformation from a pair of functions over pytrees, with checks of arguments.
 
-    The pair may rely on this: parameters and updates are floating arrays (complex ones unless
-    `real_only`), `None`, or masked; every extra argument in `needs` is there; and `params` are, if
-    they are needed, of the updates' structure and shapes.
+    The functions are only called with valid arguments: parameters and updates are floating arrays
+    (also complex unless `real_only`), `None`, or masked; every extra argument in `needs` is given;
+    and `params`, if needed, have the structure and shapes of the updates.
 
     Args:
       state: the NamedTuple class of the state.
       init: `init(params) -> state`.
       update: `update(updates, state, params, **extra) -> (updates, state)`.
-      name: what errors call it.
-      needs: the extra arguments that `update` cannot do without. Default: none.
-      params: whether `update` needs the parameters. Default: no.
-      real_only: whether complex parameters are refused. Default: no.
+      name: its name in error messages.
+      needs: the extra arguments that `update` requires. Default: none.
+      params: whether `update` needs the parameters. Default: False.
+      real_only: whether complex parameters are an error. Default: False.
       rate: the learning rate: a number, a scalar array or a schedule. `update` then gets that of
         the step as `learning_rate`, from here or from the call, `update(..., learning_rate=x)`;
-        the state needs the fields `count` and `learning_rate`, which are kept for it. Default:
+        the state needs the fields `count` and `learning_rate`, which the engine updates. Default:
         there is none.
-      traits: what is known of it beside, see `gradtx.engine.links.Link`. Default: nothing.
+      traits: further properties, see `gradtx.engine.links.Link`. Default: none.
 
     Returns:
       The transformation. It raises `TypeError` for leaves of a wrong kind and for missing extra
-      arguments, `ValueError` for missing parameters and trees that differ.
+      arguments, and `ValueError` for missing parameters and pytrees that differ in structure.
 
     Example:
       >>> from typing import NamedTuple
@@ -81,19 +82,19 @@ def coupled(
     return Pipeline((link,), 0).transformation()
 
 
-def present(updates: Updates, /, **trees: Any) -> list[list[Any]]:
-    """Gives the leaves of several trees of the state where there are updates.
+def present(updates: Updates, /, **trees: PyTree) -> list[list[PyTree]]:
+    """Returns the leaves of several pytrees for which there are updates.
 
-    An update that is `None` leaves its parameter and its slots alone, so that what a method
-    computes over all leaves must not see them either.
+    If an update is `None`, its parameter and slots don't change, and reductions over all leaves
+    must not include them either.
 
     Args:
       updates: the updates.
-      **trees: trees like them, under the names that errors call them; their leaves may have one
-        more axis in front.
+      **trees: pytrees like the updates, by their names in error messages; their leaves may have one
+        additional leading axis.
 
     Raises:
-      ValueError: a tree has another structure than the updates, or a leaf another shape.
+      ValueError: a pytree has another structure than the updates, or a leaf another shape.
     """
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     found = []
@@ -102,23 +103,18 @@ def present(updates: Updates, /, **trees: Any) -> list[list[Any]]:
         for i, (u, x) in enumerate(zip(leaves, column, strict=True)):
             if u is None:
                 continue
-            wanted, held = jnp.shape(u), "nothing"
+            shape, found_here = jnp.shape(u), "no array"
             if x is not None:
-                shape = jnp.shape(x)
-                held = str(shape[len(shape) - len(wanted) :])
-            if held != str(wanted):
-                path = f"updates{nth_path(updates, i)}"
-                raise LeafError(
-                    ValueError,
-                    f"{path}: has shape {wanted}, but {name} was made for another: it holds "
-                    f"{held} where {wanted} belongs",
-                )
+                found_here = f"shape {jnp.shape(x)[jnp.ndim(x) - len(shape) :]}"
+            if found_here != f"shape {shape}":
+                problem = f"has shape {shape}, but {name} has {found_here}"
+                raise LeafError(ValueError, f"updates{nth_path(updates, i)}: {problem}")
         found.append([x for u, x in zip(leaves, column, strict=True) if u is not None])
     return found
 
 
-def replaced(tree: Any, updates: Updates, values: Sequence[Any]) -> Any:
-    """Puts new leaves into a tree where there are updates, and keeps its others.
+def replaced(tree: PyTree, updates: Updates, values: Sequence[PyTree]) -> PyTree:
+    """Returns a pytree with new leaves where there are updates, and its own leaves elsewhere.
 
     Args:
       tree: a tree like the updates.
@@ -133,8 +129,8 @@ def replaced(tree: Any, updates: Updates, values: Sequence[Any]) -> Any:
     )
 
 
-def common_dtype(tree: Any) -> Any:
-    """Gives the real dtype in which scalars that belong to a whole tree are kept.
+def common_dtype(tree: PyTree) -> np.dtype:
+    """Returns the real dtype in which scalars of a whole pytree are stored.
 
     It is the widest real dtype in which arithmetic on one of its leaves is done.
 

@@ -1,22 +1,24 @@
-"""What happens to one leaf on its way through the kernels of a sweep."""
+"""The update of one leaf by the kernels of a sweep."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import NeedsConstant, Number, compute_dtype
 from gradtx.engine.rules import Kernel, LeafError, Slots
 from gradtx.engine.storage import store, store_slot
 
 
 class Plan(NamedTuple):
-    """What is static about one leaf's way, for each kernel.
+    """The static part of one leaf's update, for each kernel.
 
     Attributes:
-      takes_part: whether it applies to the leaf.
+      takes_part: whether the kernel applies to the leaf.
       names: the names of its slots.
       constants: the shared scalars that are Python numbers.
     """
@@ -27,7 +29,7 @@ class Plan(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One leaf of everything.
+    """The arrays of one leaf.
 
     Attributes:
       g: its update.
@@ -36,23 +38,23 @@ class Cell(NamedTuple):
       keys: for each kernel a random key, or `None`.
     """
 
-    g: Any
-    p: Any
-    slots: tuple[tuple[Any, ...], ...]
-    keys: tuple[Any, ...]
+    g: ArrayLike
+    p: ArrayLike | None
+    slots: tuple[tuple[PyTree, ...], ...]
+    keys: tuple[Array | None, ...]
 
 
 def update_leaf(
     kernels: tuple[Kernel, ...],
     plan: Plan,
     cell: Cell,
-    steps: tuple[Any, ...],
-    scalars: tuple[dict[str, Any], ...],
-) -> tuple[Array, tuple[tuple[Any, ...], ...]]:
-    """Takes one leaf through the kernels, and returns its update and its new slots.
+    steps: tuple[Array | None, ...],
+    scalars: tuple[dict[str, Scalar], ...],
+) -> tuple[Array, tuple[tuple[PyTree, ...], ...]]:
+    """Applies the kernels to one leaf, and returns its update and its new slots.
 
     All arithmetic is done in one precision: the widest among the leaf's update, parameter and
-    slots, and float32 at least. Results are stored in the dtypes that came in.
+    slots, and at least float32. Results are stored in the dtypes of the arguments.
 
     Args:
       kernels: the kernels of the sweep.
@@ -62,7 +64,7 @@ def update_leaf(
       scalars: for each kernel the scalars that all leaves share.
 
     Raises:
-      LeafError: a shape or dtype cannot be right.
+      LeafError: a shape or dtype is wrong.
     """
     dtype, shape = jnp.result_type(cell.g), jnp.shape(cell.g)
     real = _widest_real((cell.g, cell.p, cell.slots))
@@ -85,16 +87,16 @@ def update_leaf(
         u, new = _run_rule(kernel, u, s, steps[k], p, k, tuple(mine))
         new_slots.append(tuple(store_slot(old, new, n, k) for n, old in mine.items()))
         if jnp.shape(u) != shape:
-            raise LeafError(ValueError, f"the rule made shape {jnp.shape(u)} of shape {shape}", k)
+            raise LeafError(ValueError, f"the rule returned shape {jnp.shape(u)}, not {shape}", k)
     if jnp.issubdtype(u.dtype, jnp.inexact) and not jnp.issubdtype(dtype, jnp.inexact):
-        raise LeafError(TypeError, f"a step of dtype {u.dtype} would be rounded to {dtype}")
+        raise LeafError(TypeError, f"an update of dtype {u.dtype} would be rounded to {dtype}")
     return store(u, dtype), tuple(new_slots)
 
 
 def _run_rule(
     kernel: Kernel, u: Array, s: Slots, step: Any, p: Any, stage: int, names: tuple[str, ...]
 ) -> tuple[Array, Slots]:
-    """Runs a rule on one array; what it raises gets the arrays' dtypes and the leaf's path."""
+    """Runs a rule on one array, and adds the arrays' dtypes and the leaf's path to its errors."""
     try:
         u_new, new = kernel.update(u, s, step, p)
         found = sorted(vars(new))
@@ -112,21 +114,21 @@ def _run_rule(
         raise LeafError(kind, f"{told}, and the rule cannot use them: {problem}", stage) from e
     if found != sorted(names):
         raise LeafError(
-            TypeError, f"update gives the slots {found}, the state has {sorted(names)}", stage
+            TypeError, f"update must return the slots {sorted(names)}, got {found}", stage
         )
     return u_new, new
 
 
-def _widest_real(tree: Any) -> Any:
-    """Gives the real dtype of the leaf's arithmetic."""
+def _widest_real(tree: PyTree) -> np.dtype:
+    """Returns the real dtype of the leaf's arithmetic."""
     found = [jnp.result_type(x) for x in jax.tree.leaves(tree)]
     reals = [compute_dtype(jnp.finfo(d).dtype) for d in found if jnp.issubdtype(d, jnp.inexact)]
     return max(reals, key=lambda d: d.itemsize, default=jnp.dtype(jnp.float32))
 
 
-def _with_precision(x: Any, real: Any) -> Any:
-    """Casts real and complex arrays to a precision; leaves integers and random keys as they are."""
-    if isinstance(x, Number):  # which is cast where it meets an array
+def _with_precision(x: Any, real: np.dtype) -> Any:
+    """Casts real and complex arrays to a precision; does not change integers and random keys."""
+    if isinstance(x, Number):  # it is cast when it is combined with an array
         return x
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -136,26 +138,26 @@ def _with_precision(x: Any, real: Any) -> Any:
     )
 
 
-def _check_slots(kernel: Kernel, like: Any, slots: dict[str, Any], stage: int) -> None:
-    """Raises unless the slots have the shapes that `init` would give for this leaf."""
+def _check_slots(kernel: Kernel, like: ArrayLike, slots: dict[str, PyTree], stage: int) -> None:
+    """Raises unless the slots have the shapes that `init` returns for this leaf."""
     shape = jnp.shape(like)
     if all(getattr(x, "shape", None) == shape for x in slots.values()):
-        return  # what nearly all rules keep; the rest is worth a closer look
+        return  # the slots of nearly all rules
     init = kernel.init or (lambda p: Slots())
     aval = jax.ShapeDtypeStruct(shape, compute_dtype(jnp.result_type(like)))
     expected = jax.eval_shape(lambda p: vars(init(p)), aval)
     of_leaf = [name for name, want in expected.items() if getattr(want, "shape", None) == shape]
-    for name in dict.fromkeys([*of_leaf, *expected]):  # the plainest first
+    for name in dict.fromkeys([*of_leaf, *expected]):  # the simplest first
         want = expected[name]
         found = [jnp.shape(x) for x in jax.tree.leaves(slots[name])]
         if found != (shapes := [x.shape for x in jax.tree.leaves(want)]):
             raise LeafError(
                 ValueError,
-                f"has shape {shape}, but state.{name} was made for another: it holds "
-                f"{_one(found)} where {_one(shapes)} belongs",
+                f"has shape {shape}, for which state.{name} must have shape {_one(shapes)}, got "
+                f"{_one(found)}",
                 stage,
             )
 
 
-def _one(shapes: list[Any]) -> str:
-    return str(shapes[0]) if len(shapes) == 1 else str(shapes) if shapes else "nothing"
+def _one(shapes: list[tuple[int, ...]]) -> str:
+    return str(shapes[0]) if len(shapes) == 1 else str(shapes) if shapes else "no array"

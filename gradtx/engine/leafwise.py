@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.links import Link, Origin, Rule
 from gradtx.engine.made import call_of
 from gradtx.engine.pipeline import Pipeline, pipeline_of, with_links
@@ -21,15 +22,15 @@ P = ParamSpec("P")
 def leafwise(
     state: type,
     init: Callable[[Array], Slots] | None,
-    update: Callable[[Array, Slots, Any, Any], tuple[Array, Slots]],
+    update: Callable[..., tuple[Array, Slots]],
     *,
     params: bool = False,
     real_only: bool = False,
     rate: ScalarOrSchedule | None = None,
     scalars: Mapping[str, ScalarOrSchedule] | None = None,
-    shared: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None = None,
-    per_step: Callable[[Any], Mapping[str, Any]] | None = None,
-    key: Any = None,
+    shared: Callable[..., Mapping[str, Scalar]] | None = None,
+    per_step: Callable[[Array], Mapping[str, Scalar]] | None = None,
+    key: Array | None = None,
     counter: Counter = COUNT,
     integers: bool = False,
     traits: Mapping[str, Any] | None = None,
@@ -37,46 +38,47 @@ def leafwise(
 ) -> GradientTransformation:
     """Lifts a rule for one array to a transformation of pytrees.
 
-    The rule sees one leaf at a time: its update `g`, its slots `s`, the step count and its
-    parameter `p`. Half-precision leaves reach it as float32, and its answer is stored back in the
-    dtypes that the caller's updates and the state have; the state keeps its structure, shapes and
-    dtypes from the first step on. Leaves that are `None` (or masked) never reach it.
+    The rule is a function of one leaf: its update `g`, its slots `s`, the step count and its
+    parameter `p`. Half-precision leaves are passed as float32, and the results are stored in the
+    dtypes of the caller's updates and of the state; the state keeps its structure, shapes and
+    dtypes from the first step on. The rule is not called for leaves that are `None` or masked.
 
     Args:
-      state: the NamedTuple class of the state. The field `count`, if there is one, holds the
-        number of steps taken and is kept by the engine; so are `rng_key` and `learning_rate`, the
-        rate that the last step used. Fields named like other scalars hold these. Every other field
-        is a slot: a tree like the parameters.
-      init: `init(p) -> Slots(...)`, the slots of one array at the start; `None` without slots.
+      state: the NamedTuple class of the state. The field `count`, if there is one, has the number
+        of steps taken and is updated by the engine; so are `rng_key` and `learning_rate`, the
+        learning rate of the last step. Fields named like other scalars have their values. Every
+        other field is a slot: a pytree like the parameters.
+      init: `init(p) -> Slots(...)`, the first slots of one array; `None` without slots.
       update: `update(g, s, step, p) -> (g, Slots(...))` for one array. `step` is an int32 scalar,
         0 at the first step, or `None` if the state has no `count`; `p` is `None` unless `params`.
-      params: whether the rule needs the parameters. Default: no.
-      real_only: whether complex parameters are refused, at `init`. Default: no.
+      params: whether the rule needs the parameters. Default: False.
+      real_only: whether complex parameters are an error, at `init`. Default: False.
       rate: the learning rate: a number, a scalar array or a schedule; the rule reads it as
-        `s.learning_rate`, and `update(..., learning_rate=x)` takes its place for one call. Default:
+        `s.learning_rate`, and `update(..., learning_rate=x)` overrides it for one call. Default:
         there is none.
       scalars: further numbers and schedules that all leaves share, read as `s.name`. Default: there
         are none.
-      shared: `shared(step, extra) -> dict` of scalars computed once a step for all leaves, from the
-        step count and the keyword arguments of `update`; the rule reads them as `s.name`. Default:
-        there are none.
-      per_step: `per_step(step) -> dict` of scalars that depend on the step count alone, such as
-        bias corrections; computed once a step too, and read in the same way. Default: there are
-        none.
-      key: a random key from which the engine gives every leaf a new key at every step, read as
+      shared: `shared(step, extra)`, a function that returns a dict of scalars, computed once per
+        step for all leaves from the step count and the keyword arguments of `update`; the rule
+        reads them as `s.name`. Default: there are none.
+      per_step: `per_step(step)`, a function that returns a dict of scalars that depend only on the
+        step count, such as bias corrections; they are computed once per step, and read in the same
+        way. Default: there are none.
+      key: a random key from which the engine derives a new key for every leaf and step, read as
         `s.rng_key`; the state needs the field `rng_key`. Default: there are no keys.
-      counter: what the state has in place of a `count` of int32; the rule reads it as `step`.
-        Default: nothing else.
+      counter: the step counter of the state if it is not an int32 `count`; the rule reads it as
+        `step`. Default: the `count`.
       integers: whether an integer update stays an integer, if the scalars are integers too.
-        Default: no, and integer parameters are refused.
-      traits: what is known of the rule beside, see `gradtx.engine.links.Link`. Default: nothing.
-      name: what errors call the rule. Default: the function in which `update` is defined.
+        Default: False, and integer parameters are an error.
+      traits: further properties of the rule, see `gradtx.engine.links.Link`. Default: none.
+      name: the name of the rule in error messages. Default: the function in which `update` is
+        defined.
 
-    Complex leaves: the update is taken as the direction of steepest ascent, `conj(jax.grad(f)(z))`
-    for a real function `f`, so that `z - learning_rate * g` descends.
+    Complex leaves: the update must be the direction of steepest ascent, `conj(jax.grad(f)(z))` for
+    a real function `f`, so that `z - learning_rate * g` descends.
 
     Returns:
-      The transformation. Neighbours in a `gradtx.chain` that come from `leafwise` run as one sweep.
+      The transformation. Neighbours in a `gradtx.chain` made by `leafwise` run as one sweep.
 
     Example:
       >>> from typing import NamedTuple
@@ -117,20 +119,19 @@ def leafwise(
 def piece(
     factory: Callable[P, GradientTransformation], *, constants: Sequence[str] = ()
 ) -> Callable[P, GradientTransformation]:
-    """Makes transformations that are made alike share their compiled code.
+    """Decorates a factory of transformations so that they share their compiled code.
 
-    What a factory of hyperparameters returns then knows how it was made, and outside of `jit` its
-    code is kept by that: the factory and its arguments, without the numbers among them. The factory
-    is called again when the code is traced, with runtime values in the place of numbers, which
-    stand in operators and in the functions of `gradtx.numerics` like the numbers themselves. A
-    factory that needs a number's value (in an `if`, or in a function of JAX) gets it, and is
-    compiled again for another one. Functions among the arguments, other than schedules of gradtx,
-    are known by what holds them alone: nothing is shared then.
+    Outside `jit`, compiled code is cached by the factory and its arguments, without the numbers
+    among them. The factory is called again when the code is traced, with runtime values in place of
+    numbers; in operators and in the functions of `gradtx.numerics` these behave like numbers. If a
+    factory needs a number's value (in an `if`, or in a function of JAX), the number becomes a
+    constant, and other values are compiled separately. With functions among the arguments, except
+    for schedules of gradtx, nothing is shared.
 
     Args:
-      factory: a function of hyperparameters that returns a transformation, and does nothing else.
-      constants: the names of those whose numbers shall be constants, because so much depends on
-        their last digits. Default: none.
+      factory: a pure function of hyperparameters that returns a transformation.
+      constants: the names of hyperparameters whose numbers are always constants, because the
+        results depend on their last digits. Default: none.
 
     Example:
       >>> import jax.numpy as jnp
@@ -163,14 +164,14 @@ def piece(
     return make
 
 
-def store_as(tx: GradientTransformation, **dtypes: Any) -> GradientTransformation:
-    """Stores slots of a leafwise transformation in dtypes of the user's choice.
+def store_as(tx: GradientTransformation, **dtypes: DTypeLike | None) -> GradientTransformation:
+    """Returns a leafwise transformation whose slots are stored in other dtypes.
 
-    Arithmetic stays in float32 or wider; the slot is rounded when it is stored.
+    Arithmetic is still done in float32 or wider; a slot is rounded when it is stored.
 
     Args:
-      tx: a transformation made by `leafwise`, or a chain of such.
-      **dtypes: from a slot's name to its dtype; `None` leaves the slot as it is.
+      tx: a transformation made by `leafwise`, or a chain of such transformations.
+      **dtypes: the dtypes of slots by name; with `None` the slot is not changed.
 
     Raises:
       TypeError: a part of `tx` was not made by `leafwise`.
@@ -189,15 +190,15 @@ def store_as(tx: GradientTransformation, **dtypes: Any) -> GradientTransformatio
         return tx
     links = pipeline_of(tx).links
     if not all(link.sweeps for link in links):
-        raise TypeError("store_as: every part of the transformation must come from leafwise")
+        raise TypeError("store_as: every part of the transformation must be made by leafwise")
     known = {field for link in links for field in link.state._fields}
     if missing := sorted(set(wanted) - known):
-        raise ValueError(f"store_as: no slot is named {missing}; there are {sorted(known)}")
+        raise ValueError(f"store_as: slots must be among {sorted(known)}, got {missing}")
     return with_links(tx, lambda link: pipeline_of(_stored(link, wanted)).links[0])
 
 
 @piece
-def _stored(link: Any, wanted: Mapping[str, Any]) -> GradientTransformation:
+def _stored(link: Any, wanted: Mapping[str, DTypeLike]) -> GradientTransformation:
     mine = {n: d for n, d in wanted.items() if n in link.state._fields}
     kernel = link.kernel._replace(stored=tuple({**dict(link.kernel.stored), **mine}.items()))
     return Pipeline((dataclasses.replace(link, kernel=kernel),), 0).transformation()

@@ -1,8 +1,8 @@
-"""The kinds of links that a chain consists of. Each answers for itself.
+"""The kinds of links of which a chain consists.
 
 A `Rule` is run leaf by leaf, together with its neighbours, by `gradtx.engine.sweep`. A `Coupled`
-method is written by hand over whole trees. A `Pair` is anybody's `(init, update)`. Matrices have a
-kind of their own in `gradtx.engine.matrixwise`, wrappers in `gradtx.engine.pipeline`.
+method is written by hand over whole pytrees. A `Pair` is any `(init, update)`. The links for
+matrices are in `gradtx.engine.matrixwise`, those for wrappers in `gradtx.engine.pipeline`.
 """
 
 import dataclasses
@@ -12,43 +12,41 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import GradientTransformation, OptState, Params, Updates
+from gradtx.engine.base import (
+    Array,
+    ExtraArgs,
+    GradientTransformation,
+    OptState,
+    Params,
+    PyTree,
+    Scalar,
+    ScalarOrSchedule,
+    Updates,
+)
 from gradtx.engine.blocks import pieces
 from gradtx.engine.checks import check_given, check_leaves, check_pairs
 from gradtx.engine.concrete import is_traced, shape_and_dtype, spans_devices
 from gradtx.engine.made import Freezer, Frozen, InTurn, Made, Opaque, Source, is_known, thaw
-from gradtx.engine.masks import hide, hide_extra, merge, narrowed
+from gradtx.engine.masks import Mask, hide, hide_extra, merge, narrowed
 from gradtx.engine.numerics import default_float, safe_increment, value_of
 from gradtx.engine.paths import is_none
 from gradtx.engine.rules import Kernel, MaskedNode, field, rate_at, rate_kept, value_at
 from gradtx.engine.storage import first_slots
 
 Active = tuple[bool, ...] | None
-FirstSlots = Callable[[tuple[str, ...], list[Any]], list[list[Any]]]
-
-
-class Mask(NamedTuple):
-    """Where a link applies.
-
-    Attributes:
-      tree: a tree of booleans, or a function that makes one from a tree like the parameters.
-      all_trees: whether extra arguments that are trees like the updates are masked too.
-      label: the label of a partition that the mask stands for, or `None`.
-    """
-
-    tree: Any
-    all_trees: bool = False
-    label: Any = None
+FrozenForms = Sequence[tuple[Frozen, Sequence[PyTree]]]
+FirstSlots = Callable[[tuple[str, ...], list[ArrayLike]], list[list[PyTree]]]
 
 
 class Origin(NamedTuple):
-    """How a link was made.
+    """The origin of a link: a factory call.
 
     Attributes:
-      made: the call of a factory.
-      number: which of the links that the factory made it is.
-      masks: how many masks the factory put around it.
+      made: the call of the factory.
+      number: the number of the link among those that the factory returned.
+      masks: the number of masks that the factory added.
     """
 
     made: Made
@@ -57,18 +55,18 @@ class Origin(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a link does to the leaves of a tree, for those who describe it.
+    """The leaves on which a link acts, for descriptions of optimizers.
 
     Attributes:
       link: the link.
-      active: for each leaf, whether it acts there.
-      masks: the masks around it, the outermost first, each with the tree that it sees, and with
-        which of all leaves that tree has.
+      active: for each leaf, whether the link acts on it.
+      masks: the masks around it, the outermost first, each with the pytree that it sees, and with
+        which of all leaves that pytree has.
     """
 
     link: "Link"
     active: tuple[bool, ...]
-    masks: tuple[tuple[Mask, Any, tuple[bool, ...]], ...]
+    masks: tuple[tuple[Mask, PyTree, tuple[bool, ...]], ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,15 +74,15 @@ class Link:
     """One member of a chain.
 
     Attributes:
-      name: what errors call it; nothing for what has no name.
-      state: the NamedTuple class of its state, if that is known.
-      needs: the extra arguments that `update` cannot do without.
+      name: its name in error messages, or empty.
+      state: the NamedTuple class of its state, if known.
+      needs: the extra arguments that `update` requires.
       needs_params: whether `update` needs the parameters.
-      real_only: whether complex leaves are refused.
-      owner: the optimizer that it is part of, which errors name too, or nothing.
-      masks: where it applies, the innermost mask first; a leaf takes part if all say so.
-      origin: how it was made, if that is known.
-      traits: what else is known of it, for those who describe it: `frozen`, `factors`.
+      real_only: whether complex leaves are an error.
+      owner: the optimizer of which it is a part, for error messages, or empty.
+      masks: its masks, the innermost first; it acts on the leaves for which all are true.
+      origin: how it was made, if known.
+      traits: further properties, for descriptions of optimizers: `frozen`, `factors`.
     """
 
     name: str = ""
@@ -98,40 +96,37 @@ class Link:
     traits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     sweeps: ClassVar[bool] = False
-    """Whether it is run leaf by leaf, with its neighbours."""
+    """Whether it is run leaf by leaf, together with its neighbours."""
     compiles: ClassVar[bool] = False
-    """Whether it may be compiled also where it is not known how it was made."""
+    """Whether it may be compiled even if its origin is unknown."""
     sees_all: ClassVar[bool] = False
-    """Whether it can leave out leaves by itself; from others, masked leaves are hidden."""
+    """Whether it skips masked leaves itself; for other links they become `MaskedNode()`."""
     couples: ClassVar[bool] = True
-    """Whether leaves may act on each other's updates."""
+    """Whether the update of a leaf may depend on other leaves."""
 
     @property
     def title(self) -> str:
-        """What errors call it."""
+        """Its name in error messages."""
         return f"{self.owner} ({self.name})" if self.owner else self.name
 
     def narrow(self, mask: Mask) -> "Link":
-        """Returns the link for the leaves where a mask is true."""
+        """Returns the link with one more mask around it."""
         return dataclasses.replace(self, masks=(*self.masks, mask))
 
-    def activity(self, tree: Any, tree_name: str) -> Active:
-        """Says for each leaf of a tree whether the link applies to it; `None` means to all."""
+    def activity(self, tree: PyTree, tree_name: str) -> Active:
+        """Returns for each leaf of a pytree whether the link acts on it; `None` means on all."""
         around = list(narrowed(self.masks, tree, tree_name, self.sees_all))
         return tuple(around[-1][3]) if around else None
 
-    def init(
-        self, params: Params, active: Active, frozen: Sequence[tuple[Frozen, Any]] = ()
-    ) -> OptState:
+    def init(self, params: Params, active: Active, frozen: FrozenForms = ()) -> OptState:
         """Returns the first state.
 
         Args:
           params: the parameters.
-          active: for each leaf, whether the link applies; `None` means to all.
-          frozen: the link frozen, with its numbers, in the ways that there are, if nothing is
-            traced.
+          active: for each leaf, whether the link acts on it; `None` means on all.
+          frozen: the frozen forms of the link, each with its numbers, if nothing is traced.
         """
-        del frozen
+
         return self.init_seen(params if active is None else hide(params, active))
 
     def update(
@@ -139,10 +134,10 @@ class Link:
         updates: Updates,
         state: OptState,
         params: Params | None,
-        extra: dict[str, Any],
+        extra: ExtraArgs,
         active: Active,
     ) -> tuple[Updates, OptState]:
-        """Takes the updates through the link."""
+        """Applies the link to the updates."""
         if active is None:
             return self.update_seen(updates, state, params, extra)
         all_trees = any(mask.all_trees for mask in self.masks)
@@ -152,29 +147,29 @@ class Link:
         return merge(updates, new), state
 
     def init_seen(self, params: Params) -> OptState:
-        """Returns the first state for the leaves that it sees."""
+        """Returns the first state for the leaves that are not masked."""
         raise NotImplementedError
 
     def update_seen(
-        self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
+        self, updates: Updates, state: OptState, params: Params | None, extra: ExtraArgs
     ) -> tuple[Updates, OptState]:
-        """Takes the updates that it sees through the link."""
+        """Applies the link to the updates that are not masked."""
         raise NotImplementedError
 
-    def outside(self, state: OptState, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what has to be computed for the link outside of compiled code: nothing."""
-        del state, extra
+    def outside(self, state: OptState, extra: ExtraArgs) -> dict[str, Scalar]:
+        """Returns the values that have to be computed outside compiled code: none."""
+
         return {}
 
     def with_rate(
-        self, given: dict[str, Any], state: OptState, extra: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Returns what `outside` gave, and the learning rate, if the link multiplies by one."""
-        del state, extra
+        self, given: dict[str, Scalar], state: OptState, extra: ExtraArgs
+    ) -> dict[str, Scalar]:
+        """Returns the values of `outside`, and the learning rate if the link has one."""
+
         return given
 
-    def effects(self, tree: Any) -> Iterator[Effect]:
-        """Tells what the link does to which leaves of a tree.
+    def effects(self, tree: PyTree) -> Iterator[Effect]:
+        """Yields the leaves of a pytree on which the link acts.
 
         Args:
           tree: the parameters, or their shapes and dtypes.
@@ -188,12 +183,12 @@ class Link:
         """Returns the link frozen.
 
         Args:
-          freezer: what gathers its numbers.
-          nested: whether nothing can be computed for it outside of compiled code; otherwise its
-            masks are left out.
+          freezer: the freezer, which gathers the numbers.
+          nested: whether the link is inside another one, so that nothing can be computed for it
+            outside compiled code; if not, its masks are omitted.
 
         Raises:
-          Opaque: it is not known how it was made.
+          Opaque: its origin is unknown.
         """
         if self.origin is None:
             raise Opaque(self.title)
@@ -203,7 +198,7 @@ class Link:
         return Frozen(_thaw_link, (call, number, around))
 
 
-def _thaw_link(data: Any, source: Source) -> Link:
+def _thaw_link(data: tuple[Frozen, int, Frozen | None], source: Source) -> Link:
     call, number, around = data
     link = thaw(call, source).update.pipeline.links[number]
     masks = () if around is None else (*link.masks, *thaw(around, source))
@@ -212,44 +207,42 @@ def _thaw_link(data: Any, source: Source) -> Link:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Rule(Link):
-    """A kernel, and what belongs to one use of it.
+    """A use of a kernel, with its numbers.
 
     Attributes:
       kernel: the functions of one array.
-      scalars: what all leaves share, by name: numbers and schedules. The one named `learning_rate`
-        may be given anew at each call.
-      shared: `shared(step, extra) -> dict` of more of them, or `None`. It is called outside of
-        compiled code, so that it may be any Python function.
-      key: a random key, or `None`; each leaf then finds a key of its own in `s.rng_key`.
+      scalars: numbers and schedules that all leaves share, by name. The one named `learning_rate`
+        can be overridden at each call.
+      shared: `shared(step, extra)`, a function that returns a dict of more scalars, or `None`. It
+        is called outside compiled code, so that it may be any Python function.
+      key: a random key, or `None`; with it, each leaf has a different key in `s.rng_key`.
     """
 
     kernel: Kernel
-    scalars: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    shared: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] | None = None
-    key: Any = None
+    scalars: Mapping[str, ScalarOrSchedule] = dataclasses.field(default_factory=dict)
+    shared: Callable[..., Mapping[str, Scalar]] | None = None
+    key: Array | None = None
 
     sweeps = compiles = sees_all = True
     couples = False
 
     @functools.cached_property
     def _first(self) -> FirstSlots:
-        """What makes first slots, kept with the rule."""
+        """The function that returns first slots, cached with the rule."""
         return _first_in_pieces(self.kernel)
 
     @functools.cached_property
     def _first_compiled(self) -> FirstSlots:
         return jax.jit(self._first, static_argnums=0)
 
-    def init(
-        self, params: Params, active: Active, frozen: Sequence[tuple[Frozen, Any]] = ()
-    ) -> OptState:
+    def init(self, params: Params, active: Active, frozen: FrozenForms = ()) -> OptState:
         """Returns the first state; see `Link.init`."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
         takes = [x is not None and (active is None or active[i]) for i, x in enumerate(leaves)]
         counter, fields = self.kernel.counter, {}
         if counter.field in self.state._fields:
             fields = {name: jnp.array(counter.first) for name in counter.fields}
-        if "rng_key" in self.state._fields:
+        if "rng_key" in self.state._fields and self.key is not None:
             fields["rng_key"] = jnp.copy(self.key)  # the state may be donated
         known = self.common(fields.get(counter.field), {})
         for name in self.state._fields:
@@ -264,40 +257,40 @@ class Rule(Link):
         return self.state(**fields)
 
     def _rows(
-        self, names: tuple[str, ...], leaves: list[Any], takes: list[bool], frozen: Any
-    ) -> list[list[Any]]:
+        self, names: tuple[str, ...], leaves: list[PyTree], takes: list[bool], frozen: FrozenForms
+    ) -> list[list[PyTree]]:
         """Returns the first slots of each leaf, in the order of their names."""
         where = [i for i, takes_part in enumerate(takes) if takes_part]
         mine = [leaves[i] for i in where]
         make: FirstSlots = self._first
-        if any(map(spans_devices, mine)):  # compiled code would not learn how they are sharded
+        if any(map(spans_devices, mine)):  # compiled code does not know their shardings
             make = functools.partial(first_slots, self.kernel)
         elif not is_traced(mine[:1]):
             kept = [functools.partial(_first_of_frozen, *f) for f in frozen]
             make = InTurn([*kept, self._first_compiled])
-        rows: list[Any] = [[None if x is None else MaskedNode()] * len(names) for x in leaves]
+        rows: list[PyTree] = [[None if x is None else MaskedNode()] * len(names) for x in leaves]
         for i, row in zip(where, make(names, mine), strict=True):
             rows[i] = row
         return rows
 
     @functools.cached_property
     def opaque(self) -> tuple[str, ...]:
-        """The scalars that only Python can compute: the values of somebody else's schedules."""
+        """The scalars that cannot be compiled: the values of schedules that are not of gradtx."""
         return tuple(n for n, x in self.scalars.items() if callable(x) and not is_known(x))
 
-    def clock(self, state: OptState) -> Any:
-        """Returns the step count by which schedules go, or `None`."""
+    def clock(self, state: OptState) -> Array | None:
+        """Returns the step count for schedules, or `None`."""
         return field(state, self.kernel.counter.fields[-1])
 
     def common(
-        self, step: Any, extra: Mapping[str, Any], given: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
+        self, step: Array | None, extra: ExtraArgs, given: Mapping[str, Scalar] | None = None
+    ) -> dict[str, Scalar]:
         """Returns the scalars that all leaves share at a step.
 
         Args:
           step: the step count, or `None`.
           extra: the extra arguments.
-          given: what `outside` computed of them. Default: all are computed.
+          given: those that `outside` has computed. Default: `None`, all are computed.
         """
         found = {}
         for name, x in self.scalars.items():
@@ -312,15 +305,15 @@ class Rule(Link):
         more = self.shared(step, extra) if given is None else given
         return {**more, **found}
 
-    def outside(self, state: OptState, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns those scalars that have to be computed outside of compiled code."""
+    def outside(self, state: OptState, extra: ExtraArgs) -> dict[str, Scalar]:
+        """Returns the scalars that have to be computed outside compiled code."""
         scalars = {n: self.scalars[n] for n in self.opaque}
         return dataclasses.replace(self, scalars=scalars).common(self.clock(state), extra)
 
     def with_rate(
-        self, given: dict[str, Any], state: OptState, extra: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Returns what `outside` gave, and the learning rate, if the rule multiplies by one."""
+        self, given: dict[str, Scalar], state: OptState, extra: ExtraArgs
+    ) -> dict[str, Scalar]:
+        """Returns the values of `outside`, and the learning rate if the rule has one."""
         if "learning_rate" in given or "learning_rate" not in self.scalars:
             return given
         rate = rate_at(self.scalars["learning_rate"], self.clock(state), extra)
@@ -334,10 +327,10 @@ class Rule(Link):
 
 
 def _first_in_pieces(kernel: Kernel) -> FirstSlots:
-    """Returns what makes the first slots of leaves; pieces that repeat are traced once."""
+    """Returns the function for the first slots of leaves; repeated blocks are traced once."""
     piece = jax.jit(functools.partial(first_slots, kernel), static_argnums=0)
 
-    def make(names: tuple[str, ...], leaves: list[Any]) -> list[list[Any]]:
+    def make(names: tuple[str, ...], leaves: list[ArrayLike]) -> list[list[PyTree]]:
         cuts = pieces(tuple(map(shape_and_dtype, leaves)))
         return [row for a, b in cuts for row in piece(names, leaves[a:b])]
 
@@ -346,31 +339,31 @@ def _first_in_pieces(kernel: Kernel) -> FirstSlots:
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _first_of_frozen(
-    frozen: Frozen, numbers: Any, names: tuple[str, ...], leaves: list[Any]
-) -> list[list[Any]]:
+    frozen: Frozen, numbers: Sequence[PyTree], names: tuple[str, ...], leaves: list[ArrayLike]
+) -> list[list[PyTree]]:
     return _first_in_pieces(thaw(frozen, Source(numbers)).kernel)(names, leaves)
 
 
-def _is_integer(x: Any) -> bool:
+def _is_integer(x: Scalar) -> bool:
     return jnp.issubdtype(jnp.result_type(value_of(x)), jnp.integer)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Coupled(Link):
-    """A method that couples leaves, with the checks that all such methods need.
+    """A method that couples leaves, with checks of its arguments.
 
     Attributes:
       own_init: `init(params) -> state`.
       own_update: `update(updates, state, params, **extra) -> (updates, state)`.
-      rate: the learning rate, if it is kept for the method: a number, a scalar array, a schedule.
+      rate: the learning rate, if the state has it: a number, a scalar array or a schedule.
     """
 
     own_init: Callable[..., OptState]
     own_update: Callable[..., tuple[Updates, OptState]]
-    rate: Any = None
+    rate: ScalarOrSchedule | None = None
 
     def init_seen(self, params: Params) -> OptState:
-        """Returns the first state for the leaves that it sees."""
+        """Returns the first state for the leaves that are not masked."""
         check_leaves(params, "params", real_only=self.real_only)
         state = self.own_init(params)
         if self.rate is None:
@@ -380,9 +373,9 @@ class Coupled(Link):
         return state._replace(count=count, learning_rate=first)
 
     def update_seen(
-        self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
+        self, updates: Updates, state: OptState, params: Params | None, extra: ExtraArgs
     ) -> tuple[Updates, OptState]:
-        """Takes the updates that it sees through the method."""
+        """Applies the method to the updates that are not masked."""
         check_given(self.needs, self.needs_params, params, extra)
         check_leaves(updates, "updates")
         if self.needs_params:
@@ -399,7 +392,7 @@ class Coupled(Link):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Pair(Link):
-    """A pair of functions of which nothing is known.
+    """A pair of functions `(init, update)`.
 
     Attributes:
       pair: the transformation; its `update` takes any extra arguments.
@@ -408,11 +401,11 @@ class Pair(Link):
     pair: GradientTransformation
 
     def init_seen(self, params: Params) -> OptState:
-        """Returns the first state for the leaves that it sees."""
+        """Returns the first state for the leaves that are not masked."""
         return self.pair.init(params)
 
     def update_seen(
-        self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
+        self, updates: Updates, state: OptState, params: Params | None, extra: ExtraArgs
     ) -> tuple[Updates, OptState]:
-        """Takes the updates that it sees through the pair."""
+        """Applies the pair to the updates that are not masked."""
         return self.pair.update(updates, state, params, **extra)

@@ -1,9 +1,9 @@
-"""How a piece was made: by which factory, of which arguments.
+"""Records of how pieces were made: by which factory, with which arguments.
 
-That is what compiled code is kept by, never the identity of a closure. A `Freezer` turns a piece
-into a value without its numbers, which can be hashed and compared; `thaw` makes the piece again, of
-the value and of numbers. The numbers are arguments of the compiled code, so that optimizers which
-differ in them share it, and a factory runs anew in each trace, so that it may make arrays anywhere.
+Compiled code is cached by these records, never by the identity of closures. A `Freezer` converts a
+piece to a hashable value without its numbers; `thaw` makes the piece again from the value and the
+numbers. The numbers are arguments of the compiled code, so that optimizers which differ only in
+them share it. The factory is called again in each trace, so that it may create arrays.
 """
 
 import functools
@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from gradtx.engine.base import Schedule
+from gradtx.engine.base import PyTree, PyTreeDef, Scalar, Schedule
 from gradtx.engine.numerics import NeedsConstant, Number
 from gradtx.engine.paths import StructureError
 from gradtx.engine.rules import LeafError
@@ -27,15 +27,15 @@ CONSTANTS = (bool, int, complex, str, bytes, type, np.dtype, type(None))
 
 
 class Opaque(Exception):
-    """Something that is no value: a function of the user's, for one."""
+    """An error: an object, such as a user's function, cannot be frozen."""
 
 
 class Frozen(NamedTuple):
     """A value without its numbers.
 
     Attributes:
-      thaw: `thaw(data, source)` makes it again.
-      data: what else is needed for that; it can be hashed.
+      thaw: `thaw(data, source)`, the function that makes the value again.
+      data: the other argument for it, hashable.
     """
 
     thaw: Callable[[Any, "Source"], Any]
@@ -43,11 +43,11 @@ class Frozen(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A call of a factory: how something was made.
+    """A call of a factory.
 
     Attributes:
       factory: the function that was called.
-      given: its positional arguments, and those by name.
+      given: its positional and its keyword arguments.
     """
 
     factory: Callable[..., Any]
@@ -55,46 +55,47 @@ class Made(NamedTuple):
 
 
 class Source:
-    """What frozen values are thawed from: their numbers, and the calls that were thawed before.
+    """The numbers of frozen values that are thawed, and the calls that have been thawed before.
 
     Args:
       numbers: the numbers, in the order in which they were gathered.
     """
 
-    def __init__(self, numbers: Sequence[Any]):
+    def __init__(self, numbers: Sequence[PyTree]):
         self.numbers = iter(numbers)
         self.calls: list[Any] = []
 
 
 class Freezer:
-    """Freezes values, and gathers the numbers that were in them.
+    """Freezes values, and gathers their numbers.
 
     Args:
-      constant: whether numbers stay in the values, as constants. Default: they are gathered.
+      constant: whether numbers remain in the values, as constants. Default: False.
     """
 
     def __init__(self, constant: bool = False):
         self.constant = constant
-        self.numbers: list[Any] = []
+        self.numbers: list[PyTree] = []
         self._calls: list[Made] = []
-        self._whole_too = True  # whether whole numbers are gathered
+        self._integral_too = True  # whether floats with integral values are gathered
 
     def freeze(self, x: Any, stand_in: bool = False) -> Frozen:
-        """Returns a value frozen.
+        """Returns the frozen value of an object.
 
         Args:
-          x: a constant, a number, an array, what a piece or a schedule gave, or a container.
-          stand_in: whether what is opaque is replaced by something that cannot be used.
+          x: a constant, a number, an array, the result of a piece or a schedule, or a container.
+          stand_in: whether other objects are replaced by a placeholder that raises when it is used.
+            Default: False.
 
         Raises:
-          Opaque: it is, or holds, something else.
+          Opaque: it is, or contains, another object.
         """
         if (
             isinstance(x, CONSTANTS)
             or (self.constant and isinstance(x, (float, np.generic)))
-            or (isinstance(x, float) and x.is_integer() and not self._whole_too)
+            or (isinstance(x, float) and x.is_integer() and not self._integral_too)
         ):
-            # 1 and True are equal, and 0.0 and -0.0
+            # type and string, because 1 and True are equal, and 0.0 and -0.0
             return Frozen(_constant, (type(x), x, str(x)))
         if isinstance(x, float):
             self.numbers.append(Number.parts(x))
@@ -106,7 +107,7 @@ class Freezer:
         try:
             if (pair := getattr(x, "gradient_transformation", None)) is not None:  # MultiSteps
                 return self.freeze(pair(), stand_in)
-            for known in (x, getattr(x, "update", None)):  # a schedule of ours, a transformation
+            for known in (x, getattr(x, "update", None)):  # a schedule or transformation of gradtx
                 if (freeze := getattr(known, "freeze", None)) is not None:
                     return freeze(self)
             parts, treedef = jax.tree.flatten(x, is_leaf=lambda y: y is not x)
@@ -120,15 +121,15 @@ class Freezer:
             return Frozen(_unusable, None)
 
     def schedule(self, made: Made) -> Frozen:
-        """Returns a schedule frozen; its whole numbers are numbers of steps, and stay exact."""
-        before, self._whole_too = self._whole_too, False
+        """Returns the frozen value of a schedule; its integral floats are counts and stay exact."""
+        before, self._integral_too = self._integral_too, False
         try:
             return self.call(made)
         finally:
-            self._whole_too = before
+            self._integral_too = before
 
     def call(self, made: Made, stand_in: bool = False) -> Frozen:
-        """Returns a call frozen; see `freeze`. A call that comes again is thawed once."""
+        """Returns the frozen value of a call; see `freeze`. A repeated call is thawed once."""
         for number, before in enumerate(self._calls):
             if before is made:
                 return Frozen(_again, number)
@@ -138,7 +139,7 @@ class Freezer:
 
 
 def is_known(x: Any) -> bool:
-    """Says whether a function or another value can be frozen."""
+    """Returns whether a function or another object can be frozen."""
     try:
         Freezer().freeze(x)
     except Opaque:
@@ -147,7 +148,7 @@ def is_known(x: Any) -> bool:
 
 
 def thaw(frozen: Frozen, source: Source) -> Any:
-    """Makes a value again."""
+    """Returns the value that was frozen, made again."""
     return frozen.thaw(frozen.data, source)
 
 
@@ -159,11 +160,11 @@ def _number(data: None, source: Source) -> Number:
     return Number(*next(source.numbers))
 
 
-def _next(data: None, source: Source) -> Any:
+def _next(data: None, source: Source) -> PyTree:
     return next(source.numbers)
 
 
-def _container(data: tuple[Any, tuple[Frozen, ...]], source: Source) -> Any:
+def _container(data: tuple[PyTreeDef, tuple[Frozen, ...]], source: Source) -> PyTree:
     treedef, parts = data
     return treedef.unflatten([thaw(part, source) for part in parts])
 
@@ -172,7 +173,7 @@ def _call(data: tuple[Callable[..., Any], Frozen], source: Source) -> Any:
     factory, given = data
     args, kwargs = thaw(given, source)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the user was told when the piece was made
+        warnings.simplefilter("ignore")  # the user was warned when the piece was made
         source.calls.append(factory(*args, **kwargs))
     return source.calls[-1]
 
@@ -183,15 +184,15 @@ def _again(data: int, source: Source) -> Any:
 
 def _unusable(data: None, source: Source) -> Callable[..., Any]:
     def stand_in(*args: Any, **kwargs: Any) -> Any:
-        raise NeedsConstant("a function that is no value was needed in compiled code")
+        raise NeedsConstant("a function that cannot be frozen was needed in compiled code")
 
     return stand_in
 
 
 class InTurn(Generic[R]):
-    """Tries ways to do something until one works, and begins with that one from then on.
+    """Calls the first of several functions that does not raise; later calls begin with that one.
 
-    A rule may not be able to do without the value of a number; then the number becomes a constant.
+    A rule may need the value of a number; then the next function has it as a constant.
 
     Args:
       ways: functions of the same arguments.
@@ -201,7 +202,7 @@ class InTurn(Generic[R]):
         self._ways, self.first = ways, 0
 
     def __call__(self, *args: Any) -> R:
-        """Does it."""
+        """Returns the result of the first function that does not raise."""
         for number in range(self.first, len(self._ways) - 1):
             try:
                 result = self._ways[number](*args)
@@ -222,21 +223,21 @@ class Constant(NamedTuple):
     value: Any
 
     def freeze(self, freezer: Freezer) -> Frozen:
-        """Returns it frozen; what is thawed is the argument itself."""
-        del freezer
+        """Returns its frozen value, which is thawed to the argument itself."""
+
         return Freezer(constant=True).freeze(self.value)
 
 
 def call_of(
     signature: inspect.Signature, factory: Any, args: Any, kwargs: Any, constants: Sequence[str]
 ) -> Made:
-    """Describes a call, in one form for all ways to write it.
+    """Returns the record of a call, the same for equivalent calls.
 
     Args:
-      signature: that of the factory.
+      signature: the signature of the factory.
       factory: the factory.
       args: its positional arguments.
-      kwargs: those by name.
+      kwargs: its keyword arguments.
       constants: the names of arguments whose numbers are constants.
     """
     bound = signature.bind(*args, **kwargs)
@@ -247,28 +248,28 @@ def call_of(
 
 
 class MadeSchedule:
-    """A schedule that knows how it was made.
+    """A schedule with a record of how it was made.
 
     Args:
       schedule: the function of the step count.
-      made: how it was made.
+      made: the call that returned it.
     """
 
     def __init__(self, schedule: Schedule, made: Made):
         self._schedule, self._made = schedule, made
         functools.update_wrapper(self, schedule, updated=())
 
-    def __call__(self, count: Any) -> Any:
+    def __call__(self, count: Scalar) -> Scalar:
         """Returns the value at a step."""
         return self._schedule(count)
 
     def freeze(self, freezer: Freezer) -> Frozen:
-        """Returns it frozen."""
+        """Returns its frozen value."""
         return freezer.schedule(self._made)
 
 
 def known_schedule(factory: Callable[P, Schedule]) -> Callable[P, Schedule]:
-    """Makes a factory of schedules describe what it makes, so that it may run in compiled code.
+    """Decorates a factory of schedules so that these can be compiled.
 
     Args:
       factory: a function of hyperparameters that returns a pure function of the step count.

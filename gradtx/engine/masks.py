@@ -1,24 +1,40 @@
-"""Trees of booleans that say which leaves take part, and trees with holes where leaves do not."""
+"""Masks, which are pytrees of booleans, and pytrees with masked leaves."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import is_function
+from gradtx.engine.base import ExtraArgs, MaskOrFn, Params, PyTree, Updates, is_function
 from gradtx.engine.paths import StructureError, align, is_none, nth_path
 from gradtx.engine.rules import MaskedNode
 
+R = TypeVar("R")
 
-def flags(mask: Any, tree: Any, tree_name: str) -> list[bool]:
-    """Returns a mask's boolean for each leaf of a tree.
+
+class Mask(NamedTuple):
+    """The mask of a link.
+
+    Attributes:
+      tree: a pytree of booleans, or a function that returns one for a tree like the parameters.
+      all_trees: whether extra arguments that are pytrees like the updates are masked too.
+      label: the label of a partition to which the mask belongs, or `None`.
+    """
+
+    tree: MaskOrFn
+    all_trees: bool = False
+    label: Hashable = None
+
+
+def flags(mask: MaskOrFn, tree: PyTree, tree_name: str) -> list[bool]:
+    """Returns the boolean of a mask for each leaf of a pytree.
 
     Args:
-      mask: a tree of booleans, like `tree` or a prefix of it, or a function that makes one.
+      mask: a pytree of booleans, like `tree` or a prefix of it, or a function that returns one.
       tree: the tree to be masked.
-      tree_name: what an error calls it.
+      tree_name: its name in error messages.
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
     whole = spread(mask(tree) if is_function(mask) else mask, tree)
@@ -26,45 +42,44 @@ def flags(mask: Any, tree: Any, tree_name: str) -> list[bool]:
     for i, (flag, leaf) in enumerate(zip(found, leaves, strict=True)):
         if leaf is not None and not _is_boolean(flag):
             path = nth_path(tree, i)
-            raise StructureError(f"the mask{path} is {flag!r} for {tree_name}{path}, not a boolean")
+            raise StructureError(f"the mask must be a boolean for {tree_name}{path}, got {flag!r}")
     return [bool(flag) for flag in found]
 
 
-def _is_boolean(x: Any) -> bool:
+def _is_boolean(x: PyTree) -> bool:
     return isinstance(x, bool) or (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.bool_))
 
 
-def spread(prefix: Any, tree: Any, is_leaf: Callable[[Any], bool] = is_none) -> Any:
-    """Repeats the leaves of a prefix of `tree` until it has `tree`'s structure.
+def spread(prefix: PyTree, tree: PyTree, is_leaf: Callable[[PyTree], bool] = is_none) -> PyTree:
+    """Broadcasts a prefix of `tree` to the structure of `tree`.
 
     Args:
-      prefix: a tree whose leaves stand for whole branches of `tree`.
+      prefix: a pytree whose leaves apply to whole subtrees of `tree`.
       tree: the tree.
-      is_leaf: whether a node of `prefix` is a leaf. Default: `None` is one.
+      is_leaf: a function that returns whether a node of `prefix` is a leaf. Default: `None` is one.
     """
+
+    def repeated(leaf: PyTree, subtree: PyTree) -> PyTree:
+        return jax.tree.map(lambda _: leaf, subtree, is_leaf=is_none)
+
     try:
-        return jax.tree.map(
-            lambda m, below: jax.tree.map(lambda _: m, below, is_leaf=is_none),
-            prefix,
-            tree,
-            is_leaf=is_leaf,
-        )
+        return jax.tree.map(repeated, prefix, tree, is_leaf=is_leaf)
     except (ValueError, TypeError):
-        return prefix  # `align` says what differs
+        return prefix  # `align` reports the difference
 
 
 def narrowed(
-    masks: Sequence[Any], tree: Any, tree_name: str, whole: bool
-) -> Iterator[tuple[Any, Any, list[bool], list[bool]]]:
-    """Goes through masks from the outermost one.
+    masks: Sequence[Mask], tree: PyTree, tree_name: str, whole: bool
+) -> Iterator[tuple[Mask, PyTree, list[bool], list[bool]]]:
+    """Applies nested masks from the outermost one.
 
-    Yields each mask, the tree that it sees, which of the leaves that tree has, and which are left.
+    Yields each mask, the pytree that it sees, which of all leaves this has, and which it keeps.
 
     Args:
       masks: `Mask`s, the innermost first.
       tree: the tree to be masked.
-      tree_name: what an error calls it.
-      whole: whether each sees the whole tree, or what those around it leave.
+      tree_name: its name in error messages.
+      whole: whether each mask sees the whole pytree instead of the leaves kept by those around it.
     """
     active = [True] * len(jax.tree.leaves(tree, is_leaf=is_none))
     for mask in reversed(masks):
@@ -73,40 +88,40 @@ def narrowed(
         found = iter(flags(mask.tree, seen, tree_name))
         if whole:
             active = [a and f for a, f in zip(active, found, strict=True)]
-        else:  # what is hidden has no leaf
+        else:  # masked leaves are not among those found
             active = [a and next(found) for a in active]
         yield mask, seen, there, active
 
 
-def hide(tree: Any, keep: Sequence[bool]) -> Any:
-    """Puts `MaskedNode()`, which has no leaves, in the place of the leaves not to be seen."""
+def hide(tree: PyTree, keep: Sequence[bool]) -> PyTree:
+    """Replaces the leaves that are not kept by `MaskedNode()`, which has no leaves."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
     return treedef.unflatten(
         leaf if k or leaf is None else MaskedNode() for leaf, k in zip(leaves, keep, strict=True)
     )
 
 
-def merge(whole: Any, part: Any) -> Any:
-    """Fills the places of a tree that are masked with the leaves of the whole one."""
+def merge(whole: PyTree, part: PyTree) -> PyTree:
+    """Replaces the masked leaves of one pytree by those of another, unmasked one."""
     leaves, treedef = jax.tree.flatten(whole, is_leaf=is_none)
     pairs = zip(leaves, treedef.flatten_up_to(part), strict=True)
     return treedef.unflatten([old if isinstance(n, MaskedNode) else n for old, n in pairs])
 
 
 def hide_extra(
-    extra: dict[str, Any], updates: Any, params: Any, keep: Sequence[bool], all_trees: bool
-) -> dict[str, Any]:
-    """Masks the extra arguments that belong to the leaves, or measure the loss along them.
+    extra: ExtraArgs, updates: Updates, params: Params, keep: Sequence[bool], all_trees: bool
+) -> ExtraArgs:
+    """Masks the extra arguments that are pytrees like the updates, or functions of the parameters.
 
-    The gradient is a tree like the updates by its meaning, and what measures the loss moves only
-    the leaves that it sees.
+    The gradient is always masked. Functions of the parameters become functions of the leaves that
+    are kept.
 
     Args:
       extra: the extra arguments.
       updates: the whole updates.
       params: the whole parameters, or `None`.
-      keep: for each leaf, whether it is seen.
-      all_trees: whether every argument that is a tree like the updates is masked.
+      keep: for each leaf, whether it is kept.
+      all_trees: whether every argument that is a pytree like the updates is masked.
     """
     treedef, found = jax.tree.structure(updates, is_leaf=is_none), dict(extra)
     for name, value in extra.items():
@@ -114,27 +129,27 @@ def hide_extra(
         if is_like and (all_trees or name == "grad"):
             found[name] = hide(value, keep)
         elif name in ("value_fn", "obj_fn") and value is not None and params is not None:
-            found[name] = _with_the_others(value, params)
+            found[name] = _of_kept(value, params)
         elif name == "grad_fn" and value is not None and params is not None:
-            found[name] = _of_the_seen(_with_the_others(value, params), keep)
+            found[name] = _masked_result(_of_kept(value, params), keep)
     return found
 
 
-def _with_the_others(value_fn: Callable[..., Any], params: Any) -> Callable[..., Any]:
-    """Makes a loss of all parameters one of those that are not masked; the others stand still."""
+def _of_kept(function: Callable[..., R], params: Params) -> Callable[..., R]:
+    """Returns a function of all parameters as a function of those kept, with the others fixed."""
 
-    @functools.wraps(value_fn)
-    def of_part(part: Any, *args: Any, **kwargs: Any) -> Any:
-        return value_fn(merge(params, part), *args, **kwargs)
+    @functools.wraps(function)
+    def of_part(part: Params, *args: Any, **kwargs: Any) -> R:
+        return function(merge(params, part), *args, **kwargs)
 
     return of_part
 
 
-def _of_the_seen(grad_fn: Callable[..., Any], keep: Sequence[bool]) -> Callable[..., Any]:
-    """Makes the gradient of all parameters that of those that are not masked."""
+def _masked_result(grad_fn: Callable[..., Updates], keep: Sequence[bool]) -> Callable[..., Updates]:
+    """Returns a gradient function whose result is masked."""
 
     @functools.wraps(grad_fn)
-    def of_part(part: Any, *args: Any, **kwargs: Any) -> Any:
+    def of_part(part: Params, *args: Any, **kwargs: Any) -> Updates:
         return hide(grad_fn(part, *args, **kwargs), keep)
 
     return of_part

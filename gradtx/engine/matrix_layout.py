@@ -1,14 +1,15 @@
-"""Taking tensors apart into stacks of matrices."""
+"""Conversion of tensors to stacks of matrices, and back."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 
-from gradtx.engine.base import Array, is_function
+from gradtx.engine.base import Array, PyTree, is_function
 from gradtx.engine.leaf import store
 from gradtx.engine.masks import spread
 from gradtx.engine.numerics import widen
@@ -17,10 +18,10 @@ from gradtx.engine.rules import LeafError
 
 
 class MatrixAxes(NamedTuple):
-    """Which axes of a tensor make the rows and the columns of its matrices.
+    """The axes of a tensor that are the rows and the columns of its matrices.
 
-    A layer computes `x @ w`: rows are what it sums over, columns are what it gives. The axes that
-    are in neither count the matrices. Several axes are flattened into one, in the order given.
+    A layer computes `x @ w`: it sums over rows, and columns are its outputs. All other axes index
+    the matrices. Several axes are flattened into one, in the given order.
 
     Attributes:
       reduction_axis: the axis or axes of the rows, negative from the end. Default: 0.
@@ -32,14 +33,14 @@ class MatrixAxes(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How one tensor is taken apart into matrices, and put together again.
+    """The layout of a tensor as a stack of matrices.
 
     Attributes:
-      order: the tensor's axes: those that count matrices, those of the rows, those of the columns.
+      order: the tensor's axes: first those that index matrices, then the rows, then the columns.
       shape: the tensor's shape in that order.
-      counted: how many of these axes count matrices.
-      rows: how many rows each has.
-      columns: how many columns each has.
+      counted: the number of axes that index matrices.
+      rows: the number of rows of each matrix.
+      columns: the number of columns of each matrix.
     """
 
     order: tuple[int, ...]
@@ -50,16 +51,16 @@ class Layout(NamedTuple):
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """The lengths of the axes that count matrices."""
+        """The lengths of the axes that index matrices."""
         return self.shape[: self.counted]
 
     @property
     def matrices(self) -> int:
-        """How many matrices there are."""
+        """The number of matrices."""
         return math.prod(self.counts)
 
     def take_apart(self, x: Array) -> Array:
-        """Gives the matrices of a tensor, stacked.
+        """Returns the stack of matrices of a tensor.
 
         Args:
           x: the tensor.
@@ -67,7 +68,7 @@ class Layout(NamedTuple):
         return lax.reshape(_permuted(x, self.order), (self.matrices, self.rows, self.columns))
 
     def put_together(self, matrices: Array) -> Array:
-        """Gives the tensor of a stack of matrices.
+        """Returns the tensor for a stack of matrices.
 
         Args:
           matrices: the stack.
@@ -81,25 +82,25 @@ def _permuted(x: Array, order: Sequence[int]) -> Array:
 
 
 def layout_of(shape: Sequence[int], axes: MatrixAxes | None) -> Layout:
-    """Gives the layout of a tensor.
+    """Returns the layout of a tensor.
 
     Args:
       shape: the tensor's shape.
       axes: its axes; `None` for a matrix.
 
     Raises:
-      ValueError: the axes do not fit the shape.
+      ValueError: the axes do not match the shape.
     """
     if axes is None:
         if len(shape) != 2:
             raise ValueError(
-                f"has shape {tuple(shape)}, which is no matrix; say which axes are its rows and "
-                "columns, or keep it out with gradtx.partition"
+                f"must be a matrix, got shape {tuple(shape)}; give the axes of its rows and "
+                "columns, or exclude it with gradtx.partition"
             )
         axes = MatrixAxes()
     rows, columns = (_axes(a, shape) for a in axes)
     if len(set(rows + columns)) < len(rows + columns):
-        raise ValueError(f"has shape {tuple(shape)}, and {axes} names an axis twice")
+        raise ValueError(f"has shape {tuple(shape)}; axes must be different, got {axes}")
     rest = tuple(a for a in range(len(shape)) if a not in rows + columns)
     order = rest + rows + columns
     sizes = [math.prod(shape[a] for a in part) for part in (rows, columns)]
@@ -110,16 +111,16 @@ def _axes(axes: int | Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     found = (axes,) if isinstance(axes, int) else tuple(axes)
     rank = len(shape)
     if not found or any(not -rank <= a < rank for a in found):
-        raise ValueError(f"has shape {tuple(shape)}, in which there are no axes {axes}")
+        raise ValueError(f"has shape {tuple(shape)}, which does not have the axes {axes}")
     return tuple(a % rank for a in found)
 
 
-def axes_of_leaves(axes: Any, tree: Any) -> list[MatrixAxes | None]:
-    """Gives the axes of each leaf of a tree.
+def axes_of_leaves(axes: PyTree, tree: PyTree) -> list[MatrixAxes | None]:
+    """Returns the axes of each leaf of a pytree.
 
     Args:
-      axes: a tree of `MatrixAxes` and `None`, like `tree` or a prefix of it; or a function that
-        makes one from `tree`; or `None`, which takes every leaf for a matrix.
+      axes: a pytree of `MatrixAxes` and `None`, like `tree` or a prefix of it; or a function that
+        returns one for `tree`; or `None` if all leaves are matrices.
       tree: the tree.
 
     Raises:
@@ -134,11 +135,11 @@ def axes_of_leaves(axes: Any, tree: Any) -> list[MatrixAxes | None]:
 
 
 class Place(NamedTuple):
-    """Where a leaf's matrices stand.
+    """The place of a leaf's matrices in a stack.
 
     Attributes:
-      layout: how the leaf is taken apart.
-      transposed: whether its matrices are transposed then.
+      layout: the layout of the leaf.
+      transposed: whether its matrices are transposed in the stack.
     """
 
     layout: Layout
@@ -146,12 +147,12 @@ class Place(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the matrices in the stack."""
+        """The numbers of rows and columns of the matrices in the stack."""
         rows, columns = self.layout.rows, self.layout.columns
         return (columns, rows) if self.transposed else (rows, columns)
 
-    def stack(self, x: Any) -> Array:
-        """Gives the leaf's matrices, in float32 or wider.
+    def stack(self, x: ArrayLike) -> Array:
+        """Returns the leaf's matrices, in float32 or wider.
 
         Args:
           x: the leaf.
@@ -159,8 +160,8 @@ class Place(NamedTuple):
         matrices = self.layout.take_apart(widen(x))
         return lax.transpose(matrices, (0, 2, 1)) if self.transposed else matrices
 
-    def unstack(self, matrices: Array, dtype: Any) -> Array:
-        """Gives the leaf of a stack of matrices.
+    def unstack(self, matrices: Array, dtype: DTypeLike) -> Array:
+        """Returns the leaf for a stack of matrices.
 
         Args:
           matrices: the stack.
@@ -171,13 +172,13 @@ class Place(NamedTuple):
         return store(self.layout.put_together(matrices), dtype)
 
     def with_rows(self, rows: int) -> "Place":
-        """Gives the place of matrices that have other rows in the stack.
+        """Returns the place of matrices with another number of rows in the stack.
 
-        The leaf then is their plain stack: its shape is that of the axes that count matrices, and
-        one axis each for rows and columns.
+        The leaf is then their plain stack: it has the axes that index matrices, and one axis each
+        for rows and columns.
 
         Args:
-          rows: how many rows they have in the stack.
+          rows: the number of rows in the stack.
         """
         columns = self.shape[1]
         sides = (columns, rows) if self.transposed else (rows, columns)
@@ -188,23 +189,23 @@ class Place(NamedTuple):
 
 
 def places_of(
-    tree: Any,
+    tree: PyTree,
     name: str,
     axes: Sequence[MatrixAxes | None],
     active: Sequence[bool],
     lying: bool = False,
 ) -> dict[int, Place]:
-    """Gives the places of a tree's leaves, by the leaves' numbers.
+    """Returns the places of a pytree's leaves, by the leaves' numbers.
 
     Args:
-      tree: the tree.
-      name: what an error calls it.
+      tree: the pytree.
+      name: its name in error messages.
       axes: the axes of each leaf; `None` for a matrix.
-      active: whether a leaf takes part.
-      lying: whether matrices with more rows than columns are transposed. Default: no.
+      active: for each leaf, whether to include it.
+      lying: whether tall matrices, with more rows than columns, are transposed. Default: False.
 
     Raises:
-      LeafError: the axes of a leaf do not fit its shape.
+      LeafError: the axes of a leaf do not match its shape.
     """
     places = {}
     for i, leaf in enumerate(jax.tree.leaves(tree, is_leaf=is_none)):
@@ -221,20 +222,20 @@ def places_of(
 def map_stacks(
     function: Callable[..., Sequence[Array]], *columns: Mapping[int, Array]
 ) -> dict[int, Sequence[Array]]:
-    """Calls a function of stacks of matrices once for each shape that there is.
+    """Calls a function of stacks of matrices once for each shape.
 
-    Leaves whose arrays have the same shapes, but for the numbers of matrices, and the same dtypes
-    are joined to longer stacks.
+    The stacks of leaves with the same shapes (except for the numbers of matrices) and dtypes are
+    joined.
 
     Args:
-      function: of stacks with as many entries, one from each column; gives such stacks again. What
-        it does to one entry must not depend on the others.
-      *columns: for each leaf, by its number, an array whose first axis counts its matrices.
+      function: a function of one stack from each column, with equal numbers of entries, that
+        returns such stacks. The result for an entry must not depend on the others.
+      *columns: for each leaf, by its number, an array whose first axis indexes its matrices.
 
     Returns:
-      What the function gives for each leaf.
+      The results of the function for each leaf.
     """
-    groups: dict[Any, list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for i in columns[0]:
         kind = tuple((column[i].shape[1:], column[i].dtype) for column in columns)
         groups.setdefault(kind, []).append(i)

@@ -1,24 +1,32 @@
 """Writing a transformation as a rule for a stack of matrices.
 
-Methods on matrices spend their time in linear algebra, which is at its best in batches. A rule here
-sees all matrices of one shape at once, as an array `(n, rows, columns)`, whichever leaves they come
-from: a program has as many matrix products as there are shapes, and not as there are leaves.
+Methods on matrices spend their time in linear algebra, which is fastest in batches. A rule here is
+called for all matrices of one shape at once, as an array `(n, rows, columns)`, whichever leaves
+they come from: the number of matrix products in a program is that of shapes, not of leaves.
 
-A leaf of higher rank is a stack of matrices already, once it is said which of its axes make rows
-and which make columns; the others count the matrices.
+A leaf of higher rank is a stack of matrices, given which of its axes are rows and columns; the
+other axes index the matrices.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Updates
+from gradtx.engine.base import (
+    Array,
+    ExtraArgs,
+    GradientTransformation,
+    OptState,
+    Params,
+    PyTree,
+    PyTreeDef,
+    Scalar,
+    Updates,
+)
 from gradtx.engine.checks import check_given, check_leaves, check_pairs
-from gradtx.engine.links import Active, Link
-from gradtx.engine.made import Frozen
+from gradtx.engine.links import Active, FrozenForms, Link
 from gradtx.engine.matrix_layout import Layout, Place, axes_of_leaves, map_stacks, places_of
 from gradtx.engine.numerics import safe_increment, widen
 from gradtx.engine.paths import align, is_none, nth_path
@@ -30,46 +38,47 @@ from gradtx.engine.storage import first_slots, store
 def matrixwise(
     state: type,
     init: Callable[[Array], Slots] | None,
-    update: Callable[[Array, Slots, Any, Any], tuple[Array, Slots]],
+    update: Callable[..., tuple[Array, Slots]],
     *,
-    axes: Any = None,
+    axes: PyTree = None,
     lying: bool = False,
     after: Callable[[Array, Layout], Array] | None = None,
     params: bool = False,
     real_only: bool = False,
-    per_step: Callable[[Any], dict[str, Any]] | None = None,
+    per_step: Callable[[Array], Mapping[str, Scalar]] | None = None,
     name: str | None = None,
 ) -> GradientTransformation:
     """Lifts a rule for a stack of matrices to a transformation of pytrees.
 
-    Leaves whose matrices have one shape and dtype reach the rule together. Half-precision leaves
-    reach it as float32; updates and slots are stored back in the dtypes that they came in. What is
-    dear and only due now and then, such as a preconditioner that is kept in a slot, belongs into
-    `lax.cond(step % gap == 0, ...)`. A method that has another transformation inside, such as
-    GaLore, uses `places_of` and `map_stacks` of `gradtx.engine.matrix_layout`, of which this is
-    made.
+    The rule is called once for all leaves whose matrices have one shape and dtype. Half-precision
+    leaves are passed as float32; updates and slots are stored in their own dtypes. Expensive
+    computations that are not needed at every step, such as that of a preconditioner stored in a
+    slot, should be in `lax.cond(step % gap == 0, ...)`. Methods with an inner transformation, such
+    as GaLore, use `places_of` and `map_stacks` of `gradtx.engine.matrix_layout` instead.
 
     Args:
-      state: the NamedTuple class of the state. The field `count`, if there is one, holds the number
-        of steps taken. Every other field is a slot: a tree like the parameters, with an array for
-        each leaf whose first axis counts the leaf's matrices.
-      init: `init(p) -> Slots(...)`, the slots of a stack of matrices at the start; `None` without.
+      state: the NamedTuple class of the state. The field `count`, if there is one, has the number
+        of steps taken. Every other field is a slot: a pytree like the parameters, with an array for
+        each leaf whose first axis indexes the leaf's matrices.
+      init: `init(p) -> Slots(...)`, the first slots of a stack of matrices; `None` without slots.
       update: `update(g, s, step, p) -> (g, Slots(...))` for a stack `(n, rows, columns)`, whose
-        slots have `n` entries too. What it does to one matrix must not depend on the others. `p` is
+        slots have `n` entries too. The result for a matrix must not depend on the others. `p` is
         `None` unless `params`.
-      axes: a tree of `MatrixAxes`, like the parameters or a prefix of them, or a function that
-        makes one. Default: `None`, there and at a leaf, says that leaves are matrices.
-      lying: whether the rule wants matrices with no more rows than columns; others reach it
-        transposed, so that the two kinds can share a stack. Default: no.
-      after: `after(g, layout) -> g`, for what depends on a leaf's rows and columns before they were
-        transposed; it sees one leaf's matrices, as `update` left them. Default: nothing.
-      params: whether the rule needs the parameters. Default: no.
-      real_only: whether complex parameters are refused. Default: no.
-      per_step: `per_step(step) -> dict` of scalars, read as `s.name`. Default: there are none.
-      name: what errors call the rule. Default: the function in which `update` is defined.
+      axes: a pytree of `MatrixAxes`, like the parameters or a prefix of them, or a function that
+        returns one; `None` for leaves that are matrices. Default: `None`, all are.
+      lying: whether all matrices are passed as wide ones, with no more rows than columns, and tall
+        ones are transposed; so both can share a stack. Default: False.
+      after: `after(g, layout) -> g`, a function applied to the updated matrices of one leaf, given
+        its rows and columns before the transposition. Default: `None`.
+      params: whether the rule needs the parameters. Default: False.
+      real_only: whether complex parameters are an error. Default: False.
+      per_step: `per_step(step)`, a function that returns a dict of scalars, read as `s.name`.
+        Default: there are none.
+      name: the name of the rule in error messages. Default: the function in which `update` is
+        defined.
 
     Raises:
-      ValueError: a leaf is no matrix and has no axes, or its axes do not fit.
+      ValueError: a leaf without axes is not a matrix, or its axes do not match its shape.
 
     Example:
       >>> import jax.numpy as jnp
@@ -101,23 +110,21 @@ class Stacked(Link):
     """A rule for stacks of matrices.
 
     Attributes:
-      kernel: its functions, of one stack.
-      axes: which axes make rows and columns.
-      lying: whether matrices with more rows than columns are transposed.
-      after: what is done to a leaf's matrices at the end, or `None`.
+      kernel: the functions of one stack.
+      axes: the axes of rows and columns.
+      lying: whether tall matrices are transposed.
+      after: the function applied to a leaf's updated matrices, or `None`.
     """
 
     kernel: Kernel
-    axes: Any
+    axes: PyTree
     lying: bool
     after: Callable[[Array, Layout], Array] | None
 
     compiles = sees_all = True
     couples = False
 
-    def init(
-        self, params: Params, active: Active, frozen: Sequence[tuple[Frozen, Any]] = ()
-    ) -> OptState:
+    def init(self, params: Params, active: Active, frozen: FrozenForms = ()) -> OptState:
         """Returns the first state; see `Link.init`."""
         leaves, treedef, places = self._places(params, "params", active)
         names = self.kernel.slots({})
@@ -137,10 +144,10 @@ class Stacked(Link):
         updates: Updates,
         state: OptState,
         params: Params | None,
-        extra: dict[str, Any],
+        extra: ExtraArgs,
         active: Active,
     ) -> tuple[Updates, OptState]:
-        """Takes the updates through the rule, one stack for each shape of matrices."""
+        """Applies the rule to the updates, one stack for each shape of matrices."""
         check_given((), self.needs_params, params, extra)
         leaves, treedef, places = self._places(updates, "updates", active)
         values = {}
@@ -176,9 +183,9 @@ class Stacked(Link):
         return treedef.unflatten(leaves.values()), state._replace(**fields) if fields else state
 
     def _places(
-        self, tree: Any, name: str, active: Active
-    ) -> tuple[dict[int, Any], Any, dict[int, Place]]:
-        """Returns the leaves of a tree, its structure, and the places of those that take part."""
+        self, tree: PyTree, name: str, active: Active
+    ) -> tuple[dict[int, PyTree], PyTreeDef, dict[int, Place]]:
+        """Returns the leaves of a pytree, its structure, and the places of the active leaves."""
         found, treedef = jax.tree.flatten(tree, is_leaf=is_none)
         takes = [x is not None and (active is None or active[i]) for i, x in enumerate(found)]
         check_leaves(tree, name, takes, real_only=self.real_only)
@@ -186,19 +193,18 @@ class Stacked(Link):
         return dict(enumerate(found)), treedef, places_of(tree, name, axes, takes, self.lying)
 
     def _check_slots(
-        self, updates: Updates, columns: dict[str, list[Any]], stacks: dict[int, Array]
+        self, updates: Updates, columns: dict[str, list[PyTree]], stacks: dict[int, Array]
     ) -> None:
-        """Raises unless the slots have the shapes that `init` would give."""
+        """Raises unless the slots have the shapes that `init` returns."""
         for i, stack in stacks.items() if columns else ():
             aval = jax.ShapeDtypeStruct(stack.shape, stack.dtype)
             wanted = jax.eval_shape(lambda p: vars(self.kernel.init(p)), aval)  # type: ignore
             for name, column in columns.items():
-                held = jnp.shape(column[i]) if hasattr(column[i], "shape") else "nothing"
+                held = jnp.shape(column[i]) if hasattr(column[i], "shape") else "no array"
                 if held != wanted[name].shape:
                     raise LeafError(
                         ValueError,
                         f"updates{nth_path(updates, i)} has shape "
-                        f"{jnp.shape(jax.tree.leaves(updates, is_leaf=is_none)[i])}, but "
-                        f"state.{name} was made for another: it holds {held} where "
-                        f"{wanted[name].shape} belongs",
+                        f"{jnp.shape(jax.tree.leaves(updates, is_leaf=is_none)[i])}, for which "
+                        f"state.{name} must have shape {wanted[name].shape}, got {held}",
                     )

@@ -1,33 +1,34 @@
-"""Arithmetic on one array that rules share.
+"""Arithmetic on one array, shared by rules.
 
-Python numbers stay Python numbers for as long as they are alone: `1 - b` is taken in double before
-it meets a float32 array. The functions that nearly every rule calls use `jax.lax` rather than
-`jax.numpy`, which traces the same operation several times faster.
+Arithmetic of Python numbers is done in double: `1 - b` is computed before it is combined with a
+float32 array. The functions that nearly every rule calls use `jax.lax` instead of `jax.numpy`,
+because it traces the same operation several times faster.
 """
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.engine.concrete import is_traced
 
 
 class NeedsConstant(TypeError):
-    """A number is an argument of compiled code, where a rule needs its value."""
+    """An error: a rule needs the value of a number that is an argument of compiled code."""
 
 
 class Number:
-    """A hyperparameter that is an argument of compiled code, with what would lose its digits there.
+    """A hyperparameter that is an argument of compiled code, with related values in full precision.
 
-    It stands for a Python number in operators and in the functions of this module. What JAX's own
-    functions make of it is an error, after which the engine takes the number for a constant.
+    It replaces a Python number in operators and in the functions of this module. JAX's own
+    functions raise an error for it, after which the engine makes the number a constant.
 
     Attributes:
       value: the number, a scalar array.
@@ -37,19 +38,19 @@ class Number:
 
     __slots__ = ("complement", "log", "value")
 
-    def __init__(self, value: Any, complement: Any, log: Any):
+    def __init__(self, value: Scalar, complement: Scalar, log: Scalar):
         self.value, self.complement, self.log = value, complement, log
 
     @staticmethod
     def parts(x: float) -> tuple[float, float, float]:
-        """Returns what a number is made of, each rounded from double."""
+        """Returns the three attributes for a number, each computed in double."""
         return x, 1 - x, math.log(x) if 0 < x < math.inf else 0.0
 
-    def __rsub__(self, other: Any) -> Any:
+    def __rsub__(self, other: Scalar) -> Scalar:
         one = isinstance(other, (int, float)) and other == 1
         return self.complement if one else other - self.value
 
-    def __pow__(self, other: Any) -> Any:
+    def __pow__(self, other: Scalar) -> "Scalar | Number":
         if not isinstance(other, float) or not 0 < other < 1:
             return self.value ** value_of(other)
         log = other * self.log  # a root of a decay rate is a decay rate
@@ -59,21 +60,21 @@ class Number:
         )
 
     def __bool__(self) -> bool:
-        raise NeedsConstant("a rule asks for the value of a number")
+        raise NeedsConstant("a rule needs the value of a number")
 
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise NeedsConstant("a rule asks for the value of a number")
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise NeedsConstant("a rule needs the value of a number")
 
     __float__ = __int__ = __index__ = __bool__
 
 
-def value_of(number: Any) -> Any:
-    """Returns a hyperparameter as what JAX's functions take: a number, or a scalar array."""
+def value_of(number: Scalar | Number) -> Scalar:
+    """Returns a hyperparameter as an argument of JAX's functions: a number, or a scalar array."""
     return number.value if isinstance(number, Number) else number
 
 
-def _operator(operate: Any, reflected: bool = False) -> Any:
-    def apply(self: Number, *other: Any) -> Any:
+def _operator(operate: Callable[..., Scalar], reflected: bool = False) -> Callable[..., Scalar]:
+    def apply(self: Number, *other: Scalar | Number) -> Scalar:
         operands = (self.value, *map(value_of, other))
         return operate(*(reversed(operands) if reflected else operands))
 
@@ -89,7 +90,7 @@ jax.tree_util.register_pytree_node(
 )
 
 
-def like(scalar: Any, x: Array) -> Any:
+def like(scalar: Scalar, x: Array) -> Array | np.ndarray:
     """Casts a scalar to the dtype of `x`, which `lax` does not do by itself.
 
     Args:
@@ -102,8 +103,8 @@ def like(scalar: Any, x: Array) -> Any:
     return np.asarray(scalar, x.dtype)
 
 
-def times(scalar: Any, x: Array) -> Array:
-    """Gives `scalar * x`, in the dtype of `x`; integers are promoted as usual.
+def times(scalar: Scalar, x: Array) -> Array:
+    """Returns `scalar * x`, in the dtype of `x`; integers are promoted as usual.
 
     Args:
       scalar: a Python number, or a scalar array.
@@ -112,8 +113,8 @@ def times(scalar: Any, x: Array) -> Array:
     return lax.mul(x, like(scalar, x)) if _inexact(x) else value_of(scalar) * x
 
 
-def plus(x: Array, scalar: Any) -> Array:
-    """Gives `x + scalar`, in the dtype of `x`; the Python number 0 costs nothing.
+def plus(x: Array, scalar: Scalar) -> Array:
+    """Returns `x + scalar`, in the dtype of `x`, and `x` itself for the Python number 0.
 
     Args:
       x: an array.
@@ -124,8 +125,8 @@ def plus(x: Array, scalar: Any) -> Array:
     return lax.add(x, like(scalar, x)) if _inexact(x) else x + value_of(scalar)
 
 
-def over(x: Array, scalar: Any) -> Array:
-    """Gives `x / scalar`, in the dtype of `x`; integers are promoted as usual.
+def over(x: Array, scalar: Scalar) -> Array:
+    """Returns `x / scalar`, in the dtype of `x`; integers are promoted as usual.
 
     Args:
       x: an array.
@@ -134,12 +135,12 @@ def over(x: Array, scalar: Any) -> Array:
     return lax.div(x, like(scalar, x)) if _inexact(x) else x / value_of(scalar)
 
 
-def _inexact(x: Array) -> bool:
+def _inexact(x: Array | jax.ShapeDtypeStruct) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def abs_sq(x: Array) -> Array:
-    """Gives `|x|^2` as a real array, without the square root that `abs` would take.
+    """Returns `|x|^2` as a real array, without the square root in `abs`.
 
     Args:
       x: any real or complex array.
@@ -155,48 +156,49 @@ def abs_sq(x: Array) -> Array:
     return lax.mul(x, x)
 
 
-def real_full_like(x: Array, value: Any) -> Array:
-    """Makes an array of the shape of `x` and its real dtype, such as a second moment has.
+def real_full_like(x: Array | jax.ShapeDtypeStruct, value: Scalar) -> Array:
+    """Returns an array of the shape of `x` in its real dtype, such as a second moment.
 
     Args:
-      x: a real or complex array; its values are not read.
-      value: what to fill the array with.
+      x: a real or complex array, or its shape and dtype; its values are not used.
+      value: the value of all elements.
     """
     dtype = jnp.finfo(x.dtype).dtype if _inexact(x) else None
     return lax.full_like(x, value_of(value), dtype)
 
 
-def zeros_without(x: Array, axes: Any) -> Array:
-    """Makes zeros of the real dtype of `x` and its shape without some axes, sharded as `x` is.
+def zeros_without(x: Array | jax.ShapeDtypeStruct, axes: int | tuple[int, ...]) -> Array:
+    """Returns zeros of the shape of `x` without some axes, in its real dtype and with its sharding.
 
     Args:
-      x: a real or complex array, or its shape and dtype; its values are not read.
+      x: a real or complex array, or its shape and dtype; its values are not used.
       axes: the axis or axes to leave out.
     """
     return real_full_like(_sum.eval_shape(x, axes), 0)
 
 
-_sum = jax.jit(jnp.sum, static_argnums=1)  # one function, so that JAX remembers its trace
+_sum = jax.jit(jnp.sum, static_argnums=1)  # one function, so that JAX caches its trace
 
 
-def ema(x: Array, average: Array, decay: Any) -> Array:
-    """Moves an exponential average towards `x`: `decay * average + (1 - decay) * x`.
+def ema(x: Array, average: Array, decay: Scalar) -> Array:
+    """Updates an exponential moving average: `decay * average + (1 - decay) * x`.
 
     Args:
       x: the new value.
       average: the average so far, of the shape and dtype of `x`.
-      decay: how much of the average stays, in [0, 1]; `1 - decay` is taken before it meets `x`.
+      decay: decay rate of the average, in [0, 1]; for a Python number, `1 - decay` is computed in
+        double.
     """
     return lax.add(times(decay, average), times(1 - decay, x))
 
 
-def total(parts: Sequence[Any]) -> Array:
-    """Adds numbers up, of which each belongs to one leaf, in one operation.
+def total(parts: Sequence[ArrayLike]) -> Array:
+    """Returns the sum of numbers, one for each leaf, computed in one operation.
 
-    XLA copies what is cheap into each kernel that uses it. A sum over all leaves which is written
-    as a chain of additions, and then used by every leaf, is so compiled once for each of them, in a
-    time that grows with the square of their number. A reduction is never copied; and the zero that
-    it begins with keeps XLA from turning it back into a chain.
+    XLA recomputes cheap values in each kernel that uses them. A sum over all leaves as a chain of
+    additions, used by every leaf, would be compiled once for each leaf, and compile time would be
+    quadratic in their number. Reductions are not recomputed, and the additional leading zero keeps
+    XLA from converting this one into a chain.
 
     Args:
       parts: scalars, or arrays of one shape.
@@ -213,20 +215,19 @@ def total(parts: Sequence[Any]) -> Array:
     return lax.reduce_sum(lax.pad(stacked, np.zeros((), stacked.dtype), one_before), [0])
 
 
-def finished(x: Any) -> Array:
-    """Gives a number as it is, such that no kernel which uses it computes it again.
+def finished(x: ArrayLike) -> Array:
+    """Returns a number unchanged, but so that kernels which use it don't recompute it; see `total`.
 
-    What all leaves are multiplied by, the factor of a clip for one, goes through here, with all
-    that it took to compute it; see `total`. It is as good under `vmap` and in derivatives, and
-    costs nothing beside the leaves.
+    It is for numbers by which all leaves are multiplied, such as the factor of a clip. It can be
+    vmapped and differentiated, and its cost is negligible.
 
     Args:
-      x: a scalar, or a small array that all leaves use: numbers, booleans, or random keys.
+      x: a scalar or small array that all leaves use: numbers, booleans, or random keys.
     """
     return _through_a_sum(x) if is_traced(x) else jnp.asarray(x)
 
 
-@jax.jit  # one call in the traced program, however often
+@jax.jit  # traced once
 def _through_a_sum(x: Array) -> Array:
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         data = total([jax.random.key_data(x)])
@@ -234,16 +235,16 @@ def _through_a_sum(x: Array) -> Array:
     return total([x.astype(jnp.int32)]) > 0 if x.dtype == bool else total([x])
 
 
-def gathered_weight(decay: Any, steps: Any) -> Array:
-    """Gives `1 - decay**steps`: the sum of the weights in an average that started at zero.
+def gathered_weight(decay: Scalar, steps: Scalar) -> Array:
+    """Returns `1 - decay**steps`: the sum of the weights in an average that started at zero.
 
-    Dividing the average by it corrects its bias. Written as `-expm1(steps * log(decay))`, because
-    the plain form loses most of its digits while `decay**steps` is near 1: at `decay=0.999` in
-    float32, a relative error of 1e-5 at the first step.
+    Dividing the average by it is bias correction. It is computed as `-expm1(steps * log(decay))`,
+    because the plain form is inaccurate while `decay**steps` is near 1: for `decay=0.999` in
+    float32, the relative error is 1e-5 at the first step.
 
     Args:
-      decay: the decay of the average, in [0, 1].
-      steps: how many values the average holds; a scalar, at least 1.
+      decay: decay rate of the average, in [0, 1].
+      steps: the number of values in the average, a scalar, at least 1.
     """
     steps = jnp.asarray(steps, default_float())
     if isinstance(decay, Number):
@@ -258,10 +259,10 @@ def gathered_weight(decay: Any, steps: Any) -> Array:
     return jnp.where(positive, weight, 1)
 
 
-def step_number(count: Any) -> Array:
-    """Returns the number of the step after `count` steps, 1 for the first, as a floating scalar.
+def step_number(count: ArrayLike) -> Array:
+    """Returns the number of the next step, 1 for the first, as a floating scalar.
 
-    It is `count + 1`, which an integer count at its largest value could not hold.
+    `count + 1`, which would overflow in the dtype of an integer count at its largest value.
 
     Args:
       count: the number of steps taken, a scalar.
@@ -269,8 +270,8 @@ def step_number(count: Any) -> Array:
     return lax.convert_element_type(count, default_float()) + 1
 
 
-def one_minus_power(log_base: Any, exponent: Array) -> Array:
-    """Gives `1 - base**exponent` from the base's logarithm, to the last digits.
+def one_minus_power(log_base: Scalar, exponent: Array) -> Array:
+    """Returns `1 - base**exponent` from the logarithm of the base, with full accuracy.
 
     Args:
       log_base: the logarithm, a number or a scalar array.
@@ -280,11 +281,11 @@ def one_minus_power(log_base: Any, exponent: Array) -> Array:
 
 
 def root(x: Array) -> Array:
-    """Gives the square root as a denominator: never quite 0, and with a finite gradient.
+    """Returns the square root for use as a denominator: not 0, and with a finite gradient.
 
-    `sqrt(x + tiny)`, where `tiny` is the dtype's smallest normal number: what is above 1e-30 in
-    float32 does not notice, and a quotient `0 / 0` becomes 0, its gradient finite. An addition
-    costs no more than the `eps_root` that it takes the place of.
+    `sqrt(x + tiny)`, where `tiny` is the dtype's smallest normal number. In float32, it does not
+    change numbers above 1e-30, and a quotient `0 / 0` becomes 0 with a finite gradient. It costs no
+    more than the usual addition of `eps_root`, which it replaces.
 
     Args:
       x: a real array, not negative.
@@ -292,18 +293,18 @@ def root(x: Array) -> Array:
     return lax.sqrt(plus(x, jnp.finfo(x.dtype).tiny))
 
 
-def is_never_zero(number: Any, dtype: Any) -> bool:
-    """Says whether a hyperparameter is a Python number that is above zero in a dtype, too.
+def is_never_zero(number: Scalar, dtype: DTypeLike) -> bool:
+    """Returns whether a hyperparameter is a Python number that is positive in a dtype.
 
     Args:
-      number: a Python number, or an array, of which nothing is known.
+      number: a Python number, or an array, for which the result is False.
       dtype: a real dtype.
     """
     return isinstance(number, (int, float)) and bool(number >= jnp.finfo(dtype).tiny)
 
 
-def ratio(numerator: Array, square: Array, eps: Any) -> Array:
-    """Gives `numerator / (sqrt(square) + eps)`, and 0 where both are 0.
+def ratio(numerator: Array, square: Array, eps: Scalar) -> Array:
+    """Returns `numerator / (sqrt(square) + eps)`, and 0 where both are 0.
 
     Args:
       numerator: a real or complex array.
@@ -319,7 +320,7 @@ def ratio(numerator: Array, square: Array, eps: Any) -> Array:
 
 @jax.custom_jvp
 def safe_sqrt(x: Array) -> Array:
-    """Gives the exact square root, with gradient 0 where `x` is 0 instead of infinity.
+    """Returns the square root, with gradient 0 instead of infinity where `x` is 0.
 
     Args:
       x: a real array, not negative; NaN stays NaN.
@@ -328,14 +329,14 @@ def safe_sqrt(x: Array) -> Array:
 
 
 @safe_sqrt.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[Array | float], tangents: tuple[Array]) -> tuple[Array, Array]:
     y = safe_sqrt(*primals)
     zero = y == 0
     return y, tangents[0] * jnp.where(zero, 0, 0.5 / jnp.where(zero, 1, y))
 
 
 def safe_increment(count: Array) -> Array:
-    """Adds one to a counter, and stays at the dtype's largest value rather than overflow.
+    """Returns a counter plus one, or the dtype's largest value instead of an overflow.
 
     Args:
       count: an integer or floating scalar array.
@@ -355,7 +356,7 @@ def safe_increment(count: Array) -> Array:
     elif jnp.issubdtype(count.dtype, jnp.floating):
         info = jnp.finfo
     else:
-        raise ValueError(f"safe_increment: the counter is {count.dtype}, not integer or floating")
+        raise ValueError(f"safe_increment: count must be integer or floating, got {count.dtype}")
     top = np.asarray(info(count.dtype).max, count.dtype)
     return lax.add(count, lax.convert_element_type(lax.lt(count, top), count.dtype))
 
@@ -363,8 +364,8 @@ def safe_increment(count: Array) -> Array:
 safe_int32_increment = safe_increment
 
 
-def compute_dtype(dtype: Any) -> Any:
-    """Gives the dtype in which arithmetic on `dtype` is done: float32 for what is narrower.
+def compute_dtype(dtype: DTypeLike) -> np.dtype:
+    """Returns the dtype of arithmetic on `dtype`: float32 for narrower ones.
 
     Args:
       dtype: any dtype.
@@ -374,14 +375,14 @@ def compute_dtype(dtype: Any) -> Any:
     return jnp.dtype(dtype)
 
 
-def widen(x: Any) -> Array:
-    """Casts an array to the dtype in which arithmetic on it is done, without a weak type.
+def widen(x: ArrayLike | jax.ShapeDtypeStruct) -> Array:
+    """Casts an array to the dtype of arithmetic on it (`compute_dtype`), without a weak type.
 
     Args:
-      x: an array, a Python number, or the shape and dtype of an array (`jax.ShapeDtypeStruct`), of
-        which come the shape and dtype of the result.
+      x: an array, a Python number, or the shape and dtype of an array (`jax.ShapeDtypeStruct`), for
+        which the shape and dtype of the result are returned.
     """
-    if isinstance(x, jax.ShapeDtypeStruct):  # from it `init` makes a state, without the parameters
+    if isinstance(x, jax.ShapeDtypeStruct):  # `init` can be called with it
         return x.update(dtype=compute_dtype(x.dtype))  # type: ignore[return-value]
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -389,8 +390,8 @@ def widen(x: Any) -> Array:
     return lax.convert_element_type(x, compute_dtype(x.dtype))
 
 
-def rescale(x: Any, factor: Any) -> Array:
-    """Gives `factor * x`, multiplied in float32 or wider and rounded once to the dtype of `x`.
+def rescale(x: ArrayLike, factor: Scalar) -> Array:
+    """Returns `factor * x`, multiplied in float32 or wider and rounded once to the dtype of `x`.
 
     Args:
       x: an array.
@@ -399,6 +400,6 @@ def rescale(x: Any, factor: Any) -> Array:
     return jnp.asarray(widen(x) * factor, jnp.result_type(x))
 
 
-def default_float() -> Any:
-    """Gives the dtype of a Python float in JAX: float32, or float64 in x64 mode."""
+def default_float() -> np.dtype:
+    """Returns the dtype of a Python float in JAX: float32, or float64 in x64 mode."""
     return jnp.result_type(float)

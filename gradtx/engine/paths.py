@@ -1,46 +1,49 @@
-"""Naming leaves, and saying where two trees differ."""
+"""Paths of leaves, and descriptions of differences between pytrees."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
+from gradtx.engine.base import PyTree, PyTreeDef
+
 
 class StructureError(ValueError):
-    """Two trees that belong together differ in structure.
+    """An error: two pytrees differ in structure.
 
     Attributes:
-      stages: the first and the last of the links that met them, among those that run together.
+      stages: the first and the last of the links that raised it, among those that run together.
     """
 
     stages: tuple[int, int] = (0, 0)
 
 
-def is_none(x: Any) -> bool:
-    """Says whether `x` is `None`; given as `is_leaf`, it keeps the places of `None` leaves."""
+def is_none(x: PyTree) -> bool:
+    """Returns whether `x` is `None`; used as `is_leaf` to keep `None` as a leaf."""
     return x is None
 
 
-def nth_path(tree: Any, i: int) -> str:
-    """Gives the path of the i-th leaf, as one would write it after the tree's name."""
+def nth_path(tree: PyTree, i: int) -> str:
+    """Returns the path of the i-th leaf in Python's notation, to be appended to a name."""
     return jax.tree_util.keystr(jax.tree.flatten_with_path(tree, is_leaf=is_none)[0][i][0])
 
 
-def paths(tree: Any) -> list[str]:
-    """Gives the paths of all leaves, `None` included."""
+def paths(tree: PyTree) -> list[str]:
+    """Returns the paths of all leaves, including `None`."""
     flat, _ = jax.tree.flatten_with_path(tree, is_leaf=is_none)
     return [jax.tree_util.keystr(path) for path, _ in flat]
 
 
-def align(treedef: Any, tree: Any, name: str, like: Any, like_name: str = "updates") -> list[Any]:
-    """Gives what stands in `tree` at each leaf of `treedef`, the structure of the tree `like`.
+def align(
+    treedef: PyTreeDef, tree: PyTree, name: str, like: PyTree, like_name: str = "updates"
+) -> list[PyTree]:
+    """Returns the parts of `tree` at the leaves of `treedef`, the structure of `like`.
 
     Args:
-      treedef: the structure of `like`, with `None` kept as a leaf.
-      tree: the tree to read.
-      name: what an error calls `tree`.
-      like: the tree whose structure is wanted.
-      like_name: what an error calls `like`.
+      treedef: the structure of `like`, with `None` as a leaf.
+      tree: the pytree whose parts are returned.
+      name: the name of `tree` in error messages.
+      like: the pytree whose structure `tree` must have.
+      like_name: the name of `like` in error messages. Default: "updates".
 
     Raises:
       StructureError: the structures differ; the message names the paths that only one of them has.
@@ -51,8 +54,8 @@ def align(treedef: Any, tree: Any, name: str, like: Any, like_name: str = "updat
         raise StructureError(describe_difference(like_name, like, name, tree)) from None
 
 
-def describe_difference(name_a: str, a: Any, name_b: str, b: Any) -> str:
-    """Says in one sentence how the structures of two trees differ."""
+def describe_difference(name_a: str, a: PyTree, name_b: str, b: PyTree) -> str:
+    """Returns a sentence on how the structures of two pytrees differ."""
     paths_a, paths_b = paths(a), paths(b)
     only_a = [p for p in paths_a if p not in set(paths_b)]
     only_b = [p for p in paths_b if p not in set(paths_a)]

@@ -1,8 +1,8 @@
-"""What `chain`, `masked` and their like build: a flat row of links, and the shape of their state.
+"""Pipelines: flat rows of links, as built by `chain`, `masked` and so on, and their states.
 
-However deeply combinators are nested, the row stays flat, so that rules which follow each other
-make one sweep over the leaves; the nesting survives in the `skeleton`, the state with each link's
-state replaced by the link's number.
+Even for nested combinators the row is flat, so that consecutive rules run as one sweep over the
+leaves. The nesting is in the `skeleton`, the state with each link's state replaced by the link's
+number.
 """
 
 import dataclasses
@@ -14,9 +14,11 @@ import jax
 
 from gradtx.engine.base import (
     EmptyState,
+    ExtraArgs,
     GradientTransformation,
     OptState,
     Params,
+    PyTree,
     Updates,
     with_extra_args_support,
 )
@@ -35,13 +37,13 @@ class Pipeline:
 
     Attributes:
       links: the links.
-      skeleton: a pytree of the links' numbers; the state has this structure. A link that is not in
-        it has no state of its own.
-      name: what errors call the whole, or nothing.
+      skeleton: a pytree of the links' numbers, the structure of the state. A link that is not in it
+        has no state.
+      name: the name of the whole in error messages, or empty.
     """
 
     links: tuple[Link, ...]
-    skeleton: Any
+    skeleton: PyTree
     name: str = ""
 
     def __repr__(self) -> str:
@@ -65,9 +67,9 @@ class Pipeline:
         return self._join(states)
 
     def update(
-        self, updates: Updates, state: OptState, params: Params | None, extra: dict[str, Any]
+        self, updates: Updates, state: OptState, params: Params | None, extra: ExtraArgs
     ) -> tuple[Updates, OptState]:
-        """Takes the updates through all links."""
+        """Applies all links to the updates."""
         states, done = self._split(state), []
         for segment in self._segments:
             here = states[len(done) : len(done) + len(segment.links)]
@@ -80,13 +82,13 @@ class Pipeline:
         """Returns the pair of functions that users hold."""
         return GradientTransformation(Init(self), Update(self))
 
-    def effects(self, tree: Any) -> Iterator[Effect]:
-        """Tells what the links do to which leaves of a tree, in their order."""
+    def effects(self, tree: PyTree) -> Iterator[Effect]:
+        """Yields the leaves of a pytree on which the links act, in the order of the links."""
         for link in self.links:
             yield from link.effects(tree)
 
     def freeze(self, freezer: Freezer) -> Frozen:
-        """Returns the pipeline frozen; what is thawed is a transformation."""
+        """Returns the frozen value of the pipeline, which is thawed to a transformation."""
         order, treedef = self._structure
         links = tuple(link.freeze(freezer) for link in self.links)
         return Frozen(_thaw_pipeline, (links, tuple(order), treedef, self.name))
@@ -115,8 +117,9 @@ class Pipeline:
         wanted = [link.state.__name__ for link in ours]
         name = self.name or ", ".join(link.title for link in ours) or "chain"
         return TypeError(
-            f"{name}: the state given to update is {_outline(state)}, where init gives one made of "
-            f"{', '.join(wanted) or 'other parts'}; the order is update(updates, state, params)"
+            f"{name}: the state given to update must be that of init, made of "
+            f"{', '.join(wanted) or 'other parts'}, got {_outline(state)}; the order of arguments "
+            "is update(updates, state, params)"
         )
 
 
@@ -140,22 +143,22 @@ class Update:
     def __call__(
         self, updates: Updates, state: OptState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, OptState]:
-        """Takes the updates through all links."""
+        """Applies all links to the updates."""
         return self.pipeline.update(updates, state, params, extra)
 
     def freeze(self, freezer: Freezer) -> Frozen:
-        """Returns the transformation frozen."""
+        """Returns the frozen value of the transformation."""
         return self.pipeline.freeze(freezer)
 
 
 def _thaw_pipeline(data: Any, source: Source) -> GradientTransformation:
-    links, order, treedef, name = data
-    links = tuple(thaw(link, source) for link in links)
+    frozen, order, treedef, name = data
+    links = tuple(thaw(link, source) for link in frozen)
     return Pipeline(links, treedef.unflatten(order), name).transformation()
 
 
 def _titled(segment: Segment) -> Callable[..., Any]:
-    """Returns what calls a function, and puts the links' titles before what it raises."""
+    """Returns a function that calls another one, and adds the links' titles to its errors."""
 
     def call(function: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -180,7 +183,7 @@ def _outline(state: OptState) -> str:
 
 
 def pipeline_of(tx: Any) -> Pipeline:
-    """Returns the pipeline behind a transformation, or one that holds it as its only link."""
+    """Returns the pipeline of a transformation, or one with the transformation as its only link."""
     if hasattr(tx, "gradient_transformation"):  # MultiSteps
         tx = tx.gradient_transformation()
     init, update = (getattr(f, "pipeline", None) for f in (tx.init, tx.update))
@@ -191,16 +194,16 @@ def pipeline_of(tx: Any) -> Pipeline:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Wrapped(Pair):
-    """A pair that is written around another transformation.
+    """A wrapper of another transformation.
 
     Attributes:
-      inner: the transformation within, or a function that gives one like it.
+      inner: the wrapped transformation, or a function that returns one like it.
     """
 
     inner: Any
 
-    def effects(self, tree: Any) -> Iterator[Effect]:
-        """Tells what the transformation within does to which leaves of a tree."""
+    def effects(self, tree: PyTree) -> Iterator[Effect]:
+        """Yields the leaves of a pytree on which the wrapped transformation acts."""
         (around,) = super().effects(tree)
         inner = self.inner if hasattr(self.inner, "update") else self.inner()
 
@@ -213,19 +216,21 @@ class Wrapped(Pair):
             yield Effect(effect.link, spread(effect.active), (*around.masks, *masks))
 
 
-def wrapped(init: Any, update: Any, inner: Any, *, name: str = "") -> GradientTransformation:
-    """Makes a transformation of a pair that is written around another one.
+def wrapped(
+    init: Callable[..., OptState], update: Callable[..., Any], inner: Any, *, name: str = ""
+) -> GradientTransformation:
+    """Creates a transformation from a pair of functions that wrap another transformation.
 
-    It runs as the pair does; that it tells what is within is for those who describe optimizers,
-    such as `gradtx.summary`. Decorate the function that calls it with `gradtx.piece`, and its
-    compiled code is shared between wrappers of equal transformations.
+    It runs like the pair. The wrapped transformation is only used for descriptions of optimizers,
+    such as `gradtx.summary`. If the function that calls `wrapped` is decorated with `gradtx.piece`,
+    wrappers of equal transformations share their compiled code.
 
     Args:
       init: `init(params) -> state`.
       update: `update(updates, state, params=None, **extra) -> (updates, state)`.
-      inner: the transformation within; or a function without arguments that gives one like it, if
-        it is made anew at each step.
-      name: what errors call the wrapper. Default: nothing, errors are those of the pair.
+      inner: the wrapped transformation; or, if it is made anew at each step, a function without
+        arguments that returns one like it.
+      name: the name of the wrapper in error messages. Default: none, errors are those of the pair.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -244,8 +249,8 @@ def wrapped(init: Any, update: Any, inner: Any, *, name: str = "") -> GradientTr
     return Pipeline((Wrapped(pair=pair, inner=inner, name=name),), 0).transformation()
 
 
-def gather(pipelines: Sequence[Pipeline]) -> tuple[tuple[Link, ...], list[Any]]:
-    """Returns the links of several pipelines in one row, and each one's skeleton renumbered."""
+def gather(pipelines: Sequence[Pipeline]) -> tuple[tuple[Link, ...], list[PyTree]]:
+    """Returns the links of several pipelines in one row, and their renumbered skeletons."""
     links: list[Link] = []
     skeletons = []
     for pipeline in pipelines:
@@ -260,8 +265,8 @@ def with_links(tx: Any, change: Callable[[Link], Link], name: str = "") -> Gradi
 
     Args:
       tx: the transformation.
-      change: gives a link in the place of each.
-      name: what errors call the whole. Default: what they call it now.
+      change: a function that returns the new link for each link.
+      name: the new name in error messages. Default: the present one.
     """
     pipeline = pipeline_of(tx)
     links = tuple(map(change, pipeline.links))
@@ -269,7 +274,7 @@ def with_links(tx: Any, change: Callable[[Link], Link], name: str = "") -> Gradi
 
 
 def named(tx: GradientTransformation, name: str) -> GradientTransformation:
-    """Returns the same transformation under a name that its errors begin with."""
+    """Returns the same transformation with a name, with which its error messages begin."""
 
     def own(link: Link) -> Link:
         return dataclasses.replace(link, owner=name) if link.name else link

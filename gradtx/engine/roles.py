@@ -1,4 +1,4 @@
-"""What the fields of a state are, said once, in their types.
+"""The roles of a state's fields, declared in their types.
 
     @declared
     class ScaleByAdamState(NamedTuple):
@@ -6,34 +6,33 @@
         mu: Slot
         nu: Slot
 
-All that reads states goes by this: names in a file, hyperparameters and metrics, the memory of each
-parameter, `gradtx.tree.get` and `map_params`, and whatever stores or places arrays by their kind.
+Everything that reads states uses these declarations: names in files, hyperparameters and metrics,
+the memory of each parameter, `gradtx.tree.get` and `map_params`, storage and sharding.
 
-A field is one of these:
+The roles are:
 
-- `Slot`: a tree like the parameters, each array of the shape of its parameter: moments, copies,
-  gathered gradients. The dtype may be another.
-- `Statistic`: a tree like the parameters whose arrays have other shapes, one or several for each
-  parameter: numbers, rows and columns, projections, histories with an axis in front.
-- `Shared`: what belongs to no parameter and has no role below.
-- `Count`: a number of steps; `Clock`: one that repeats what other parts of a state count too, as
-  all agree.
-- `Rate`: the learning rate that the last step used. It only tells; the next step overwrites it.
-- `Hyperparameter`: a number that the method goes by, given to it or estimated by it.
+- `Slot`: a pytree like the parameters, with arrays of the shapes of the parameters: moments,
+  copies, accumulated gradients. The dtypes may differ.
+- `Statistic`: a pytree like the parameters with arrays of other shapes, one or several for each
+  parameter: numbers, rows and columns, projections, histories with a leading axis.
+- `Shared`: an array that belongs to no parameter and has no role below.
+- `Count`: a number of steps. `Clock`: a count that repeats that of other parts of the state.
+- `Rate`: the learning rate of the last step, for reading only; the next step overwrites it.
+- `Hyperparameter`: a number used by the method, given to it or estimated by it.
 - `RandomKey`: a random key, or its data.
-- `Reading`: what nothing depends on, kept for people to see.
-- `Inner`: the state of what is wrapped, or a dict or tuple of such. `Projected`: the state of what
-  sees the parameters in other shapes, so that its slots are statistics. `Aside`: the states of what
-  may work on something else than the parameters.
+- `Reading`: a measurement that does not affect the updates.
+- `Inner`: the state of a wrapped transformation, or a dict or tuple of such states. `Projected`:
+  the state of a transformation that sees the parameters in other shapes, so that its slots are
+  statistics. `Aside`: states of transformations of something other than the parameters.
 
-`Annotated[Hyperparameter, Told("lower_bound")]` gives a field the name under which
-`gradtx.hyperparams` and `gradtx.metrics` tell it; they tell `Hyperparameter` and `Reading` anyway,
-and others if they are `Told`. With `Told("*")` what is in the field is told under its own names.
-The field of an `Inner` state that is `Told()` is in the names of what is inside.
+`Annotated[Hyperparameter, Told("lower_bound")]` sets the name under which `gradtx.hyperparams` and
+`gradtx.metrics` report a field. They report each `Hyperparameter` and `Reading`, and other fields
+if they are `Told`. With `Told("*")` the contents of the field are reported under their own names.
+If an `Inner` field is `Told()`, its name is part of the names of its contents.
 
-A class that says nothing is read like this: if gradtx has a state of its name, as for optax's
-classes, that one's declaration holds for fields of the same names; then some names speak for
-themselves, as `count`; of others it is not known what they are, and their structure decides.
+If a class declares nothing, and gradtx has a state with the same class name, as for optax's states,
+that declaration is used for fields of the same names. Otherwise fields with usual names, such as
+`count`, have their usual roles. For other fields the role is unknown, and their structure is used.
 """
 
 import contextlib
@@ -46,7 +45,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from gradtx.engine.base import Array, OptState, Params
+from gradtx.engine.base import Array, OptState, Params, PyTree
 
 C = TypeVar("C", bound=type)
 
@@ -66,16 +65,16 @@ Kind = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class Role:
-    """What a field of a state is.
+    """The role of a field of a state.
 
     Attributes:
       kind: see the module.
-      told: the name under which people are told it, `""` for the field's own, `"*"` for those of
-        what is in it; `None` if they are not.
-      repeats: whether it repeats what other parts of a state say too, and all agree.
-      slots: for an inner state, what its slots are to the parameters; `"unknown"` if it may be the
-        state of something else.
-      of: for an inner state, the part of the parameters that it is for; empty if it is for all.
+      told: the name under which the field is reported, `""` for its own name, `"*"` for the names
+        of its contents; `None` if it is not reported.
+      repeats: whether it repeats the value of other parts of the state.
+      slots: for an inner state, the kind of its slots; `"unknown"` if it may be the state of
+        something other than the parameters.
+      of: for an inner state, the part of the parameters to which it belongs; empty for all.
     """
 
     kind: Kind
@@ -87,10 +86,10 @@ class Role:
 
 @dataclasses.dataclass(frozen=True)
 class Told:
-    """Under which name people are told a field.
+    """The name under which a field is reported.
 
     Attributes:
-      name: the name; `"*"` for the names of what is in the field. Default: the field's own.
+      name: the name; `"*"` for the names of the field's contents. Default: the field's own name.
     """
 
     name: str = ""
@@ -112,7 +111,7 @@ Aside = Annotated[OptState, Role("inner", told="", slots="unknown")]
 UNKNOWN = Role("unknown")
 
 KEPT: Any = None
-"""The default of a field that the engine fills in."""
+"""The default of a field that the engine sets."""
 
 USUAL: Mapping[str, Role] = {
     "count": Role("count"),
@@ -123,23 +122,23 @@ USUAL: Mapping[str, Role] = {
         Role("inner"),
     ),
 }
-"""What fields of these names are where nobody says."""
+"""The roles of fields with these names if nothing is declared."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """What a class of states says of itself.
+    """The declaration of a class of states.
 
     Attributes:
-      piece: what the piece is called whose states these are.
-      roles: from fields to roles.
+      piece: the name of the piece that has this state.
+      roles: a mapping from fields to roles.
     """
 
     piece: str
     roles: Mapping[str, Role]
 
     def role(self, field: str) -> Role:
-        """Gives the role of a field."""
+        """Returns the role of a field."""
         return self.roles.get(field, UNKNOWN)
 
 
@@ -148,39 +147,39 @@ _KNOWN: weakref.WeakKeyDictionary[type, Declaration | None] = weakref.WeakKeyDic
 
 
 def declared(state: C) -> C:
-    """Lets a class of states speak for other libraries' classes of its name, too.
+    """Registers the roles of a class of states, also for classes of this name in other libraries.
 
     Args:
       state: a NamedTuple; each of its fields has a role.
 
     Raises:
-      TypeError: a field has none.
+      TypeError: a field has no role.
     """
     return declared_as(_piece_name(state.__name__))(state)
 
 
 def declared_as(piece: str) -> Callable[[C], C]:
-    """Makes a decorator as `declared` is, for a class that is not called after its piece.
+    """Returns a decorator like `declared` for a class that is not named after its piece.
 
     Args:
-      piece: what the piece is called.
+      piece: the name of the piece.
     """
 
     def declare(state: C) -> C:
         roles = _own_roles(state)
         if missing := [name for name in _fields(state) if name not in roles]:
-            raise TypeError(f"{state.__name__}: {missing} have no role; see gradtx.engine.roles")
+            raise TypeError(f"{state.__name__}: needs roles for {missing}; see gradtx.engine.roles")
         _NAMESAKES[state.__name__] = Declaration(piece, roles)
         return state
 
     return declare
 
 
-def declaration_of(node: Any) -> Declaration | None:
-    """Gives what the class of a state says of its fields; `None` for what is no piece's state.
+def declaration_of(node: PyTree) -> Declaration | None:
+    """Returns the declaration of the class of a state; `None` if it is not the state of a piece.
 
-    A state is a NamedTuple or a dataclass that gives roles to its fields, or has the name of a
-    state of gradtx, or a name that ends in `State`.
+    A state is a NamedTuple or a dataclass with roles for its fields, or with the name of a state of
+    gradtx, or with a name that ends in `State`.
 
     Args:
       node: a node of a pytree.
@@ -219,7 +218,7 @@ def _own_roles(state: type) -> dict[str, Role]:
 
 
 def _hints(state: type) -> dict[str, Any]:
-    """Gives the types of a class's fields; those that stand as strings, if they can be seen."""
+    """Returns the types of a class's fields; types in strings only if they can be evaluated."""
     try:
         return typing.get_type_hints(state, include_extras=True)
     except Exception:  # one of them may be imported for type checkers only
@@ -232,6 +231,6 @@ def _hints(state: type) -> dict[str, Any]:
 
 
 def _piece_name(state: str) -> str:
-    """Makes `scale_by_adam` of `ScaleByAdamState`."""
+    """Returns the name of a piece: `scale_by_adam` for `ScaleByAdamState`."""
     words = state.removesuffix("State")
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])|(?<=By)(?=[A-Z])", "_", words).lower()

@@ -1,9 +1,9 @@
 """Links of a chain that run together: traced as they are, or as one compiled call.
 
-Inside of somebody's `jit` the links are traced with their numbers as constants. Outside, a segment
-is one call of a compiled function. Its code is kept by JAX, by the value of the links without their
-numbers, so that optimizers which are made alike share it and `jax.clear_caches()` frees it. Links
-of which it is not known how they were made have code of their own, which goes with them.
+Inside `jit` the links are traced with their numbers as constants. Outside, a segment is one call of
+a compiled function. JAX caches its code by the value of the links without their numbers, so that
+optimizers made in the same way share it, and `jax.clear_caches()` frees it. Links of unknown origin
+have their own code, which is freed with them.
 """
 
 import functools
@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.engine.base import OptState, Params, Updates
+from gradtx.engine.base import ExtraArgs, OptState, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import is_traced
-from gradtx.engine.links import Active, Link
+from gradtx.engine.links import Active, FrozenForms, Link
 from gradtx.engine.made import Freezer, Frozen, InTurn, Opaque, Source, thaw
 from gradtx.engine.paths import StructureError
 from gradtx.engine.rules import LeafError
@@ -24,10 +24,12 @@ from gradtx.engine.sweep import Sweep
 
 Result = tuple[Updates, list[OptState]]
 Groups = list[tuple[Sweep | None, int, int]]
+Given = Sequence[dict[str, Scalar] | None]
+Activity = tuple[Active, ...]
 
 
 def segments(links: Sequence[Link]) -> list["Segment"]:
-    """Cuts a row of links into segments: runs of those that can be compiled, and the others."""
+    """Splits a row of links into segments: of links that can be compiled, and of others."""
     cut = itertools.groupby(links, key=lambda link: link.compiles or _frozen([link]) is not None)
     return [Segment(tuple(part), compiled) for compiled, part in cut]
 
@@ -37,7 +39,7 @@ class Segment:
 
     Args:
       links: the links.
-      compiled: whether they run in one compiled call where nothing is traced.
+      compiled: whether they run in one compiled call if nothing is traced.
     """
 
     def __init__(self, links: tuple[Link, ...], compiled: bool):
@@ -48,14 +50,14 @@ class Segment:
 
     @functools.cached_property
     def _ways(self) -> InTurn[Result]:
-        """The ways to run it compiled, those first whose code serves most."""
+        """The compiled functions that run the links, the most widely shared first."""
         found = [_frozen(self.links, constant) for constant in (False, True)]
         kept = [functools.partial(_run_frozen, *f) for f in found if f is not None]
         return InTurn([*kept, self._run_own])
 
     @functools.cached_property
-    def _each(self) -> list[list[Any]]:
-        """Each link on its own, frozen in the same two ways, as far as it can be."""
+    def _each(self) -> list[FrozenForms]:
+        """The frozen forms of each link on its own, without and with constants, if any."""
         both = [[_frozen([link], constant) for constant in (False, True)] for link in self.links]
         return [[(f[0][0], f[1]) for f in ways if f is not None] for ways in both]
 
@@ -72,42 +74,34 @@ class Segment:
         return states
 
     def run(
-        self,
-        updates: Updates,
-        states: Sequence[OptState],
-        params: Params | None,
-        extra: dict[str, Any],
+        self, updates: Updates, states: Sequence[OptState], params: Params | None, extra: ExtraArgs
     ) -> Result:
-        """Takes the updates through the links as they are."""
+        """Applies the links to the updates as they are."""
         activity = self._activity(updates)
         given = [None] * len(self.links)
         return _run(self.links, self._groups, activity, given, updates, states, params, extra)
 
     def run_compiled(
-        self,
-        updates: Updates,
-        states: Sequence[OptState],
-        params: Params | None,
-        extra: dict[str, Any],
+        self, updates: Updates, states: Sequence[OptState], params: Params | None, extra: ExtraArgs
     ) -> Result:
-        """Takes the updates through the links in one compiled call, if they can be compiled."""
+        """Applies the links to the updates in one compiled call, if they can be compiled."""
         arrays = all(map(_is_array, jax.tree.leaves(extra)))
         if not self.compiled or not (arrays or self._leafwise):
             return self.run(updates, states, params, extra)
         activity = self._activity(updates)
         params = params if self._uses_params else None
         pairs = list(zip(self.links, states, strict=True))
-        given = [link.outside(state, extra) for link, state in pairs]
-        if not arrays:  # which cannot be passed on, so that the rate that is given here is read now
+        given: Given = [link.outside(state, extra) for link, state in pairs]
+        if not arrays:  # they cannot be passed on, so the learning rate must be read from them now
             given = self._with_rates(given, states, extra)
         passed = extra if arrays else {}
         return self._ways(activity, given, updates, tuple(states), params, passed)
 
-    def _with_rates(self, given: Any, states: Any, extra: dict[str, Any]) -> list[Any]:
+    def _with_rates(self, given: Given, states: Sequence[OptState], extra: ExtraArgs) -> Given:
         rows = zip(self.links, given, states, strict=True)
-        return [link.with_rate(known, state, extra) for link, known, state in rows]
+        return [link.with_rate(known or {}, state, extra) for link, known, state in rows]
 
-    def _activity(self, updates: Updates) -> tuple[Active, ...]:
+    def _activity(self, updates: Updates) -> Activity:
         found = []
         for k, link in enumerate(self.links):
             try:
@@ -117,21 +111,23 @@ class Segment:
         return tuple(found)
 
     def _run_own(
-        self, activity: Any, given: Any, updates: Any, states: Any, params: Any, extra: Any
+        self, activity: Activity, given: Given, updates: Updates, states: Any, *rest: Any
     ) -> Result:
-        """Runs the links as they are: all numbers are constants but for the learning rate."""
-        given = self._with_rates(given, states, extra)
-        return self._own(activity, given, updates, states, params, extra)
+        """Runs the links as they are: all numbers except for the learning rate are constants."""
+        given = self._with_rates(given, states, rest[-1])
+        return self._own(activity, given, updates, states, *rest)
 
     @functools.cached_property
     def _own(self) -> Callable[..., Result]:
-        def own(activity: Any, *args: Any) -> Result:
+        def own(activity: Activity, *args: Any) -> Result:
             return _run(self.links, _grouped(self.links), activity, *args)
 
         return jax.jit(own, static_argnums=0)
 
 
-def _frozen(links: Sequence[Link], constant: bool = False) -> tuple[tuple[Frozen, ...], Any] | None:
+def _frozen(
+    links: Sequence[Link], constant: bool = False
+) -> tuple[tuple[Frozen, ...], Sequence[PyTree]] | None:
     freezer = Freezer(constant)
     try:
         return tuple(link.freeze(freezer, nested=False) for link in links), freezer.numbers
@@ -141,7 +137,7 @@ def _frozen(links: Sequence[Link], constant: bool = False) -> tuple[tuple[Frozen
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _run_frozen(
-    frozen: tuple[Frozen, ...], numbers: Any, activity: Any, given: Any, *args: Any
+    frozen: tuple[Frozen, ...], numbers: PyTree, activity: Activity, given: Given, *args: Any
 ) -> Result:
     source = Source(numbers)
     links = tuple(thaw(link, source) for link in frozen)
@@ -151,20 +147,20 @@ def _run_frozen(
 def _run(
     links: Sequence[Link],
     groups: Groups,
-    activity: Sequence[Active],
-    given: Sequence[Any],
+    activity: Activity,
+    given: Given,
     updates: Updates,
     states: Sequence[OptState],
     params: Params | None,
-    extra: dict[str, Any],
+    extra: ExtraArgs,
 ) -> Result:
-    """Takes the updates through links, those that are rules together with their neighbours.
+    """Applies links to the updates; neighbouring rules run together.
 
     Args:
       links: the links.
-      groups: how they run together.
-      activity: for each link, on which leaves it acts.
-      given: for each link, what was computed for it outside of compiled code.
+      groups: the groups that run together.
+      activity: for each link, the leaves on which it acts.
+      given: for each link, the values computed for it outside compiled code.
       updates: the updates.
       states: each link's state.
       params: the parameters, or `None`.
@@ -189,7 +185,7 @@ def _run(
 
 
 def _at(e: LeafError | StructureError, first: int, last: int) -> Exception:
-    """Returns an error with the numbers of the links that met it."""
+    """Returns an error with the numbers of the links that raised it."""
     if isinstance(e, LeafError):
         e.stage += first
     else:
@@ -198,7 +194,7 @@ def _at(e: LeafError | StructureError, first: int, last: int) -> Exception:
 
 
 def _grouped(links: Sequence[Link]) -> Groups:
-    """Puts neighbouring rules together: a sweep or none, with the first link and the next one."""
+    """Groups neighbouring rules: a sweep or `None`, the first link, and the end."""
     groups: Groups = []
     for sweeps, part in itertools.groupby(range(len(links)), key=lambda k: links[k].sweeps):
         numbers = list(part)
@@ -210,7 +206,6 @@ def _grouped(links: Sequence[Link]) -> Groups:
     return groups
 
 
-def _is_array(x: Any) -> bool:
-    return isinstance(x, (jax.Array, np.ndarray, np.generic, int, float, complex)) and not (
-        isinstance(x, bool)
-    )
+def _is_array(x: PyTree) -> bool:
+    numeric = (jax.Array, np.ndarray, np.generic, int, float, complex)
+    return isinstance(x, numeric) and not isinstance(x, bool)

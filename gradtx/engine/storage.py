@@ -1,24 +1,24 @@
-"""How a slot is stored: its dtype, its weak type, and whose buffer it is."""
+"""Storage of slots: their dtypes, weak types, and buffers."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import widen
 from gradtx.engine.rules import Kernel, LeafError, Slots
 
 
-def store(x: Any, dtype: Any, what: str = "the update", stage: int = 0) -> Array:
-    """Casts to a dtype and sheds a weak type.
+def store(x: ArrayLike, dtype: DTypeLike, what: str = "the update", stage: int = 0) -> Array:
+    """Casts an array to a dtype, without a weak type.
 
     Args:
       x: the array.
-      dtype: the dtype wanted.
-      what: what an error calls `x`.
+      dtype: the dtype.
+      what: the name of `x` in error messages. Default: "the update".
       stage: the number of the link.
 
     Raises:
@@ -26,16 +26,16 @@ def store(x: Any, dtype: Any, what: str = "the update", stage: int = 0) -> Array
     """
     x = jnp.asarray(x)
     if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
-        raise LeafError(TypeError, f"{what} is {x.dtype}, and {dtype} cannot hold it", stage)
+        raise LeafError(TypeError, f"{what} is {x.dtype}, which cannot be stored as {dtype}", stage)
     return lax.convert_element_type(x, dtype)
 
 
-def store_slot(old: Any, new: Slots, name: str, stage: int) -> Any:
-    """Stores what a rule gave for a slot as the slot was stored before.
+def store_slot(old: PyTree, new: Slots, name: str, stage: int) -> PyTree:
+    """Returns a new slot in the dtypes of the old one.
 
     Args:
-      old: the slot as it was, an array or a tree of them.
-      new: what the rule gave.
+      old: the old slot, an array or a pytree of arrays.
+      new: the slots that the rule returned.
       name: the slot's name.
       stage: the number of the link.
     """
@@ -44,8 +44,10 @@ def store_slot(old: Any, new: Slots, name: str, stage: int) -> Any:
     )
 
 
-def first_slots(kernel: Kernel, names: tuple[str, ...], leaves: Sequence[Any]) -> list[list[Any]]:
-    """Returns the first slots of leaves: strongly typed, each in a buffer of its own.
+def first_slots(
+    kernel: Kernel, names: tuple[str, ...], leaves: Sequence[ArrayLike]
+) -> list[list[PyTree]]:
+    """Returns the first slots of leaves: strongly typed, in separate buffers.
 
     Args:
       kernel: the rule.
@@ -53,17 +55,17 @@ def first_slots(kernel: Kernel, names: tuple[str, ...], leaves: Sequence[Any]) -
       leaves: parameters, or stacks of their matrices.
 
     Raises:
-      LeafError: `init` gives other slots.
+      LeafError: `init` returns other slots.
     """
     wanted, taken = dict(kernel.stored), set(map(id, leaves))
 
-    def own(slot: Any, dtype: Any) -> Any:
-        """Makes a buffer of its own, so that parameters and state can be donated."""
+    def own(slot: Array, dtype: DTypeLike | None) -> Array:
+        """Returns a slot in a separate buffer, so that parameters and state can be donated."""
         slot = jnp.array(slot, copy=True) if id(slot) in taken else jnp.asarray(slot)
         taken.add(id(slot))
         if dtype is None:
             return store(slot, slot.dtype)
-        # A complex slot stored as a real one is refused at the first update, where it would lose.
+        # For a complex slot stored as a real one, the first update raises an error.
         real = not jnp.issubdtype(dtype, jnp.complexfloating)
         return lax.convert_element_type(jnp.real(slot) if real else slot, dtype)
 
@@ -72,7 +74,7 @@ def first_slots(kernel: Kernel, names: tuple[str, ...], leaves: Sequence[Any]) -
         slots = {} if kernel.init is None else vars(kernel.init(widen(leaf)))
         if sorted(slots) != sorted(names):
             raise LeafError(
-                TypeError, f"init gives the slots {sorted(slots)}, the state has {[*names]}"
+                TypeError, f"init must return the slots {[*names]}, got {sorted(slots)}"
             )
         rows.append([jax.tree.map(lambda x, n=n: own(x, wanted.get(n)), slots[n]) for n in names])
     return rows

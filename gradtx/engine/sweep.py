@@ -1,21 +1,21 @@
-"""One sweep over the leaves of a pytree: where rules for one array meet trees.
+"""One sweep of rules over the leaves of a pytree.
 
-A rule knows one array and its slots. The sweep knows flattening, leaves that are `None` or masked,
-the step count, per-leaf random keys, and how often Python code is traced: kernels are traced once
-for each distinct signature (shape and dtype) among the leaves, by an inner `jit`, and a block of
-leaves that repeats, as layers do, is one call of another.
+A rule is a function of one array and its slots. The sweep handles flattening, leaves that are
+`None` or masked, the step count, random keys for the leaves, and tracing: kernels are traced once
+for each different signature (shape and dtype) of leaves, by an inner `jit`, and a block of leaves
+that repeats, as layers do, is one call of another `jit`.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import OptState, Params, Updates
+from gradtx.engine.base import Array, OptState, Params, PyTree, PyTreeDef, Scalar, Updates
 from gradtx.engine.blocks import pieces
-from gradtx.engine.checks import check_pair
+from gradtx.engine.checks import check_given, check_pair
 from gradtx.engine.concrete import shape_and_dtype
 from gradtx.engine.leaf import Cell, Plan, update_leaf
 from gradtx.engine.links import Active, Rule
@@ -23,27 +23,29 @@ from gradtx.engine.numerics import value_of
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError, field, rate_kept
 
+Updated = tuple[Array, tuple[tuple[PyTree, ...], ...]]
+
 
 class Lane:
-    """One rule's part of a step: its slots, leaf by leaf, and what all leaves share.
+    """One rule's part of a step: its slots, leaf by leaf, and the scalars that all leaves share.
 
     Args:
       rule: the rule.
       state: its state.
-      scalars: what all leaves share.
-      active: for each leaf, whether the rule applies; `None` means to all.
-      updates: the tree of updates.
-      treedef: its structure, with `None` kept as a leaf.
+      scalars: the scalars that all leaves share.
+      active: for each leaf, whether the rule acts on it; `None` means on all.
+      updates: the pytree of updates.
+      treedef: its structure, with `None` as a leaf.
     """
 
     def __init__(
         self,
         rule: Rule,
         state: OptState,
-        scalars: Mapping[str, Any],
+        scalars: Mapping[str, Scalar],
         active: Active,
         updates: Updates,
-        treedef: Any,
+        treedef: PyTreeDef,
     ):
         kernel = self.kernel = rule.kernel
         self.state, self.scalars, self.active, self.treedef = state, scalars, active, treedef
@@ -62,19 +64,19 @@ class Lane:
         self.passed |= {} if kernel.per_step is None else kernel.per_step(self.step)
 
     def takes(self, i: int) -> bool:
-        """Says whether the rule applies to the i-th leaf."""
+        """Returns whether the rule acts on the i-th leaf."""
         return self.active is None or self.active[i]
 
-    def slots(self, i: int) -> tuple[Any, ...]:
+    def slots(self, i: int) -> tuple[PyTree, ...]:
         """Returns the slots of the i-th leaf."""
         return tuple(column[i] for column in self.columns) if self.takes(i) else ()
 
-    def key(self, i: int) -> Any:
+    def key(self, i: int) -> Array | None:
         """Returns the random key of the i-th leaf, or `None`."""
         return None if self.keys is None else self.keys[i]
 
-    def put(self, i: int, slots: Sequence[Any]) -> None:
-        """Puts the i-th leaf's new slots in the place of its old ones."""
+    def put(self, i: int, slots: Sequence[PyTree]) -> None:
+        """Replaces the slots of the i-th leaf."""
         for column, new in zip(self.columns, slots, strict=False):
             column[i] = new
 
@@ -95,7 +97,7 @@ class Lane:
 
 
 class Sweep:
-    """Takes each leaf through one or several rules, one after another.
+    """A sweep: applies one or several rules to each leaf, one after another.
 
     Args:
       rules: the rules.
@@ -112,23 +114,20 @@ class Sweep:
         updates: Updates,
         states: Sequence[OptState],
         params: Params | None,
-        scalars: Sequence[Mapping[str, Any]],
+        scalars: Sequence[Mapping[str, Scalar]],
         activity: Sequence[Active],
     ) -> tuple[Updates, list[OptState]]:
-        """Takes the updates through all rules.
+        """Applies all rules to the updates.
 
         Args:
           updates: the updates.
           states: each rule's state.
           params: the parameters, or `None`.
-          scalars: what all leaves share, for each rule.
-          activity: for each rule and leaf, whether the rule applies.
+          scalars: for each rule, the scalars that all leaves share.
+          activity: for each rule and leaf, whether the rule acts on the leaf.
         """
         needing = [k for k, rule in enumerate(self.rules) if rule.needs_params]
-        if needing and params is None:
-            raise LeafError(
-                ValueError, "needs the parameters: call update(updates, state, params)", needing[0]
-            )
+        check_given((), bool(needing), params, {}, *needing[:1])
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         p_leaves = align(treedef, params, "params", updates) if needing else [None] * len(leaves)
         lanes = [
@@ -159,41 +158,37 @@ class Sweep:
                 lane.put(i, new)
         return treedef.unflatten(leaves), [lane.next_state() for lane in lanes]
 
-    def _in_blocks(
-        self, plans: list[Plan], cells: list[Cell], steps: Any, scalars: Any
-    ) -> list[tuple[Any, Any]]:
-        """Runs all cells; those of a block that repeats, block by block."""
+    def _in_blocks(self, plans: list[Plan], cells: list[Cell], *shared: Any) -> list[Updated]:
+        """Updates all cells; those of repeated blocks, block by block."""
         pairs = zip(plans, cells, strict=True)
         signatures = tuple((plan, _signature(cell)) for plan, cell in pairs)
-        results: list[tuple[Any, Any]] = []
+        results: list[Updated] = []
         for a, b in pieces(signatures):
             run = self._each if b == a + 1 else self._block
             try:
-                results.extend(run(tuple(plans[a:b]), cells[a:b], steps, scalars))
+                results.extend(run(tuple(plans[a:b]), cells[a:b], *shared))
             except _InCell as e:
                 raise _InCell(e.error, a + e.number) from None
         return results
 
-    def _each(
-        self, plans: tuple[Plan, ...], cells: Sequence[Cell], steps: Any, scalars: Any
-    ) -> list[tuple[Any, Any]]:
+    def _each(self, plans: tuple[Plan, ...], cells: Sequence[Cell], *shared: Any) -> list[Updated]:
         results = []
         for number, (plan, cell) in enumerate(zip(plans, cells, strict=True)):
             try:
-                results.append(self._leaf(plan, cell, steps, scalars))
+                results.append(self._leaf(plan, cell, *shared))
             except LeafError as e:
                 raise _InCell(e, number) from None
         return results
 
 
 class _InCell(Exception):
-    """A `LeafError`, and the number of the cell where it was raised."""
+    """A `LeafError` with the number of the cell where it was raised."""
 
     def __init__(self, error: LeafError, number: int):
         super().__init__(str(error))
         self.error, self.number = error, number
 
 
-def _signature(cell: Cell) -> Any:
-    # Shapes and dtypes tell cells apart; were two confused, `jit` would still trace them both.
+def _signature(cell: Cell) -> Hashable:
+    # Shapes and dtypes identify cells; if two were confused, `jit` would still trace both.
     return tuple(map(shape_and_dtype, jax.tree.leaves(cell)))

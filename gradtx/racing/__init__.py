@@ -1,4 +1,4 @@
-"""Racing optimizers: every learning rate and seed side by side, one program for each optimizer."""
+"""Racing optimizers: all learning rates and seeds of an optimizer in one compiled program."""
 
 from gradtx.racing.entrants import (
     Entrant as Entrant,

@@ -1,10 +1,10 @@
-"""`gradtx race`: optimizers raced on the data and models of `gradtx train`."""
+"""The command `gradtx race`, on the data and models of `gradtx train`."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from gradtx.draw.style import png
 from gradtx.racing.entrants import enter, rate_range
@@ -17,7 +17,9 @@ from gradtx.train.errors import TrainingError, extra
 from gradtx.train.models import MODELS
 from gradtx.train.options import Options
 
-DESCRIPTION = "Race optimizers x learning rates x seeds, each optimizer's grid as one program."
+_T = TypeVar("_T", int, float)
+
+DESCRIPTION = "Race optimizers x learning rates x seeds, with one program for each optimizer."
 FIELD = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "lion")
 
 
@@ -31,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="OPTIMIZER",
-        help=f"any that `gradtx list` shows (default: {' '.join(FIELD)})",
+        help=f"any optimizers that `gradtx list` shows (default: {' '.join(FIELD)})",
     )
 
-    def add(name: str, metavar: str, default: Any, text: str) -> None:
+    def add(name: str, metavar: str, default: str | None, text: str) -> None:
         shown = "" if default is None else f" (default: {default})"
         parser.add_argument(name, metavar=metavar, default=default, help=f"{text}{shown}")
 
@@ -45,50 +47,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rates",
         "LOW:HIGH:COUNT",
         None,
-        "learning rates at equal ratios, or several set apart by commas; optimizers that find "
-        "their step size themselves keep multiples of their default (default: multiples of the "
+        "geometrically spaced learning rates, or a list separated by commas; learning-rate-free "
+        "optimizers always use multiples of their default (default: multiples of the "
         "optimizer's usual rate)",
     )
-    add("--seeds", "N", "4", "how many seeds, of initial parameters and order of examples")
-    add("--epochs", "N", "5", "how many epochs")
-    add("--target", "X", "0.95", "the test accuracy to be reached")
+    add(
+        "--seeds",
+        "N",
+        "4",
+        "number of seeds, which decide the initial parameters and the order of examples",
+    )
+    add("--epochs", "N", "5", "number of epochs")
+    add("--target", "X", "0.95", "the target test accuracy")
     add("--out", "DIR", None, "the race's folder (default: runs/race-DATA-MODEL)")
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="begin anew; otherwise what is finished in --out is not run again",
+        help="start anew; otherwise optimizers that are finished in --out are not run again",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Races as the parsed arguments say; errors become one message and an exit code.
+    """Races according to the parsed arguments; errors become one message and an exit code.
 
     Args:
-      args: what a parser with `add_arguments` gave.
+      args: the arguments, from a parser with `add_arguments`.
 
     Returns:
-      0, or 1 if the race could not be finished, 2 if it could not be begun, 130 after Ctrl-C.
+      0, or 1 if the race could not be finished, 2 if it could not be started, 130 after Ctrl-C.
     """
     try:
         _race(args)
     except TrainingError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on with the optimizers not yet finished", 130)
+        _fail("interrupted; the same command continues with the unfinished optimizers", 130)
         sys.stdout.flush()
-        os._exit(130)  # an ordinary exit would wait for the grid that JAX is still computing
+        os._exit(130)  # sys.exit would wait for the grid that JAX is still computing
     except BrokenPipeError:
-        raise  # for `main`, which knows what to do about it
+        raise  # handled in `main`
     except OSError as error:
         return _fail(str(error), 1)
     return 0
 
 
 def _race(args: argparse.Namespace) -> None:
-    extra("matplotlib.figure", "to draw the race")  # to be heard before hours of training
+    extra("matplotlib.figure", "to draw the race")  # before hours of training
     rates = None if args.rates is None else _rates(args.rates)
     field = enter(args.names or FIELD, rates)
-    # `Options` checks the rest, and words what is wrong as `gradtx train` does.
+    # `Options` checks the rest, with the messages of `gradtx train`.
     batch = args.batch if args.batch == "full" else _number("--batch", args.batch, int)
     epochs = _number("--epochs", args.epochs, int)
     options = Options(data=args.data, model=args.model, batch=batch, epochs=epochs)
@@ -116,10 +123,10 @@ def _race(args: argparse.Namespace) -> None:
 def _note(result: Race) -> str:
     seeds = len({row.seed for row in result.rows})
     return (
-        f"Each with its best rate, that of the lowest median loss. Loss on the training examples, "
-        f"accuracy on the test examples, at the end: median over {seeds} seeds, and range. "
-        "Steps are counted to the epoch's end; seconds are a run's share of its grid, without "
-        "compilation."
+        f"Each optimizer with its best rate, the one of the lowest median loss. Final loss on the "
+        f"training examples and final accuracy on the test examples: median over {seeds} seeds, "
+        "and range. Steps are counted to the end of the epoch; seconds are a run's share of its "
+        "grid's time, without compilation."
     )
 
 
@@ -128,16 +135,16 @@ def _rates(text: str) -> tuple[float, ...]:
         return tuple(_number("--rates", part, float) for part in text.split(","))
     parts = text.split(":")
     if len(parts) != 3:
-        raise TrainingError(f"--rates wants LOW:HIGH:COUNT, such as 1e-4:1:9, got {text!r}")
+        raise TrainingError(f"--rates must be LOW:HIGH:COUNT, such as 1e-4:1:9, got {text!r}")
     low, high = (_number("--rates", part, float) for part in parts[:2])
     return rate_range(low, high, _number("--rates", parts[2], int))
 
 
-def _number(flag: str, text: str, kind: type) -> Any:
+def _number(flag: str, text: str, kind: type[_T]) -> _T:
     try:
         return kind(text)
     except ValueError:
-        what = "a whole number" if kind is int else "a number"
+        what = "an integer" if kind is int else "a number"
         raise TrainingError(f"{flag} must be {what}, got {text!r}") from None
 
 

@@ -1,49 +1,52 @@
-"""Who races, and with which learning rates."""
+"""The entrants of a race and their learning rates."""
 
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from gradtx import catalog
-from gradtx.engine.base import GradientTransformation
+from gradtx.engine.base import GradientTransformation, Scalar
 from gradtx.train.errors import TrainingError
 from gradtx.train.optimizer import default_learning_rate
 from gradtx.train.settings import options_of
 
 USUAL = tuple(10 ** (power / 2) for power in range(-4, 5))
-"""The default rates, as multiples of the rate that is usual for the optimizer."""
+"""The default rates, as multiples of the optimizer's usual rate."""
 
 SCALE_FREE = tuple(10 ** (power / 2) for power in range(-2, 3))
-"""The same for optimizers that find their step size themselves."""
+"""The same for learning-rate-free optimizers."""
+
+Factory = Callable[[Scalar], GradientTransformation]
+"""A function from a learning rate to an optimizer, such as `gradtx.adam`."""
 
 
 class Entrant(NamedTuple):
     """An optimizer in a race.
 
     Attributes:
-      name: what it is called in the results.
+      name: its name in the results.
       make: the optimizer, as a function of its learning rate.
-      rates: its learning rates, rising.
+      rates: its learning rates, in ascending order.
     """
 
     name: str
-    make: Callable[[Any], GradientTransformation]
+    make: Factory
     rates: tuple[float, ...]
 
 
 def rate_range(low: float, high: float, count: int) -> tuple[float, ...]:
-    """Gives learning rates at equal ratios, both ends among them.
+    """Returns geometrically spaced learning rates, including both ends.
 
     Args:
-      low: the smallest, positive.
-      high: the largest.
-      count: how many, at least 2.
+      low: the smallest rate, positive.
+      high: the largest rate.
+      count: the number of rates, at least 2.
 
     Raises:
-      TrainingError: it is no such range.
+      TrainingError: an argument is out of range.
 
     Example:
       >>> from gradtx.racing import rate_range
@@ -52,17 +55,18 @@ def rate_range(low: float, high: float, count: int) -> tuple[float, ...]:
     """
     if not (0 < low < high < math.inf and count >= 2):
         raise TrainingError(
-            "a range of rates goes from a positive number to a larger one in at least 2 rates, got "
-            f"{low:g} to {high:g} in {count}"
+            "a range of rates must have 0 < low < high and at least 2 rates, got "
+            f"{count} from {low:g} to {high:g}"
         )
     return tuple(_short(rate) for rate in np.geomspace(low, high, count))
 
 
 def usual_rates(name: str) -> tuple[float, ...]:
-    """Gives the rates that an optimizer of the catalog races with if none are given.
+    """Returns the default rates of an optimizer of the catalog.
 
-    They are half a decade apart, up to a hundred times more and less than the rate of
-    `gradtx.train.default_learning_rate`; for those that find their step size themselves, ten times.
+    They are half a decade apart, from 1/100 to 100 times the rate of
+    `gradtx.train.default_learning_rate`, or from 1/10 to 10 times it for learning-rate-free
+    optimizers (those with `scale_free` in the catalog).
 
     Args:
       name: the optimizer's name in the catalog.
@@ -82,20 +86,20 @@ def _short(rate: float) -> float:
 
 
 def enter(
-    optimizers: Iterable[str] | Mapping[str, Any],
+    optimizers: Iterable[str] | Mapping[str, str | Factory],
     learning_rates: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
 ) -> list[Entrant]:
-    """Makes the field of a race.
+    """Returns the entrants of a race.
 
     Args:
-      optimizers: names of the catalog, or a mapping from names of one's own to names of the catalog
-        or to functions of the learning rate that make an optimizer, such as `gradtx.adam`.
-      learning_rates: the rates of all of them, but of those that find their step size themselves,
-        which keep `usual_rates`; or a mapping from names to rates, for some or all of them.
-        Default: `usual_rates`; for functions that the catalog does not know, from 1e-4 to 1.
+      optimizers: names of the catalog, or a mapping from any names to names of the catalog or to
+        functions from a learning rate to an optimizer, such as `gradtx.adam`.
+      learning_rates: the rates of all optimizers except learning-rate-free ones, which keep
+        `usual_rates`; or a mapping from names to rates, for some or all of them. Default:
+        `usual_rates`; for functions that are not in the catalog, nine rates from 1e-4 to 1.
 
     Raises:
-      TrainingError: a name is unknown, something is not a function of the learning rate, or rates
+      TrainingError: a name is unknown, a value is not a function of the learning rate, or rates
         are not positive numbers.
 
     Example:
@@ -113,16 +117,16 @@ def enter(
         names = list(optimizers)
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise TrainingError(f"race: {twice!r} is entered twice")
+            raise TrainingError(f"race: {twice!r} is given twice")
         optimizers = {name: name for name in names}
     if not optimizers:
-        raise TrainingError("race: no optimizer is entered")
+        raise TrainingError("race: no optimizer is given")
     given = learning_rates if isinstance(learning_rates, Mapping) else {}
     common = None if isinstance(learning_rates, Mapping) else learning_rates
     unknown = [name for name in given if name not in optimizers]
     if unknown:
         raise TrainingError(
-            f"race: learning rates are given for {unknown[0]!r}, and those entered are "
+            f"race: learning rates are given for {unknown[0]!r}, but the optimizers are "
             f"{', '.join(optimizers)}"
         )
     field = []
@@ -137,7 +141,7 @@ def enter(
     return field
 
 
-def _resolve(name: str, what: Any) -> tuple[catalog.Entry | None, Callable[[Any], Any]]:
+def _resolve(name: str, what: str | Factory) -> tuple[catalog.Entry | None, Factory]:
     if isinstance(what, str):
         try:
             entry = catalog.get(what)
@@ -149,10 +153,10 @@ def _resolve(name: str, what: Any) -> tuple[catalog.Entry | None, Callable[[Any]
             return None, what
     else:
         raise TrainingError(
-            f"race: {name!r} is a {type(what).__name__}, and must be a name of the catalog or a "
-            "function of the learning rate that makes an optimizer, such as gradtx.adam"
+            f"race: {name!r} must be a name of the catalog or a function from a learning rate to "
+            f"an optimizer, such as gradtx.adam, got a {type(what).__name__}"
         )
-    # What has no default must be given; the catalog knows values that work.
+    # Arguments without a default get the values of the catalog's probe.
     needed = {
         key: entry.probe[key]
         for key, default in options_of(entry.factory).items()
@@ -165,11 +169,13 @@ def _checked(name: str, rates: Iterable[float]) -> tuple[float, ...]:
     try:
         numbers = sorted(float(rate) for rate in rates)
     except (TypeError, ValueError):
-        raise TrainingError(f"race: {name}'s learning rates are {rates!r}, not numbers") from None
+        raise TrainingError(
+            f"race: {name}'s learning rates must be numbers, got {rates!r}"
+        ) from None
     if not numbers or not all(0 < rate < math.inf for rate in numbers):
         raise TrainingError(
             f"race: {name}'s learning rates must be positive numbers, at least one, got {numbers}"
         )
     if len(set(numbers)) < len(numbers):
-        raise TrainingError(f"race: {name} has a learning rate twice: {numbers}")
+        raise TrainingError(f"race: {name}'s learning rates must differ, got {numbers}")
     return tuple(numbers)

@@ -1,47 +1,54 @@
-"""One optimizer's whole grid, learning rates x seeds, as one program."""
+"""The grid of an optimizer, learning rates x seeds, as one program."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, GradientTransformation, Params, with_extra_args_support
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    Params,
+    PyTree,
+    with_extra_args_support,
+)
+from gradtx.racing.entrants import Factory
 from gradtx.train.epoch import Loss, TrainState, make_epoch
 
 
 class Problem(NamedTuple):
-    """What is raced on.
+    """The problem of a race.
 
     Attributes:
       init: `init(key) -> params`, the initial parameters.
-      loss: `loss(params, batch, counted)`, as `gradtx.train.make_epoch` takes it.
-      measure: `measure(params, data) -> (loss, accuracy)`, after each epoch: the loss on all the
-        examples, and the accuracy, a share from 0 to 1, or `None`.
-      data: what is trained on and what is held back, two pytrees of arrays; the first axes of the
-        former run over the examples.
-      batch_size: how many examples a step takes.
-      steps: the steps of an epoch.
-      title: what it is, for people.
-      config: what tells this problem from others, in values that JSON has.
+      loss: `loss(params, batch, counted)`, as in `gradtx.train.make_epoch`.
+      measure: `measure(params, data) -> (loss, accuracy)`, called after each epoch: the loss on all
+        training examples, and the accuracy from 0 to 1, or `None`.
+      data: the training and the test data, two pytrees of arrays; the first axes of the training
+        data run over the examples.
+      batch_size: the number of examples in a step.
+      steps: the number of steps in an epoch.
+      title: the title of the figures.
+      config: values of JSON's types that identify the problem in saved results.
     """
 
     init: Callable[[Array], Params]
     loss: Loss
-    measure: Callable[[Params, Any], tuple[Array, Array | None]]
-    data: tuple[Any, Any]
+    measure: Callable[[Params, PyTree], tuple[Array, Array | None]]
+    data: tuple[PyTree, PyTree]
     batch_size: int
     steps: int
     title: str
-    config: Mapping[str, Any]
+    config: Mapping[str, str | int]
 
 
 class Curves(NamedTuple):
-    """What was measured.
+    """The measurements.
 
     Attributes:
-      loss: the loss on all the examples; infinity where it was not finite.
-      accuracy: the accuracy, 0 where it or the loss was not finite; `None` if none is measured.
+      loss: the loss on all training examples; infinity where it is not finite.
+      accuracy: the accuracy, 0 where it or the loss is not finite; `None` if it is not measured.
     """
 
     loss: Array
@@ -49,12 +56,12 @@ class Curves(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where the runs of each seed begin; the first axes run over the seeds.
+    """The start of the runs of each seed; the first axes run over the seeds.
 
     Attributes:
       params: the initial parameters.
-      shuffle: the key that each epoch's order of examples comes from.
-      curves: what is measured before any step, `[seeds]`.
+      shuffle: the key that each epoch's order of examples derives from.
+      curves: the measurements before the first step, `[seeds]`.
     """
 
     params: Params
@@ -62,14 +69,14 @@ class Start(NamedTuple):
     curves: Curves
 
 
-def make_start(problem: Problem) -> Callable[[Array, Any], Start]:
-    """Makes the function that gives each seed's initial parameters, the same for all optimizers.
+def make_start(problem: Problem) -> Callable[[Array, PyTree], Start]:
+    """Returns the function that computes each seed's start, the same for all optimizers.
 
     Args:
-      problem: what is raced on.
+      problem: the problem.
 
     Returns:
-      `start(seeds, data) -> Start`, to be compiled; `seeds` is an array of whole numbers.
+      `start(seeds, data) -> Start`, to be compiled; `seeds` is an array of integers.
 
     Example:
       >>> import jax.numpy as jnp
@@ -79,12 +86,12 @@ def make_start(problem: Problem) -> Callable[[Array, Any], Start]:
       [1. 1.]
     """
 
-    def one(seed: Array, data: Any) -> Start:
-        initial, shuffle = jax.random.split(jax.random.key(seed))  # as `train.fit` has them
+    def one(seed: Array, data: PyTree) -> Start:
+        initial, shuffle = jax.random.split(jax.random.key(seed))  # as in `train.fit`
         params = problem.init(initial)
         return Start(params, shuffle, _measured(problem, params, data))
 
-    def start(seeds: Array, data: Any) -> Start:
+    def start(seeds: Array, data: PyTree) -> Start:
         return _over_seeds()(lambda seed: one(seed, data))(seeds)
 
     return start
@@ -92,26 +99,27 @@ def make_start(problem: Problem) -> Callable[[Array, Any], Start]:
 
 def make_grid(
     problem: Problem,
-    make: Callable[[Any], GradientTransformation],
+    make: Factory,
     epochs: int,
-    on_epoch: Callable[[Any], None] | None = None,
-) -> Callable[[Array, Start, Any], Curves]:
-    """Makes the function that trains with every learning rate and every seed.
+    on_epoch: Callable[[Array], None] | None = None,
+) -> Callable[[Array, Start, PyTree], Curves]:
+    """Returns the function that trains with every learning rate and every seed.
 
-    The seed decides the initial parameters and the order of the examples, so all rates and all
-    optimizers meet the same ones. On accelerators all runs go on together; on a CPU those of one
-    seed do, and the next seed follows: what its caches can hold is done faster.
+    The seed decides the initial parameters and the order of the examples, so they are the same for
+    all rates and all optimizers. On accelerators all runs are batched; on a CPU the runs of one
+    seed are batched and the seeds follow one another, which is faster because it uses the caches
+    better.
 
     Args:
-      problem: what is raced on.
+      problem: the problem.
       make: the optimizer, as a function of its learning rate, which is traced.
-      epochs: how many epochs are trained.
-      on_epoch: called on the host, while the program runs, with the losses `[rates]` of a seed
-        after an epoch. Default: nothing is called.
+      epochs: the number of epochs.
+      on_epoch: a callback on the host that receives, while the program runs, the losses `[rates]`
+        of a seed after each epoch. Default: none.
 
     Returns:
-      `grid(rates, start, data) -> curves`, each `[seeds, epochs, rates]`, to be compiled; `rates`
-      is an array of one axis.
+      `grid(rates, start, data) -> curves`, to be compiled; `rates` has one axis, and the curves
+      have the shape `[seeds, epochs, rates]`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -128,11 +136,11 @@ def make_grid(
     def transformation(rate: Array) -> GradientTransformation:
         return with_extra_args_support(make(rate))
 
-    def train(state: TrainState, rate: Array, key: Array, examples: Any) -> TrainState:
+    def train(state: TrainState, rate: Array, key: Array, examples: PyTree) -> TrainState:
         epoch = make_epoch(problem.loss, transformation(rate), problem.batch_size)
         return epoch(state, key, examples)[0]
 
-    def one_seed(rates: Array, start: Start, data: Any) -> Curves:
+    def one_seed(rates: Array, start: Start, data: PyTree) -> Curves:
         def begin(rate: Array) -> TrainState:
             return TrainState(start.params, transformation(rate).init(start.params))
 
@@ -147,14 +155,17 @@ def make_grid(
 
         return jax.lax.scan(epoch, jax.vmap(begin)(rates), jnp.arange(epochs))[1]
 
-    def grid(rates: Array, start: Start, data: Any) -> Curves:
+    def grid(rates: Array, start: Start, data: PyTree) -> Curves:
         return _over_seeds()(lambda start: one_seed(rates, start, data))(start)
 
     return grid
 
 
 def _over_seeds() -> Callable[[Callable], Callable]:
-    """On a CPU, random numbers for one seed also compile in half the time of those for many."""
+    """Returns the map over seeds.
+
+    On a CPU, random numbers for one seed also compile in half the time of those for many.
+    """
     return _one_by_one if jax.default_backend() == "cpu" else jax.vmap
 
 
@@ -162,7 +173,7 @@ def _one_by_one(function: Callable) -> Callable:
     return lambda xs: jax.lax.map(function, xs)
 
 
-def _measured(problem: Problem, params: Params, data: Any) -> Curves:
+def _measured(problem: Problem, params: Params, data: PyTree) -> Curves:
     loss, accuracy = problem.measure(params, data)
     finite = jnp.isfinite(loss)
     if accuracy is not None:

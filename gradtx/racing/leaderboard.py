@@ -1,12 +1,16 @@
-"""The results of a race as people read them: a table, and pictures."""
+"""The results of a race as a table and as figures."""
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gradtx._table import text_table
 from gradtx.racing.pictures import draw_curves, draw_rates
 from gradtx.racing.results import Results, Standing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,14 +18,14 @@ class Race(Results):
     """The results of a race.
 
     Attributes:
-      rows: every run, by optimizer in the order of entry, then by learning rate, then by seed.
-      target: the accuracy to be reached, or the loss where no accuracy is measured; `None` for no
-        target.
-      title: what was raced on, for the pictures.
+      rows: all runs, by optimizer in the order given, then by learning rate, then by seed.
+      target: the target accuracy, or the target loss if no accuracy is measured; `None` for no
+        target. Default: `None`.
+      title: the problem, for the titles of figures. Default: none.
     """
 
     def table(self) -> str:
-        """Writes the leaderboard: each optimizer with its best rate, medians and ranges over seeds.
+        """Returns the leaderboard: each optimizer with its best rate, medians and ranges.
 
         Example:
           >>> import jax.numpy as jnp
@@ -60,14 +64,15 @@ class Race(Results):
 
     def _notes(self, standings: list[Standing]) -> list[str]:
         return [
-            f"{_EDGE[edge].strip()} the {word} rate raced: try {more} ones"
+            f"{_EDGE[edge].strip()} the {word} rate of the race: try {more} rates"
             for edge, word, more in (("low", "smallest", "smaller"), ("high", "largest", "larger"))
             if any(s.at_edge == edge for s in standings)
         ]
 
-    def curves(self) -> Any:
-        """Draws the loss by step: each optimizer with its best rate, the median over the seeds in a
-        band from the lowest to the highest.
+    def curves(self) -> "Figure":
+        """Draws the loss by step, each optimizer with its best rate.
+
+        Lines are medians over the seeds, in bands from the lowest to the highest loss.
 
         Returns:
           A matplotlib figure, made without pyplot.
@@ -77,8 +82,8 @@ class Race(Results):
         """
         return draw_curves(self)
 
-    def rates(self) -> Any:
-        """Draws the final loss by learning rate, median and band as in `curves`.
+    def rates(self) -> "Figure":
+        """Draws the final loss by learning rate, with medians and bands as in `curves`.
 
         Returns:
           A matplotlib figure, made without pyplot.
@@ -96,6 +101,6 @@ def _loss(loss: float) -> str:
     return f"{loss:.3g}"
 
 
-def _range(ends: tuple[float, float], write: Any) -> str:
+def _range(ends: tuple[float, float], write: Callable[[float], str]) -> str:
     low, high = map(write, ends)
     return "" if low == high else f"{low} to {high}"

@@ -1,17 +1,21 @@
-"""The pictures of a race: loss by step, and final loss by learning rate."""
+"""The figures of a race: loss by step, and final loss by learning rate."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gradtx.draw.style import GREY, finish, line_styles, new_figure
 from gradtx.racing.results import Results, Row, Standing
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def draw_curves(race: Results) -> Any:
-    """Draws the loss by step, and the accuracy below it if it was measured.
+
+def draw_curves(race: Results) -> "Figure":
+    """Draws the loss by step, and below it the accuracy if it was measured.
 
     Args:
       race: the results.
@@ -39,7 +43,7 @@ def draw_curves(race: Results) -> Any:
     _loss_axis(panels[0], (loss for row in shown for loss in row.loss), shown)
     panels[0].set_ylabel(_loss_label(panels[0], "loss"))
     if scored:
-        # What is reached in the end must be legible; a steep beginning may leave the picture.
+        # The final accuracies must be legible; the steep beginning may be cut off.
         best = sorted(100 * s.accuracy for s in standings if s.accuracy is not None)
         middle = best[len(best) // 2]
         lowest, highest = panels[1].get_ylim()
@@ -51,7 +55,7 @@ def draw_curves(race: Results) -> Any:
         panels[-1].axhline(level, color=GREY, linewidth=1, linestyle=(0, (6, 3)))
         panels[-1].annotate(
             f"target {level:g}",
-            (1.01, level),  # beside the curves, where it hides none
+            (1.01, level),  # beside the curves, which it must not hide
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=8,
@@ -65,7 +69,7 @@ def draw_curves(race: Results) -> Any:
     return figure
 
 
-def draw_rates(race: Results) -> Any:
+def draw_rates(race: Results) -> "Figure":
     """Draws the final loss by learning rate.
 
     Args:
@@ -88,7 +92,7 @@ def draw_rates(race: Results) -> Any:
     limit, strip = _highest(race.rows), None
     lost = [s for s in standings if (np.median(finals[s.optimizer], 0) > limit).any()]
     if lost:
-        # A strip with a row for each optimizer: at one height their marks would hide each other.
+        # A strip with one row per optimizer, because marks at one height would hide each other.
         strip, axes = figure.subplots(
             2, 1, sharex=True, height_ratios=[0.05 * len(lost), 1], gridspec_kw={"hspace": 0}
         )
@@ -109,11 +113,11 @@ def draw_rates(race: Results) -> Any:
     axes.set_xscale("log")
     axes.set_xlabel("learning rate (log scale)")
     axes.set_ylabel(_loss_label(axes, "final loss"))
-    told = f"{_seeds(race)}; ring: the best rate"
+    subtitle = f"{_seeds(race)}; ring: the best rate"
     if strip is None:
-        _finish([axes], race, told)
+        _finish([axes], race, subtitle)
     else:
-        _finish([strip, axes], race, told)
+        _finish([strip, axes], race, subtitle)
         strip.set_ylim(0.7 - len(lost), 0.7)
         strip.set_yticks([(1 - len(lost)) / 2], ["diverged or\nbeyond"], fontsize=8)
         strip.tick_params(which="both", length=0)
@@ -127,37 +131,41 @@ def draw_rates(race: Results) -> Any:
 _LEGEND: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": 9}
 
 
-def _figure(entries: int, height: float) -> Any:
+def _figure(entries: int, height: float) -> "Figure":
     return new_figure(8.5, max(height, 0.24 * entries), dpi=150)
 
 
 def _styled(
     race: Results, standings: Sequence[Standing]
 ) -> Iterable[tuple[Standing, dict[str, Any]]]:
-    """Gives the standings with their lines' styles, which go by the order of entry: an optimizer
-    looks the same in all pictures."""
+    """Returns the standings with their line styles, by the order of optimizers in the race.
+
+    So an optimizer has the same style in all figures.
+    """
     styles = line_styles(race.optimizers)
     return [(s, styles[s.optimizer]) for s in standings]
 
 
 def _band(
-    axes: Any, x: Sequence[float], ys: np.ndarray, style: dict[str, Any], entries: int
+    axes: "Axes", x: Sequence[float], ys: np.ndarray, style: dict[str, Any], entries: int
 ) -> None:
-    """Draws the median over the first axis, in a band from the lowest to the highest; the bands of
-    many entries are paler."""
+    """Draws the median over the first axis in a band from the lowest to the highest.
+
+    The bands of many entries are paler.
+    """
     middle = np.median(ys, 0)
     size = {"markersize": 4 if len(x) <= 40 else 0, "linewidth": 1.5}
     axes.plot(x, np.where(np.isfinite(middle), middle, np.nan), **style, **size)
     low, high = ys.min(0), ys.max(0)
-    high = np.where(np.isfinite(high), high, 1e300)  # matplotlib fills up to no infinity
+    high = np.where(np.isfinite(high), high, 1e300)  # matplotlib cannot fill up to infinity
     alpha = min(0.15, 1 / entries)
     axes.fill_between(
         x, low, high, where=np.isfinite(low), color=style["color"], alpha=alpha, linewidth=0
     )
 
 
-def _loss_axis(axes: Any, shown: Iterable[float], rows: Sequence[Row]) -> None:
-    """Chooses the scale, and leaves what exploded above the picture."""
+def _loss_axis(axes: "Axes", shown: Iterable[float], rows: Sequence[Row]) -> None:
+    """Sets the scale and the limits; exploding losses are cut off above."""
     losses = [loss for loss in shown if math.isfinite(loss)]
     positive = [loss for loss in losses if loss > 0]
     lowest, limit = min(losses, default=1.0), _highest(rows)
@@ -170,23 +178,23 @@ def _loss_axis(axes: Any, shown: Iterable[float], rows: Sequence[Row]) -> None:
     if lowest > 0:
         axes.set_yscale("log")
         axes.set_ylim(lowest / 1.5, highest * 1.5)
-    else:  # a logarithm has no place for 0, which a loss may well reach
+    else:  # a loss may be 0, which has no logarithm
         smallest = min(positive, default=1.0)
         axes.set_yscale("symlog", linthresh=smallest)
         axes.set_ylim(-smallest / 2, highest * 1.5)
 
 
 def _highest(rows: Sequence[Row]) -> float:
-    """The largest loss that is worth a place in the pictures."""
+    """The largest loss that the figures show."""
     first = [row.loss[0] for row in rows if math.isfinite(row.loss[0])]
     finite = [loss for row in rows for loss in row.loss if math.isfinite(loss)]
-    if not first or min(finite) < 0:  # without a zero, ten times the first loss means nothing
+    if not first or min(finite) < 0:  # ten times the first loss needs losses of at least 0
         spread = max(first, default=1.0) - min(finite, default=0.0)
         return max(first, default=1.0) + spread
     return 10 * max(first)
 
 
-def _loss_label(axes: Any, what: str) -> str:
+def _loss_label(axes: "Axes", what: str) -> str:
     return what if axes.get_yscale() == "linear" else f"{what} (log scale)"
 
 
@@ -195,7 +203,7 @@ def _seeds(race: Results) -> str:
     return f"median of {seeds} seeds, band: lowest to highest" if seeds > 1 else "one seed"
 
 
-def _finish(panels: Sequence[Any], race: Results, told: str) -> None:
+def _finish(panels: Sequence["Axes"] | np.ndarray, race: Results, subtitle: str) -> None:
     finish(*panels)
-    title = f"{race.title}\n{told}" if race.title else told
+    title = f"{race.title}\n{subtitle}" if race.title else subtitle
     panels[0].set_title(title, fontsize=10, loc="left")

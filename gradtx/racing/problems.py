@@ -1,14 +1,14 @@
-"""What is raced on: a loss of one's own, or the classifiers of `gradtx train`."""
+"""The problems of races: any loss function, or the classifiers of `gradtx train`."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Params, is_function
+from gradtx.engine.base import Array, Params, PyTree, is_function
 from gradtx.racing.grid import Problem
 from gradtx.train.data import Data
 from gradtx.train.epoch import classification_loss, make_evaluation, steps_per_epoch
@@ -17,15 +17,14 @@ from gradtx.train.models import Model
 
 
 def classification(model: Model, data: Data, batch_size: int) -> Problem:
-    """Makes the problem of training a classifier: its loss on what is trained on, its accuracy on
-    what is held back.
+    """Returns the problem of training a classifier: training loss and test accuracy.
 
-    A run of the race is the run that `gradtx.train.fit` makes of the same seed and rate.
+    A run of the race equals the run of `gradtx.train.fit` with the same seed and rate.
 
     Args:
       model: the classifier.
       data: the data set.
-      batch_size: examples in a mini-batch; a short last one takes a step of its own.
+      batch_size: the number of examples in a mini-batch; the last one may be smaller.
 
     Raises:
       TrainingError: `batch_size` is not between 1 and the number of training examples.
@@ -40,16 +39,17 @@ def classification(model: Model, data: Data, batch_size: int) -> Problem:
     examples = len(data.y_train)
     if not 1 <= batch_size <= examples:
         raise TrainingError(
-            f"a batch of {batch_size} is not possible with {examples} training examples"
+            f"race: batch_size must be from 1 to {examples}, the number of training examples, got "
+            f"{batch_size}"
         )
     evaluate = make_evaluation(model)
 
     def init(key: Array) -> Params:
         return model.init(key, data.shape, data.classes)
 
-    def measure(params: Params, data: Any) -> tuple[Array, Array]:
-        trained, held_back = data
-        return evaluate(params, *trained)[0], evaluate(params, *held_back)[1]
+    def measure(params: Params, data: PyTree) -> tuple[Array, Array]:
+        train, test = data
+        return evaluate(params, *train)[0], evaluate(params, *test)[1]
 
     title = f"{data.name} · {model.name}"
     return Problem(
@@ -65,21 +65,21 @@ def classification(model: Model, data: Data, batch_size: int) -> Problem:
 
 
 def own_problem(
-    loss: Callable[[Params, Any], Array],
-    init: Any,
-    batches: Iterable[Any],
+    loss: Callable[[Params, PyTree], Array],
+    init: Params | Callable[[Array], Params],
+    batches: Iterable[PyTree],
     accuracy: Callable[[Params], Array] | None = None,
 ) -> Problem:
-    """Makes a problem of a loss, initial parameters, and batches.
+    """Returns the problem of a loss function, initial parameters, and batches.
 
     Args:
       loss: `loss(params, batch)`, a scalar.
       init: `init(key) -> params`, or the initial parameters themselves, for all seeds.
-      batches: a list (or any other finite iterable, but no tuple or mapping) of batches, each a
-        pytree of arrays, all of one shape. In every epoch each is seen once, in an order that
+      batches: a list (or any other finite iterable except tuples and mappings) of batches, each a
+        pytree of arrays, all of the same shapes. Every epoch uses each batch once, in an order that
         depends on the seed.
-      accuracy: `accuracy(params)`, a share from 0 to 1 in which more is better, measured after each
-        epoch on data of its own. Default: none.
+      accuracy: `accuracy(params)`, from 0 to 1, where higher is better; measured after each epoch.
+        Default: none.
 
     Raises:
       TrainingError: there are no batches, they differ in shape, or the loss or the accuracy is not
@@ -92,7 +92,7 @@ def own_problem(
       >>> own_problem(lambda p, x: jnp.mean((p - x) ** 2), jnp.zeros(()), batches)
       Traceback (most recent call last):
       ...
-      gradtx.train.errors.TrainingError: race: batch 1 is float32[2], and batch 0 is float32[3]; ...
+      gradtx.train.errors.TrainingError: race: all batches must have the same shapes, got ...
     """
     stacked, count = _stacked(batches)
     start = init if is_function(init) else lambda key: jax.tree.map(jnp.asarray, init)
@@ -102,10 +102,10 @@ def own_problem(
     if accuracy is not None:
         _check_scalar("accuracy(params)", jax.eval_shape(accuracy, params))
 
-    def loss_of_one(params: Params, batch: Any, counted: Array) -> Array:
+    def loss_of_one(params: Params, batch: PyTree, counted: Array) -> Array:
         return loss(params, jax.tree.map(lambda x: x[0], batch[1]))
 
-    def measure(params: Params, data: Any) -> tuple[Array, Array | None]:
+    def measure(params: Params, data: PyTree) -> tuple[Array, Array | None]:
         losses = jax.lax.map(lambda batch: loss(params, batch[1]), data[0])
         return jnp.mean(losses), None if accuracy is None else jnp.asarray(accuracy(params))
 
@@ -113,23 +113,23 @@ def own_problem(
         start,
         loss_of_one,
         measure,
-        ((jnp.arange(count), stacked), ()),  # counted, because a batch may hold no array at all
+        ((jnp.arange(count), stacked), ()),  # with indices, because a batch may have no arrays
         1,
         count,
         "",
         {
             "batches": _digest(stacked),
-            # A function cannot be told from another one, but what it gives can.
+            # Functions cannot be compared, but their values can.
             "loss": f"{float(jax.jit(loss)(start(jax.random.key(0)), first)):.3g}",
         },
     )
 
 
-def _stacked(batches: Iterable[Any]) -> tuple[Any, int]:
+def _stacked(batches: Iterable[PyTree]) -> tuple[PyTree, int]:
     if isinstance(batches, (tuple, Mapping, np.ndarray, jax.Array)):
         raise TrainingError(
-            f"race: batches is of type {type(batches).__name__}, and must be a list of batches, "
-            "each a pytree of arrays; of a single batch, give [batch]"
+            "race: batches must be a list of batches, each a pytree of arrays, got "
+            f"{type(batches).__name__}; give a single batch as [batch]"
         )
     listed = list(batches)
     if not listed:
@@ -138,29 +138,29 @@ def _stacked(batches: Iterable[Any]) -> tuple[Any, int]:
     for i, batch in enumerate(listed):
         if _shapes(batch) != first:
             raise TrainingError(
-                f"race: batch {i} is {_shapes(batch)}, and batch 0 is {first}; they must be of one "
-                "shape, so that one compiled step serves all of them"
+                f"race: all batches must have the same shapes, got {first} for batch 0 and "
+                f"{_shapes(batch)} for batch {i}"
             )
     return jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x) for x in xs]), *listed), len(listed)
 
 
-def _shapes(batch: Any) -> str:
-    def one(x: Any) -> str:
-        x = np.asarray(x) if not hasattr(x, "dtype") else x
-        return f"{x.dtype}{list(x.shape)}"
+def _shapes(batch: PyTree) -> str:
+    def one(x: ArrayLike) -> str:
+        array = x if isinstance(x, jax.Array) else np.asarray(x)
+        return f"{array.dtype}{list(array.shape)}"
 
     found = jax.tree.map(one, batch)
     return found if isinstance(found, str) else str(found).replace("'", "")
 
 
-def _check_scalar(what: str, found: Any) -> None:
+def _check_scalar(what: str, found: PyTree) -> None:
     if not (hasattr(found, "shape") and found.shape == ()):
         shape = getattr(found, "shape", None)
-        told = f"an array of shape {shape}" if shape is not None else f"{found}"
-        raise TrainingError(f"race: {what} must be a scalar, got {told}")
+        given = f"an array of shape {shape}" if shape is not None else f"{found}"
+        raise TrainingError(f"race: {what} must be a scalar, got {given}")
 
 
-def _digest(tree: Any) -> str:
+def _digest(tree: PyTree) -> str:
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         array = np.ascontiguousarray(leaf)

@@ -1,4 +1,4 @@
-"""What a race shows while it goes on: a bar on a terminal, a line for each optimizer elsewhere."""
+"""The display of a race: a bar on a terminal, a line for each optimizer elsewhere."""
 
 import importlib.util
 import os
@@ -11,10 +11,10 @@ from gradtx.train.errors import extra
 
 
 class Display(Protocol):
-    """Where a race reports to.
+    """The interface of a display.
 
     Attributes:
-      live: whether it wants to hear of every epoch.
+      live: whether `step` should be called after every epoch.
     """
 
     live: bool
@@ -23,16 +23,16 @@ class Display(Protocol):
         """Shows a line."""
 
     def step(self, name: str, doing: str, done: int = 0) -> None:
-        """Shows what an optimizer is doing, after so many more epochs."""
+        """Shows what an optimizer is doing, and advances the bar by `done` epochs."""
 
 
 @contextmanager
 def display(epochs: int, lines: bool) -> Iterator[Display]:
-    """Opens the display that suits standard output.
+    """Opens a display on standard output.
 
     Args:
-      epochs: the epochs of all seeds of all optimizers.
-      lines: whether lines are printed where standard output is no terminal.
+      epochs: the total number of epochs, of all seeds of all optimizers.
+      lines: whether to print lines if standard output is not a terminal.
     """
     terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     if terminal and importlib.util.find_spec("rich"):

@@ -1,4 +1,4 @@
-"""The file of a race: JSON lines, one for each run, below one that says what was raced on."""
+"""The file of a race: JSON lines, first the configuration and then one line for each run."""
 
 import json
 import math
@@ -14,33 +14,34 @@ from gradtx.train.errors import TrainingError
 class Record:
     """Writes and reads `race.jsonl`.
 
-    The first line holds what defines the race, each other one the fields of a `Row`. JSON has no
-    infinity: the losses of diverged runs are `null`. The file is written anew, and atomically, when
-    an optimizer is finished, so what it holds is whole whenever a race is killed.
+    The first line is the configuration of the race, each other line has the fields of a `Row`.
+    JSON has no infinity, so the losses of diverged runs are `null`. The file is rewritten
+    atomically whenever an optimizer is finished, so it is complete even if the race is killed.
 
     Args:
-      folder: where the file is or will be; it is made if need be.
-      config: what defines the race.
+      folder: the folder of the file; it is created if necessary.
+      config: the configuration of the race.
     """
 
     def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
         self.path = Path(folder) / "race.jsonl"
-        self.config = json.loads(json.dumps(dict(config)))  # as the file will give it back
+        self.config = json.loads(json.dumps(dict(config)))  # as it is read from the file
 
     def begin(self, overwrite: bool) -> list[Row]:
-        """Reads what was finished earlier.
+        """Returns the runs that are finished already.
 
         Args:
-          overwrite: whether that may be lost.
+          overwrite: whether to discard them.
 
         Raises:
-          TrainingError: the folder cannot be made, or the file is of another race or damaged.
+          TrainingError: the folder cannot be created, or the file is damaged or belongs to another
+            race.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(
-                f"{self.path.parent}: no folder can be made: {error.strerror}"
+                f"{self.path.parent}: cannot create the folder: {error.strerror}"
             ) from None
         if overwrite or not self.path.exists():
             return []
@@ -56,14 +57,14 @@ class Record:
             if config.get(name) != self.config.get(name)
         ]
         if differ:
-            raise TrainingError(f"{self.path} holds another race: {'; '.join(differ)}")
+            raise TrainingError(f"{self.path} has another race: {'; '.join(differ)}")
         return rows
 
     def save(self, rows: Sequence[Row]) -> None:
         """Writes the file.
 
         Args:
-          rows: all runs that are finished.
+          rows: all finished runs.
         """
         lines = [json.dumps({"race": self.config}), *map(_line, rows)]
         write_atomically(self.path, "".join(f"{line}\n" for line in lines).encode())

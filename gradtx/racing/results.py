@@ -1,24 +1,25 @@
-"""What a race gives, in numbers: every run, and the standings."""
+"""The results of a race as numbers: all runs, and the standings."""
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 
 class Row(NamedTuple):
-    """One run: an optimizer with one learning rate and one seed.
+    """A run: an optimizer with one learning rate and one seed.
 
     Attributes:
       optimizer: its name.
       learning_rate: the rate.
       seed: the seed of the initial parameters and of the order of the examples.
-      steps: the steps taken at each measurement; the first is 0.
-      loss: the loss on all the examples there; infinity where it was not finite.
-      accuracy: the accuracy there, from 0 to 1; `None` if none is measured.
-      seconds: the run's share of the time that its grid took, without compilation.
-      compile_seconds: its share of the time that tracing and compiling the grid took.
+      steps: the number of steps before each measurement; the first is 0.
+      loss: the loss on all training examples, by measurement; infinity where it is not finite.
+      accuracy: the accuracy, from 0 to 1, by measurement; `None` if it is not measured.
+      seconds: the run's share of its grid's time, without compilation.
+      compile_seconds: the run's share of the time for tracing and compiling the grid.
     """
 
     optimizer: str
@@ -32,26 +33,26 @@ class Row(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether the final loss is not finite."""
+        """True if the final loss is not finite."""
         return not math.isfinite(self.loss[-1])
 
 
 class Standing(NamedTuple):
-    """How an optimizer did with its best learning rate, that of the lowest median final loss.
+    """The result of an optimizer with its best learning rate, that of the lowest median loss.
 
     Attributes:
       optimizer: its name.
       learning_rate: the best rate.
-      at_edge: "low" or "high" if that was the smallest or largest raced of several, otherwise "".
+      at_edge: "low" or "high" if this is the smallest or largest of several rates, otherwise "".
       loss: the median final loss over the seeds.
-      loss_range: the smallest and the largest.
-      accuracy: the median final accuracy; `None` if none is measured.
-      accuracy_range: the smallest and the largest.
-      steps_to_target: the median number of steps to the target, to the measurement at which it is
-        seen first; infinity if it is not reached, `None` if there is no target.
+      loss_range: the smallest and the largest final loss.
+      accuracy: the median final accuracy; `None` if it is not measured.
+      accuracy_range: the smallest and the largest final accuracy.
+      steps_to_target: the median number of steps before the first measurement at the target;
+        infinity if it is not reached, `None` if there is no target.
       seconds_to_target: a run's share of the grid's time for these steps, without compilation.
-      diverged: how many runs of the whole grid diverged.
-      runs: how many there are in it.
+      diverged: the number of diverged runs in the whole grid.
+      runs: the number of runs in the whole grid.
     """
 
     optimizer: str
@@ -69,13 +70,13 @@ class Standing(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """The runs of a race, and what follows from them.
+    """The runs of a race and their standings.
 
     Attributes:
-      rows: every run, by optimizer in the order of entry, then by learning rate, then by seed.
-      target: the accuracy to be reached, or the loss where no accuracy is measured; `None` for no
-        target.
-      title: what was raced on, for the pictures.
+      rows: all runs, by optimizer in the order given, then by learning rate, then by seed.
+      target: the target accuracy, or the target loss if no accuracy is measured; `None` for no
+        target. Default: `None`.
+      title: the problem, for the titles of figures. Default: none.
     """
 
     rows: tuple[Row, ...]
@@ -84,11 +85,11 @@ class Results:
 
     @property
     def optimizers(self) -> list[str]:
-        """The optimizers' names, in the order of entry."""
+        """The names of the optimizers, in the order given."""
         return list(dict.fromkeys(row.optimizer for row in self.rows))
 
     def runs_of(self, optimizer: str, learning_rate: float | None = None) -> list[Row]:
-        """Gives the runs of an optimizer.
+        """Returns the runs of an optimizer.
 
         Args:
           optimizer: its name.
@@ -101,7 +102,7 @@ class Results:
         ]
 
     def rates_of(self, optimizer: str) -> list[float]:
-        """Gives the learning rates of an optimizer, rising.
+        """Returns the learning rates of an optimizer in ascending order.
 
         Args:
           optimizer: its name.
@@ -109,12 +110,12 @@ class Results:
         return sorted({row.learning_rate for row in self.runs_of(optimizer)})
 
     def standings(self) -> list[Standing]:
-        """Gives how each optimizer did with its best rate, the best optimizer first."""
+        """Returns each optimizer's result with its best rate, the best optimizer first."""
         return sorted(map(self._standing, self.optimizers), key=lambda s: s.loss)
 
     def _standing(self, name: str) -> Standing:
         rates = self.rates_of(name)
-        # Where all diverge, the smallest rate stands for them.
+        # If all diverge, `min` chooses the smallest rate.
         best = min(rates, key=lambda rate: _median(r.loss[-1] for r in self.runs_of(name, rate)))
         rows = self.runs_of(name, best)
         losses = [row.loss[-1] for row in rows]
@@ -140,14 +141,14 @@ class Results:
         )
 
 
-def _median(values: Any) -> float:
-    values = np.sort(list(values))
-    middle = values[[(len(values) - 1) // 2, len(values) // 2]]
+def _median(values: Iterable[float]) -> float:
+    ordered = np.sort(list(values))
+    middle = ordered[[(len(ordered) - 1) // 2, len(ordered) // 2]]
     return float(middle.mean())
 
 
 def _reached(row: Row, target: float) -> float:
-    """The steps after which a run is first seen at the target."""
+    """Returns the number of steps before a run's first measurement at the target."""
     if row.accuracy is not None:
         there = [score >= target for score in row.accuracy]
     else:

@@ -1,17 +1,16 @@
-"""The race itself."""
+"""The functions that run a race."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.engine.base import Array, Params
+from gradtx.engine.base import Array, Params, PyTree
 from gradtx.engine.numerics import default_float
-from gradtx.racing.entrants import Entrant, enter
+from gradtx.racing.entrants import Entrant, Factory, enter
 from gradtx.racing.grid import Curves, Problem, Start, make_grid, make_start
 from gradtx.racing.leaderboard import Race
 from gradtx.racing.problems import own_problem
@@ -22,10 +21,10 @@ from gradtx.train.errors import TrainingError
 
 
 def race(
-    loss: Callable[[Params, Any], Array],
-    init: Any,
-    batches: Iterable[Any],
-    optimizers: Iterable[str] | Mapping[str, Any],
+    loss: Callable[[Params, PyTree], Array],
+    init: Params | Callable[[Array], Params],
+    batches: Iterable[PyTree],
+    optimizers: Iterable[str] | Mapping[str, str | Factory],
     *,
     learning_rates: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
     seeds: int | Sequence[int] = 3,
@@ -35,37 +34,38 @@ def race(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Race:
-    """Races optimizers with several learning rates and seeds on a loss of one's own.
+    """Compares optimizers on any loss function, with several learning rates and seeds each.
 
-    All learning rates and seeds of an optimizer are one compiled program. The seed decides the
-    initial parameters and the order of the batches, so all meet the same ones. A run whose loss is
-    no longer finite goes on with an infinite one. On a terminal, the progress is shown.
+    All learning rates and seeds of an optimizer run in one compiled program. The seed decides the
+    initial parameters and the order of the batches, so they are the same for all rates and
+    optimizers. A loss that is not finite is recorded as infinity. On a terminal, a progress bar is
+    shown.
 
     Args:
       loss: `loss(params, batch)`, a scalar.
       init: `init(key) -> params`, or the initial parameters themselves, for all seeds.
-      batches: a list of batches, each a pytree of arrays, all of one shape. In every epoch each is
-        seen once. Of a problem without batches, give `[None]`: an epoch is then a step.
-      optimizers: names of the catalog, or a mapping from names of one's own to names of the catalog
-        or to functions of the learning rate that make an optimizer.
-      learning_rates: the rates of all of them but those that find their step size themselves; or a
-        mapping from names to rates. Default: nine half a decade apart, around the optimizer's usual
-        rate; five for those that find their step size themselves; see `gradtx.racing.enter`.
-      seeds: how many, counted from 0, or which. Default: 3.
-      epochs: how often all batches are seen. Default: 10.
-      accuracy: `accuracy(params)`, a share from 0 to 1 in which more is better, such as that of
-        held-out examples that are classified rightly. Default: none is measured.
-      target: the accuracy to be reached or, without `accuracy`, the loss. Default: none.
-      out: a folder for the results, as JSON lines in `race.jsonl`. An optimizer that is finished in
-        it is not run again, and what it holds of others is among the results. Default: no file.
-      overwrite: whether a race in the folder may be lost. Default: no.
+      batches: a list of batches, each a pytree of arrays, all of the same shapes. Every epoch uses
+        each batch once. For a problem without batches, pass `[None]`: an epoch is then one step.
+      optimizers: names of the catalog, or a mapping from any names to names of the catalog or to
+        functions from a learning rate to an optimizer.
+      learning_rates: the rates of all optimizers except learning-rate-free ones; or a mapping from
+        names to rates. Default: nine rates, half a decade apart, around the optimizer's usual rate;
+        five for learning-rate-free optimizers; see `gradtx.racing.enter`.
+      seeds: the number of seeds, counted from 0, or a sequence of seeds. Default: 3.
+      epochs: the number of epochs. Default: 10.
+      accuracy: `accuracy(params)`, from 0 to 1, where higher is better, such as the fraction of
+        test examples that are classified correctly. Default: none.
+      target: the target accuracy or, without `accuracy`, the target loss. Default: none.
+      out: a folder for the results, as JSON lines in `race.jsonl`. Optimizers that are finished in
+        it are not run again, and its results are included. Default: no file.
+      overwrite: whether an existing race in the folder may be replaced. Default: no.
 
     Returns:
-      The results: `rows`, `standings()`, `table()`, and the pictures `curves()` and `rates()`.
+      The results: `rows`, `standings()`, `table()`, and the figures `curves()` and `rates()`.
 
     Raises:
-      TrainingError: the loss, the batches, an optimizer, or the folder is not right; the message
-        says what.
+      TrainingError: the loss, the batches, an optimizer, or the folder is invalid; the message
+        says which.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -99,24 +99,27 @@ def run_race(
     overwrite: bool = False,
     lines: bool = False,
 ) -> Race:
-    """Races on a problem that is made up already; for the rest as `race` says.
+    """Runs a race on a `Problem`; see `race`.
 
     Args:
-      problem: what is raced on.
-      field: who races.
-      seeds: how many, counted from 0, or which.
-      epochs: how many epochs are trained.
-      target: the accuracy or loss to be reached. Default: none.
+      problem: the problem.
+      field: the entrants.
+      seeds: the number of seeds, counted from 0, or a sequence of seeds.
+      epochs: the number of epochs.
+      target: the target accuracy or loss. Default: none.
       out: a folder for the results. Default: no file.
-      overwrite: whether a race in the folder may be lost. Default: no.
-      lines: whether a line is printed for each optimizer where no bar can be shown. Default: no.
+      overwrite: whether an existing race in the folder may be replaced. Default: no.
+      lines: whether to print a line for each optimizer where no bar can be shown. Default: no.
+
+    Returns:
+      The results.
 
     Raises:
-      TrainingError: an optimizer cannot train this, or something else is not right.
+      TrainingError: an optimizer cannot train this problem, or an argument is invalid.
     """
     numbers = _seeds(seeds)
     if not (isinstance(epochs, int) and epochs >= 1):
-        raise TrainingError(f"race: epochs must be a whole number, at least 1, got {epochs!r}")
+        raise TrainingError(f"race: epochs must be an integer of at least 1, got {epochs!r}")
     config = {**problem.config, "epochs": epochs, "seeds": numbers}
     record = None if out is None else Record(out, config)
     held = record.begin(overwrite) if record else []
@@ -134,7 +137,7 @@ def run_race(
             shown.say(f"{name}: finished earlier")
         if waiting:
             start = jax.jit(make_start(problem))(jnp.asarray(numbers, jnp.int32), problem.data)
-            # All are traced before any runs: what cannot work is heard of at once.
+            # All grids are traced before any of them runs, so that errors are raised at once.
             grids = [_Grid(entrant, problem, start, epochs, shown) for entrant in waiting]
             for grid in grids:
                 found[grid.entrant.name] = grid.run(numbers)
@@ -145,7 +148,7 @@ def run_race(
 
 
 class _Grid:
-    """An entrant's grid, traced, and to be run once."""
+    """The traced grid of an entrant, to be run once."""
 
     def __init__(
         self, entrant: Entrant, problem: Problem, start: Start, epochs: int, shown: Display
@@ -159,10 +162,12 @@ class _Grid:
         try:
             self.traced = jax.jit(grid).trace(*self.arguments)
         except (TypeError, ValueError) as error:
-            raise TrainingError(f"race: {entrant.name} cannot train this: {error}") from error
+            raise TrainingError(
+                f"race: {entrant.name} cannot train this problem: {error}"
+            ) from error
         self.tracing = time.perf_counter() - began
 
-    def _on_epoch(self, losses: Any) -> None:
+    def _on_epoch(self, losses: Array) -> None:
         self.shown.step(self.entrant.name, f"best loss {np.min(losses):.3g}", 1)
 
     def run(self, seeds: Sequence[int]) -> list[Row]:
@@ -182,10 +187,11 @@ class _Grid:
             f"{training:.2f} s and {compiling:.2f} s for compilation"
         )
 
-        def curve(first: Any, later: Any, i: int, j: int) -> tuple[float, ...]:
+        def curve(first: Array, later: Array, i: int, j: int) -> tuple[float, ...]:
             return (float(first[i]), *(float(x) for x in np.asarray(later)[i, :, j]))
 
         first = self.start.curves
+        before, after = first.accuracy, curves.accuracy
         return [
             Row(
                 name,
@@ -193,7 +199,7 @@ class _Grid:
                 seed,
                 self.steps,
                 curve(first.loss, curves.loss, i, j),
-                None if curves.accuracy is None else curve(first.accuracy, curves.accuracy, i, j),
+                None if before is None or after is None else curve(before, after, i, j),
                 training / runs,
                 compiling / runs,
             )
@@ -207,18 +213,18 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     whole = all(isinstance(s, (int, np.integer)) and 0 <= s < 2**31 for s in numbers)
     if not numbers or not whole or len(set(numbers)) < len(numbers):
         raise TrainingError(
-            "race: seeds must be a number of seeds, at least 1, or different whole numbers from 0 "
-            f"to 2147483647, got {seeds!r}"
+            "race: seeds must be a number of seeds, at least 1, or distinct integers from 0 to "
+            f"2147483647, got {seeds!r}"
         )
     return [int(s) for s in numbers]
 
 
 def _check_rates(field: Sequence[Entrant], held: Sequence[Row], record: Record | None) -> None:
-    """What is finished is not run again, so it must be what is asked for."""
+    """Checks that finished entrants, which are not run again, have the requested rates."""
     for entrant in field:
         rates = sorted({r.learning_rate for r in held if r.optimizer == entrant.name})
         if record and rates and rates != list(entrant.rates):
             raise TrainingError(
-                f"{record.path} holds {entrant.name} with the learning rates {rates}, now "
-                f"{list(entrant.rates)}: give those, another name, or another folder"
+                f"{record.path} has {entrant.name} with the learning rates {rates}, not "
+                f"{list(entrant.rates)}: use those rates, another name, or another folder"
             )

@@ -1,17 +1,17 @@
-"""A schedule that does not move."""
+"""A constant schedule."""
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Schedule
+from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.engine.made import known_schedule
 from gradtx.engine.numerics import value_of
-from gradtx.schedules.steps import Scalar, as_float
+from gradtx.schedules.steps import as_float
 
 
 @known_schedule
 def constant_schedule(value: Scalar) -> Schedule:
-    """Holds one value at every step.
+    """Returns a schedule that has the same value at every step.
 
         value(t) = value
 

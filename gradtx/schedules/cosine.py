@@ -1,11 +1,11 @@
-"""Half a cosine from one value down to a fraction of it."""
+"""Cosine decay."""
 
 from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Schedule
+from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import cosine, mix, safe_power
-from gradtx.schedules.steps import Scalar, check_not_negative, check_positive, exact, remaining
+from gradtx.schedules.steps import check_not_negative, check_positive, exact, remaining
 
 
 @known_schedule
@@ -15,7 +15,7 @@ def cosine_decay_schedule(
     alpha: Scalar = 0.0,
     exponent: Scalar = 1.0,
 ) -> Schedule:
-    """Decays along half a cosine: slow, fast, slow.
+    """Returns a schedule that decays along half a cosine.
 
         w(t)     = (1 + cos(pi * min(t, decay_steps) / decay_steps)) / 2
         value(t) = init_value * ((1 - alpha) * w**exponent + alpha)
@@ -25,9 +25,9 @@ def cosine_decay_schedule(
 
     Args:
       init_value: the value at the first step, a float scalar.
-      decay_steps: how many steps the decay takes, positive; the end value is held after it.
-      alpha: the end value as a fraction of `init_value`; default 0.
-      exponent: the power of the cosine, not negative; default 1.
+      decay_steps: the number of steps of the decay, positive; after it the end value is held.
+      alpha: the end value as a fraction of `init_value`. Default: 0.
+      exponent: the power of the cosine, not negative. Default: 1.
 
     Returns:
       A function of the step count.

@@ -1,31 +1,30 @@
-"""The curves that schedules follow from one value to another.
+"""The curves along which schedules interpolate between two values.
 
-Each takes `r`, the fraction of the way that lies ahead, and gives the weight of the value at the
-start: 1 at `r = 1`, 0 at `r = 0`. Written in `r`, they keep their relative accuracy down to the
-end, where a schedule is near zero and `1 + cos` has lost its digits.
+Each is a function of `r`, the fraction of the interval that remains, and returns the weight of the
+first value: 1 at `r = 1`, 0 at `r = 0`. As functions of `r` they keep their relative accuracy at
+the end, where a schedule is near zero and `1 + cos` has lost its digits.
 """
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.schedules.steps import as_float, exact, select
 
 
 def cosine(r: Array) -> Array:
-    """Gives half a cosine: `(1 - cos(pi r)) / 2`, as `sin(pi r / 2)**2`."""
+    """Returns half a cosine, `(1 - cos(pi r)) / 2`, as `sin(pi r / 2)**2`."""
     return jnp.square(jnp.sin(0.5 * math.pi * r))
 
 
 def one_minus_sqrt(r: Array) -> Array:
-    """Gives `1 - sqrt(1 - r)`, as `r / (1 + sqrt(1 - r))`."""
+    """Returns `1 - sqrt(1 - r)`, as `r / (1 + sqrt(1 - r))`."""
     return r / (1 + safe_power(1 - r, 0.5))
 
 
-def safe_power(base: Any, exponent: Any) -> Any:
-    """Gives `base**exponent` for `base >= 0`, with a finite gradient at 0 for any exponent."""
+def safe_power(base: Scalar, exponent: Scalar) -> Scalar:
+    """Returns `base**exponent` for `base >= 0`, with a finite gradient at 0 for any exponent."""
     if isinstance(exponent, (int, float)) and exponent >= 1:
         return base if exponent == 1 else base**exponent  # their gradients are finite
     positive = base > 0
@@ -33,8 +32,8 @@ def safe_power(base: Any, exponent: Any) -> Any:
     return select(positive, select(positive, base, 1) ** exponent, at_zero)
 
 
-def geometric(start: Any, ratio: Any, n: Array) -> Array:
-    """Gives `start * ratio**n`, for `ratio >= 0`, and the largest float where that overflows.
+def geometric(start: Scalar, ratio: Scalar, n: Array) -> Array:
+    """Returns `start * ratio**n`, for `ratio >= 0`, or the largest float where that overflows.
 
     Not infinity, because 0 times infinity would be NaN.
     """
@@ -43,13 +42,13 @@ def geometric(start: Any, ratio: Any, n: Array) -> Array:
     return jnp.clip(as_float(exact(start) * growth), -largest, largest)
 
 
-def mix(weight: Array, start: Any, end: Any) -> Array:
-    """Gives `weight * start + (1 - weight) * end`: `start` at weight 1, `end` at 0, to the bit."""
+def mix(weight: Scalar, start: Scalar, end: Scalar) -> Array:
+    """Returns `weight * start + (1 - weight) * end`: exactly `start` at weight 1, `end` at 0."""
     start, end = exact(start), exact(end)
     return as_float(jnp.where(weight < 1, end + (start - end) * weight, start))
 
 
-def geometric_mix(weight: Array, start: Any, end: Any) -> Array:
-    """Gives `start**weight * end**(1 - weight)`, both positive; `start` and `end` to the bit."""
+def geometric_mix(weight: Array, start: Scalar, end: Scalar) -> Array:
+    """Returns `start**weight * end**(1 - weight)`, both positive; exact at weights 1 and 0."""
     start, end = exact(start), exact(end)
     return as_float(jnp.where(weight < 1, end * (start / end) ** weight, start))

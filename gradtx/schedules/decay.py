@@ -1,13 +1,12 @@
-"""Decays that have no end: by steps, exponential, and with the inverse of time."""
+"""Decays without an end: stepwise, exponential, and with the inverse of time."""
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Schedule
+from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import geometric
 from gradtx.schedules.steps import (
-    Scalar,
     as_float,
     check_finite,
     check_not_negative,
@@ -28,23 +27,23 @@ def exponential_decay(
     staircase: bool = False,
     end_value: Scalar | None = None,
 ) -> Schedule:
-    """Multiplies by `decay_rate` over every `transition_steps` steps.
+    """Returns a schedule that is multiplied by `decay_rate` over every `transition_steps` steps.
 
         value(t) = init_value * decay_rate**p,  p = max(t - transition_begin, 0) / transition_steps
 
-    With `staircase`, `p` is rounded down. A schedule of this form with the rate as an exponent,
-    `init_value * exp(-rate * t)`, is `natural_exp_decay_schedule`.
+    With `staircase`, `p` is rounded down. For `init_value * exp(-rate * t)` there is
+    `natural_exp_decay_schedule`.
 
     Args:
       init_value: the value at the first step, a float scalar.
-      transition_steps: after how many steps the value has been multiplied once; at 0 or below,
+      transition_steps: the number of steps over which the value is multiplied once; at 0 or below,
         the value stays at `init_value`.
       decay_rate: the factor, not negative. At 0 the value stays at `init_value`.
-      transition_begin: the step at which the decay begins, not negative; default 0.
-      staircase: whether the value falls all at once at the end of every `transition_steps` steps,
-        and not a little at each; default `False`.
-      end_value: where the value stops: a lower bound for `decay_rate < 1`, an upper bound
-        otherwise; default `None`, no bound but the largest float.
+      transition_begin: the step at which the decay begins, not negative. Default: 0.
+      staircase: whether the value changes only at the end of every `transition_steps` steps.
+        Default: False.
+      end_value: the bound of the value: a lower bound for `decay_rate < 1`, an upper bound
+        otherwise. Default: `None`, no bound except the largest float.
 
     Returns:
       A function of the step count.
@@ -64,33 +63,34 @@ def exponential_decay(
     )
 
     def schedule(count: ArrayLike) -> Array:
-        moves = (transition_steps > 0) & (decay_rate != 0)
-        ratio = select(moves, exact(decay_rate), 1.0)
+        decays = (transition_steps > 0) & (decay_rate != 0)
+        ratio = select(decays, exact(decay_rate), 1.0)
         power = transitions(count, transition_steps, transition_begin, staircase)
         value = geometric(init_value, ratio, power)
         if end_value is None:
             return value
         end = as_float(end_value)
         bounded = select(ratio < 1, jnp.maximum(value, end), jnp.minimum(value, end))
-        return select(moves, bounded, value)
+        return select(decays, bounded, value)
 
     return schedule
 
 
 @known_schedule
 def step_decay_schedule(init_value: Scalar, period: Scalar, factor: Scalar = 0.5) -> Schedule:
-    """Multiplies by `factor` at the end of every period.
+    """Returns a schedule that is multiplied by `factor` at the end of every period.
 
         value(t) = init_value * factor**floor(t / period)
 
-    Two rules of thumb for training image classifiers: halve every 5 epochs, or take a tenth every
-    20 epochs. An epoch is the number of training examples divided by the batch size, in steps.
-    For steps at boundaries of one's choice there is `piecewise_constant_schedule`.
+    Common choices for image classifiers are to halve the value every 5 epochs, or to divide it by
+    10 every 20 epochs. The number of steps in an epoch is the number of training examples divided
+    by the batch size. For arbitrary boundaries there is `piecewise_constant_schedule`.
 
     Args:
       init_value: the value during the first period, a float scalar.
-      period: how many steps one value is held, positive.
-      factor: the ratio of one period's value to the last one's, not negative; default 0.5.
+      period: the number of steps for which a value is held, positive.
+      factor: the ratio of a period's value to that of the previous period, not negative.
+        Default: 0.5.
 
     Returns:
       A function of the step count.
@@ -120,14 +120,14 @@ def step_decay_schedule(init_value: Scalar, period: Scalar, factor: Scalar = 0.5
 
 @known_schedule
 def natural_exp_decay_schedule(init_value: Scalar, rate: Scalar) -> Schedule:
-    """Decays exponentially with time.
+    """Returns a schedule that decays exponentially with the step count.
 
         value(t) = init_value * exp(-rate * t)
 
     Args:
       init_value: the value at the first step, a float scalar.
-      rate: the `k` of `exp(-k t)`, for each step, not negative. For a rate that is meant for each
-        epoch, give it divided by the number of steps in an epoch.
+      rate: the decay rate per step, not negative: a rate per epoch has to be divided by the number
+        of steps in an epoch.
 
     Returns:
       A function of the step count.
@@ -151,16 +151,16 @@ def natural_exp_decay_schedule(init_value: Scalar, rate: Scalar) -> Schedule:
 
 @known_schedule
 def inverse_time_decay_schedule(init_value: Scalar, rate: Scalar) -> Schedule:
-    """Decays with the inverse of time.
+    """Returns a schedule that decays with the inverse of the step count.
 
         value(t) = init_value / (1 + rate * t)
 
-    Its sum over all steps diverges and the sum of its squares does not, which is what Robbins and
-    Monro's "A Stochastic Approximation Method" (1951) asks of step sizes.
+    Its sum over all steps diverges and the sum of its squares converges, as required of step sizes
+    by Robbins and Monro, "A Stochastic Approximation Method" (1951).
 
     Args:
       init_value: the value at the first step, a float scalar.
-      rate: the `k` of `1 / (1 + k t)`, for each step, not negative: after `1 / rate` steps the
+      rate: the decay rate per step, not negative: after `1 / rate` steps the
         value has halved.
 
     Returns:

@@ -9,11 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import (
     Array,
+    ExtraArgs,
     GradientTransformation,
     Params,
+    PyTree,
+    Scalar,
+    Schedule,
+    TransformationLike,
     Updates,
     is_function,
     with_extra_args_support,
@@ -26,16 +32,16 @@ from gradtx.engine.roles import Aside, Count, Inner, Role, declared
 
 @declared
 class InjectHyperparamsState(NamedTuple):
-    """A state with hyperparameters, as older code and checkpoints have it.
+    """A state with hyperparameters, as in older code and checkpoints.
 
     Attributes:
       count: the number of steps taken.
-      hyperparams: from names to values.
-      inner_state: the state of the transformation within.
+      hyperparams: a dict from names to values.
+      inner_state: the state of the wrapped transformation.
     """
 
     count: Count
-    hyperparams: Annotated[dict[str, Any], Role("hyperparameter", told="*")]
+    hyperparams: Annotated[dict[str, Array], Role("hyperparameter", told="*")]
     inner_state: Inner
 
 
@@ -45,41 +51,42 @@ class InjectStatefulHyperparamsState(NamedTuple):
 
     Attributes:
       count: the number of steps taken.
-      hyperparams: from names to values; those that are not scheduled may be changed.
-      hyperparams_states: from the names of scheduled hyperparameters to their schedules' states.
-      inner_state: the state of the transformation within.
+      hyperparams: a dict from names to values; those that are not scheduled may be changed.
+      hyperparams_states: a dict from the names of scheduled hyperparameters to the states of their
+        schedules.
+      inner_state: the state of the wrapped transformation.
     """
 
     count: Count
-    hyperparams: Annotated[dict[str, Any], Role("hyperparameter", told="*")]
+    hyperparams: Annotated[dict[str, Array], Role("hyperparameter", told="*")]
     hyperparams_states: Aside
     inner_state: Inner
 
 
 @runtime_checkable
 class StatefulSchedule(Protocol):
-    """A schedule with a memory: `init() -> state`, `schedule(state)`, `update(state) -> state`.
+    """A schedule with a state: `init() -> state`, `schedule(state)`, `update(state) -> state`.
 
-    `schedule(state, **extra)` is the value for a step; `update(state, **extra)` makes the state for
-    the next one. Both get the extra arguments of the transformation's `update`.
+    `schedule(state, **extra)` returns the value for a step; `update(state, **extra)` returns the
+    state for the next one. Both get the extra arguments of the transformation's `update`.
     """
 
-    def init(self) -> Any:
-        """Gives the first state."""
+    def init(self) -> PyTree:
+        """Returns the first state."""
         ...
 
-    def update(self, state: Any, **extra_args: Any) -> Any:
-        """Gives the next state."""
+    def update(self, state: PyTree, **extra_args: Any) -> PyTree:
+        """Returns the next state."""
         ...
 
-    def __call__(self, state: Any, **extra_args: Any) -> Any:
-        """Gives the value."""
+    def __call__(self, state: PyTree, **extra_args: Any) -> ArrayLike:
+        """Returns the value."""
         ...
 
 
 @declared
 class WrappedScheduleState(NamedTuple):
-    """The state of a schedule that only counts.
+    """The state of a `WrappedSchedule`.
 
     Attributes:
       count: the number of steps taken.
@@ -89,7 +96,7 @@ class WrappedScheduleState(NamedTuple):
 
 
 class WrappedSchedule:
-    """A schedule with its step count as its memory.
+    """A schedule whose state is the step count.
 
     Args:
       schedule_fn: a function of the step count.
@@ -102,60 +109,61 @@ class WrappedSchedule:
       0.9
     """
 
-    def __init__(self, schedule_fn: Callable[[Any], Any]):
+    def __init__(self, schedule_fn: Schedule):
         self._schedule = schedule_fn
 
     def init(self) -> WrappedScheduleState:
-        """Gives the first count, 0."""
+        """Returns the first state, a count of 0."""
         return WrappedScheduleState(jnp.zeros((), jnp.int32))
 
     def update(self, state: WrappedScheduleState, **extra_args: Any) -> WrappedScheduleState:
-        """Counts a step.
+        """Returns the state after one more step.
 
         Args:
-          state: the count.
+          state: the state.
           **extra_args: ignored.
         """
         del extra_args
         return WrappedScheduleState(safe_increment(state.count))
 
-    def __call__(self, state: WrappedScheduleState, **extra_args: Any) -> Any:
-        """Gives the schedule's value."""
+    def __call__(self, state: WrappedScheduleState, **extra_args: Any) -> Scalar:
+        """Returns the schedule's value."""
         del extra_args
         return self._schedule(state.count)
 
 
 def inject_hyperparams(
-    inner_factory: Callable[..., Any],
+    inner_factory: Callable[..., TransformationLike],
     static_args: str | Iterable[str] = (),
-    hyperparam_dtype: Any | None = None,
+    hyperparam_dtype: DTypeLike | None = None,
 ) -> Callable[..., GradientTransformation]:
-    """Makes a factory whose hyperparameters live in the state, to be read, changed and scheduled.
+    """Returns a factory of transformations whose hyperparameters are in the state.
 
-    Numbers become runtime values: `state.hyperparams["b2"] = 0.95` holds from the next step on,
-    without compiling again. Functions that the caller gives are schedules, of the step count, which
-    is 0 at the first step, or with a memory of their own (`StatefulSchedule`); their values are in
-    `state.hyperparams` to be read. What stays as it is: parameters that the factory annotates as
+    There they can be read and changed: numbers become runtime values, and
+    `state.hyperparams["b2"] = 0.95` takes effect at the next step, without recompilation. Functions
+    among the arguments are schedules of the step count, which is 0 at the first step, or schedules
+    with their own state (`StatefulSchedule`); their values can be read in `state.hyperparams`. The
+    following hyperparameters are not put into the state: parameters that the factory annotates as
     integers, booleans, strings, `None`, dtypes, random keys, transformations, and the factory's own
     defaults if they are functions.
 
-    Runtime numbers are float32 (float64 in x64 mode) whatever the parameters are, so that nothing
-    else changes: the trajectory is that of the optimizer alone, to rounding. Learning rates need no
+    Runtime numbers are float32 (float64 in x64 mode), whatever the dtype of the parameters is, so
+    that the results are those of the optimizer alone, up to rounding. Learning rates need no
     wrapper: `scale_by_learning_rate` has them in its state.
 
     Args:
       inner_factory: a function of hyperparameters that returns a transformation.
-      static_args: the name or names of further hyperparameters that stay as they are; a mask that
-        is a function has to be among them. Default: none.
-      hyperparam_dtype: the dtype of all runtime numbers. Default: as said above, and for arrays
-        their own.
+      static_args: the name or names of further hyperparameters not to be put into the state; a mask
+        that is a function must be among them. Default: none.
+      hyperparam_dtype: the dtype of all runtime numbers. Default: float32 (float64 in x64 mode),
+        and for arrays their own dtype.
 
     Returns:
       A function of the same hyperparameters.
 
     Raises:
-      ValueError: a name in `static_args` is none of the factory's.
-      TypeError: a function among the hyperparameters does not give a number, like a schedule would.
+      ValueError: a name in `static_args` is not a parameter of the factory.
+      TypeError: a function among the hyperparameters does not return a number, as schedules do.
 
     Example:
       >>> import jax.numpy as jnp
@@ -172,14 +180,14 @@ def inject_hyperparams(
     static = {static_args} if isinstance(static_args, str) else set(static_args)
     if unknown := sorted(static - set(signature.parameters)):
         raise ValueError(
-            f"inject_hyperparams: static_args has {unknown}, which are no parameters of "
-            f"{_name(inner_factory)}{signature}"
+            f"inject_hyperparams: static_args must be names of parameters, got {unknown} for "
+            f"{_name(inner_factory)}({', '.join(signature.parameters)})"
         )
 
     def make(*args: Any, **kwargs: Any) -> GradientTransformation:
         given = signature.bind(*args, **kwargs)
         schedules: dict[str, StatefulSchedule] = {}
-        numbers: dict[str, Any] = {}
+        numbers: dict[str, ArrayLike] = {}
         for name, value in given.arguments.items():
             if name not in static and _is_schedule(value):
                 stateful = isinstance(value, StatefulSchedule)
@@ -190,24 +198,24 @@ def inject_hyperparams(
             if name not in static and name not in schedules and _is_number(value, declared):
                 numbers[name] = value
 
-        def inner(values: Mapping[str, Any]) -> GradientTransformation:
+        def inner(values: Mapping[str, ArrayLike]) -> GradientTransformation:
             bound = inspect.BoundArguments(signature, {**given.arguments, **values})  # type: ignore
             return with_extra_args_support(inner_factory(*bound.args, **bound.kwargs))
 
-        def scheduled(states: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+        def scheduled(states: Mapping[str, PyTree], extra: ExtraArgs) -> dict[str, Array]:
             found = {}
             for name, schedule in schedules.items():
-                way_out = (
-                    f"inject_hyperparams: {name} of {_name(inner_factory)} was taken as a "
-                    f"schedule; if it is none, put {name!r} into static_args"
+                hint = (
+                    f"inject_hyperparams: {name} of {_name(inner_factory)} was used as a "
+                    f"schedule; if it is not one, add {name!r} to static_args"
                 )
                 try:
                     value = schedule(states[name], **extra)
                 except Exception as error:
-                    error.add_note(way_out)
+                    error.add_note(hint)
                     raise
                 if not _is_numeric(value):
-                    raise TypeError(f"{way_out}; it returned {type(value).__name__}, not a number")
+                    raise TypeError(f"{hint}; it returned {type(value).__name__}, not a number")
                 found[name] = _as_number(value, hyperparam_dtype)
             return found
 
@@ -252,7 +260,7 @@ def inject_hyperparams(
 inject_stateful_hyperparams = inject_hyperparams
 
 
-def _name(factory: Any) -> str:
+def _name(factory: Callable[..., TransformationLike]) -> str:
     return getattr(factory, "__name__", type(factory).__name__)
 
 
@@ -261,19 +269,19 @@ def _is_schedule(value: Any) -> bool:
 
 
 def _is_number(value: Any, declared: inspect.Parameter) -> bool:
-    """Says whether a hyperparameter can be a runtime value."""
+    """Returns whether a hyperparameter can be a runtime value."""
     return _is_numeric(value) and not _is_integer(declared.annotation)
 
 
 def _is_numeric(value: Any) -> bool:
-    """Returns whether a value is a number or an array of numbers; booleans are none."""
+    """Returns whether a value is a number or an array of numbers; booleans are not numbers."""
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
         return jnp.issubdtype(value.dtype, jnp.number)
     return isinstance(value, (int, float, complex)) and not isinstance(value, bool)
 
 
 def _is_integer(annotation: Any) -> bool:
-    """Says whether an annotation admits integers, and no other numbers or arrays."""
+    """Returns whether an annotation admits integers, but no other numbers or arrays."""
     if isinstance(annotation, str):
         parts = {part.strip() for part in annotation.split("|")}
     else:
@@ -282,8 +290,8 @@ def _is_integer(annotation: Any) -> bool:
     return "int" in parts and parts <= {"int", "None", "NoneType", "Array"}
 
 
-def _as_number(value: Any, dtype: Any | None) -> Array:
-    """Makes a strongly typed array; Python numbers get the default float."""
+def _as_number(value: ArrayLike, dtype: DTypeLike | None) -> Array:
+    """Returns a strongly typed array; Python numbers get the default float dtype."""
     if not hasattr(value, "dtype"):
         value = jnp.asarray(value, jnp.result_type(value, default_float()))
     value = jnp.asarray(value, dtype)

@@ -6,30 +6,30 @@ from itertools import pairwise
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Schedule
+from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.engine.made import known_schedule
-from gradtx.schedules.steps import Scalar, as_float, check_not_negative, elapsed, is_number, whole
+from gradtx.schedules.steps import as_float, check_not_negative, elapsed, is_number, whole
 
 
 @known_schedule
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) -> Schedule:
-    """Follows one schedule after another, each from its own step 0.
+    """Returns a schedule made of several schedules in turn, each of which starts at its own step 0.
 
         value(t) = schedules[i](t - boundaries[i - 1])  for boundaries[i - 1] <= t < boundaries[i]
 
-    A schedule whose turn has not come is asked for its step 0, never for a negative step.
+    A schedule is never called with a negative step: before its turn, it is called with step 0.
 
     Args:
       schedules: functions of the step count, at least one.
-      boundaries: the steps at which the second, third, ... schedule take over, not negative and
-        in ascending order; one fewer than there are schedules. Two that are equal leave the
-        schedule between them no steps.
+      boundaries: the steps at which the second, third, ... schedule begin, not negative and in
+        ascending order; one fewer than there are schedules. Between two that are equal, a schedule
+        has no steps.
 
     Returns:
       A function of the step count.
 
     Raises:
-      ValueError: the numbers of schedules and boundaries don't fit, or the boundaries are negative
+      ValueError: the numbers of schedules and boundaries don't match, or boundaries are negative
         or out of order.
 
     Example:
@@ -42,7 +42,7 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) 
     schedules, boundaries = list(schedules), list(boundaries)
     if not schedules or len(boundaries) != len(schedules) - 1:
         raise ValueError(
-            "join_schedules: there must be one boundary fewer than there are schedules, got "
+            "join_schedules: needs one boundary fewer than there are schedules, got "
             f"{len(schedules)} schedules and {len(boundaries)} boundaries"
         )
     for boundary in boundaries:

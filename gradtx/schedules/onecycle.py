@@ -1,11 +1,11 @@
-"""The one-cycle policy: up to a peak, back down, and far below the start."""
+"""The one-cycle policy: up to a peak, down again, and far below the initial value."""
 
 import math
 
-from gradtx.engine.base import Schedule
+from gradtx.engine.base import Scalar, Schedule
 from gradtx.engine.made import known_schedule
 from gradtx.schedules.piecewise import interpolate
-from gradtx.schedules.steps import Scalar, check_positive, exact, is_number
+from gradtx.schedules.steps import check_positive, exact, is_number
 
 
 @known_schedule
@@ -17,25 +17,25 @@ def linear_onecycle_schedule(
     div_factor: Scalar = 25.0,
     final_div_factor: Scalar = 1e4,
 ) -> Schedule:
-    """Goes up and down in straight lines, then down to almost nothing.
+    """Returns a one-cycle schedule: linearly up, down, and further down to a small value.
 
         t = 0:                                   peak_value / div_factor
         t = floor(pct_start * transition_steps): peak_value
         t = floor(pct_final * transition_steps): peak_value / div_factor
         t = transition_steps:                    peak_value / (div_factor * final_div_factor)
 
-    Straight lines between these; the last value is held. This is the policy of Smith and Topin,
+    Linear between these; the last value is held. This is the policy of Smith and Topin,
     "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates"
     (arXiv:1708.07120).
 
     Args:
-      transition_steps: how many steps the cycle takes, a positive Python number.
-      peak_value: the greatest value, a float scalar.
-      pct_start: the fraction of the cycle at which the peak lies, in [0, 1]; default 0.3.
-      pct_final: the fraction of the cycle at which the value is back where it started, at least
-        `pct_start` and at most 1; default 0.85.
-      div_factor: the ratio of the peak to the first value, positive; default 25.
-      final_div_factor: the ratio of the first value to the last, positive; default 1e4.
+      transition_steps: the number of steps of the cycle, a positive Python number.
+      peak_value: the largest value, a float scalar.
+      pct_start: the fraction of the cycle at which the peak is reached, in [0, 1]. Default: 0.3.
+      pct_final: the fraction of the cycle at which the value is the initial one again, at least
+        `pct_start` and at most 1. Default: 0.85.
+      div_factor: the ratio of the peak to the first value, positive. Default: 25.
+      final_div_factor: the ratio of the first value to the last, positive. Default: 1e4.
 
     Returns:
       A function of the step count.
@@ -68,7 +68,7 @@ def cosine_onecycle_schedule(
     div_factor: Scalar = 25.0,
     final_div_factor: Scalar = 1e4,
 ) -> Schedule:
-    """Goes up and down along half cosines.
+    """Returns a one-cycle schedule: up and down along half cosines.
 
         t = 0:                                   peak_value / div_factor
         t = floor(pct_start * transition_steps): peak_value
@@ -79,11 +79,11 @@ def cosine_onecycle_schedule(
     the two phases that are common in practice.
 
     Args:
-      transition_steps: how many steps the cycle takes, a positive Python number.
-      peak_value: the greatest value, a float scalar.
-      pct_start: the fraction of the cycle at which the peak lies, in [0, 1]; default 0.3.
-      div_factor: the ratio of the peak to the first value, positive; default 25.
-      final_div_factor: the ratio of the first value to the last, positive; default 1e4.
+      transition_steps: the number of steps of the cycle, a positive Python number.
+      peak_value: the largest value, a float scalar.
+      pct_start: the fraction of the cycle at which the peak is reached, in [0, 1]. Default: 0.3.
+      div_factor: the ratio of the peak to the first value, positive. Default: 25.
+      final_div_factor: the ratio of the first value to the last, positive. Default: 1e4.
 
     Returns:
       A function of the step count.
@@ -109,7 +109,7 @@ def cosine_onecycle_schedule(
 
 
 def _marks(function: str, transition_steps: float, **fractions: float) -> list[float]:
-    """Gives the steps at which the cycle turns and ends."""
+    """Returns the steps at which the phases of the cycle end."""
     given = {"transition_steps": transition_steps, **fractions}
     for name, x in given.items():
         if not is_number(x):

@@ -1,18 +1,17 @@
-"""Values given at boundaries: held between them, or interpolated."""
+"""Values given at boundaries, held constant between them or interpolated."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Schedule
+from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import cosine, mix
 from gradtx.schedules.steps import (
-    Scalar,
     as_float,
     check_not_negative,
     exact,
@@ -27,14 +26,14 @@ CURVES = {"linear": lambda r: r, "cosine": cosine}
 def piecewise_constant_schedule(
     init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
 ) -> Schedule:
-    """Holds a value, and scales it at each boundary.
+    """Returns a piecewise constant schedule, which is scaled at each boundary.
 
         value(t) = init_value * product of scales[b] over the boundaries b <= t
 
     Args:
       init_value: the value before the first boundary, a float scalar.
-      boundaries_and_scales: from a step to the factor by which the value changes at that step, in
-        any order; steps and factors are not negative. Default `None`, no boundaries.
+      boundaries_and_scales: a mapping from steps to the factors by which the value is multiplied
+        there, in any order; steps and factors are not negative. Default: `None`, no boundaries.
 
     Returns:
       A function of the step count.
@@ -64,20 +63,20 @@ def piecewise_interpolate_schedule(
     init_value: Scalar,
     boundaries_and_scales: Mapping[int, Scalar] | None = None,
 ) -> Schedule:
-    """Goes from one boundary's value to the next, along straight lines or half cosines.
+    """Returns a schedule that interpolates between values at boundaries: linear or half cosines.
 
         value(b_i) = init_value * scales[b_1] * ... * scales[b_i],  value(0) = init_value
         value(t)   = value(b_i) + (value(b_i+1) - value(b_i)) * c(p)  for b_i <= t < b_i+1
         p = (t - b_i) / (b_i+1 - b_i);  c(p) = p, or (1 - cos(pi p)) / 2
 
-    From the last boundary on, its value is held. A boundary at step 0 scales the first value.
+    After the last boundary, its value is held. A boundary at step 0 scales the first value.
 
     Args:
       interpolate_type: `"linear"` or `"cosine"`.
       init_value: the value at the first step, a float scalar.
-      boundaries_and_scales: from a step to the ratio of the value at that step to the value at
-        the boundary before it, in any order; steps and ratios are not negative. Default `None`,
-        no boundaries.
+      boundaries_and_scales: a mapping from steps to the ratios of the value there to the value at
+        the boundary before, in any order; steps and ratios are not negative. Default: `None`, no
+        boundaries.
 
     Returns:
       A function of the step count.
@@ -104,35 +103,35 @@ def piecewise_interpolate_schedule(
 def interpolate(
     interpolate_type: Literal["linear", "cosine"],
     boundaries: Sequence[float],
-    values: Sequence[Any],
+    values: Sequence[Scalar],
 ) -> Schedule:
-    """Goes through given values at given steps.
+    """Returns a schedule that interpolates between given values at given steps.
 
     Args:
       interpolate_type: `"linear"` or `"cosine"`.
-      boundaries: steps, ascending, as Python numbers; one fewer than there are values.
+      boundaries: steps in ascending order, as Python numbers; one fewer than there are values.
       values: the value at step 0, then the value at each boundary, float scalars.
     """
     curve = CURVES[interpolate_type]
 
     def schedule(count: ArrayLike) -> Array:
         t, marks = on_one_scale(count, [0, *boundaries])
-        # The last value is held: its stretch, of any length, leads to itself.
+        # The last value is held: its interval, of any length, ends with the same value.
         lengths = np.append(np.diff(marks), marks.dtype.type(1))
         table = as_float([*values, values[-1]])
         i = how_many_reached(t, marks[1:])
-        gone = jnp.minimum(t - jnp.asarray(marks)[i], jnp.asarray(lengths)[i])
+        passed = jnp.minimum(t - jnp.asarray(marks)[i], jnp.asarray(lengths)[i])
         length = jnp.asarray(lengths)[i]
-        r = as_float(length - gone) / as_float(length)
+        r = as_float(length - passed) / as_float(length)
         return mix(curve(r), table[i], table[i + 1])
 
     return schedule
 
 
 def _values_at(
-    function: str, init_value: Any, boundaries_and_scales: Mapping[int, Scalar] | None
-) -> tuple[list[Any], list[Any]]:
-    """Gives the boundaries in order, and the values: the first, then the one at each boundary."""
+    function: str, init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None
+) -> tuple[list[int], list[Scalar]]:
+    """Returns the boundaries in order, and the values: the first, then one for each boundary."""
     ordered = sorted((boundaries_and_scales or {}).items())
     for boundary, scale in ordered:
         check_not_negative(function, boundary=boundary, scale=scale)

@@ -1,11 +1,11 @@
-"""From one value to another along a straight line or a power of it."""
+"""Polynomial and linear schedules between two values."""
 
 from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Schedule
+from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import mix, safe_power
-from gradtx.schedules.steps import Scalar, check_finite, check_not_negative, remaining
+from gradtx.schedules.steps import check_finite, check_not_negative, remaining
 
 
 @known_schedule
@@ -16,7 +16,7 @@ def polynomial_schedule(
     transition_steps: Scalar,
     transition_begin: Scalar = 0,
 ) -> Schedule:
-    """Goes from one value to another along a power of the way that lies ahead.
+    """Returns a schedule between two values along a power of the remaining fraction.
 
         r(t)     = 1 - clip((t - transition_begin) / transition_steps, 0, 1)
         value(t) = end_value + (init_value - end_value) * r**power
@@ -24,10 +24,10 @@ def polynomial_schedule(
     Args:
       init_value: the value until `transition_begin`, a float scalar.
       end_value: the value from `transition_begin + transition_steps` on, a float scalar.
-      power: the power, not negative: 1 is a straight line, more falls fast and lands softly.
-      transition_steps: how many steps the way takes; at 0 or below, the value stays at
+      power: the exponent, not negative: 1 is linear; larger ones change fast at first, then slowly.
+      transition_steps: the number of steps of the transition; at 0 or below, the value stays at
         `init_value`.
-      transition_begin: the step at which the way begins, not negative; default 0.
+      transition_begin: the step at which the transition begins, not negative. Default: 0.
 
     Returns:
       A function of the step count.
@@ -58,7 +58,7 @@ def linear_schedule(
     transition_steps: Scalar,
     transition_begin: Scalar = 0,
 ) -> Schedule:
-    """Goes from one value to another in a straight line.
+    """Returns a schedule that is linear between two values.
 
         p(t)     = clip((t - transition_begin) / transition_steps, 0, 1)
         value(t) = (1 - p) * init_value + p * end_value
@@ -66,9 +66,9 @@ def linear_schedule(
     Args:
       init_value: the value until `transition_begin`, a float scalar.
       end_value: the value from `transition_begin + transition_steps` on, a float scalar.
-      transition_steps: how many steps the way takes; at 0 or below, the value stays at
+      transition_steps: the number of steps of the transition; at 0 or below, the value stays at
         `init_value`.
-      transition_begin: the step at which the way begins, not negative; default 0.
+      transition_begin: the step at which the transition begins, not negative. Default: 0.
 
     Returns:
       A function of the step count.

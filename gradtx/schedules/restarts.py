@@ -1,41 +1,40 @@
-"""Cosine decays that start again."""
+"""Cosine decays with warm restarts."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Schedule
+from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import cosine, mix
 from gradtx.schedules.join import join_schedules
-from gradtx.schedules.steps import INT32_MAX, Scalar, as_float, check_positive, how_many_reached
+from gradtx.schedules.steps import INT32_MAX, as_float, check_positive, how_many_reached
 from gradtx.schedules.warmup import warmup_cosine_decay_schedule
 
 
 @known_schedule
-def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Schedule:
-    """Follows one warm-up and cosine decay after another.
+def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Scalar]]) -> Schedule:
+    """Returns a schedule of several cycles, each with a warm-up and a cosine decay (SGDR).
 
-    Cycle `i` is `warmup_cosine_decay_schedule(**cosine_kwargs[i])` and takes its `decay_steps`
-    steps; after the last, its end value is held. When all cycles have one peak and their lengths
-    grow by a constant factor, `cosine_restarts_schedule` says the same without a list.
+    Cycle `i` is `warmup_cosine_decay_schedule(**cosine_kwargs[i])` and has `decay_steps` steps;
+    after the last cycle, its end value is held. If all cycles have the same peak and their lengths
+    grow by a constant factor, `cosine_restarts_schedule` needs no list.
 
     After Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts"
     (arXiv:1608.03983).
 
     Args:
-      cosine_kwargs: for each cycle, the arguments of `warmup_cosine_decay_schedule` by name; at
+      cosine_kwargs: for each cycle, the keyword arguments of `warmup_cosine_decay_schedule`; at
         least one cycle.
 
     Returns:
       A function of the step count.
 
     Raises:
-      ValueError: there are no cycles, or a cycle's numbers are refused.
+      ValueError: there are no cycles, or the arguments of a cycle are invalid.
 
     Example:
       >>> from gradtx.schedules import sgdr_schedule
@@ -46,7 +45,7 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Schedule:
     """
     cycles = [warmup_cosine_decay_schedule(**kwargs) for kwargs in cosine_kwargs]
     if not cycles:
-        raise ValueError("sgdr_schedule: cosine_kwargs must hold at least one cycle, got none")
+        raise ValueError("sgdr_schedule: cosine_kwargs must have at least one cycle, got none")
     ends = accumulate(kwargs["decay_steps"] for kwargs in cosine_kwargs)
     return join_schedules(cycles, list(ends)[:-1])
 
@@ -58,23 +57,23 @@ def cosine_restarts_schedule(
     period_mult: int = 1,
     end_value: Scalar = 0.0,
 ) -> Schedule:
-    """Decays along half a cosine, jumps back to the peak and begins again, without end.
+    """Returns a schedule of cosine decays from the same peak, repeated without end (SGDR).
 
         T_i      = period * period_mult**i
         value(t) = end_value + (peak_value - end_value) * (1 + cos(pi * T_cur / T_i)) / 2
 
-    `i` is the cycle that `t` lies in and `T_cur` the steps since it began. Cycle `i` begins at
-    `period * (1 + period_mult + ... + period_mult**(i - 1))`. This is equation 5 of Loshchilov and
-    Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (arXiv:1608.03983), whose `T_0`
-    is `period` and whose `T_mult` is `period_mult`; there, periods of 10 epochs that double did
-    well. The value comes near `end_value` at the last step of a cycle; the next step is a peak.
+    `i` is the cycle of step `t`, and `T_cur` is the number of steps since its begin. Cycle `i`
+    begins at `period * (1 + period_mult + ... + period_mult**(i - 1))`. This is equation 5 of
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts"
+    (arXiv:1608.03983), where `T_0` is `period` and `T_mult` is `period_mult`; periods of 10 epochs
+    that double did well there. The last value of a cycle is near `end_value`; the next is the peak.
 
     Args:
       peak_value: the value at the start of every cycle, a float scalar.
-      period: how many steps the first cycle takes, a positive Python int.
-      period_mult: how many times longer each cycle is than the last, a positive Python int;
-        default 1.
-      end_value: what every cycle decays to; default 0.
+      period: the number of steps of the first cycle, a positive Python int.
+      period_mult: the ratio of the length of a cycle to that of the cycle before, a positive Python
+        int. Default: 1.
+      end_value: the value to which every cycle decays. Default: 0.
 
     Returns:
       A function of the step count.
@@ -102,9 +101,9 @@ def cosine_restarts_schedule(
             length = float(period)
             since = count % period if period <= last else count
         else:
-            # The cycle's number has a closed form with a logarithm, which float32 rounds to the
-            # wrong side of a restart. What an integer can count holds few cycles that grow (31 in
-            # int32 at most), so their beginnings are looked up, exactly.
+            # The number of the cycle has a closed form with a logarithm, but rounding in float32
+            # puts steps on the wrong side of a restart. The range of an integer has few growing
+            # cycles (at most 31 in int32), so their first steps are looked up, exactly.
             starts, lengths = [0], [period]
             while starts[-1] + lengths[-1] <= last:
                 starts.append(starts[-1] + lengths[-1])

@@ -1,49 +1,51 @@
-"""How schedules read the step count.
+"""Arithmetic on step counts, shared by schedules.
 
-Counts stay integers for as long as they can: float32 cannot tell 2**24 from 2**24 + 1, and a
-schedule that begins at a late step would begin at the wrong one.
+Counts stay integers for as long as possible: float32 cannot represent 2**24 + 1, and a schedule
+with a late first step would begin at the wrong one.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard, overload
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
 from gradtx.engine.numerics import default_float, value_of
-
-Scalar = float | Array
-"""A hyperparameter: a Python number, or a scalar array or tracer."""
 
 INT32_MAX = 2**31 - 1
 
 
-def is_number(x: Any) -> bool:
-    """Says whether `x` is a plain number, whose value may be looked at while tracing."""
+def is_number(x: Any) -> TypeGuard[float | np.number]:
+    """Returns whether `x` is a plain number, whose value is known while tracing."""
     return isinstance(x, (int, float, np.integer, np.floating))
 
 
 def as_float(x: Any) -> Array:
-    """Gives `x` in the default float dtype, without a weak type."""
+    """Returns `x` in the default float dtype, without a weak type."""
     return jnp.asarray(value_of(x), default_float())
 
 
-def exact(x: Any) -> Any:
-    """Leaves a Python number in double; gives anything else in the default float dtype."""
+def exact(x: Scalar) -> Scalar:
+    """Returns a Python number as it is, in double, and anything else in the default float dtype."""
     return x if isinstance(x, (int, float)) else as_float(x)
 
 
-def select(condition: Any, x: Any, y: Any) -> Any:
-    """Gives `x` where the condition holds and `y` elsewhere; in Python where that can be told."""
+@overload
+def select(condition: ArrayLike, x: Array, y: Array) -> Array: ...
+@overload
+def select(condition: ArrayLike, x: Scalar, y: Scalar) -> Scalar: ...
+def select(condition: ArrayLike, x: Scalar, y: Scalar) -> Scalar:
+    """Returns `x` where the condition holds, and `y` elsewhere; in Python for a Python boolean."""
     if isinstance(condition, (bool, np.bool_)):
         return x if condition else y
     return jnp.where(condition, value_of(x), value_of(y))
 
 
-def whole(steps: Any) -> Any:
-    """Gives a number of steps as an int where int32 holds it, so that `count - steps` is exact."""
+def whole(steps: Scalar) -> Scalar:
+    """Returns a number of steps as an int if int32 can hold it, to make `count - steps` exact."""
     if not is_number(steps):
         return steps
     if float(steps).is_integer() and abs(steps) <= INT32_MAX:
@@ -51,12 +53,12 @@ def whole(steps: Any) -> Any:
     return float(steps)
 
 
-def elapsed(count: Any, begin: Any = 0) -> Array:
-    """Counts the steps since `begin`: `max(count - begin, 0)`.
+def elapsed(count: ArrayLike, begin: Scalar = 0) -> Array:
+    """Returns the number of steps since `begin`: `max(count - begin, 0)`.
 
     Args:
       count: the step count, not negative.
-      begin: the step at which counting starts, not negative.
+      begin: the step at which the count starts, not negative.
     """
     begin = whole(begin)
     if isinstance(begin, int) and begin == 0:
@@ -64,14 +66,14 @@ def elapsed(count: Any, begin: Any = 0) -> Array:
     return jnp.maximum(jnp.asarray(count), begin) - begin
 
 
-def remaining(count: Any, steps: Any, begin: Any = 0) -> Array:
-    """Gives the fraction of a stretch that lies ahead: 1 until `begin`, 0 from its end on.
+def remaining(count: ArrayLike, steps: Scalar, begin: Scalar = 0) -> Array:
+    """Returns the fraction of an interval that remains: 1 until `begin`, 0 from its end on.
 
-    A stretch without steps never ends: its fraction stays at 1.
+    If the interval has no steps, the fraction stays 1.
 
     Args:
       count: the step count.
-      steps: how long the stretch is.
+      steps: the length of the interval.
       begin: the step at which it begins, not negative.
     """
     ends = steps > 0
@@ -80,26 +82,28 @@ def remaining(count: Any, steps: Any, begin: Any = 0) -> Array:
     return select(ends, left, jnp.ones_like(left))
 
 
-def transitions(count: Any, steps: Any, begin: Any = 0, staircase: bool = False) -> Array:
-    """Counts how many stretches of `steps` steps have passed since `begin`, as a float.
+def transitions(
+    count: ArrayLike, steps: Scalar, begin: Scalar = 0, staircase: bool = False
+) -> Array:
+    """Returns the number of intervals of `steps` steps since `begin`, as a float.
 
-    Stretches without steps never pass: their number stays at 0.
+    If the intervals have no steps, the number stays 0.
 
     Args:
       count: the step count.
-      steps: how long one stretch is.
+      steps: the length of an interval.
       begin: the step at which the first begins, not negative.
-      staircase: whether to count whole stretches only.
+      staircase: whether to count whole intervals only. Default: False.
     """
-    pass_by = steps > 0
-    steps = select(pass_by, whole(steps), 1)
+    passes = steps > 0
+    steps = select(passes, whole(steps), 1)
     since = elapsed(count, begin)
     number = as_float(since // steps) if staircase else as_float(since) / exact(steps)
-    return select(pass_by, number, jnp.zeros_like(number))
+    return select(passes, number, jnp.zeros_like(number))
 
 
-def on_one_scale(count: Any, boundaries: Sequence[float]) -> tuple[Array, np.ndarray]:
-    """Gives the count and the boundaries in one dtype: integers where these hold them exactly.
+def on_one_scale(count: ArrayLike, boundaries: Sequence[float]) -> tuple[Array, np.ndarray]:
+    """Returns the count and the boundaries in one dtype: an integer one if that is exact.
 
     Args:
       count: the step count.
@@ -118,26 +122,26 @@ def on_one_scale(count: Any, boundaries: Sequence[float]) -> tuple[Array, np.nda
 
 
 def how_many_reached(count: Array, boundaries: np.ndarray) -> Array:
-    """Counts the boundaries that are not after `count`, which is also the current piece's index."""
+    """Returns the number of boundaries not after `count`, which is the index of the interval."""
     return jnp.sum(count[..., None] >= boundaries, axis=-1, dtype=jnp.int32)
 
 
-def check_positive(function: str, **named: Any) -> None:
-    """Refuses Python numbers that are not positive and finite."""
+def check_positive(function: str, **named: Scalar) -> None:
+    """Raises if a Python number is not positive and finite."""
     for name, x in named.items():
         if is_number(x) and not 0 < x < math.inf:
             raise ValueError(f"{function}: {name} must be positive and finite, got {name}={x}")
 
 
-def check_not_negative(function: str, **named: Any) -> None:
-    """Refuses Python numbers that are negative or not finite."""
+def check_not_negative(function: str, **named: Scalar) -> None:
+    """Raises if a Python number is negative or not finite."""
     for name, x in named.items():
         if is_number(x) and not 0 <= x < math.inf:
             raise ValueError(f"{function}: {name} must be finite and not negative, got {name}={x}")
 
 
-def check_finite(function: str, **named: Any) -> None:
-    """Refuses Python numbers that are not finite."""
+def check_finite(function: str, **named: Scalar) -> None:
+    """Raises if a Python number is not finite."""
     for name, x in named.items():
         if is_number(x) and not math.isfinite(x):
             raise ValueError(f"{function}: {name} must be finite, got {name}={x}")

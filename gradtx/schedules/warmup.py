@@ -1,8 +1,8 @@
-"""A straight rise from a small value to the peak, then a constant or a decay."""
+"""Linear warm-up to a peak, then a constant or a decay."""
 
 from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Schedule
+from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.engine.made import known_schedule
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.curves import cosine, mix, safe_power
@@ -10,7 +10,6 @@ from gradtx.schedules.decay import exponential_decay
 from gradtx.schedules.join import join_schedules
 from gradtx.schedules.polynomial import linear_schedule
 from gradtx.schedules.steps import (
-    Scalar,
     check_finite,
     check_not_negative,
     is_number,
@@ -23,14 +22,14 @@ from gradtx.schedules.steps import (
 def warmup_constant_schedule(
     init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar
 ) -> Schedule:
-    """Rises in a straight line, then holds.
+    """Returns a schedule with a linear warm-up, then a constant value.
 
         value(t) = init_value + (peak_value - init_value) * min(t / warmup_steps, 1)
 
     Args:
       init_value: the value at the first step, a float scalar.
       peak_value: the value from `warmup_steps` on, a float scalar.
-      warmup_steps: how many steps the rise takes, not negative; at 0 the schedule starts at the
+      warmup_steps: the number of warm-up steps, not negative; at 0 the schedule starts at the
         peak.
 
     Returns:
@@ -59,7 +58,7 @@ def warmup_cosine_decay_schedule(
     end_value: Scalar = 0.0,
     exponent: Scalar = 1.0,
 ) -> Schedule:
-    """Rises in a straight line, then decays along half a cosine.
+    """Returns a schedule with a linear warm-up, then a cosine decay.
 
         t < warmup_steps: value(t) = init_value + (peak_value - init_value) * t / warmup_steps
         otherwise:        value(t) = end_value + (peak_value - end_value) * w**exponent
@@ -67,13 +66,13 @@ def warmup_cosine_decay_schedule(
 
     Args:
       init_value: the value at the first step, a float scalar.
-      peak_value: the value at step `warmup_steps`, a float scalar. A peak of 0 has nothing to decay
-        from: the schedule then stays at 0, whatever `end_value` is.
-      warmup_steps: how many steps the rise takes, not negative; at 0 the schedule starts at the
+      peak_value: the value at step `warmup_steps`, a float scalar. If it is 0, the schedule stays
+        at 0 after the warm-up, whatever `end_value` is.
+      warmup_steps: the number of warm-up steps, not negative; at 0 the schedule starts at the
         peak.
-      decay_steps: how many steps rise and decay take *together*; more than `warmup_steps`.
-      end_value: the value from `decay_steps` on; default 0.
-      exponent: the power of the cosine, not negative; default 1.
+      decay_steps: the number of steps of warm-up and decay *together*; more than `warmup_steps`.
+      end_value: the value from `decay_steps` on. Default: 0.
+      exponent: the power of the cosine, not negative. Default: 1.
 
     Returns:
       A function of the step count.
@@ -93,7 +92,7 @@ def warmup_cosine_decay_schedule(
     check_finite(name, decay_steps=decay_steps)
     if is_number(warmup_steps) and is_number(decay_steps) and not decay_steps > warmup_steps:
         raise ValueError(
-            f"{name}: decay_steps counts the warm-up too and must be more than warmup_steps, got "
+            f"{name}: decay_steps, which includes the warm-up, must be more than warmup_steps, got "
             f"decay_steps={decay_steps} and warmup_steps={warmup_steps}"
         )
 
@@ -116,7 +115,7 @@ def warmup_exponential_decay_schedule(
     staircase: bool = False,
     end_value: Scalar | None = None,
 ) -> Schedule:
-    """Rises in a straight line, then follows `exponential_decay`.
+    """Returns a schedule with a linear warm-up, then an exponential decay.
 
         t < warmup_steps: value(t) = init_value + (peak_value - init_value) * t / warmup_steps
         otherwise:        value(t) = peak_value * decay_rate**p
@@ -125,16 +124,17 @@ def warmup_exponential_decay_schedule(
     Args:
       init_value: the value at the first step, a float scalar.
       peak_value: the value at step `warmup_steps`, a float scalar.
-      warmup_steps: how many steps the rise takes, not negative; at 0 the schedule starts at the
+      warmup_steps: the number of warm-up steps, not negative; at 0 the schedule starts at the
         peak.
-      transition_steps: after how many steps the value has been multiplied once; at 0 or below,
+      transition_steps: the number of steps over which the value is multiplied once; at 0 or below,
         the value stays at the peak.
       decay_rate: the factor, not negative. At 0 the value stays at the peak.
-      transition_begin: how many steps after the rise the decay begins, not negative; default 0.
-      staircase: whether the value falls all at once at the end of every `transition_steps` steps,
-        and not a little at each; default `False`.
-      end_value: where the decay stops: a lower bound for `decay_rate < 1`, an upper bound
-        otherwise; default `None`, no bound.
+      transition_begin: the number of steps between the warm-up and the decay, not negative.
+        Default: 0.
+      staircase: whether the value changes only at the end of every `transition_steps` steps.
+        Default: False.
+      end_value: the bound of the decay: a lower bound for `decay_rate < 1`, an upper bound
+        otherwise. Default: `None`, no bound.
 
     Returns:
       A function of the step count.

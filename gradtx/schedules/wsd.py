@@ -1,17 +1,16 @@
-"""Warm-up, a long plateau, and a short decay at the end."""
+"""Warm-up, a long constant phase, and a short decay at the end (WSD)."""
 
 from typing import Literal, get_args
 
 from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Schedule
+from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.engine.made import known_schedule
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.curves import cosine, geometric_mix, mix, one_minus_sqrt
 from gradtx.schedules.join import join_schedules
 from gradtx.schedules.polynomial import linear_schedule
 from gradtx.schedules.steps import (
-    Scalar,
     check_not_negative,
     check_positive,
     remaining,
@@ -31,7 +30,7 @@ def warmup_stable_decay_schedule(
     end_value: Scalar = 0.0,
     decay_type: DecayType = "sqrt",
 ) -> Schedule:
-    """Rises in a straight line, holds the peak, then decays.
+    """Returns a schedule with a linear warm-up, a constant peak, and a decay (WSD).
 
         t < warmup_steps:                value(t) = init_value + (peak_value - init_value)
                                                     * t / warmup_steps
@@ -40,26 +39,25 @@ def warmup_stable_decay_schedule(
         p = min((t - warmup_steps - stable_steps) / decay_steps, 1)
 
     `c(p)` is `1 - p` (linear), `1 - sqrt(p)` (sqrt) or `(1 + cos(pi p)) / 2` (cosine). The
-    exponential decay is a straight line in the logarithm:
+    exponential decay is linear in the logarithm:
     `value(t) = peak_value * (end_value / peak_value)**p`.
 
     The length of training need not be known while the peak is held: a run can be continued from
-    there, and decayed from any checkpoint. "MiniCPM: Unveiling the Potential of Small Language
-    Models with Scalable Training Strategies" (arXiv:2404.06395) has the schedule, with an
-    exponential decay over about a tenth of training. Hägele et al., "Scaling Laws and
-    Compute-Optimal Training Beyond Fixed Training Durations" (arXiv:2405.18392), found the decay
-    with the square root the best.
+    there, and decayed from any checkpoint. The source is "MiniCPM: Unveiling the Potential of Small
+    Language Models with Scalable Training Strategies" (arXiv:2404.06395), with an exponential decay
+    over about a tenth of training. Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond
+    Fixed Training Durations" (arXiv:2405.18392), found `"sqrt"` to be the best decay.
 
     Args:
       init_value: the value at the first step, a float scalar.
       peak_value: the value that is held, a float scalar.
-      warmup_steps: how many steps the rise takes, not negative; at 0 the schedule starts at the
+      warmup_steps: the number of warm-up steps, not negative; at 0 the schedule starts at the
         peak.
-      stable_steps: how many steps the peak is held, not negative.
-      decay_steps: how many steps the decay takes, *by itself*, positive.
-      end_value: the value that is held after the decay; default 0. Positive, as the peak, for the
-        exponential decay.
-      decay_type: `"linear"`, `"sqrt"` (the default), `"cosine"` or `"exponential"`.
+      stable_steps: the number of steps at the peak, not negative.
+      decay_steps: the number of steps of the decay *alone*, positive.
+      end_value: the value that is held after the decay. For the exponential decay, it and the peak
+        must be positive. Default: 0.
+      decay_type: `"linear"`, `"sqrt"`, `"cosine"` or `"exponential"`. Default: `"sqrt"`.
 
     Returns:
       A function of the step count.

@@ -1,4 +1,4 @@
-"""What a state holds, by name and by role: declare it, read it, save it, restore it."""
+"""Parts of states by name and role: declaring, reading, saving and loading them."""
 
 from gradtx.engine.roles import (
     Aside as Aside,

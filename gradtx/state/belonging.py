@@ -1,4 +1,4 @@
-"""What each array of a state is, what it is called, and which parameter it belongs to."""
+"""The role, the name and the parameter of each array of a state."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,24 +7,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import OptState, Params
+from gradtx.engine.base import OptState, Params, PyTree
 from gradtx.engine.roles import Kind
 from gradtx.state.naming import named_leaves
-from gradtx.tree.walking import Names, Part, key_name, parts
+from gradtx.tree.walking import Names, Part, Path, key_name, parts
 
 Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class LeafRole:
-    """What an array of a state is.
+    """The role of an array of a state.
 
     Attributes:
-      kind: `"slot"`, of the shape of its parameter; `"statistic"`, of a parameter, but of another
-        shape; `"count"`, `"rate"`, `"hyperparameter"`, `"key"`, `"reading"`, or `"shared"` for what
-        belongs to no parameter otherwise. `gradtx.engine.roles` says more.
-      name: what `gradtx.state_dict` calls it.
-      parameter: the path of the parameter that it belongs to, as `layer/kernel`; `None` for what
+      kind: `"slot"` for an array of the shape of its parameter; `"statistic"` for an array of a
+        parameter with another shape; `"count"`, `"rate"`, `"hyperparameter"`, `"key"`, `"reading"`,
+        or `"shared"` for other arrays that belong to no parameter. See `gradtx.engine.roles`.
+      name: its name in `gradtx.state_dict`.
+      parameter: the path of the parameter to which it belongs, such as `layer/kernel`; `None` if it
         belongs to none. The path of a single array is empty.
     """
 
@@ -37,20 +37,20 @@ class LeafRole:
         return f"{self.kind}{owner}: {self.name}"
 
 
-def roles(state: OptState, params: Params | None = None) -> Any:
-    """Says for each array of a state what it is, its name, and the parameter that it belongs to.
+def roles(state: OptState, params: Params | None = None) -> PyTree:
+    """Returns for each array of a state its role, its name, and the parameter to which it belongs.
 
-    States declare it, see `gradtx.engine.roles`. Where one declares nothing, as a bare pytree, its
-    structure is compared with that of the parameters.
+    States declare the roles, see `gradtx.engine.roles`. If a part of the state declares nothing, as
+    a bare pytree, its structure is compared with that of the parameters.
 
     Args:
-      state: the state of an optimizer, of gradtx or not, or its shapes only.
-      params: the parameters, or their shapes only. With them, the answer is right also where an
-        optimizer sees the parameters in another form, as under `flatten`, or keeps several arrays
-        for a parameter. Default: what the state itself tells of them, in its slots.
+      state: the state of an optimizer, of gradtx or another library, or only its shapes.
+      params: the parameters, or only their shapes. They are needed if an optimizer sees the
+        parameters in another form, as in `flatten`, or has several arrays for a parameter.
+        Default: `None`, the parameters are inferred from the slots of the state.
 
     Returns:
-      A tree like the state, with a `LeafRole` in the place of each array.
+      A pytree like the state, with a `LeafRole` for each array.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -65,7 +65,7 @@ def roles(state: OptState, params: Params | None = None) -> Any:
       count: scale_by_learning_rate/count
       rate: scale_by_learning_rate/learning_rate
 
-      Moments in the dtype of a compressed checkpoint, and all else as it is:
+      Casting moments for a compressed checkpoint, and nothing else:
 
       >>> def compress(role, x):
       ...     return x.astype(jnp.bfloat16) if role.kind == "slot" else x
@@ -88,7 +88,7 @@ def roles(state: OptState, params: Params | None = None) -> Any:
 
 
 def _role(
-    part: Part, path: Any, leaf: Any, name: str, known: Mapping[Names, Shape], complete: bool
+    part: Part, path: Path, leaf: Any, name: str, known: Mapping[Names, Shape], complete: bool
 ) -> LeafRole:
     kind = part.kind
     if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -99,7 +99,7 @@ def _role(
     owner = _owner(keys, known, anywhere=kind == "unknown")
     like = owner is not None and shape == known[owner]
     if kind == "unknown" and owner == () and not like:
-        owner = None  # a single array is found everywhere
+        owner = None  # the empty path of a single array matches everywhere
     if owner is None:
         if complete or (kind == "unknown" and (known or not shape)):
             return LeafRole("shared", name)
@@ -110,16 +110,16 @@ def _role(
 
 
 def _owner(keys: Names, known: Mapping[Names, Shape], anywhere: bool) -> Names | None:
-    """Finds the path of a parameter at the beginning of another path, or anywhere in it."""
+    """Returns the longest path of a parameter at the beginning of a path, or anywhere in it."""
     starts = range(len(keys) + 1) if anywhere else (0,)
     found = [keys[i:j] for i in starts for j in range(i, len(keys) + 1) if keys[i:j] in known]
     return max(found, key=len, default=None)
 
 
-def _shapes(tree: Any, of: Names = ()) -> dict[Names, Shape]:
+def _shapes(tree: PyTree, of: Names = ()) -> dict[Names, Shape]:
     flat = jax.tree.leaves_with_path(tree)
     return {(*of, *_keys(path)): jnp.shape(leaf) for path, leaf in flat}
 
 
-def _keys(path: Any) -> Names:
+def _keys(path: Path) -> Names:
     return tuple(map(key_name, path))

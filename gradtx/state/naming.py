@@ -1,17 +1,18 @@
-"""Names for the arrays in a state that stay when the optimizer around them changes.
+"""Names for the arrays of a state that don't change when the optimizer around them does.
 
-A name is made of what an array is, not of where it stands: the piece whose state holds it, the
-field, and the path of the parameter that it belongs to, as in `scale_by_adam/mu/layer/kernel`. The
-pieces before it in a chain, a mask or a guard around it, are not in the name. What is:
+A name consists of the piece whose state has the array, the field, and the path of the parameter to
+which it belongs, as in `scale_by_adam/mu/layer/kernel`. It does not depend on the position in a
+chain, nor on a mask or guard around the piece:
 
-- a piece is called by its class: `ScaleByAdamState` makes `scale_by_adam`; optax's classes too, so
-  that its states have the same names;
-- labels of a partition and names of a `named_chain` come before it, `slow/scale_by_adam/...`;
-- so does the field of a wrapper that holds a state beside that of what it wraps, as `adv_state`
-  (see `Told` in `gradtx.engine.roles`);
-- the second piece of one name is called `trace#2`.
+- a piece is named after its class: `scale_by_adam` for `ScaleByAdamState`, also for optax's
+  classes, so that its states have the same names;
+- labels of a partition and names of a `named_chain` come first: `slow/scale_by_adam/...`;
+- so does the field of a wrapper's additional state, such as `adv_state` (see `Told` in
+  `gradtx.engine.roles`);
+- the second piece of the same name is named `trace#2`.
 
-What belongs to no piece, in states that are bare arrays or dicts of them, is called by its keys.
+Arrays that belong to no piece, in states that are bare arrays or dicts of them, are named by their
+keys.
 """
 
 from typing import Any
@@ -22,14 +23,14 @@ from gradtx.engine.base import OptState
 from gradtx.tree.walking import parts, path_name
 
 VERSION = "version"
-"""A name that no leaf has: what is saved beside the leaves to tell who wrote them."""
+"""The name of the version, which is saved with the leaves; no leaf has this name."""
 
 
 def named_leaves(state: OptState) -> list[tuple[str, Any]]:
-    """Gives every leaf of a state with its name, in the order of `jax.tree.leaves`.
+    """Returns every leaf of a state with its name, in the order of `jax.tree.leaves`.
 
     Args:
-      state: any pytree that holds states of optimizers, gradtx's or optax's.
+      state: any pytree with states of optimizers of gradtx or optax.
 
     Example:
       >>> import jax.numpy as jnp
@@ -55,7 +56,7 @@ def named_leaves(state: OptState) -> list[tuple[str, Any]]:
 
 
 def _unique(names: list[str]) -> list[str]:
-    """Numbers names that stand more than once, as no other is called."""
+    """Adds numbers to names that occur more than once, so that all are different."""
     known, given = set(names), {VERSION: None}
     for name in names:
         new, number = name, 1

@@ -1,4 +1,4 @@
-"""Going on in gradtx from a state that optax made."""
+"""Importing states of optax."""
 
 import jax
 import jax.numpy as jnp
@@ -11,23 +11,24 @@ from gradtx.state.saving import StateMismatch, load_matching, state_dict
 
 
 def load_optax(template: OptState, state: OptState, *, count: int | None = None) -> OptState:
-    """Gives a state of a gradtx optimizer with the arrays of a state of the optax optimizer.
+    """Returns a state of a gradtx optimizer with the arrays of a state of the optax optimizer.
 
-    The two have the same pieces, whose states have the same names (see `state_dict`). What gradtx
-    counts and optax does not, the steps of weight decay and learning rate by which schedules go,
-    is filled in with the count that optax's other pieces agree on. The learning rate of the last
-    step, which optax does not tell, stays the template's; the next step writes it. Averages of
-    half-precision parameters are widened to the template's float32.
+    The two have the same pieces, whose states have the same names (see `state_dict`). Step counts
+    for the schedules of weight decay and learning rate, which optax may not have, are set to the
+    count of optax's other pieces. The learning rate of the last step, which optax does not have,
+    is that of the template until the next step. Averages of half-precision parameters are widened
+    to the template's float32.
 
     Args:
-      template: a state of the optimizer that goes on, `tx.init(params)`.
+      template: a state of the gradtx optimizer, `tx.init(params)`.
       state: the state of the same optimizer in optax.
-      count: the number of steps taken, where optax's state does not tell (as with `sgd` at a
-        constant rate), or tells several. Default: what it tells.
+      count: the number of steps taken, if optax's state does not have it (as for `sgd` at a
+        constant learning rate), or has several different ones. Default: the one of optax's state.
 
     Raises:
       ValueError: `count` is needed.
-      StateMismatch: a slot is missing or left over, or has another shape or a narrower dtype.
+      StateMismatch: a slot is missing or unexpected, or has another shape or a wider dtype than the
+        template.
 
     Example:
       >>> import jax.numpy as jnp
@@ -40,7 +41,7 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
       >>> print(state[0].mu["w"], gradtx.tree.get(state, "count"))
       [0.1 0.1] 1
     """
-    # optax calls a state by another name where a flag makes it count.
+    # In optax, the name of a state depends on a flag by which it counts.
     flat = {name.replace("_with_count/", "/"): x for name, x in state_dict(state).items()}
     wanted = dict(named_leaves(template))
     counts = {name: int(x) for name, x in flat.items() if name.endswith("/count")}
@@ -58,14 +59,11 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
 
 
 def _count_for(name: str, counts: dict[str, int]) -> int:
-    """Gives the steps that pieces under the same label have counted, or all pieces."""
+    """Returns the count of the pieces under the same label, or of all pieces."""
     label = name.split("/")[:-2]
     near = {n for name, n in counts.items() if name.split("/")[:-2] == label}
     found = near or set(counts.values())
     if len(found) != 1:
-        told = "does not tell" if not found else f"tells {sorted(found)}"
-        raise ValueError(
-            f"load_optax: {name} is the number of steps taken, which optax's state {told}; "
-            f"give count="
-        )
+        told = "no step count" if not found else f"the step counts {sorted(found)}"
+        raise ValueError(f"load_optax: needs count= for {name}, because optax's state has {told}")
     return found.pop()

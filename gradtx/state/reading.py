@@ -1,12 +1,12 @@
-"""Reading what a person wants to see out of any state: hyperparameters and measurements.
+"""Reading hyperparameters and measurements from any state.
 
-What those are, and under which names they are told, the fields of states declare: see
+The fields of states declare which they are, and under which names they are reported: see
 `gradtx.engine.roles`.
 """
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -16,26 +16,26 @@ from gradtx.tree.walking import Names, Part, parts, path_name
 
 
 def hyperparams(state: OptState) -> dict[str, Array]:
-    """Gives the learning rate that the last step used, the step count, and what else is held.
+    """Returns the hyperparameters of a state: learning rate of the last step, step count, others.
 
-    No wrapper is needed, and it works inside of `jit`. The names are
+    No wrapper is needed, and it works inside `jit`. The names are
 
-    - `learning_rate` and `count` (before any step, the first one's rate, and 0);
-    - with the labels of a partition or the names of a `named_chain` before them, `slow/count`;
-    - with a number after them where a chain has several, `learning_rate#2`;
-    - with the piece before it for a rate beside that one, as a line search finds it:
+    - `learning_rate` and `count` (before any step, the learning rate of the first step, and 0);
+    - the same after labels of a partition or names of a `named_chain`: `slow/count`;
+    - the same with a number if a chain has several: `learning_rate#2`;
+    - the same after the piece for an additional learning rate, such as that of a line search:
       `scale_by_zoom_linesearch/learning_rate`;
-    - the names of hyperparameters that `inject_hyperparams` holds. Its values stand for what is
-      within: they are in force for the next step, also after you have changed them;
-    - what methods estimate: `estim_lr` of Prodigy and D-Adaptation, `max_distance` of DoG,
-      `mechanic_scales`, `plateau_scale`, `lower_bound` of MoMo, and `max_learning_rate` of methods
-      that are free of schedules.
+    - the names of the hyperparameters of `inject_hyperparams`. Their values are those of the next
+      step, also after you have changed them;
+    - estimates of methods: `estim_lr` of Prodigy and D-Adaptation, `max_distance` of DoG,
+      `mechanic_scales`, `plateau_scale`, `lower_bound` of MoMo, and `max_learning_rate` of
+      schedule-free methods.
 
-    The count is that of the optimizer's own steps; for `MultiSteps`, of windows. Of optax's states
-    it tells as much as they hold: counts, and injected hyperparameters.
+    The count is that of the optimizer's own steps; for `MultiSteps`, that of windows. States of
+    optax have counts and injected hyperparameters only.
 
     Args:
-      state: the state of an optimizer, or any pytree that holds one.
+      state: the state of an optimizer, or any pytree that contains one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -53,14 +53,14 @@ def hyperparams(state: OptState) -> dict[str, Array]:
     found = [
         reading
         for part in parts(state)
-        if _is_hyperparameter(part) and not _stood_for(part)
+        if _is_hyperparameter(part) and not _is_injected(part)
         for reading in _of_part(part)
     ]
     first = {(r.scope, r.name) for r in found if r.first}
-    told: list[tuple[str, Any]] = []
+    told: list[tuple[str, Array]] = []
     for r in found:
         if not r.first and (r.scope, r.name) in first:
-            if r.name == "count":  # it repeats the one that is told
+            if r.name == "count":  # it repeats the one that is reported already
                 continue
             told.append(("/".join((*r.scope, r.piece, r.name)), r.value))
             continue
@@ -70,15 +70,14 @@ def hyperparams(state: OptState) -> dict[str, Array]:
 
 
 def metrics(state: OptState) -> dict[str, Array]:
-    """Gives what monitors, guards, line searches and accumulation hold, by name.
+    """Returns the measurements of monitors, guards, line searches and accumulation, by name.
 
-    Among them are the measurements of `monitor` and `snapshot` under the names that you gave them,
-    the norms of `watch`, the counts of `counted`, `notfinite_count` and its like of
-    `apply_if_finite`, `mini_step` of `MultiSteps`. Labels, names and numbers are put to them as
-    `hyperparams` says.
+    Among them are the measurements of `monitor` and `snapshot` under their given names, the norms
+    of `watch`, the counts of `counted`, `notfinite_count` and others of `apply_if_finite`, and
+    `mini_step` of `MultiSteps`. Labels, names and numbers are added to them as in `hyperparams`.
 
     Args:
-      state: the state of an optimizer, or any pytree that holds one.
+      state: the state of an optimizer, or any pytree that contains one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -105,13 +104,13 @@ class _Reading(NamedTuple):
     scope: Names
     piece: str
     name: str
-    value: Any
+    value: Array
     first: bool
 
 
 def _is_hyperparameter(part: Part) -> bool:
-    """Says whether it is in force for the parameters, or tells a step of theirs."""
-    if part.slots == "unknown":  # it may be of a schedule or of a measure
+    """Returns whether a part is a hyperparameter, a learning rate or a count of the parameters."""
+    if part.slots == "unknown":  # it may belong to a schedule or to a measure
         return False
     counts = part.role.kind == "count" and part.field == "count"
     return counts or part.role.kind in ("rate", "hyperparameter")
@@ -121,8 +120,8 @@ def _is_metric(part: Part) -> bool:
     return part.role.told is not None and part.role.kind != "hyperparameter"
 
 
-def _stood_for(part: Part) -> bool:
-    """Says whether an injected hyperparameter stands for it."""
+def _is_injected(part: Part) -> bool:
+    """Returns whether an injected hyperparameter overrides a part."""
     for scope, state in part.around[:-1]:
         declared = declaration_of(state)
         for field, role in declared.roles.items() if declared is not None else ():
@@ -134,8 +133,8 @@ def _stood_for(part: Part) -> bool:
 
 def _of_part(part: Part) -> Iterator[_Reading]:
     told = part.role.told or part.field
-    if told in ("learning_rate", "count"):  # one number each, in whatever others put around it
-        # Beside the rate that was used stands the count of the steps that used one.
+    if told in ("learning_rate", "count"):  # one number each, whatever contains it
+        # The state with the learning rate also has the count of the steps that used one.
         first = part.owner is not None and "rate" in (r.kind for r in part.owner.roles.values())
         yield _Reading(part.scope, part.piece, told, part.value, first)
         return
@@ -145,7 +144,7 @@ def _of_part(part: Part) -> Iterator[_Reading]:
         yield _Reading(part.scope, part.piece, name, leaf, True)
 
 
-def _numbered(told: list[tuple[str, Any]]) -> dict[str, Any]:
+def _numbered(told: list[tuple[str, Array]]) -> dict[str, Array]:
     taken: Counter[str] = Counter()
     found = {}
     for name, value in told:

@@ -1,13 +1,13 @@
-"""Writing a state as a flat mapping of names to arrays, and reading it back, all of it or a part.
+"""Saving a state as a flat mapping from names to arrays, and loading all or parts of it.
 
-Any store of named arrays will do: `np.savez`, orbax, safetensors. What is read back goes into a
-template, the state of an optimizer that was just made, so the class of every part comes from the
-program and not from the file. With NumPy that is
+Any store of named arrays can be used: `np.savez`, orbax, safetensors. Arrays are loaded into a
+template, a new state of the optimizer, so that the classes of all parts come from the program and
+not from the file. With NumPy:
 
     np.savez("state.npz", **gradtx.state_dict(state))
     state = gradtx.load_state_dict(tx.init(params), np.load("state.npz"))
 
-and with orbax's `StandardCheckpointer`, which wants to know the names and shapes beforehand,
+With orbax's `StandardCheckpointer`, which needs the names and shapes for reading:
 
     checkpointer.save(path, gradtx.state_dict(state))
     flat = checkpointer.restore(path, gradtx.state_dict(template := tx.init(params)))
@@ -21,25 +21,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import OptState
+from gradtx.engine.base import Array, OptState
 from gradtx.state.naming import VERSION, named_leaves
 
-Flat = Mapping[str, Any]
-Migrations = Mapping[int, Callable[[dict[str, Any]], Flat]]
+Flat = Mapping[str, ArrayLike]
+Migrations = Mapping[int, Callable[[dict[str, ArrayLike]], Flat]]
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What became of the names in a template and in a flat mapping.
+    """A report on the names of a template and of a flat mapping.
 
     Attributes:
-      loaded: names that were read.
-      recast: names that were read into another dtype, with the saved and the wanted one.
+      loaded: names that were loaded.
+      recast: names that were cast to another dtype, with the saved dtype and that of the template.
       missing: names that only the template has; they kept its values.
-      unexpected: names that only the mapping has; they were left.
-      reshaped: names whose shapes differ, or whose dtypes cannot stand for each other (complex for
-        real), with the saved and the wanted one; they kept the template's values.
+      unexpected: names that only the mapping has; they were ignored.
+      reshaped: names with different shapes, or with a complex dtype for a real one, with the saved
+        shape and dtype and those of the template; they kept the template's values.
     """
 
     loaded: tuple[str, ...] = ()
@@ -50,49 +51,48 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether everything was read as it was saved, and nothing was left."""
+        """Whether everything was loaded without change, and nothing was ignored."""
         return not (self.recast or self.missing or self.unexpected or self.reshaped)
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} read"]
         lines += [f"missing: {name}" for name in self.missing]
         lines += [f"unexpected: {name}" for name in self.unexpected]
-        lines += [f"reshaped: {name}: saved {a}, wanted {b}" for name, a, b in self.reshaped]
-        lines += [f"recast: {name}: saved {a}, wanted {b}" for name, a, b in self.recast]
+        lines += [f"reshaped: {name}: saved {a}, needs {b}" for name, a, b in self.reshaped]
+        lines += [f"recast: {name}: saved {a}, needs {b}" for name, a, b in self.recast]
         return "\n".join(lines)
 
 
 class StateMismatch(ValueError):
-    """What was saved does not fit the template.
+    """An error: the saved arrays do not match the template.
 
     Attributes:
-      report: a `LoadReport` that says where.
+      report: a `LoadReport` of the differences.
     """
 
     def __init__(self, report: LoadReport, function: str = "load_state_dict"):
         super().__init__(
-            f"{function}: what was saved does not fit the template; load_matching takes what does\n"
-            f"{report}"
+            f"{function}: the saved arrays do not match the template; load_matching loads those "
+            f"that do\n{report}"
         )
         self.report = report
 
 
 def state_dict(state: OptState, *, version: int = 0) -> dict[str, Any]:
-    """Gives the arrays of a state by names that stay when the optimizer around them changes.
+    """Returns the arrays of a state by names that don't depend on the optimizer around them.
 
-    The names are made of the piece, the field and the parameter's path, `scale_by_adam/mu/w`; see
-    `gradtx.state.naming`. The arrays are those of the state, not copies, where they are and as they
-    are sharded: write them, or copy them, before a step that donates the state. Random keys become
-    their data.
+    The names consist of the piece, the field and the parameter's path, `scale_by_adam/mu/w`; see
+    `gradtx.state.naming`. The arrays are those of the state, with their shardings, and not copies:
+    write or copy them before a step that donates the state. Random keys are replaced by their data.
 
     Args:
-      state: the state of an optimizer, or any pytree that holds one, as flax's `TrainState`;
-        optax's states as well.
-      version: a number that tells your program how to read what it wrote; see `load_state_dict`.
+      state: the state of an optimizer of gradtx or optax, or any pytree that contains one, such as
+        flax's `TrainState`.
+      version: the version of your program's format, for later migrations; see `load_state_dict`.
         Default: 0.
 
     Raises:
-      TypeError: a leaf is no array.
+      TypeError: a leaf is not an array.
 
     Example:
       >>> import jax.numpy as jnp
@@ -108,7 +108,7 @@ def state_dict(state: OptState, *, version: int = 0) -> dict[str, Any]:
     flat: dict[str, Any] = {VERSION: np.asarray(version, np.int32)}
     for name, leaf in named_leaves(state):
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
-            raise TypeError(f"state_dict: {name} is {type(leaf).__name__}, not an array")
+            raise TypeError(f"state_dict: {name} must be an array, got {type(leaf).__name__}")
         flat[name] = _data(leaf)
     return flat
 
@@ -116,21 +116,20 @@ def state_dict(state: OptState, *, version: int = 0) -> dict[str, Any]:
 def load_state_dict(
     template: OptState, flat: Flat, *, version: int = 0, migrate: Migrations | None = None
 ) -> OptState:
-    """Gives a state with the arrays that were saved, exactly.
+    """Returns a state with the saved arrays, all of which must match.
 
     Args:
-      template: a state of the optimizer, `tx.init(params)`, whose values do not matter; or its
-        shapes only, `jax.eval_shape(tx.init, params)`. An array comes back with the sharding that
-        stands there.
-      flat: what `state_dict` gave: a mapping from names to arrays, of NumPy or JAX.
-      version: the version that this program writes. Default: 0.
-      migrate: from older versions to functions that bring a mapping one version further:
-        `migrate[0]` makes version 1 of version 0. Default: there are none.
+      template: a state of the optimizer, `tx.init(params)`, whose values are not used; or only its
+        shapes, `jax.eval_shape(tx.init, params)`. Arrays get the shardings of the template.
+      flat: the result of `state_dict`: a mapping from names to arrays, of NumPy or JAX.
+      version: the version of this program's format. Default: 0.
+      migrate: a mapping from older versions to functions that convert a mapping to the next
+        version: `migrate[0]` converts version 0 to version 1. Default: `None`, there are none.
 
     Raises:
-      StateMismatch: a name is missing or not expected, a shape or dtype is another; its report
-        tells all of them.
-      ValueError: `flat` is of a version that `migrate` does not know how to bring to `version`.
+      StateMismatch: a name is missing or unexpected, or a shape or dtype differs; its report lists
+        all of them.
+      ValueError: `flat` has a version that `migrate` cannot convert to `version`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -151,12 +150,13 @@ def load_state_dict(
 def load_matching(
     template: OptState, flat: Flat, *, version: int = 0, migrate: Migrations | None = None
 ) -> tuple[OptState, LoadReport]:
-    """Gives a state with those of the saved arrays that fit, and says what became of all others.
+    """Returns a state with those saved arrays that match, and a report on all of them.
 
-    For an optimizer that has changed since: a clip, a guard, a schedule, a mask, a group more.
+    It is for an optimizer that has changed since, with another clip, guard, schedule or mask.
 
     Args:
-      template: as for `load_state_dict`; what is missing or has another shape keeps its values.
+      template: as for `load_state_dict`; arrays that are missing or have another shape keep the
+        values of the template.
       flat: as for `load_state_dict`.
       version: as for `load_state_dict`.
       migrate: as for `load_state_dict`.
@@ -165,7 +165,8 @@ def load_matching(
       The state, and a `LoadReport`. Arrays of another dtype are cast, and reported.
 
     Raises:
-      ValueError: the template has a shape only where a value is needed; or as `load_state_dict`.
+      ValueError: the template has only a shape where its value is needed; or as for
+        `load_state_dict`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -179,36 +180,38 @@ def load_matching(
       missing: trace/trace/w
     """
     state, report = _load(template, _migrated(flat, version, migrate or {}))
-    wanted = dict(named_leaves(template))
+    needed = dict(named_leaves(template))
     for name in (*report.missing, *(name for name, _, _ in report.reshaped)):
-        if isinstance(wanted[name], jax.ShapeDtypeStruct):
+        if isinstance(needed[name], jax.ShapeDtypeStruct):
             raise ValueError(
-                f"load_matching: {name} was not saved as the template has it, and the template "
-                f"tells its shape only; give tx.init(params)\n{report}"
+                f"load_matching: {name} needs a value from the template, which has only its shape; "
+                f"give tx.init(params) as the template\n{report}"
             )
     return state, report
 
 
-def _migrated(flat: Flat, version: int, migrate: Migrations) -> dict[str, Any]:
-    saved = int(flat[VERSION]) if VERSION in flat else 0
+def _migrated(flat: Flat, version: int, migrate: Migrations) -> dict[str, ArrayLike]:
+    saved = int(np.asarray(flat[VERSION])) if VERSION in flat else 0
     if saved > version:
-        raise ValueError(f"load: this was saved as version {saved}, and the program is {version}")
+        raise ValueError(
+            f"load: the saved version must be at most the program's, {version}, got {saved}"
+        )
     arrays = {name: flat[name] for name in flat if name != VERSION}
     for step in range(saved, version):
         if step not in migrate:
             raise ValueError(
-                f"load: this was saved as version {saved}, the program is {version}, and migrate "
-                f"does not say how to go from {step} to {step + 1}"
+                f"load: the saved version is {saved}, the program's is {version}; migrate needs a "
+                f"function for version {step}"
             )
         arrays = dict(migrate[step](arrays))
     return arrays
 
 
 def _load(template: OptState, flat: Flat) -> tuple[OptState, LoadReport]:
-    wanted = named_leaves(template)
+    needed = named_leaves(template)
     found: dict[str, list[Any]] = {f.name: [] for f in dataclasses.fields(LoadReport)}
     leaves = []
-    for name, old in wanted:
+    for name, old in needed:
         if name not in flat:
             found["missing"].append(name)
             leaves.append(old)
@@ -223,7 +226,7 @@ def _load(template: OptState, flat: Flat) -> tuple[OptState, LoadReport]:
         if new.dtype != dtype:
             found["recast"].append((name, str(new.dtype), str(dtype)))
         leaves.append(_placed(new, old, dtype))
-    known = {name for name, _ in wanted}
+    known = {name for name, _ in needed}
     found["unexpected"] = [name for name in flat if name not in known]
     report = LoadReport(**{k: tuple(v) for k, v in found.items()})
     return jax.tree.unflatten(jax.tree.structure(template), leaves), report
@@ -239,36 +242,36 @@ def _is_key(x: Any) -> bool:
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _data_type(leaf: Any) -> tuple[tuple[int, ...], Any]:
-    """The shape and dtype that a leaf of the template has when it is saved."""
+def _data_type(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Returns the shape and dtype that a leaf of the template has when it is saved."""
     data = jax.eval_shape(_data, leaf) if _is_key(leaf) else _data(leaf)
     return data.shape, np.dtype(data.dtype)
 
 
-def _readable(saved: Any, old: Any) -> Any:
-    """Makes an array of what was saved; NumPy's files know bfloat16 as two bytes of anything."""
+def _readable(saved: ArrayLike, old: Any) -> Array | np.ndarray:
+    """Returns a saved array in its own dtype; in NumPy's files, bfloat16 is two bytes of void."""
     array = _data(saved) if isinstance(saved, jax.Array) else np.asarray(saved)
     dtype = _data_type(old)[1]
     of_jax = dtype.kind == "V" and dtype.itemsize == array.dtype.itemsize
     return array.view(dtype) if array.dtype.type is np.void and of_jax else array
 
 
-def _castable(saved: Any, wanted: Any) -> bool:
-    """Says whether arrays of one dtype can be had as another, if need be with a rounding."""
+def _castable(saved: np.dtype, needed: np.dtype) -> bool:
+    """Returns whether arrays of one dtype can be cast to another, possibly with rounding."""
     if saved.type is np.void:
         return False
-    to_complex = jnp.issubdtype(wanted, jnp.complexfloating)
+    to_complex = jnp.issubdtype(needed, jnp.complexfloating)
     return to_complex or not jnp.issubdtype(saved, jnp.complexfloating)
 
 
-def _placed(new: Any, old: Any, dtype: Any) -> Any:
-    """Gives an array the dtype, the kind and the sharding of what stood in its place."""
+def _placed(new: Any, old: Any, dtype: np.dtype) -> ArrayLike:
+    """Returns an array with the dtype, the type and the sharding of the template's leaf."""
     if isinstance(old, np.ndarray):
         return np.array(new, dtype)
     if not isinstance(old, (jax.Array, jax.ShapeDtypeStruct)):
         return type(old)(new)
     sharding = old.sharding if getattr(old, "committed", True) else None
-    # What no one has placed stays so: a jitted step would compile again for a placed one.
+    # Uncommitted arrays stay uncommitted, because a jitted step is recompiled for committed ones.
     if sharding is None and getattr(new, "committed", False):
         new = np.asarray(new)
     new = new.astype(dtype)
@@ -276,16 +279,16 @@ def _placed(new: Any, old: Any, dtype: Any) -> Any:
         new = jax.random.wrap_key_data(jnp.asarray(new), impl=_impl(old))
     elif getattr(old, "weak_type", False) and not old.shape:
         new = jnp.asarray(new.item())  # a Python number makes a weakly typed array
-    # A copy, for what was saved has to outlive a step that donates the state.
+    # A copy, because the saved array must outlive a step that donates the state.
     return jnp.array(new) if sharding is None else jax.device_put(new, sharding, may_alias=False)
 
 
 def _impl(key: Any) -> Any:
-    """Gives the implementation of a random key, of which there may be the dtype only."""
+    """Returns the implementation of a random key, which may be only a shape and dtype."""
     found = []
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), key)
     return found[0]
 
 
-def _told(x: Any) -> str:
+def _told(x: Array | np.ndarray) -> str:
     return f"{x.dtype}{list(x.shape)}"

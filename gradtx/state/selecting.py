@@ -1,4 +1,4 @@
-"""Choosing parameters by their paths, on any pytree."""
+"""Selecting parameters by their paths, in any pytree."""
 
 import dataclasses
 import fnmatch
@@ -12,6 +12,8 @@ from gradtx.engine.base import (
     EmptyState,
     GradientTransformation,
     Params,
+    PyTree,
+    Scalar,
     Updates,
     init_empty_state,
 )
@@ -19,37 +21,40 @@ from gradtx.engine.leafwise import piece
 from gradtx.engine.links import Pair
 from gradtx.engine.numerics import rescale
 from gradtx.engine.pipeline import Pipeline
-from gradtx.tree.walking import path_name
+from gradtx.tree.walking import Path, path_name
 
 Rules = Mapping[str | re.Pattern[str], Any] | Callable[[str, Any], Any]
 
 
 class _Missing:
-    """Says that there is no default."""
+    """A sentinel: there is no default."""
 
 
 DEFAULT = "the others"
-"""What stands for a pattern where none matches."""
+"""The entry for leaves that no pattern matches."""
 
 
-def by_path(rules: Rules, default: Any = _Missing, *, unused: bool = False) -> Callable[[Any], Any]:
-    """Makes a function that gives each leaf of a tree what a rule says of its path.
+def by_path(
+    rules: Rules, default: Any = _Missing, *, unused: bool = False
+) -> Callable[[PyTree], PyTree]:
+    """Returns a function that assigns each leaf of a pytree a value by rules for its path.
 
-    The function stands wherever one from parameters to labels or masks may: in `partition`,
-    `masked`, `freeze`, as the mask of a weight decay. The tree may be of any kind; a path has the
-    keys, attributes and indices that lead to a leaf, as in `blocks/0/bias`.
+    The function can be used as labels or mask: in `partition`, `masked`, `freeze`, or for a weight
+    decay. It accepts any pytree; a path consists of the keys, attributes and indices that lead to a
+    leaf, as in `blocks/0/bias`.
 
     Args:
-      rules: from patterns to values, the first that matches counts; or `rule(path, leaf) -> value`.
-        A string is a glob, as for file names (`*`, `?`, `[ab]`; `*` may pass over a `/`). It has to
-        match whole names, anywhere in the path: `"bias"` and `"*/bias"` match `a/bias`, `"blocks"`
-        and `"blocks/0"` all that is below. What `re.compile` gives is searched for in the path.
-      default: the value of leaves that no pattern matches. Default: that is an error.
-      unused: whether a pattern may match no leaf at all. Default: no.
+      rules: a mapping from patterns to values, of which the first that matches is used; or
+        `rule(path, leaf) -> value`. A string is a glob, as for file names (`*`, `?`, `[ab]`; `*`
+        also matches `/`). It must match whole names, anywhere in the path: `"bias"` and `"*/bias"`
+        match `a/bias`; `"blocks"` and `"blocks/0"` match everything below. A pattern of
+        `re.compile` is searched for in the path.
+      default: the value of leaves that no pattern matches. Default: none, such leaves are an error.
+      unused: whether a pattern may match no leaf at all. Default: False.
 
     Returns:
-      `select(tree) -> values`, a tree of the structure of `tree`. It raises `ValueError` for a leaf
-      without a rule and for a rule without a leaf, with their names.
+      `select(tree) -> values`, a pytree of the structure of `tree`. It raises `ValueError` for a
+      leaf without a rule and for a rule without a leaf, with their names.
 
     Example:
       >>> import jax.numpy as jnp
@@ -67,29 +72,29 @@ def by_path(rules: Rules, default: Any = _Missing, *, unused: bool = False) -> C
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ByPattern:
-    """What `by_path` makes of patterns.
+    """The function that `by_path` returns for patterns.
 
     Attributes:
-      rules: from patterns to values.
+      rules: a mapping from patterns to values.
       default: the value of leaves that no pattern matches.
       unused: whether a pattern may match no leaf.
     """
 
-    rules: Mapping[Any, Any]
+    rules: Mapping[str | re.Pattern[str], Any]
     default: Any
     unused: bool
 
-    def __call__(self, tree: Any) -> Any:
-        """Gives each leaf's value."""
+    def __call__(self, tree: PyTree) -> PyTree:
+        """Returns each leaf's value."""
         patterns = self.patterns(tree)
         return jax.tree.map(lambda x: self.rules.get(x, self.default), patterns)
 
-    def patterns(self, tree: Any) -> Any:
-        """Gives the pattern that holds for each leaf, and `DEFAULT` where none does."""
-        matched: set[Any] = set()
+    def patterns(self, tree: PyTree) -> PyTree:
+        """Returns the pattern that applies to each leaf, and `DEFAULT` where none does."""
+        matched: set[str | re.Pattern[str]] = set()
         lost: list[str] = []
 
-        def pattern_of(path: Any, _: Any) -> Any:
+        def pattern_of(path: Path, _: PyTree) -> str | re.Pattern[str]:
             name = path_name(path)
             found = [pattern for pattern in self.rules if _matches(pattern, name)]
             matched.update(found)
@@ -100,8 +105,8 @@ class ByPattern:
         patterns = jax.tree.map_with_path(pattern_of, tree)
         if lost:
             raise ValueError(
-                f"by_path: none of {list(self.rules)} matches {_some(lost)}, and there is no "
-                "default"
+                f"by_path: needs a rule or a default for {_some(lost)}, none of {list(self.rules)} "
+                "matches"
             )
         if not self.unused and (idle := [x for x in self.rules if x not in matched]):
             paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(tree)]
@@ -111,19 +116,19 @@ class ByPattern:
 
 @piece
 def multiply_by_path(
-    rules: Rules, default: Any = 1.0, *, unused: bool = False
+    rules: Rules, default: Scalar = 1.0, *, unused: bool = False
 ) -> GradientTransformation:
-    """Multiplies each update by what a rule says of its path: learning rates by group.
+    """Multiplies each update by a number given by rules for its path: learning rates by group.
 
-    `u * m`, after an optimizer. What `by_path` says of rules holds here.
+    `u * m`, after an optimizer in a chain.
 
     Args:
-      rules: from patterns to numbers, or `rule(path, update) -> number`; see `by_path`.
+      rules: a mapping from patterns to numbers `m`, or `rule(path, update) -> m`; see `by_path`.
       default: the number for all other leaves. Default: 1.
-      unused: whether a pattern may match no leaf. Default: no.
+      unused: whether a pattern may match no leaf. Default: False.
 
     Raises:
-      ValueError: a rule without a leaf, at the first update.
+      ValueError: a pattern matches no leaf, at the first update.
 
     Example:
       >>> import jax.numpy as jnp
@@ -137,21 +142,21 @@ def multiply_by_path(
 
 
 @piece
-def layerwise_decay(decay: Any, layer: str) -> GradientTransformation:
-    """Lets learning rates fall from the last layer to the first: `u * decay**(last - layer)`.
+def layerwise_decay(decay: Scalar, layer: str) -> GradientTransformation:
+    """Scales updates by a factor that decays from the last layer to the first.
 
-    For fine-tuning: early layers, which hold what is general, move less (Howard & Ruder, "Universal
-    Language Model Fine-tuning for Text Classification", arXiv:1801.06146; Clark et al., "ELECTRA",
-    arXiv:2003.10555).
+    `u * decay**(last - layer)`. It is for fine-tuning, where early layers, with more general
+    features, should change less (Howard & Ruder, "Universal Language Model Fine-tuning for Text
+    Classification", arXiv:1801.06146; Clark et al., "ELECTRA", arXiv:2003.10555).
 
     Args:
-      decay: the ratio of the rates of neighbouring layers, in (0, 1].
-      layer: a regular expression with one group, the layer's number: `r"blocks/(\\d+)"`. What it
-        does not match, the head for one, keeps its rate; to slow down an embedding as well, put
-        `multiply_by_path` beside.
+      decay: the ratio of the learning rates of neighbouring layers, in (0, 1].
+      layer: a regular expression with one group for the layer's number: `r"blocks/(\\d+)"`. Updates
+        that it does not match, such as those of the head, are not scaled; for an embedding, add
+        `multiply_by_path` to the chain.
 
     Raises:
-      ValueError: it has no group; or it matches no leaf, at the first update.
+      ValueError: `layer` has no group; or it matches no leaf, at the first update.
 
     Example:
       >>> import jax.numpy as jnp
@@ -163,19 +168,19 @@ def layerwise_decay(decay: Any, layer: str) -> GradientTransformation:
     """
     pattern = re.compile(layer)
     if not pattern.groups:
-        raise ValueError(f"layerwise_decay: {layer!r} has no group (in parentheses) for the number")
+        raise ValueError(f"layerwise_decay: layer must have a group for the number, got {layer!r}")
 
-    def numbers(updates: Any) -> Any:
+    def numbers(updates: Updates) -> PyTree:
         depth = by_path(lambda path, _: int(m[1]) if (m := pattern.search(path)) else -1)(updates)
         last = max(jax.tree.leaves(depth), default=-1)
         if last < 0 and jax.tree.leaves(depth):
-            raise ValueError(f"layerwise_decay: {layer!r} matches no path")
+            raise ValueError(f"layerwise_decay: layer must match a path, {layer!r} matches none")
         return jax.tree.map(lambda i: decay ** (last - i) if i >= 0 else 1.0, depth)
 
     return _multiplying(numbers, "layerwise_decay")
 
 
-def _multiplying(factors: Callable[[Any], Any], name: str) -> GradientTransformation:
+def _multiplying(factors: Callable[[PyTree], PyTree], name: str) -> GradientTransformation:
     def update(
         updates: Updates, state: EmptyState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, EmptyState]:

@@ -1,18 +1,25 @@
-"""What an optimizer does to which parameters, and what its state costs, before there is any."""
+"""Summaries of optimizers: what acts on which parameters, and the memory of the state."""
 
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from gradtx._table import text_table
-from gradtx.engine.base import Params
+from gradtx.engine.base import (
+    OptState,
+    Params,
+    PyTree,
+    ScalarOrSchedule,
+    TransformationLike,
+)
 from gradtx.engine.links import Link
 from gradtx.engine.masks import hide
 from gradtx.engine.paths import is_none
@@ -24,16 +31,16 @@ from gradtx.tree.walking import parts, path_name
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Parameters that an optimizer treats alike.
+    """A group of parameters that an optimizer treats alike.
 
     Attributes:
-      rule: the label of a partition, or the pattern of `by_path`, that made the group, if known.
-      paths: the parameters.
+      rule: the label of a partition or the pattern of `by_path` that defines the group, if known.
+      paths: the paths of the parameters.
       parameters: the number of their elements.
-      optimizer: what acts on them, in its order.
-      frozen: whether it holds them still.
-      weight_decay: that of `add_decayed_weights`: a number, `"schedule"`, or `None` without. What a
-        method decays inside of its own equations is not seen.
+      optimizer: the pieces that act on them, in order.
+      frozen: whether they are frozen.
+      weight_decay: that of `add_decayed_weights`: a number, `"schedule"`, or `None` without. Decay
+        inside a method's own equations is not included.
       rate_multiplier: that of `multiply_by_path` and `layerwise_decay`, or `None` without.
       parameter_bytes: the memory of the parameters.
       state_bytes: the memory of the state, by dtype.
@@ -51,7 +58,7 @@ class Group:
 
     @property
     def leaves(self) -> int:
-        """The number of parameters that are arrays of their own."""
+        """The number of arrays."""
         return len(self.paths)
 
     @property
@@ -62,12 +69,12 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What `summary` found; as a string it is a table.
+    """The result of `summary`; as a string it is a table.
 
     Attributes:
       rows: the groups.
-      shared: the memory of what belongs to no parameter, as step counts, by dtype.
-      total: all of it as one group.
+      shared: the memory of arrays that belong to no parameter, such as step counts, by dtype.
+      total: the sum of all, as a group.
     """
 
     rows: tuple[Group, ...]
@@ -82,12 +89,13 @@ class Summary:
         return text_table(header, lines, " rr rr r")
 
 
-def summary(tx: Any, params: Params) -> Summary:
-    """Says what an optimizer does to which parameters, and what its state costs.
+def summary(tx: TransformationLike, params: Params) -> Summary:
+    """Returns a summary of what acts on which parameters, and of the memory of the state.
 
-    Parameters on which the same pieces act are a group. Nothing is allocated. It looks into chains,
-    masks, partitions, guards, `watch` and `MultiSteps`; what is not gradtx's, or made anew at every
-    step as by `inject_hyperparams`, is told by its state.
+    Parameters on which the same pieces act are a group. Nothing is allocated. Chains, masks,
+    partitions, guards, `watch` and `MultiSteps` are described by their parts. Transformations of
+    other libraries, and those that are made anew at every step, as in `inject_hyperparams`, are
+    described by their states.
 
     Args:
       tx: the optimizer.
@@ -95,7 +103,7 @@ def summary(tx: Any, params: Params) -> Summary:
 
     Returns:
       A `Summary`, which prints as a table. Memory is that of parameters and state, without
-      gradients; in `rate` stands the multiplier of the learning rate.
+      gradients; the column `rate` is the multiplier of the learning rate.
 
     Example:
       >>> import jax.numpy as jnp
@@ -117,7 +125,7 @@ def summary(tx: Any, params: Params) -> Summary:
     leaves = jax.tree.leaves(params, is_leaf=is_none)
     paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(params, is_leaf=is_none)]
     acting = list(_acting(tx, params))
-    members: dict[Any, list[int]] = {}
+    members: dict[Hashable, list[int]] = {}
     for i, leaf in enumerate(leaves):
         if leaf is not None:
             alike = tuple((a.active[i], a.factors[i] if a.active[i] else None) for a in acting)
@@ -139,37 +147,40 @@ def summary(tx: Any, params: Params) -> Summary:
     return Summary(tuple(rows), dict(shared), total)
 
 
+T = TypeVar("T")
+
+
 class _Acting(NamedTuple):
-    """What acts on the leaves of a tree, and how.
+    """A link and the leaves on which it acts.
 
     Attributes:
-      name: what to call it.
+      name: its name.
       link: the link.
-      label: the labels of the partitions that it stands in.
-      active: for each leaf, whether it acts there.
-      patterns: for each leaf, the pattern that decided that, if one did.
-      factors: for each leaf, the number by which it multiplies, if it only does that.
+      label: the labels of the partitions that contain it.
+      active: for each leaf, whether the link acts on it.
+      patterns: for each leaf, the pattern by which that was decided, if any.
+      factors: for each leaf, the number by which the link multiplies, if that is all it does.
     """
 
     name: str
     link: Link
     label: str
     active: tuple[bool, ...]
-    patterns: list[Any]
-    factors: list[Any]
+    patterns: list[str | re.Pattern[str] | None]
+    factors: list[float | None]
 
 
-def _acting(tx: Any, tree: Any) -> Iterator[_Acting]:
+def _acting(tx: TransformationLike, tree: PyTree) -> Iterator[_Acting]:
     for effect in pipeline_of(tx).effects(tree):
         link, active = effect.link, effect.active
         seen = hide(tree, active)
         labels = [str(mask.label) for mask, _, _ in effect.masks if mask.label is not None]
-        patterns: list[Any] = [None] * len(active)
+        patterns: list[str | re.Pattern[str] | None] = [None] * len(active)
         for mask, tree_seen, there in effect.masks:
             if isinstance(mask.tree, ByPattern):
                 found = _spread(_of_leaves(mask.tree.patterns(tree_seen), tree_seen), there)
                 patterns = [a or b for a, b in zip(patterns, found, strict=True)]
-        factors: list[Any] = [None] * len(active)
+        factors: list[float | None] = [None] * len(active)
         if (by := link.traits.get("factors")) is not None:
             factors = _spread(_of_leaves(by(seen), seen), active)
             if isinstance(by, ByPattern):
@@ -177,19 +188,19 @@ def _acting(tx: Any, tree: Any) -> Iterator[_Acting]:
         yield _Acting(_name(link, seen), link, "/".join(labels), active, patterns, factors)
 
 
-def _of_leaves(values: Any, tree: Any) -> list[Any]:
-    """Gives the values that stand in the places of a tree's leaves; `None` has none."""
+def _of_leaves(values: PyTree, tree: PyTree) -> list[PyTree]:
+    """Returns the values for the leaves of a pytree; `None` for leaves that are `None`."""
     found = iter(jax.tree.leaves(values, is_leaf=lambda x: isinstance(x, re.Pattern)))
     return [None if x is None else next(found) for x in jax.tree.leaves(tree, is_leaf=is_none)]
 
 
-def _spread(column: Sequence[Any], active: Sequence[bool]) -> list[Any]:
-    """Puts what belongs to the leaves that are seen to their places among all."""
+def _spread(column: Sequence[T], active: Sequence[bool]) -> list[T | None]:
+    """Returns the values of the active leaves, with `None` for the others."""
     values = iter(column)
     return [next(values) if a else None for a in active]
 
 
-def _name(link: Link, seen: Any) -> str:
+def _name(link: Link, seen: PyTree) -> str:
     if link.name:
         return link.owner or link.name
     pieces = dict.fromkeys(part.piece for part in parts(jax.eval_shape(link.init_seen, seen)))
@@ -197,9 +208,9 @@ def _name(link: Link, seen: Any) -> str:
 
 
 def _state_bytes(
-    state: Any, params: Params, places: Mapping[str, int]
+    state: OptState, params: Params, places: Mapping[str, int]
 ) -> tuple[dict[int, Counter], Counter]:
-    """Gives the bytes by dtype for each parameter, and for what belongs to none."""
+    """Returns the bytes by dtype for each parameter, and for arrays that belong to none."""
     costs: dict[int, Counter] = {i: Counter() for i in places.values()}
     shared: Counter[str] = Counter()
     told = jax.tree.leaves(roles(state, params))
@@ -213,7 +224,7 @@ def _group(
     acting: list[_Acting],
     where: list[int],
     paths: list[str],
-    leaves: list[Any],
+    leaves: list[ArrayLike],
     costs: Mapping[int, Counter],
 ) -> Group:
     here = [a for a in acting if a.active[where[0]]]
@@ -224,10 +235,10 @@ def _group(
     patterns = dict.fromkeys(a.patterns[i] for i in where for a in near if a.patterns[i])
     if labels or len(patterns) > 1:
         patterns.pop(DEFAULT, None)
-    rules = [getattr(x, "pattern", x) for x in (*labels, *patterns)]
+    rules = [x.pattern if isinstance(x, re.Pattern) else x for x in (*labels, *patterns) if x]
     scalars = [getattr(a.link, "scalars", {}) for a in here]
     decays = [_decay(found["weight_decay"]) for found in scalars if "weight_decay" in found]
-    factors = [a.factors[where[0]] for a in here if a.factors[where[0]] is not None]
+    factors = [f for a in here if (f := a.factors[where[0]]) is not None]
     shapes = [(jnp.shape(leaves[i]), jnp.result_type(leaves[i])) for i in where]
     return Group(
         ", ".join(rules),
@@ -242,8 +253,8 @@ def _group(
     )
 
 
-def _decay(weight_decay: Any) -> float | str:
-    """Gives a weight decay, or says that it depends on the step."""
+def _decay(weight_decay: ScalarOrSchedule) -> float | str:
+    """Returns a weight decay as a number, or `"schedule"` if it depends on the step."""
     if callable(weight_decay) or isinstance(weight_decay, Tracer):
         return "schedule"
     return float(weight_decay)

@@ -1,4 +1,4 @@
-"""Going on in gradtx from a state that PyTorch made."""
+"""Importing states of PyTorch."""
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from gradtx.engine.base import OptState
 from gradtx.state.naming import named_leaves
 from gradtx.state.saving import load_matching
-from gradtx.state.selecting import by_path
+from gradtx.state.selecting import Rules, by_path
 
 SLOTS = {
     "scale_by_adam": {"mu": "exp_avg", "nu": "exp_avg_sq"},
@@ -20,65 +20,70 @@ SLOTS = {
     "scale_by_rss": {"sum_of_squares": "sum"},
     "trace": {"trace": "momentum_buffer"},
 }
-"""What PyTorch calls the slots of gradtx's pieces."""
+"""The names in PyTorch of the slots of gradtx's pieces."""
 
 SCALARS = {
     "add_decayed_weights": ("count",),
     "scale_by_schedule": ("count",),
     "scale_by_learning_rate": ("count", "learning_rate"),
 }
-"""The fields of further pieces that go by the number of steps, and by the learning rate."""
+"""The fields of further pieces that hold the number of steps or the learning rate."""
+
+TorchNames = Sequence[str | None] | Mapping[int | str, str | None]
 
 REFUSED = {
-    "maximize": "gradtx descends, so that its averages have the other sign",
-    "dampening": "the velocity of gradtx.trace takes gradients whole",
+    "maximize": "gradtx descends, and its averages have the opposite sign",
+    "dampening": "gradtx.trace adds gradients to the velocity without a factor",
 }
-"""Settings with which PyTorch's slots mean something else, and why."""
+"""Settings of PyTorch that are not supported, and why: they change the meaning of slots."""
 
 
 def load_torch(
     template: OptState,
     saved: Mapping[str, Any],
-    names: Sequence[str | None] | Mapping[int | str, str | None],
+    names: TorchNames,
     *,
-    axes: Any = None,
+    axes: Rules | None = None,
     count: int | None = None,
 ) -> OptState:
-    """Gives a state of a gradtx optimizer with what a PyTorch optimizer's `state_dict()` holds.
+    """Returns a gradtx optimizer's state with the arrays of a PyTorch optimizer's `state_dict()`.
 
-    It takes averages, velocities and step counts; hyperparameters are those that the gradtx
-    optimizer was made with. These do the same as PyTorch's:
+    Loaded are averages, velocities and step counts; hyperparameters are those of the gradtx
+    optimizer. These optimizers correspond to PyTorch's:
 
     - SGD: `sgd(lr, momentum, nesterov)`;
     - Adam: `adam(lr, b1, b2, eps)`; AdamW: `adamw(..., weight_decay=...)`;
-    - Adam with `amsgrad=True`, which takes the largest average before it is corrected:
+    - Adam with `amsgrad=True`, with the maximum of the averages before bias correction:
       `chain(scale_by_amsgrad(b1, b2, eps, bias_correction_nu=False), scale_by_schedule(lambda t:
-      (1 - b2 ** (t + 1)) ** 0.5), scale_by_learning_rate(lr))`, but for an `eps` that this scales
-      as well;
-    - RMSprop: `rmsprop(lr, alpha, eps, eps_in_sqrt=False, centered=..., momentum=...)`; its rate
-      is inside of the velocity. Under a schedule PyTorch's, outside of it, is `chain(scale_by_rms(
-      alpha, eps, eps_in_sqrt=False), trace(momentum), scale_by_learning_rate(lr))`;
-    - Adagrad: `adagrad(lr, eps=0.0)`, for PyTorch adds its tiny `eps` to the root; `lr_decay` is
-      the schedule `lr / (1 + t * lr_decay)`;
-    - `weight_decay` of all but AdamW: `chain(add_decayed_weights(weight_decay), ...)`.
+      (1 - b2 ** (t + 1)) ** 0.5), scale_by_learning_rate(lr))`, except that `eps` is scaled as
+      well;
+    - RMSprop: `rmsprop(lr, alpha, eps, eps_in_sqrt=False, centered=..., momentum=...)`, whose
+      velocity includes the learning rate. PyTorch's does not, which matters under a schedule:
+      `chain(scale_by_rms(alpha, eps, eps_in_sqrt=False), trace(momentum),
+      scale_by_learning_rate(lr))`;
+    - Adagrad: `adagrad(lr, eps=0.0)`, because PyTorch adds its tiny `eps` to the root; `lr_decay`
+      is the schedule `lr / (1 + t * lr_decay)`;
+    - `weight_decay`, except in AdamW: `chain(add_decayed_weights(weight_decay), ...)`.
 
-    A velocity that stands after the learning rate in the chain, as in `rmsprop` and `momentum`,
-    becomes `-lr` times PyTorch's. Guards, clips and their like begin as in the template.
+    A velocity after the learning rate in the chain, as in `rmsprop` and `momentum`, is `-lr` times
+    PyTorch's. The states of guards, clips and so on are those of the template.
 
     Args:
-      template: a state of the optimizer that goes on, `tx.init(params)`. Arrays get its dtypes.
-      saved: what `state_dict()` of the PyTorch optimizer gave.
-      names: the paths of the parameters in gradtx, as `layer/kernel`, in the order in which
-        PyTorch's optimizer got them; or a mapping from their numbers, or from PyTorch's names if
-        the optimizer was made of `model.named_parameters()`. `None` leaves a parameter out.
-      axes: rules from paths to permutations of PyTorch's axes, as `by_path` takes them:
+      template: a state of the gradtx optimizer, `tx.init(params)`. Arrays get its dtypes.
+      saved: the result of `state_dict()` of the PyTorch optimizer.
+      names: the paths of the parameters in gradtx, such as `layer/kernel`, in the order of
+        PyTorch's optimizer; or a mapping to them from the numbers of the parameters, or from
+        PyTorch's names if the optimizer was made of `model.named_parameters()`. `None` omits a
+        parameter.
+      axes: rules from paths to permutations of PyTorch's axes, as for `by_path`:
         `{"kernel": (1, 0)}` for linear layers, `(2, 3, 1, 0)` for convolutions in two dimensions.
-        Mind the square ones, whose shape does not tell. Default: all as they are.
-      count: the number of steps taken, which PyTorch's SGD does not tell. Default: what it tells.
+        For square matrices, a missing permutation is not detected. Default: `None`, no
+        permutations.
+      count: the number of steps taken, which PyTorch's SGD does not save. Default: the saved one.
 
     Raises:
-      ValueError: PyTorch has what goes nowhere, or lacks what is needed; shapes or the numbers of
-        steps differ; or PyTorch's settings are such that gradtx has no like of them.
+      ValueError: PyTorch's state has arrays without a place in the template, or lacks some; shapes
+        or step counts differ; or gradtx does not support PyTorch's settings.
 
     Example:
       >>> import numpy as np
@@ -104,29 +109,31 @@ def load_torch(
         elif leaf.key:
             place = leaf.path, leaf.key
             if place in taken:
-                raise _error(f"{taken[place]} and {leaf.name} both are {leaf.key} of {leaf.path!r}")
+                raise _error(
+                    f"{taken[place]} and {leaf.name} both correspond to {leaf.key} of {leaf.path!r}"
+                )
             taken[place] = leaf.name
             if place in theirs.slots:
                 flat[leaf.name] = theirs.slots[place] * _unit(leaf, leaves, theirs)
             elif leaf.path not in theirs.rates:
-                raise _error(f"{leaf.name} is of a parameter that names does not have")
+                raise _error(f"names must have the parameter of {leaf.name}")
             elif leaf.path in theirs.moved and leaf.key != "momentum_buffer":
-                raise _error(f"{leaf.name} needs {leaf.key}, which PyTorch's state does not have")
+                raise _error(f"{leaf.name} needs {leaf.key}, which is missing in PyTorch's state")
     if left := [f"{key} of {path!r}" for path, key in theirs.slots if (path, key) not in taken]:
         raise _error(f"the template has no place for {', '.join(left)}")
     state, report = load_matching(template, flat)
     if report.reshaped:
-        raise _error(f"PyTorch's arrays are not of the template's shapes; see axes\n{report}")
+        raise _error(f"PyTorch's arrays must have the template's shapes, see axes\n{report}")
     return state
 
 
 class _Saved(NamedTuple):
-    """What PyTorch saved, by the paths of the parameters in gradtx.
+    """The saved state of PyTorch, by the paths of the parameters in gradtx.
 
     Attributes:
       slots: arrays, by path and PyTorch's key.
-      steps: from paths to step counts; empty if PyTorch did not count.
-      rates: from all paths to learning rates.
+      steps: a dict from paths to step counts; empty if PyTorch did not save them.
+      rates: a dict from all paths to learning rates.
       moved: the paths of parameters that have a state.
     """
 
@@ -137,7 +144,7 @@ class _Saved(NamedTuple):
 
 
 class _Leaf(NamedTuple):
-    """A leaf of the template: its name, the parts of that, and PyTorch's key for the slot."""
+    """A leaf of the template: its name, the parts of the name, and PyTorch's key of the slot."""
 
     name: str
     label: str = ""
@@ -147,13 +154,15 @@ class _Leaf(NamedTuple):
     key: str = ""
 
 
-def _read(saved: Mapping[str, Any], names: Any, axes: Any) -> _Saved:
+def _read(saved: Mapping[str, Any], names: TorchNames, axes: Rules | None) -> _Saved:
     if not {"state", "param_groups"} <= saved.keys():
-        raise _error(f"this is no state_dict() of a PyTorch optimizer; it has {sorted(saved)}")
+        raise _error(
+            f"saved must be the state_dict() of a PyTorch optimizer, got keys {sorted(saved)}"
+        )
     groups = saved["param_groups"]
     for name, why in REFUSED.items():
         if any(group.get(name) for group in groups):
-            raise _error(f"PyTorch's {name} has no like here: {why}")
+            raise _error(f"PyTorch's {name} is not supported: {why}")
     paths = _paths(groups, names)
     order = by_path(axes, (), unused=True)(dict.fromkeys(paths.values(), 0)) if axes else {}
     slots, steps, moved = {}, {}, set()
@@ -167,42 +176,44 @@ def _read(saved: Mapping[str, Any], names: Any, axes: Any) -> _Saved:
             elif value is not None:
                 slots[path, key] = _array(value, order.get(path, ()), f"{key} of {path!r}")
     rates = {paths[n]: float(g["lr"]) for g in groups for n in g["params"] if n in paths}
-    # Where some count, what has no state has taken no step.
+    # If some parameters have step counts, those without a state have taken no step.
     return _Saved(slots, {p: steps.get(p, 0) for p in rates} if steps else {}, rates, moved)
 
 
-def _paths(groups: Sequence[Any], names: Any) -> dict[int, str]:
-    """Gives the paths of PyTorch's parameters by number, of those that are not left out."""
+def _paths(groups: Sequence[Mapping[str, Any]], names: TorchNames) -> dict[int, str]:
+    """Returns the paths of PyTorch's parameters by number, except for those that are omitted."""
     numbers = [number for group in groups for number in group["params"]]
     if not isinstance(names, Mapping):
         if len(names) != len(numbers):
-            raise _error(f"there are {len(names)} names for {len(numbers)} parameters of PyTorch")
+            raise _error(f"needs {len(numbers)} names for PyTorch's parameters, got {len(names)}")
         names = dict(zip(numbers, names, strict=True))
     called = {n: k for g in groups for n, k in zip(g["params"], g.get("param_names", ()))}  # noqa: B905
     keys = {n: n if n in names else called.get(n, n) for n in numbers}
     if lost := [called.get(n, n) for n in numbers if keys[n] not in names]:
-        raise _error(f"names does not have PyTorch's parameters {lost}; None leaves one out")
+        raise _error(f"names must have PyTorch's parameters {lost}; None omits one")
     if unknown := [key for key in names if key not in keys.values()]:
-        raise _error(f"PyTorch's state has no parameters {unknown}; it has {list(keys.values())}")
-    paths = {n: names[key] for n, key in keys.items() if names[key] is not None}
+        raise _error(
+            f"names must be among PyTorch's parameters {list(keys.values())}, got {unknown}"
+        )
+    paths = {n: path for n, key in keys.items() if (path := names[key]) is not None}
     if twice := [path for path, n in Counter(paths.values()).items() if n > 1]:
-        raise _error(f"names has {twice} more than once")
+        raise _error(f"names must be unique, got {twice} more than once")
     return paths
 
 
 def _array(tensor: Any, axes: Sequence[int], what: str) -> np.ndarray:
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
-        # NumPy has no bfloat16 that PyTorch would know.
+        # PyTorch cannot convert bfloat16 to NumPy.
         tensor = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     array = np.asarray(tensor)
     if axes and sorted(axes) != list(range(array.ndim)):
-        raise _error(f"axes has {axes} for {what}, whose shape in PyTorch is {array.shape}")
+        raise _error(f"axes must permute the shape {array.shape} of {what} in PyTorch, got {axes}")
     return array.transpose(axes) if axes else array
 
 
 def _leaf(name: str, paths: Container[str]) -> _Leaf:
-    """Takes a name apart; what PyTorch does not know gives a leaf without parts."""
+    """Splits a name into parts; names without a counterpart in PyTorch have none."""
     parts = name.split("/")
     found = []
     for i, (numbered, field) in enumerate(pairwise(parts)):
@@ -212,13 +223,13 @@ def _leaf(name: str, paths: Container[str]) -> _Leaf:
             found.append(leaf._replace(key=SLOTS[piece][field]))
         elif not leaf.path and field in SCALARS.get(piece, ("count",) if piece in SLOTS else ()):
             found.append(leaf)
-    # A label or a key may be called as a piece is; the right way to read it gives a known path.
+    # A label or a key may have the name of a piece; the correct split has a known path.
     known = [leaf for leaf in found if not leaf.key or leaf.path in paths]
     return (known or found or [_Leaf(name)])[0]
 
 
 def _params(leaf: _Leaf, leaves: Sequence[_Leaf], theirs: _Saved) -> list[str]:
-    """Gives the parameters that a piece is for: of its slots, or of its label's, or all."""
+    """Returns the parameters of a piece: those of its slots, or of its label, or all."""
     slots = [x for x in leaves if x.key and x.label == leaf.label and x.path in theirs.rates]
     own = [x for x in slots if x.piece == leaf.piece] or slots
     return [x.path for x in own] or list(theirs.rates)
@@ -228,29 +239,29 @@ def _count(leaf: _Leaf, leaves: Sequence[_Leaf], theirs: _Saved, count: int | No
     found = {theirs.steps[path] for path in _params(leaf, leaves, theirs) if theirs.steps}
     if len(found) > 1:
         raise _error(
-            f"{leaf.name} counts the steps of all its parameters, and PyTorch's have taken "
-            f"{sorted(found)}; a partition counts apart"
+            f"{leaf.name} needs one step count for all its parameters, got {sorted(found)} from "
+            "PyTorch; a partition has one for each label"
         )
     if found and count not in (None, *found):
-        raise _error(f"count is {count}, and PyTorch's state tells {min(found)} for {leaf.name}")
+        raise _error(f"count must be PyTorch's {min(found)} for {leaf.name}, got {count}")
     if not found and count is None:
-        raise _error(f"PyTorch's state does not tell {leaf.name}, the number of steps; give count=")
+        raise _error(f"needs count= for {leaf.name}, PyTorch's state has no step count")
     return count if count is not None else min(found)
 
 
 def _unit(leaf: _Leaf, leaves: Sequence[_Leaf], theirs: _Saved) -> float:
-    """Gives what to multiply a slot with: a velocity may have the learning rate inside."""
+    """Returns the factor of a slot: a velocity may include the learning rate."""
     rates = [x for x in leaves if x.field == "learning_rate"]
     if leaf.key != "momentum_buffer" or not rates:
         return 1.0
     near = [x for x in rates if x.label == leaf.label]
     if not near:
         raise _error(
-            f"whether the learning rate is inside of {leaf.name} cannot be told, for it stands "
-            f"apart from {rates[0].name}"
+            f"cannot determine whether {leaf.name} includes the learning rate, because "
+            f"{rates[0].name} is under another label"
         )
-    inside = leaves.index(near[0]) < leaves.index(leaf)
-    return -theirs.rates[leaf.path] if inside else 1.0
+    included = leaves.index(near[0]) < leaves.index(leaf)
+    return -theirs.rates[leaf.path] if included else 1.0
 
 
 def _error(message: str) -> ValueError:

@@ -1,4 +1,4 @@
-"""Training classifiers of images: the main job, and its parts for use from Python."""
+"""Training image classifiers: the command `gradtx train`, and its parts for use from Python."""
 
 from gradtx.train import checkpoint as checkpoint
 from gradtx.train.curves import curves_png as curves_png, draw_curves as draw_curves

@@ -1,9 +1,9 @@
-"""Checkpoints: a tree of arrays and what belongs to it, in one file that is whole or not there.
+"""Checkpoints: a pytree of arrays with metadata, written atomically to one file.
 
 The file is a `.npz`. Each leaf is an entry under its path (`params/head/kernel`), so that
-`np.load` reads it; dtypes that NumPy does not know, bfloat16 for one, are stored as bytes. The
-entry `header` is JSON: the leaves' dtypes and shapes, what the caller wants kept beside them, and
-a SHA-256 over everything.
+`np.load` reads it; dtypes that NumPy does not have, such as bfloat16, are stored as bytes. The
+entry `header` is JSON: the leaves' dtypes and shapes, the caller's metadata, and a SHA-256 of
+everything.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.engine.base import Array, PyTree
 from gradtx.train.errors import CheckpointError
 
 _FORMAT = "gradtx checkpoint 1"
@@ -26,11 +27,11 @@ _HEADER = "header"
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes a file so that, whenever the machine stops, the old or the new content is there.
+    """Writes a file atomically: after a crash it has either the old or the new content.
 
     Args:
       path: the file.
-      content: what it shall hold.
+      content: the new content.
 
     Example:
       >>> import pathlib, tempfile
@@ -41,7 +42,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
       'whole or not at all'
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a kill leaves is written over
+    # Always the same name, so that the next write replaces what a crash left.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -51,20 +53,20 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name is safe once the folder is
+    folder = os.open(path.parent, os.O_RDONLY)  # the rename is durable once the folder is synced
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
 
 
-def save(path: str | Path, tree: Any, extra: Mapping[str, Any]) -> None:
-    """Writes a tree of arrays to a file, atomically.
+def save(path: str | Path, tree: PyTree, extra: Mapping[str, Any]) -> None:
+    """Writes a pytree of arrays to a file, atomically.
 
     Args:
       path: the file.
-      tree: a pytree of arrays, random keys among them if wanted.
-      extra: what is kept beside it, of the types that JSON knows.
+      tree: a pytree of arrays, which may include random keys.
+      extra: metadata to be saved with it, of JSON's types.
 
     Raises:
       ValueError: two leaves have the same path.
@@ -99,35 +101,35 @@ def save(path: str | Path, tree: Any, extra: Mapping[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def restore(path: str | Path, template: Any) -> tuple[Any, dict[str, Any]]:
-    """Reads a tree of arrays that `save` wrote, bit for bit.
+def restore(path: str | Path, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """Reads a pytree of arrays that `save` wrote, bit for bit.
 
     Args:
       path: the file.
-      template: a tree of the same structure, of arrays or of `jax.ShapeDtypeStruct`, as
-        `jax.eval_shape` gives them.
+      template: a pytree of the same structure, of arrays or of `jax.ShapeDtypeStruct`, as
+        `jax.eval_shape` returns them.
 
     Returns:
-      The tree, and what was kept beside it.
+      The pytree, and the metadata saved with it.
 
     Raises:
       CheckpointError: the file is missing or damaged, or its leaves are not those of `template`;
-        says which.
+        the message names them.
     """
     header, arrays = _read(Path(path))
     saved, wanted = header["leaves"], _named(template)
     missing, unknown = wanted.keys() - saved.keys(), saved.keys() - wanted.keys()
     if missing or unknown:
         raise CheckpointError(
-            f"{path} is of another model or optimizer: it lacks {sorted(missing) or 'nothing'}, "
-            f"and has {sorted(unknown) or 'nothing'} too much"
+            f"{path} is from another model or optimizer: it lacks {sorted(missing) or 'nothing'}, "
+            f"and has {sorted(unknown) or 'nothing'} in excess"
         )
     leaves = [_leaf(path, name, saved[name], arrays[name], spec) for name, spec in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves), header["extra"]
 
 
 def read_extra(path: str | Path) -> dict[str, Any]:
-    """Reads only what was kept beside the tree, and checks the whole file.
+    """Reads the metadata saved with the pytree, and verifies the whole file.
 
     Args:
       path: the file.
@@ -138,7 +140,7 @@ def read_extra(path: str | Path) -> dict[str, Any]:
     return _read(Path(path))[0]["extra"]
 
 
-def _named(tree: Any) -> dict[str, Any]:
+def _named(tree: PyTree) -> dict[str, Array]:
     pairs, _ = jax.tree.flatten_with_path(tree)
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}
     if len(named) != len(pairs) or _HEADER in named:
@@ -146,7 +148,7 @@ def _named(tree: Any) -> dict[str, Any]:
     return named
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_key(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
@@ -173,11 +175,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop(_HEADER).tobytes())
         kind, digest, computed = header["format"], header["sha256"], _digest(header, arrays)
-    # A damaged zip file fails in any of a dozen ways, and all mean the same.
+    # A damaged zip file raises exceptions of many types, all with the same meaning.
     except Exception as error:
         raise CheckpointError(f"{path}: damaged checkpoint: {error}") from None
     if kind != _FORMAT:
-        raise CheckpointError(f"{path}: its format is {kind!r}, this version reads {_FORMAT!r}")
+        raise CheckpointError(f"{path}: its format is {kind!r}, but this version reads {_FORMAT!r}")
     if digest != computed:
         raise CheckpointError(
             f"{path}: damaged checkpoint: its checksum is {computed[:16]}..., it should be "
@@ -186,19 +188,21 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return header, arrays
 
 
-def _leaf(path: Any, name: str, saved: Mapping[str, Any], array: np.ndarray, spec: Any) -> Any:
+def _leaf(
+    path: str | Path, name: str, saved: Mapping[str, Any], array: np.ndarray, spec: Array
+) -> Array:
     dtype, shape = jnp.dtype(saved["dtype"]), tuple(saved["shape"])
     if not _is_native(dtype):
         array = np.frombuffer(array.tobytes(), dtype).reshape(shape)
     if "key" in saved:
         leaf = jax.random.wrap_key_data(jnp.array(array), impl=saved["key"])
     elif getattr(spec, "weak_type", False) and not shape:
-        leaf = jnp.asarray(array.item())  # a Python number makes a weakly typed array again
+        leaf = jnp.asarray(array.item())  # a Python number becomes a weakly typed array again
     else:
         leaf = jnp.array(array)
     if (leaf.dtype, leaf.shape) != (spec.dtype, spec.shape):
         raise CheckpointError(
-            f"{path}: {name} has dtype {leaf.dtype} and shape {leaf.shape}; the model or optimizer "
-            f"wants {spec.dtype} and {spec.shape}"
+            f"{path}: {name} has dtype {leaf.dtype} and shape {leaf.shape}, but the model or "
+            f"optimizer needs {spec.dtype} and {spec.shape}"
         )
     return leaf

@@ -1,11 +1,11 @@
-"""`gradtx train`: the run that a command line describes."""
+"""The command `gradtx train`."""
 
 import argparse
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gradtx.train.errors import DivergenceError, TrainingError
 from gradtx.train.folder import RunFolder
@@ -15,14 +15,16 @@ from gradtx.train.options import Options, flag
 from gradtx.train.schedules import SCHEDULES
 from gradtx.train.settings import parse_settings
 
-DESCRIPTION = "Train a classifier of images, with any optimizer of the catalog."
+_T = TypeVar("_T", int, float)
+
+DESCRIPTION = "Train an image classifier with any optimizer of the catalog."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `gradtx train` to a parser.
 
-    What was not given does not appear in the parsed arguments: with `--resume` it is then read
-    from the checkpoint.
+    Options that are not given do not appear in the parsed arguments, so that `--resume` can read
+    them from the checkpoint.
 
     Args:
       parser: the parser.
@@ -38,14 +40,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files, plain or .gz, or a .npz file with x_train, y_train, x_test, y_test",
     )
     add("--model", "NAME", f"{', '.join(MODELS)} (default: {Options.model})")
-    add("--optimizer", "NAME", f"any that `gradtx list` shows (default: {Options.optimizer})")
+    add(
+        "--optimizer",
+        "NAME",
+        f"any optimizer that `gradtx list` shows (default: {Options.optimizer})",
+    )
     add(
         "--set",
         "KEY=VALUE",
         "a hyperparameter of the optimizer, such as b1=0.8 or nesterov=true; repeatable",
         action="append",
     )
-    add("--learning-rate", "X", "its peak rate (default: the optimizer's, or the catalog's)")
+    add(
+        "--learning-rate",
+        "X",
+        "the peak learning rate (default: the optimizer's, or the catalog's)",
+    )
     add("--schedule", "NAME", f"{', '.join(SCHEDULES)} (default: {Options.schedule})")
     add(
         "--schedule-set",
@@ -54,8 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
     )
     add("--batch", "N", f"examples in a mini-batch, or 'full' (default: {Options.batch})")
-    add("--epochs", "N", f"how many epochs (default: {Options.epochs})")
-    add("--seed", "N", f"of initial parameters and shuffling (default: {Options.seed})")
+    add("--epochs", "N", f"number of epochs (default: {Options.epochs})")
+    add("--seed", "N", f"seed of the initial parameters and of shuffling (default: {Options.seed})")
     add(
         "--weight-decay",
         "X",
@@ -66,25 +76,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in --out, whose options need not be given again; with options, "
-        "begin it if there is none",
+        help="continue the run in --out, whose options need not be given again; with options, "
+        "start it if there is none",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains as the parsed arguments say; errors become one message and an exit code.
+    """Trains according to the parsed arguments; errors become one message and an exit code.
 
     Args:
-      args: what a parser with `add_arguments` gave.
+      args: the arguments, from a parser with `add_arguments`.
 
     Returns:
-      0, or 1 if the run could not be finished, 2 if it could not be begun, 130 after Ctrl-C.
+      0, or 1 if the run could not be finished, 2 if it could not be started, 130 after Ctrl-C.
     """
     folder = None
     try:
         if args.resume and args.overwrite:
-            raise TrainingError("--resume keeps the run that --overwrite replaces: give one")
+            raise TrainingError(
+                "--resume continues a run and --overwrite replaces it: give only one of them"
+            )
         given = _given(vars(args))
         folder = RunFolder(getattr(args, "out", None) or Options(**given).folder)
         options = _options(given, folder, args.resume)
@@ -96,9 +108,9 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _fail(f"interrupted\n{_kept(folder)}", 130)
         sys.stdout.flush()
-        os._exit(130)  # an ordinary exit would wait for the epoch that JAX is still computing
+        os._exit(130)  # sys.exit would wait for the epoch that JAX is still computing
     except BrokenPipeError:
-        # Whoever read our output is gone; leave nothing for the interpreter to flush into it.
+        # The reader of our output has closed it; leave nothing for the interpreter to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _fail(f"output closed\n{_kept(folder)}", 1)
     except OSError as error:
@@ -112,29 +124,29 @@ def _fail(message: str, code: int) -> int:
 
 
 def _kept(folder: RunFolder | None) -> str:
-    """Says how to go on, where there is something to go on from."""
+    """Returns how to continue the run, if it has a checkpoint."""
     if folder is None or not folder.checkpoint.exists():
         return ""
-    return f"go on with: gradtx train --resume --out {shlex.quote(str(folder.path))}"
+    return f"continue with: gradtx train --resume --out {shlex.quote(str(folder.path))}"
 
 
 def _options(given: dict[str, Any], folder: RunFolder, resume: bool) -> Options:
-    """Fills up what was given: from the checkpoint of a run to be resumed, else by default."""
+    """Completes the given options from the checkpoint of the run to be resumed, or by default."""
     if resume and folder.checkpoint.exists():
         return Options(**{**folder.config()["options"], **given})
     if resume and not given:
         raise TrainingError(
-            f"nothing to resume: {folder.checkpoint} is not there, and without options there is "
-            "no run to begin"
+            f"nothing to resume: {folder.checkpoint} does not exist; to start a new run, give its "
+            "options"
         )
     return Options(**given)
 
 
 def _given(args: dict[str, Any]) -> dict[str, Any]:
-    """Turns what was given as text into values for `Options`."""
+    """Parses the given texts into values for `Options`."""
     given = {name: args[name] for name in ("model", "optimizer", "schedule") if name in args}
     if "data" in args:
-        # Resuming works from another folder too.
+        # An absolute path, so that the run can be resumed from another folder.
         data = args["data"]
         given["data"] = data if data == Options.data else str(Path(data).absolute())
     for name in ("set", "schedule_set"):
@@ -145,7 +157,7 @@ def _given(args: dict[str, Any]) -> dict[str, Any]:
             given[name] = _number(name, args[name], float, "a number")
     for name in ("epochs", "seed"):
         if name in args:
-            given[name] = _number(name, args[name], int, "a whole number")
+            given[name] = _number(name, args[name], int, "an integer")
     if "batch" in args:
         full = args["batch"] == "full"
         given["batch"] = (
@@ -154,7 +166,7 @@ def _given(args: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _number(name: str, text: str, kind: type, what: str) -> Any:
+def _number(name: str, text: str, kind: type[_T], what: str) -> _T:
     try:
         return kind(text)
     except ValueError:

@@ -1,22 +1,25 @@
-"""A picture of a run: loss, accuracy and learning rate by epoch."""
+"""A figure of a run: loss, accuracy and learning rate by epoch."""
 
 import io
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gradtx.train.errors import extra
 from gradtx.train.loop import Row
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _TRAIN, _TEST, _RATE = "#1f5fa8", "#d1661c", "#4d4d4d"
 
 
-def draw_curves(history: Sequence[Row], title: str) -> Any:
+def draw_curves(history: Sequence[Row], title: str) -> "Figure":
     """Draws a run.
 
     Args:
-      history: what was measured after each epoch, one row at least.
-      title: the picture's title.
+      history: the measurements after each epoch, at least one row.
+      title: the title.
 
     Returns:
       A matplotlib figure, made without pyplot.
@@ -48,7 +51,7 @@ def draw_curves(history: Sequence[Row], title: str) -> Any:
     losses.set_ylabel("loss (log scale)")
     losses.legend()
     accuracies.set_ylabel("accuracy (%)")
-    # What is reached in the end must be legible: a steep beginning may leave the picture below.
+    # The final accuracies must be legible: the steep beginning may be cut off below.
     middle = 100 * statistics.median(row.test_accuracy for row in history)
     lowest, highest = accuracies.get_ylim()
     accuracies.set_ylim(max(lowest, middle - 5 * (100.5 - middle)), min(highest, 100.5))
@@ -66,7 +69,7 @@ def draw_curves(history: Sequence[Row], title: str) -> Any:
         rates.text(
             0.5,
             0.5,
-            "not to be read from this optimizer's state",
+            "not available from this optimizer's state",
             transform=rates.transAxes,
             ha="center",
         )
@@ -83,11 +86,11 @@ def draw_curves(history: Sequence[Row], title: str) -> Any:
 
 
 def curves_png(history: Sequence[Row], title: str) -> bytes:
-    """Draws a run as a PNG.
+    """Draws a run, and returns the content of a PNG file.
 
     Args:
-      history: what was measured after each epoch, one row at least.
-      title: the picture's title.
+      history: the measurements after each epoch, at least one row.
+      title: the title.
     """
     buffer = io.BytesIO()
     draw_curves(history, title).savefig(buffer, format="png")

@@ -1,4 +1,4 @@
-"""Labelled images to train on: scikit-learn's digits, MNIST's files, or arrays of one's own."""
+"""Labelled images to train on: scikit-learn's digits, MNIST's files, or any `.npz` file."""
 
 import hashlib
 from pathlib import Path
@@ -11,15 +11,15 @@ from gradtx.train.idx import read_idx
 
 
 class Data(NamedTuple):
-    """A classification problem, split into what is trained on and what is held back.
+    """A classification data set, split into training and test examples.
 
     Attributes:
-      name: where it comes from, for people.
-      x_train: inputs, float32 of shape `[examples, ...]`.
-      y_train: their classes, int32 of shape `[examples]`, from 0.
-      x_test: inputs that were held back.
+      name: its name or path, for messages.
+      x_train: training inputs, float32 of shape `[examples, ...]`.
+      y_train: their classes, int32 of shape `[examples]`, counted from 0.
+      x_test: test inputs.
       y_test: their classes.
-      classes: how many classes there are.
+      classes: the number of classes.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Data(NamedTuple):
         return self.x_train.shape[1:]
 
     def fingerprint(self) -> str:
-        """Gives a hash of all examples and labels, to tell whether two runs saw the same."""
+        """Returns a hash of all examples and labels, by which two runs can be compared."""
         digest = hashlib.sha256()
         for array in (self.x_train, self.y_train, self.x_test, self.y_test):
             digest.update(f"{array.shape}{array.dtype}".encode())
@@ -50,7 +50,7 @@ def load(source: str | Path = "digits") -> Data:
       source: `"digits"`, a folder with MNIST's four IDX files, or a `.npz` file.
 
     Raises:
-      DataError: there is no such thing, or it is damaged.
+      DataError: the source does not exist, or is damaged.
 
     Example:
       >>> from gradtx.train import load
@@ -74,10 +74,10 @@ def load(source: str | Path = "digits") -> Data:
 
 
 def digits() -> Data:
-    """Loads scikit-learn's 1797 handwritten digits of 8x8 pixels, and holds back a fifth.
+    """Loads scikit-learn's 1797 handwritten digits of 8x8 pixels; a fifth are test examples.
 
-    The split is always the same one, and stratified: each digit has its share of the 360 test
-    images. Pixels go from 0 to 1.
+    The split is deterministic and stratified: the 360 test images have the class frequencies of
+    the whole set. Pixels are from 0 to 1.
 
     Raises:
       TrainingError: scikit-learn is not installed.
@@ -100,18 +100,18 @@ def digits() -> Data:
 
 
 def mnist(folder: str | Path) -> Data:
-    """Reads MNIST's four IDX files, or others of the same make (Fashion-MNIST, KMNIST).
+    """Reads MNIST's four IDX files, or others in the same format (Fashion-MNIST, KMNIST).
 
-    Each may be compressed, with the ending `.gz`, and may be spelled `train-images.idx3-ubyte`; of
-    several, the plain file is read first. Pixels are divided by 255.
+    Each file may be compressed, with the suffix `.gz`, and may be named `train-images.idx3-ubyte`;
+    if there are several, the plain file is read. Pixels are divided by 255.
 
     Args:
-      folder: where `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`
-        and `t10k-labels-idx1-ubyte` are.
+      folder: the folder of `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`,
+        `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`.
 
     Raises:
-      DataError: a file is missing or damaged, holds no bytes of the right number of dimensions, a
-        label is beyond 9, or images and labels do not fit together.
+      DataError: a file is missing or damaged, does not hold bytes in the right number of
+        dimensions, has a label above 9, or images and labels differ in number.
 
     Example:
       >>> from gradtx.train import mnist
@@ -155,16 +155,17 @@ def _bytes(folder: Path, stem: str, ndim: int) -> tuple[Path, np.ndarray]:
 def npz(path: str | Path) -> Data:
     """Reads a data set from a `.npz` file with `x_train`, `y_train`, `x_test` and `y_test`.
 
-    Inputs are floating-point and taken as they are, or unsigned bytes and divided by 255; their
-    shape is `[examples, ...]`, for the convolutional models `[examples, height, width]` or
-    `[examples, height, width, channels]`. Labels are integers from 0.
+    Inputs are floating-point numbers, which are used unchanged, or unsigned bytes, which are
+    divided by 255. Their shape is `[examples, ...]`; the convolutional models need
+    `[examples, height, width]` or `[examples, height, width, channels]`. Labels are integers from
+    0.
 
     Args:
       path: the file.
 
     Raises:
-      DataError: the file cannot be read, an array is missing, or shapes, dtypes or labels are not
-        right.
+      DataError: the file cannot be read, an array is missing, or shapes, dtypes or labels are
+        invalid.
 
     Example:
       >>> import pathlib, tempfile
@@ -181,7 +182,7 @@ def npz(path: str | Path) -> Data:
         with Path(path).open("rb") as content, np.load(content, allow_pickle=False) as file:
             found = list(file.keys())
             arrays = [file[key] for key in keys if key in found]
-    # A damaged zip file fails in any of a dozen ways.
+    # A damaged zip file raises exceptions of many types.
     except Exception as error:
         raise DataError(f"{path}: not a readable .npz file: {error}") from None
     missing = [key for key in keys if key not in found]
@@ -211,7 +212,7 @@ def _checked(
         if not np.issubdtype(y.dtype, np.integer):
             raise DataError(f"{name}: y_{part} must hold integers, not {y.dtype}")
         if y.min() < 0:
-            raise DataError(f"{name}: y_{part}: labels count from 0, the smallest is {y.min()}")
+            raise DataError(f"{name}: y_{part}: labels must be at least 0, got {y.min()}")
     if x_train.shape[1:] != x_test.shape[1:]:
         raise DataError(
             f"{name}: training examples have shape {x_train.shape[1:]}, test examples "
@@ -236,7 +237,7 @@ def _scaled(name: str, part: str, x: np.ndarray) -> np.ndarray:
             f"{name}: {part} must be unsigned bytes (divided by 255) or floating-point, not "
             f"{x.dtype}"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
+    with np.errstate(over="ignore"):  # overflow in float32 becomes infinity, and is rejected below
         x = x.astype(np.float32)
     if not np.isfinite(x).all():
         raise DataError(f"{name}: {part} holds {np.count_nonzero(~np.isfinite(x))} NaN or infinity")

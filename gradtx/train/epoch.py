@@ -1,28 +1,29 @@
-"""One epoch of mini-batch descent as one pure function.
+"""An epoch of mini-batch descent as one pure function.
 
-It is what `fit` compiles, and what a sweep can `vmap` over initial parameters, keys, and learning
-rates: `epoch(state, key, examples) -> (state, steps)`.
+`fit` compiles it, and a sweep can `vmap` it over initial parameters, keys, and learning rates:
+`epoch(state, key, examples) -> (state, steps)`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx._apply import apply_updates
-from gradtx.engine.base import Array, GradientTransformation, Params
+from gradtx.engine.base import Array, GradientTransformation, Params, PyTree
 from gradtx.engine.roles import Inner, Slot, declared
 from gradtx.losses import softmax_cross_entropy_with_integer_labels
 from gradtx.train.models import Model
 
-Loss = Callable[[Params, Any, Array], Array]
-"""`loss(params, batch, counted)`: the mean loss over those examples of a batch that count."""
+Loss = Callable[[Params, PyTree, Array], Array]
+"""`loss(params, batch, counted)`: the mean loss over the examples of a batch that the mask
+`counted` selects."""
 
 
 @declared
 class TrainState(NamedTuple):
-    """What changes while training.
+    """The state of training.
 
     Attributes:
       params: the model's parameters.
@@ -34,11 +35,11 @@ class TrainState(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What was measured at each step of an epoch.
+    """The measurements at each step of an epoch.
 
     Attributes:
       loss: the mini-batch's loss before the step, `[steps]`.
-      finite: whether that loss, and all parameters after the step, were finite, `[steps]`.
+      finite: whether this loss, and all parameters after the step, are finite, `[steps]`.
     """
 
     loss: Array
@@ -46,11 +47,11 @@ class Steps(NamedTuple):
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Gives the number of mini-batches; the last one may be short.
+    """Returns the number of mini-batches in an epoch; the last one may be smaller.
 
     Args:
-      examples: how many examples there are.
-      batch_size: how many a mini-batch has.
+      examples: the number of examples.
+      batch_size: the number of examples in a mini-batch.
 
     Example:
       >>> from gradtx.train import steps_per_epoch
@@ -61,17 +62,18 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def batches(order: Array, batch_size: int) -> tuple[Array, Array]:
-    """Cuts an order of examples into mini-batches of one size.
+    """Divides an order of examples into mini-batches of one size.
 
-    If the examples don't come out even, the last batch is filled up with examples that do not
-    count. So every example counts exactly once, and one compiled step serves all batches.
+    If the number of examples is not a multiple of the size, the last batch is padded with examples
+    that the mask excludes. So every example counts exactly once, and all batches share one compiled
+    step.
 
     Args:
       order: indices of examples, `[examples]`.
-      batch_size: examples in a batch.
+      batch_size: the number of examples in a batch.
 
     Returns:
-      The indices, `[steps, batch_size]`, and which of them count, a mask of the same shape.
+      The indices, `[steps, batch_size]`, and a boolean mask of the same shape, false for padding.
 
     Example:
       >>> import jax.numpy as jnp
@@ -87,13 +89,14 @@ def batches(order: Array, batch_size: int) -> tuple[Array, Array]:
 
 
 def classification_loss(model: Model) -> Loss:
-    """Makes the mean cross entropy of a classifier over a batch `(x, y)`.
+    """Returns the mean cross entropy of a classifier as a loss function of a batch `(x, y)`.
 
     Args:
       model: the classifier.
 
     Returns:
-      `loss(params, (x, y), counted)`, a scalar: the mean over those examples that count.
+      `loss(params, (x, y), counted)`, a scalar: the mean over the examples that the mask `counted`
+      selects.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -115,21 +118,21 @@ def classification_loss(model: Model) -> Loss:
 
 def make_epoch(
     loss: Loss, tx: GradientTransformation, batch_size: int
-) -> Callable[[TrainState, Array, Any], tuple[TrainState, Steps]]:
-    """Makes the function that trains for one epoch.
+) -> Callable[[TrainState, Array, PyTree], tuple[TrainState, Steps]]:
+    """Returns the function that trains for one epoch.
 
-    The examples are shuffled with the epoch's key and visited once each, in mini-batches; a short
-    last one takes a step of its own, on the mean over its examples.
+    The examples are shuffled with the epoch's key and visited once each, in mini-batches; if the
+    last one is smaller, its step uses the mean over its examples.
 
     Args:
-      loss: `loss(params, batch, counted)`, the mean over those examples of the batch that count.
-      tx: the optimizer. Its `update` is given `value`, `grad`, `value_fn` and `obj_fn` as well, for
-        those that measure the loss.
-      batch_size: examples in a mini-batch.
+      loss: `loss(params, batch, counted)`, the mean over the examples that `counted` selects.
+      tx: the optimizer. Its `update` also receives `value`, `grad`, `value_fn` and `obj_fn`, for
+        optimizers that evaluate the loss.
+      batch_size: the number of examples in a mini-batch.
 
     Returns:
       `epoch(state, key, examples) -> (state, steps)`, where `examples` is a pytree of arrays whose
-      first axes run over the examples. It is pure: `jit`, `vmap` and `grad` apply.
+      first axes run over the examples. It is pure, and works under `jit`, `vmap` and `grad`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -145,7 +148,7 @@ def make_epoch(
       (3.0, [16.0, 4.0])
     """
 
-    def epoch(state: TrainState, key: Array, examples: Any) -> tuple[TrainState, Steps]:
+    def epoch(state: TrainState, key: Array, examples: PyTree) -> tuple[TrainState, Steps]:
         examples = jax.tree.map(jnp.asarray, examples)
         count = len(jax.tree.leaves(examples)[0])
 
@@ -169,18 +172,19 @@ def make_epoch(
     return epoch
 
 
-def _all_finite(tree: Any) -> Array:
+def _all_finite(tree: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def make_evaluation(
     model: Model, batch_size: int = 1000
 ) -> Callable[[Params, Array, Array], tuple[Array, Array]]:
-    """Makes the function that measures a classifier on a whole data set.
+    """Returns the function that evaluates a classifier on a whole data set.
 
     Args:
       model: the classifier.
-      batch_size: examples that are looked at together; it bounds the memory, not the result.
+      batch_size: the number of examples evaluated at a time; it bounds the memory and does not
+        change the result. Default: 1000.
 
     Returns:
       `evaluate(params, x, y) -> (mean loss, accuracy)`, both float32 scalars.

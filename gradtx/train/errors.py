@@ -1,15 +1,15 @@
-"""What can go wrong in a training run that a person can put right."""
+"""Errors of training runs that the user can correct."""
 
 import importlib
-from typing import Any
+from types import ModuleType
 
 
 class TrainingError(Exception):
-    """A run cannot start or go on; the message says why, and is all that the command prints."""
+    """A run cannot start or continue; the command prints the message, without a traceback."""
 
 
 class DataError(TrainingError):
-    """The data are missing, damaged, or do not fit together."""
+    """The data are missing, damaged, or inconsistent."""
 
 
 class CheckpointError(TrainingError):
@@ -20,7 +20,7 @@ class DivergenceError(TrainingError):
     """The loss or the parameters are no longer finite.
 
     Attributes:
-      step: the first step at which that was so, counted from 1 over the whole run.
+      step: the first such step, counted from 1 over the whole run.
       epoch: the epoch of that step, counted from 1.
     """
 
@@ -30,15 +30,18 @@ class DivergenceError(TrainingError):
         self.epoch = epoch
 
 
-def extra(module: str, purpose: str) -> Any:
-    """Imports a module of the extra `demo`, or says how to install it.
+def extra(module: str, purpose: str) -> ModuleType:
+    """Imports a module of the optional dependencies `demo`.
 
     Args:
       module: the module's name.
-      purpose: what it is needed for, to follow "needed".
+      purpose: its purpose, for the message: the words that follow "is needed".
+
+    Returns:
+      The module.
 
     Raises:
-      TrainingError: it is not installed.
+      TrainingError: it is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(module)

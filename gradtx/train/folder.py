@@ -15,12 +15,12 @@ from gradtx.train.loop import Progress, Row
 class RunFolder:
     """A folder with `checkpoint.npz`, `metrics.jsonl` and `curves.png`.
 
-    The checkpoint is what counts. It holds the history too, and is written before `metrics.jsonl`,
-    which is made anew from it when a run is resumed or ends. So no epoch is lost or doubled,
-    whenever the run is killed.
+    The checkpoint is authoritative. It includes the history, and is written before
+    `metrics.jsonl`, which is rewritten from it when a run is resumed or ends. So no epoch is lost
+    or duplicated, whenever the run is killed.
 
     Args:
-      path: the folder, which need not be there yet.
+      path: the folder, which need not exist yet.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -30,19 +30,21 @@ class RunFolder:
         self.curves = self.path / "curves.png"
 
     def existing(self) -> list[Path]:
-        """Lists the files of a run that are there."""
+        """Returns the files of a run that exist."""
         return [p for p in (self.checkpoint, self.metrics, self.curves) if p.exists()]
 
     def create(self) -> None:
-        """Makes the folder, and takes away what an earlier run left in it.
+        """Creates the folder, and deletes the files of an earlier run in it.
 
         Raises:
-          TrainingError: it cannot be made.
+          TrainingError: it cannot be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrainingError(f"{self.path}: no folder can be made: {error.strerror}") from None
+            raise TrainingError(
+                f"{self.path}: cannot create the folder: {error.strerror}"
+            ) from None
         for path in self.existing():
             path.unlink()
 
@@ -50,15 +52,15 @@ class RunFolder:
         """Writes the checkpoint.
 
         Args:
-          progress: how far the run has come.
-          config: what defines the run.
+          progress: the state and the history of the run.
+          config: the configuration of the run.
         """
         history = [row._asdict() for row in progress.history]
         extra = {"config": dict(config), "history": history}
         checkpoint.save(self.checkpoint, progress.state._asdict(), extra)
 
     def config(self) -> dict[str, Any]:
-        """Reads from the checkpoint what defines the run."""
+        """Reads the configuration of the run from the checkpoint."""
         return checkpoint.read_extra(self.checkpoint)["config"]
 
     def restore(self, template: TrainState) -> Progress:
@@ -74,13 +76,13 @@ class RunFolder:
         """Adds an epoch to `metrics.jsonl`.
 
         Args:
-          row: what was measured.
+          row: the measurements.
         """
         with self.metrics.open("a") as file:
             file.write(_line(row))
 
     def rewrite_metrics(self) -> tuple[Row, ...]:
-        """Writes `metrics.jsonl` from the checkpoint, and gives the history in it."""
+        """Writes `metrics.jsonl` from the checkpoint, and returns the history."""
         rows = checkpoint.read_extra(self.checkpoint)["history"]
         history = tuple(Row(**row) for row in rows)
         checkpoint.write_atomically(self.metrics, "".join(map(_line, history)).encode())
@@ -90,7 +92,7 @@ class RunFolder:
         """Writes `metrics.jsonl` and `curves.png` from the checkpoint.
 
         Args:
-          title: the picture's title.
+          title: the title of the curves.
         """
         history = self.rewrite_metrics()
         if history:

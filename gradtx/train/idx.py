@@ -1,4 +1,4 @@
-"""The IDX file format, in which MNIST is handed round."""
+"""The IDX file format, in which MNIST is distributed."""
 
 import gzip
 import math
@@ -18,8 +18,8 @@ def read_idx(path: str | Path) -> np.ndarray:
     """Reads an array from an IDX file, plain or compressed with gzip.
 
     The file is two zero bytes, a byte for the dtype, a byte for the number of dimensions, each
-    dimension as a big-endian 32-bit integer, and the numbers in row-major order. Whether it is
-    compressed is seen from its first bytes, not from its name.
+    dimension as a big-endian 32-bit integer, and the numbers in row-major order. Compression is
+    recognized by the first bytes, whatever the name.
 
     Args:
       path: the file.
@@ -28,7 +28,7 @@ def read_idx(path: str | Path) -> np.ndarray:
       The array, in the machine's byte order.
 
     Raises:
-      DataError: the file cannot be read, or is not exactly what its header announces.
+      DataError: the file cannot be read, or its size differs from that of its header.
 
     Example:
       >>> import tempfile, pathlib

@@ -1,4 +1,4 @@
-"""One run in one folder: begun, resumed, shown and written down."""
+"""A training run in a folder: started or resumed, displayed, and saved."""
 
 import dataclasses
 import json
@@ -23,17 +23,17 @@ from gradtx.train.schedules import Length, same_until
 
 
 class Job(NamedTuple):
-    """What a run's options come to.
+    """A run, prepared from its options.
 
     Attributes:
       options: the options.
       data: the data set.
       model: the classifier.
-      batch_size: examples in a mini-batch.
-      length: epochs and steps.
+      batch_size: the number of examples in a mini-batch.
+      length: the numbers of epochs and steps.
       recipe: the optimizer.
       template: the shapes and dtypes of the run's progress.
-      config: what defines the run, to be kept in the checkpoint.
+      config: the configuration of the run, saved in the checkpoint.
     """
 
     options: Options
@@ -53,21 +53,23 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Progress:
-    """Trains a classifier in a folder: checkpoint, metrics and curves, progress on the terminal.
+    """Trains a classifier, with checkpoint, metrics and curves in a folder and progress on stdout.
 
     Args:
-      options: what defines the run.
+      options: the options of the run.
       out: the folder. Default: `options.folder`, in `runs`.
-      resume: whether to go on with the run in the folder, to the parameters that it would have
-        reached uninterrupted, bit for bit. If there is none, it is begun.
-      overwrite: whether a run in the folder may be lost.
+      resume: whether to continue the run in the folder. It ends with the parameters of an
+        uninterrupted run, bit for bit. If the folder has no run, a new one is started.
+        Default: no.
+      overwrite: whether an existing run in the folder may be replaced. Default: no.
 
     Returns:
       The progress after the last epoch.
 
     Raises:
-      TrainingError: the options, the data, or the folder are not right; a subclass tells which.
-      DivergenceError: the loss or the parameters were not finite. The folder holds the last good
+      TrainingError: the options, the data, or the folder are invalid; the subclasses distinguish
+        them.
+      DivergenceError: the loss or the parameters are not finite. The folder keeps the last finite
         checkpoint.
 
     Example:
@@ -85,10 +87,10 @@ def run(
     resume = resume and folder.checkpoint.exists()
     if folder.existing() and not (resume or overwrite):
         raise TrainingError(
-            f"{folder.path} holds a run already ({', '.join(p.name for p in folder.existing())}): "
-            "go on with it by --resume, replace it by --overwrite, or choose another --out"
+            f"{folder.path} already has a run ({', '.join(p.name for p in folder.existing())}): "
+            "continue it with --resume, replace it with --overwrite, or choose another --out"
         )
-    extra("matplotlib.figure", "to draw the curves")  # to be heard before hours of training
+    extra("matplotlib.figure", "to draw the curves")  # before hours of training
     job = prepare(options)
     if resume:
         start = _resumed(job, folder)
@@ -132,19 +134,21 @@ def run(
 
 
 def prepare(options: Options) -> Job:
-    """Loads and builds what the options name, and checks that it fits together.
+    """Loads the data, builds model and optimizer, and checks that they fit together.
 
     Args:
-      options: what defines the run.
+      options: the options of the run.
 
     Raises:
-      TrainingError: it does not; a subclass tells what.
+      TrainingError: the options are invalid, or do not fit together.
     """
     data = load(options.data)
     examples = len(data.y_train)
     batch_size = examples if options.batch == "full" else int(options.batch)
     if batch_size > examples:
-        raise TrainingError(f"--batch is {batch_size}, and there are {examples} training examples")
+        raise TrainingError(
+            f"--batch must be at most {examples}, the number of training examples, got {batch_size}"
+        )
     model = MODELS[options.model]()
     length = Length(options.epochs, steps_per_epoch(examples, batch_size))
     recipe = _recipe(options, length)
@@ -152,7 +156,7 @@ def prepare(options: Options) -> Job:
     check_trains(options.optimizer, recipe.tx, params)
     template = jax.eval_shape(lambda: begin(model, data, recipe.tx))
     config = {
-        # As JSON will give them back, so that they can be compared.
+        # As JSON returns them, so that they can be compared.
         "options": json.loads(json.dumps(dataclasses.asdict(options))),
         "data": data.fingerprint(),
         "versions": {name: version(name) for name in ("jax", "jaxlib")},
@@ -175,38 +179,38 @@ def _recipe(options: Options, length: Length) -> Recipe:
 
 
 def _resumed(job: Job, folder: RunFolder) -> Progress:
-    """Reads the checkpoint, if its run is this one as far as it has come."""
+    """Reads the checkpoint, after checking that its run agrees with this one so far."""
     saved = folder.config()
     _check_same_run(job.config, saved, folder)
     progress = folder.restore(job.template.state)
     if job.length.epochs < progress.epoch:
         raise CheckpointError(
-            f"{folder.path} has {progress.epoch} epochs trained, --epochs {job.length.epochs} asks "
-            "for fewer"
+            f"{folder.path} has trained {progress.epoch} epochs, more than "
+            f"--epochs {job.length.epochs}"
         )
     planned = Length(saved["options"]["epochs"], job.length.steps_per_epoch)
     before, now = _recipe(job.options, planned).rate, job.recipe.rate
     if not same_until(before, now, progress.epoch * planned.steps_per_epoch):
         raise CheckpointError(
             f"{folder.path}: the schedule {job.options.schedule} depends on the number of epochs: "
-            f"begun for {planned.epochs}, its first {progress.epoch} epochs would have been "
-            f"others with --epochs {job.length.epochs}"
+            f"the run was started with --epochs {planned.epochs}, and with "
+            f"--epochs {job.length.epochs} the rates of its first {progress.epoch} epochs differ"
         )
     return progress
 
 
 def _check_same_run(config: Mapping[str, Any], saved: Mapping[str, Any], folder: RunFolder) -> None:
     now, then = config["options"], saved["options"]
-    # Data may have moved; what counts is that they are the same.
+    # The data may have moved; their fingerprint is compared below.
     changed = [n for n in now if n not in ("epochs", "data") and now[n] != then.get(n)]
     if changed:
-        told = "; ".join(
+        differences = "; ".join(
             f"{flag(n)} was {_text(then.get(n))}, now {_text(now[n])}" for n in changed
         )
-        raise CheckpointError(f"{folder.path} holds a run with other options: {told}")
+        raise CheckpointError(f"{folder.path} has a run with other options: {differences}")
     if config["data"] != saved["data"]:
         raise CheckpointError(
-            f"{folder.path} holds a run on other data: {then['data']} with fingerprint "
+            f"{folder.path} has a run on other data: {then['data']} with fingerprint "
             f"{saved['data']}, now {now['data']} with {config['data']}"
         )
 
@@ -235,6 +239,6 @@ def _introduce(job: Job, folder: RunFolder, start: Progress, shown: Display) -> 
         for name in ("versions", "device"):
             if saved[name] != job.config[name]:
                 shown.say(
-                    f"note       begun with {saved[name]}, going on with {job.config[name]}: the "
-                    "last bits may differ from an uninterrupted run's"
+                    f"note       started with {saved[name]}, continued with {job.config[name]}; "
+                    "the last bits may differ from those of an uninterrupted run"
                 )

@@ -3,13 +3,14 @@
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, GradientTransformation
+from gradtx.engine.base import Array, GradientTransformation, OptState, PyTree
 from gradtx.train.data import Data
 from gradtx.train.epoch import (
     Steps,
@@ -24,17 +25,17 @@ from gradtx.train.models import Model
 
 
 class Row(NamedTuple):
-    """What is known after an epoch.
+    """The measurements after an epoch.
 
     Attributes:
-      epoch: how many epochs were trained.
-      step: how many steps were taken.
+      epoch: the number of epochs trained.
+      step: the number of steps taken.
       train_loss: the mean loss over all training examples, with the parameters at the epoch's end.
-      train_accuracy: the share of training examples that these parameters classify rightly.
+      train_accuracy: the fraction of training examples that these parameters classify correctly.
       test_loss: the mean loss over the test examples.
-      test_accuracy: the share of test examples that are classified rightly.
-      learning_rate: the rate that the last step used; `None` if the state does not tell.
-      seconds: the time that the epoch took, with compilation if it was the first.
+      test_accuracy: the fraction of test examples that are classified correctly.
+      learning_rate: the rate of the last step; `None` if the state does not have it.
+      seconds: the duration of the epoch, with compilation in the first.
     """
 
     epoch: int
@@ -48,11 +49,11 @@ class Row(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
       state: parameters and optimizer state.
-      history: what was measured after each epoch.
+      history: the measurements after each epoch.
     """
 
     state: TrainState
@@ -72,11 +73,11 @@ class _Measures(NamedTuple):
 
 
 def begin(model: Model, data: Data, tx: GradientTransformation, *, seed: int = 0) -> Progress:
-    """Makes the progress of a run that has not begun: initial parameters and state.
+    """Returns the progress of a new run: initial parameters and optimizer state.
 
     Args:
       model: the classifier.
-      data: the data set that it will be trained on.
+      data: the data set.
       tx: the optimizer.
       seed: the seed of the initial parameters. Default: 0.
 
@@ -87,19 +88,19 @@ def begin(model: Model, data: Data, tx: GradientTransformation, *, seed: int = 0
       >>> run.epoch, run.state.params["logits"]["bias"].shape
       (0, (10,))
     """
-    # Under `jit` every leaf gets a buffer of its own, as donation demands.
+    # Under `jit` every leaf has its own buffer, which donation needs.
     return Progress(jax.jit(functools.partial(_init, model, data.shape, data.classes, tx))(seed))
 
 
 def _init(
-    model: Model, shape: tuple[int, ...], classes: int, tx: GradientTransformation, seed: Any
+    model: Model, shape: tuple[int, ...], classes: int, tx: GradientTransformation, seed: ArrayLike
 ) -> TrainState:
     params = model.init(_keys(seed)[0], shape, classes)
     return TrainState(params, tx.init(params))
 
 
-def _keys(seed: Any) -> tuple[Array, Array]:
-    """The key of the initial parameters, and the one that each epoch's key is folded from."""
+def _keys(seed: ArrayLike) -> tuple[Array, Array]:
+    """Returns the key of the initial parameters, and the one that each epoch's key derives from."""
     initial, shuffle = jax.random.split(jax.random.key(seed))
     return initial, shuffle
 
@@ -118,27 +119,28 @@ def fit(
     """Trains a classifier.
 
     An epoch, with its shuffling, all its steps and the measurements after it, is one compiled call
-    that reuses the buffers of the parameters and of the optimizer's state. Its order of examples
-    depends on `seed` and the epoch's number alone, so a run that goes on from `start` takes the
-    very steps that an uninterrupted one takes.
+    that reuses the buffers of the parameters and of the optimizer's state. The order of examples
+    depends only on `seed` and the number of the epoch, so a run that continues from `start` takes
+    exactly the steps of an uninterrupted run.
 
     Args:
       model: the classifier, for instance `gradtx.train.MODELS["mlp"]()`.
       data: the data set, for instance `gradtx.train.load()`.
       tx: the optimizer.
-      epochs: how many epochs there are to be in all, those of `start` included.
-      batch_size: examples in a mini-batch. A short last one takes a step of its own. Default: 64.
+      epochs: the total number of epochs, those of `start` included.
+      batch_size: the number of examples in a mini-batch; the last one may be smaller. Default: 64.
       seed: the seed of the initial parameters and of the shuffling. Default: 0.
-      start: the progress to go on from, which is left as it is. Default: from the beginning.
-      on_epoch: called with the progress after each epoch. The arrays in it are good until it
-        returns: the next epoch reuses their memory. Copy what is to be kept.
+      start: the progress to continue from, which is not modified. Default: a new run.
+      on_epoch: a callback that receives the progress after each epoch. Its arrays are valid until
+        the callback returns, because the next epoch reuses their memory: copy those to be kept.
+        Default: none.
 
     Returns:
       The progress after the last epoch.
 
     Raises:
       TrainingError: `batch_size` is not between 1 and the number of training examples.
-      DivergenceError: the loss or the parameters were not finite; says at which step.
+      DivergenceError: the loss or the parameters are not finite; the message names the step.
 
     Example:
       >>> import gradtx
@@ -150,7 +152,8 @@ def fit(
     examples = len(data.y_train)
     if not 1 <= batch_size <= examples:
         raise TrainingError(
-            f"a batch of {batch_size} is not possible with {examples} training examples"
+            f"batch_size must be from 1 to {examples}, the number of training examples, got "
+            f"{batch_size}"
         )
     steps = steps_per_epoch(examples, batch_size)
     train = jnp.asarray(data.x_train), jnp.asarray(data.y_train)
@@ -182,7 +185,7 @@ def fit(
     return progress
 
 
-@functools.lru_cache(maxsize=16)  # going on with the same optimizer compiles nothing
+@functools.lru_cache(maxsize=16)  # continuing with the same optimizer compiles nothing
 def _compiled_epoch(model: Model, tx: GradientTransformation, batch_size: int) -> Callable:
     train_epoch = make_epoch(classification_loss(model), tx, batch_size)
     evaluate = make_evaluation(model)
@@ -223,10 +226,10 @@ def _check_finite(trace: Steps, measures: _Measures, epoch: int, steps: int) -> 
     )
 
 
-def learning_rate(state: Any) -> float | None:
-    """Reads the rate that the last step used out of an optimizer's state.
+def learning_rate(state: OptState) -> float | None:
+    """Returns the learning rate of the last step, read from an optimizer's state.
 
-    The first field `learning_rate` in the state counts, times the scales of `reduce_on_plateau`.
+    It is the first field `learning_rate` in the state, times the scales of `reduce_on_plateau`.
 
     Args:
       state: the state.
@@ -243,7 +246,7 @@ def learning_rate(state: Any) -> float | None:
     """
     rates, scales = [], []
 
-    def visit(node: Any) -> None:
+    def visit(node: PyTree) -> None:
         if isinstance(node, tuple):
             fields = getattr(node, "_fields", ())
             if "learning_rate" in fields:

@@ -1,4 +1,4 @@
-"""Four classifiers of images, in plain JAX: parameters are nested dicts of arrays."""
+"""Four image classifiers in plain JAX; their parameters are nested dicts of arrays."""
 
 import itertools
 import math
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from gradtx.engine.base import Array, Params
 from gradtx.train.errors import DataError
 
-_HE = jax.nn.initializers.he_normal()  # for layers that a ReLU follows
-_GLOROT = jax.nn.initializers.glorot_uniform()  # for the layer that gives the logits
+_HE = jax.nn.initializers.he_normal()  # for layers followed by a ReLU
+_GLOROT = jax.nn.initializers.glorot_uniform()  # for the layer of the logits
 
 
 class Model(NamedTuple):
@@ -20,7 +20,7 @@ class Model(NamedTuple):
 
     Attributes:
       name: its name.
-      init: `(key, shape, classes) -> params`, where `shape` is that of one example.
+      init: `(key, shape, classes) -> params`, where `shape` is the shape of one example.
       apply: `(params, x) -> logits`, from `[examples, *shape]` to `[examples, classes]`.
     """
 
@@ -30,7 +30,7 @@ class Model(NamedTuple):
 
 
 def count_parameters(params: Params) -> int:
-    """Counts the numbers in a tree of arrays, or of their shapes.
+    """Returns the number of elements in a pytree of arrays, or of their shapes.
 
     Args:
       params: a pytree of arrays or of `jax.ShapeDtypeStruct`.
@@ -57,7 +57,7 @@ def _flat(x: Array) -> Array:
 
 
 def softmax() -> Model:
-    """Softmax regression: `logits = x W + b`, one layer and nothing else.
+    """Softmax regression: `logits = x W + b`, a single layer.
 
     Example:
       >>> import jax
@@ -110,7 +110,7 @@ def mlp(hidden: tuple[int, ...] = (128, 128)) -> Model:
 def _conv(params: Params, x: Array) -> Array:
     """A 3x3 convolution that keeps the size, as one matrix product over shifted copies.
 
-    XLA's own convolution, inside a scan on a CPU, took 10 times as long.
+    XLA's own convolution took 10 times as long inside a scan on a CPU.
     """
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -120,7 +120,7 @@ def _conv(params: Params, x: Array) -> Array:
 
 
 def _max_pool(x: Array) -> Array:
-    """The largest of each 2x2 block; an odd last row or column is left over."""
+    """The maximum of each 2x2 block; an odd last row or column is dropped."""
     n, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]
     return x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
@@ -132,7 +132,7 @@ _CHANNELS = (16, 32, 64)
 def _trunk_init(key: Array, shape: tuple[int, ...]) -> tuple[Params, tuple[int, int, int]]:
     if len(shape) not in (2, 3) or min(shape[:2]) < 4:
         raise DataError(
-            "the convolutional models want images of shape (height, width) or (height, width, "
+            "the convolutional models need images of shape (height, width) or (height, width, "
             f"channels), of 4x4 pixels at least; the examples have shape {shape}"
         )
     keys = jax.random.split(key, len(_CHANNELS))
@@ -155,7 +155,7 @@ def _trunk(params: Params, x: Array) -> Array:
 
 
 def cnn_fc(width: int = 128) -> Model:
-    """Three convolutions, then a fully connected head: the whole map, flattened, into two layers.
+    """A CNN: three convolutions, and a head of two dense layers on the flattened feature map.
 
     Args:
       width: the width of the head's hidden layer. Default: 128.
@@ -185,10 +185,11 @@ def cnn_fc(width: int = 128) -> Model:
 
 
 def cnn_gap() -> Model:
-    """The same convolutions, then global average pooling: each channel's mean, into one layer.
+    """A CNN: the convolutions of `cnn_fc`, global average pooling, and a head of one dense layer.
 
-    The head's size does not depend on the image's. After Lin, Chen and Yan, "Network In Network"
-    (arXiv:1312.4400).
+    The size of the head does not depend on the size of the images.
+
+    Source: Lin, Chen and Yan, "Network In Network", arXiv:1312.4400.
 
     Example:
       >>> import jax
@@ -199,7 +200,8 @@ def cnn_gap() -> Model:
     """
 
     def init(key: Array, shape: tuple[int, ...], classes: int) -> Params:
-        k1, k2, _ = jax.random.split(key, 3)  # the keys of `cnn_fc`: the same first trunk
+        # The keys of `cnn_fc`, so that both models start from the same trunk.
+        k1, k2, _ = jax.random.split(key, 3)
         trunk, features = _trunk_init(k1, shape)
         return {"trunk": trunk, "head": {"logits": _dense_init(k2, features[2], classes, _GLOROT)}}
 
@@ -216,4 +218,4 @@ MODELS: dict[str, Callable[[], Model]] = {
     "cnn-fc": cnn_fc,
     "cnn-gap": cnn_gap,
 }
-"""The classifiers that the command offers, by name."""
+"""The classifiers of the command, by name."""

@@ -1,4 +1,4 @@
-"""From a run's options to its optimizer."""
+"""The optimizer of a run, built from its options."""
 
 import inspect
 from collections.abc import Mapping
@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import catalog
-from gradtx.engine.base import GradientTransformation, Params, ScalarOrSchedule
+from gradtx.engine.base import (
+    GradientTransformation,
+    OptState,
+    Params,
+    ScalarOrSchedule,
+    Updates,
+)
 from gradtx.train.errors import TrainingError
 from gradtx.train.schedules import Length, make_schedule, schedule_settings
 from gradtx.train.settings import check_settings, options_of, show
@@ -18,12 +24,12 @@ _EMPTY = inspect.Parameter.empty
 
 
 class Recipe(NamedTuple):
-    """An optimizer, and how it was made.
+    """An optimizer with its description.
 
     Attributes:
       tx: the optimizer.
-      rate: its learning rate, a number or a schedule; `None` if it takes none.
-      summary: its parts, in the order that gradients pass through them, for people.
+      rate: its learning rate, a number or a schedule; `None` if it has none.
+      summary: the names of its parts, in the order in which they transform the gradients.
     """
 
     tx: GradientTransformation
@@ -32,10 +38,10 @@ class Recipe(NamedTuple):
 
 
 def default_learning_rate(name: str) -> float | None:
-    """Gives the rate of an optimizer for which none was given.
+    """Returns the learning rate of an optimizer for which none was given.
 
-    That is the default of its factory, or the rate that is usual for networks, or the one of its
-    catalog entry, which makes progress on a small problem.
+    It is the default of its factory, or else the usual rate for networks, or else the rate of its
+    catalog entry's probe, which makes progress on a small problem; `None` without any of them.
 
     Args:
       name: the optimizer's name in the catalog.
@@ -62,25 +68,25 @@ def build_optimizer(
     weight_decay: float | None = None,
     clip: float | None = None,
 ) -> Recipe:
-    """Makes an optimizer of the catalog, with what belongs before and behind it.
+    """Builds an optimizer of the catalog with gradient clipping, weight decay and a schedule.
 
-    Gradients are clipped first. Weight decay is the optimizer's own where its factory has a
-    `weight_decay` (decoupled from the gradient in AdamW and its like); otherwise
+    Gradients are clipped first. If the optimizer's factory has a `weight_decay`, weight decay is
+    the optimizer's own (decoupled from the gradient in AdamW, for example); otherwise
     `weight_decay * params` is added to the gradient, which is an L2 penalty.
 
     Args:
       name: its name in the catalog.
-      length: the run's length, for the schedule.
-      learning_rate: the peak rate, or the peak of what the optimizer has in its place (the factor
-        of Polyak's rate, for one). Default: `default_learning_rate(name)`.
-      settings: hyperparameters of its factory. Default: the factory's.
+      length: the length of the run, for the schedule.
+      learning_rate: the peak rate, or the peak of the hyperparameter that takes its place (such as
+        the factor of Polyak's rate). Default: `default_learning_rate(name)`.
+      settings: hyperparameters of its factory. Default: none, the factory's defaults.
       schedule: a name in `SCHEDULES`. Default: a constant rate.
       schedule_set: changes to the schedule's settings. Default: none.
-      weight_decay: its strength. Default: the optimizer's.
+      weight_decay: the weight decay. Default: the optimizer's.
       clip: the largest global norm of the gradient. Default: no clipping.
 
     Raises:
-      TrainingError: there is no such optimizer, or it does not take these settings.
+      TrainingError: there is no such optimizer, or it does not accept these settings.
 
     Example:
       >>> from gradtx.train import Length, build_optimizer
@@ -99,12 +105,12 @@ def build_optimizer(
         ("weight_decay", "--weight-decay", weight_decay),
     ):
         if key in settings and (value is not None or key == entry.rate):
-            raise TrainingError(f"--set {key}={show(settings[key])}: use {flag} alone for it")
+            raise TrainingError(f"--set {key}={show(settings[key])}: use {flag} alone instead")
     others = {key: default for key, default in options.items() if key != entry.rate}
     check_settings("--set", name, settings, others)
 
     rate = peak = default_learning_rate(name) if learning_rate is None else learning_rate
-    # What has no default must be given; the catalog knows values that work.
+    # Arguments without a default get the values of the catalog's probe.
     needed = {k: entry.probe[k] for k, v in options.items() if v is _EMPTY and k in entry.probe}
     arguments = {**needed, **settings}
     if entry.rate in options:
@@ -135,14 +141,14 @@ def build_optimizer(
             piece = reduce_on_plateau(**plateau, accumulation_size=length.steps_per_epoch)
             parts.append((f"reduce on plateau({_list(plateau)})", piece))
     except (TypeError, ValueError) as error:
-        raise TrainingError(f"{name} does not take these settings: {error}") from None
+        raise TrainingError(f"{name} does not accept these settings: {error}") from None
     texts, pieces = zip(*parts, strict=True)
     tx = pieces[0] if len(pieces) == 1 else chain(*pieces)
     return Recipe(tx, rate, " -> ".join(texts))
 
 
 def check_trains(name: str, tx: GradientTransformation, params: Params) -> None:
-    """Traces one step of an optimizer, to hear of what it cannot work with before anything runs.
+    """Checks that an optimizer accepts a model's parameters, by tracing one step.
 
     Args:
       name: its name, for messages.
@@ -150,10 +156,10 @@ def check_trains(name: str, tx: GradientTransformation, params: Params) -> None:
       params: the parameters, or their shapes and dtypes.
 
     Raises:
-      TrainingError: it does not take these parameters, or its settings don't work.
+      TrainingError: it does not accept these parameters, or its settings are invalid.
     """
 
-    def step(params: Params, value: jax.Array) -> Any:
+    def step(params: Params, value: jax.Array) -> tuple[Updates, OptState]:
         def loss(params: Params) -> jax.Array:
             return value
 

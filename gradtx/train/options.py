@@ -1,11 +1,11 @@
-"""What defines a run."""
+"""The options of a run."""
 
 import dataclasses
 import difflib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gradtx.train.errors import TrainingError
 from gradtx.train.models import MODELS
@@ -14,24 +14,24 @@ from gradtx.train.schedules import SCHEDULES
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What defines a run: two runs of the same options end with the same parameters.
+    """The options of a run: two runs with equal options end with the same parameters.
 
     Attributes:
       data: `"digits"`, a folder with MNIST's IDX files, or a `.npz` file.
       model: a name in `MODELS`.
       optimizer: a name in the catalog.
       set: hyperparameters of the optimizer.
-      learning_rate: its peak rate, positive; `None` for `default_learning_rate`.
+      learning_rate: the peak learning rate, positive; `None` for `default_learning_rate`.
       schedule: a name in `SCHEDULES`.
       schedule_set: settings of the schedule.
-      batch: examples in a mini-batch, or `"full"` for all of them.
-      epochs: how many epochs are trained.
-      seed: of the initial parameters and the shuffling, from 0 to 2**31 - 1.
-      weight_decay: its strength, not negative; `None` for the optimizer's own default.
+      batch: the number of examples in a mini-batch, or `"full"` for all of them.
+      epochs: the number of epochs.
+      seed: the seed of the initial parameters and of the shuffling, from 0 to 2**31 - 1.
+      weight_decay: the weight decay, not negative; `None` for the optimizer's own default.
       clip: the largest global norm of the gradient, positive; `None` for no clipping.
 
     Raises:
-      TrainingError: a value is out of its range; the message offers near names.
+      TrainingError: a value is out of range; the message suggests similar names.
     """
 
     data: str = "digits"
@@ -41,7 +41,7 @@ class Options:
     learning_rate: float | None = None
     schedule: str = "constant"
     schedule_set: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    batch: int | str = 64
+    batch: int | Literal["full"] = 64
     epochs: int = 30
     seed: int = 0
     weight_decay: float | None = None
@@ -51,31 +51,34 @@ class Options:
         _one_of("model", self.model, MODELS)
         _one_of("schedule", self.schedule, SCHEDULES)
         full = self.batch == "full"
-        _require(full or _whole(self.batch, 1), "batch", self.batch, "a positive number or 'full'")
-        _require(_whole(self.epochs, 1), "epochs", self.epochs, "a whole number, at least 1")
+        _require(full or _whole(self.batch, 1), "batch", self.batch, "a positive integer or 'full'")
+        _require(_whole(self.epochs, 1), "epochs", self.epochs, "an integer of at least 1")
         _require(
-            _whole(self.seed, 0) and self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647"
+            _whole(self.seed, 0) and self.seed < 2**31,
+            "seed",
+            self.seed,
+            "an integer from 0 to 2147483647",
         )
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             _require(value is None or 0 < value < math.inf, name, value, "a positive number")
         decay = self.weight_decay
         right = decay is None or 0 <= decay < math.inf
-        _require(right, "weight_decay", decay, "a number that is not negative")
+        _require(right, "weight_decay", decay, "a number of at least 0")
 
     @property
     def title(self) -> str:
-        """Data, model and optimizer in a few words."""
+        """The names of data, model and optimizer, for titles."""
         return f"{Path(self.data).stem} · {self.model} · {self.optimizer}"
 
     @property
     def folder(self) -> Path:
-        """Where the run is written if nobody says otherwise."""
+        """The default folder of the run."""
         return Path("runs") / f"{Path(self.data).stem}-{self.model}-{self.optimizer}"
 
 
 def flag(name: str) -> str:
-    """Gives the command's option for a field: `--learning-rate` for `learning_rate`."""
+    """Returns the command-line option of a field: `--learning-rate` for `learning_rate`."""
     return "--" + name.replace("_", "-")
 
 

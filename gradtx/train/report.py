@@ -1,6 +1,6 @@
-"""What a run shows while it goes on: a progress bar on a terminal, plain lines elsewhere.
+"""The display of a run: a progress bar on a terminal, plain lines elsewhere.
 
-Without rich, a terminal gets plain lines too.
+Without the package rich, plain lines are used on terminals too.
 """
 
 import importlib.util
@@ -16,25 +16,25 @@ from gradtx.train.loop import Row
 
 
 class Display(Protocol):
-    """Where a run reports to."""
+    """The interface of a display."""
 
     def say(self, text: str) -> None:
         """Shows a line."""
 
     def epoch(self, row: Row) -> None:
-        """Shows what was measured after an epoch."""
+        """Shows the measurements after an epoch."""
 
     def table(self, title: str, rows: Sequence[Sequence[str]], note: str) -> None:
-        """Shows a table, whose first row is the heading, and a note below it."""
+        """Shows a table, whose first row is the header, and a note below it."""
 
 
 @contextmanager
 def display(epochs: int, done: int) -> Iterator[Display]:
-    """Opens the display that suits standard output: plain lines where it is no terminal.
+    """Opens a display on standard output: plain lines unless it is a terminal.
 
     Args:
-      epochs: how many epochs there are to be in all.
-      done: how many of them are done.
+      epochs: the total number of epochs.
+      done: the number of epochs that are done.
     """
     terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     if terminal and importlib.util.find_spec("rich"):
@@ -46,12 +46,12 @@ def display(epochs: int, done: int) -> Iterator[Display]:
 
 
 def loss_text(loss: float) -> str:
-    """Writes a loss with four digits behind the point, or as a power of ten if it is tiny."""
+    """Formats a loss with four decimals, or in exponent notation if it is below 0.01."""
     return f"{loss:.4f}" if loss >= 0.01 else f"{loss:.2e}"
 
 
 def rate_text(rate: float | None) -> str:
-    """Writes a learning rate, or that there is none."""
+    """Formats a learning rate; `None` becomes a dash."""
     return "-" if rate is None else f"{rate:.4g}"
 
 
@@ -87,7 +87,7 @@ class _Terminal:
             progress.TimeElapsedColumn(),
             expand=True,
         )
-        # The first epoch compiles; until it is there, there is nothing to show but the spinner.
+        # The first epoch compiles; until it ends there are no measurements to show.
         self.task = self.bar.add_task("train", total=epochs, completed=done, measured="compiling")
 
     def say(self, text: str) -> None:
@@ -114,13 +114,13 @@ class _Terminal:
 
 
 def summary(history: Sequence[Row]) -> list[list[str]]:
-    """Makes the table that ends a run: what was reached at last, and at best.
+    """Returns the table at the end of a run: final and best measurements.
 
     Args:
-      history: what was measured after each epoch, one row at least.
+      history: the measurements after each epoch, at least one row.
 
     Returns:
-      Its rows, the heading first.
+      The rows of the table, the header first.
     """
     rows = [["", "final", "best", "at epoch"]]
     for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):

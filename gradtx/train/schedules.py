@@ -1,8 +1,8 @@
-"""The schedules that `gradtx train` offers, with lengths that follow from the run's.
+"""The schedules of `gradtx train`, whose lengths follow from the length of the run.
 
-Each is a function of the peak rate and of the run's length, `Length`, whose keyword arguments are
-what `--schedule-set` may change: times are in epochs or in fractions of the run, and final rates
-are fractions of the peak.
+Each is a function of the peak rate and of the run's length, a `Length`. `--schedule-set` sets its
+keyword arguments: times are in epochs or in fractions of the run, and final rates are fractions of
+the peak.
 """
 
 import math
@@ -20,11 +20,11 @@ from gradtx.train.settings import check_settings, options_of
 
 
 class Length(NamedTuple):
-    """How long a run is.
+    """The length of a run.
 
     Attributes:
-      epochs: its epochs.
-      steps_per_epoch: the steps of each.
+      epochs: the number of epochs.
+      steps_per_epoch: the number of steps in each.
     """
 
     epochs: int
@@ -32,7 +32,7 @@ class Length(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """All its steps."""
+        """The number of steps in all epochs."""
         return self.epochs * self.steps_per_epoch
 
 
@@ -41,21 +41,21 @@ def _constant(rate: float, length: Length) -> ScalarOrSchedule:
 
 
 def _step(rate: float, length: Length, factor: float = 0.5, every: float = 5) -> Schedule:
-    """Halves the rate every five epochs."""
+    """Multiplies the rate by `factor` every `every` epochs."""
     return schedules.step_decay_schedule(rate, every * length.steps_per_epoch, factor)
 
 
 def _exponential(
     rate: float, length: Length, final: float = 0.01, k: float | None = None
 ) -> Schedule:
-    """`rate * exp(-k t)`, with `t` in epochs; `k` such that the run ends at `final * rate`."""
+    """The rate `rate * exp(-k t)`, `t` in epochs; by default the run ends at `final * rate`."""
     if k is None:
         k = -math.log(_positive("final", final)) / length.epochs
     return schedules.natural_exp_decay_schedule(rate, k / length.steps_per_epoch)
 
 
 def _inverse(rate: float, length: Length, final: float = 0.1, k: float | None = None) -> Schedule:
-    """`rate / (1 + k t)`, with `t` in epochs; `k` such that the run ends at `final * rate`."""
+    """The rate `rate / (1 + k t)`, `t` in epochs; by default the run ends at `final * rate`."""
     if k is None:
         k = (1 / _positive("final", final) - 1) / length.epochs
     return schedules.inverse_time_decay_schedule(rate, k / length.steps_per_epoch)
@@ -89,12 +89,12 @@ def _onecycle(rate: float, length: Length, warmup: float = 0.3) -> Schedule:
 def _restarts(
     rate: float, length: Length, cycles: int = 3, mult: int = 2, final: float = 0.0
 ) -> Schedule:
-    """`cycles` cosine decays, each `mult` times as long as the last, that fill the run."""
+    """A run of `cycles` cosine decays, each `mult` times as long as the one before."""
     for name, value in (("cycles", cycles), ("mult", mult)):
         if not (isinstance(value, int) and value >= 1):
-            raise ValueError(f"{name} must be a whole number, at least 1, got {value}")
+            raise ValueError(f"{name} must be an integer of at least 1, got {value}")
     periods = sum(mult**i for i in range(cycles))
-    # Rounded up: the last cycle may be cut by a few steps, and no restart comes at the very end.
+    # Rounded up: the last cycle may lack a few steps, and no restart falls on the last steps.
     period = math.ceil(length.steps / periods)
     return schedules.cosine_restarts_schedule(rate, period, mult, final * rate)
 
@@ -107,11 +107,11 @@ def _wsd(
     start: float = 0.1,
     final: float = 0.0,
 ) -> Schedule:
-    """Warm-up, a stable stretch, and a decay over the last fifth of the run."""
+    """Warm-up, a constant rate, and a decay: by default a tenth and a fifth of the run."""
     rising = round(_fraction("warmup", warmup) * length.steps)
     falling = round(_fraction("decay", decay) * length.steps)
     if rising + falling > length.steps:
-        raise ValueError(f"warmup and decay are more than the run: {warmup} + {decay} > 1")
+        raise ValueError(f"warmup + decay must be at most 1, got {warmup} + {decay}")
     return schedules.warmup_stable_decay_schedule(
         start * rate, rate, rising, length.steps - rising - falling, falling, final * rate
     )
@@ -126,7 +126,7 @@ def _plateau(
     cooldown: int = 0,
     min_scale: float = 0.0,
 ) -> ScalarOrSchedule:
-    """A constant rate; `reduce_on_plateau`, behind the optimizer, takes these settings."""
+    """A constant rate; the settings are those of `reduce_on_plateau`, behind the optimizer."""
     return rate
 
 
@@ -144,11 +144,11 @@ SCHEDULES: dict[str, Callable[..., ScalarOrSchedule]] = {
     "wsd": _wsd,
     "plateau": _plateau,
 }
-"""Functions `(rate, length, **settings)` that make a schedule or a constant rate, by name."""
+"""Functions `(rate, length, **settings)` that return a schedule or a constant rate, by name."""
 
 
 def schedule_settings(name: str) -> dict[str, Any]:
-    """Gives the settings of a schedule, with their defaults.
+    """Returns the settings of a schedule, with their defaults.
 
     Args:
       name: its name in `SCHEDULES`.
@@ -164,13 +164,13 @@ def schedule_settings(name: str) -> dict[str, Any]:
 def make_schedule(
     name: str, rate: float, length: Length, settings: Mapping[str, Any]
 ) -> ScalarOrSchedule:
-    """Makes a schedule for a run.
+    """Returns a schedule for a run.
 
     Args:
       name: its name in `SCHEDULES`.
       rate: the peak rate.
-      length: the run's length.
-      settings: changes to its settings.
+      length: the length of the run.
+      settings: settings that replace its defaults.
 
     Returns:
       A schedule, or a number if the rate is constant.
@@ -192,12 +192,12 @@ def make_schedule(
 
 
 def same_until(a: ScalarOrSchedule | None, b: ScalarOrSchedule | None, steps: int) -> bool:
-    """Returns whether two schedules agree at the first steps, to the last bit.
+    """Returns whether two schedules are equal at the first steps, bit for bit.
 
     Args:
-      a: a schedule, a number, or `None` for an optimizer that takes no learning rate.
-      b: another one.
-      steps: how many steps are compared.
+      a: a schedule, a number, or `None` for an optimizer without a learning rate.
+      b: the other one.
+      steps: the number of steps to compare.
     """
 
     def values(rate: ScalarOrSchedule) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Settings given as text, `key=value`, checked against the function that takes them."""
+"""Settings given as text, `key=value`, checked against the signature of their function."""
 
 import difflib
 import inspect
@@ -10,36 +10,39 @@ import jax.numpy as jnp
 
 from gradtx.train.errors import TrainingError
 
+Setting = bool | int | float | str | None
+"""A value given as text."""
+
 _WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 
-def parse_settings(flag: str, texts: Iterable[str]) -> dict[str, Any]:
-    """Reads `key=value` texts: numbers, `true`, `false`, `none`, and otherwise words.
+def parse_settings(flag: str, texts: Iterable[str]) -> dict[str, Setting]:
+    """Parses texts `key=value`; a value is a number, `true`, `false`, `none`, or else a string.
 
     Args:
-      flag: the option that they were given by, for messages.
+      flag: the command-line option, for messages.
       texts: the texts.
 
     Raises:
-      TrainingError: a text is not of this form, or a key comes twice.
+      TrainingError: a text is not of this form, or a key is given twice.
 
     Example:
       >>> from gradtx.train import parse_settings
       >>> parse_settings("--set", ["b1=0.8", "nesterov=true", "period=3", "mask=none"])
       {'b1': 0.8, 'nesterov': True, 'period': 3, 'mask': None}
     """
-    settings: dict[str, Any] = {}
+    settings: dict[str, Setting] = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not (equals and key and value):
-            raise TrainingError(f"{flag} wants key=value, got {text!r}")
+            raise TrainingError(f"{flag} must be key=value, got {text!r}")
         if key in settings:
             raise TrainingError(f"{flag} gives {key} twice: {show(settings[key])} and {value}")
         settings[key] = _value(value)
     return settings
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> Setting:
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     for kind in (int, float):
@@ -50,17 +53,17 @@ def _value(text: str) -> Any:
     return text
 
 
-def show(value: Any) -> str:
-    """Writes a value as it would be given: `none`, `true`, `0.1`."""
+def show(value: Setting) -> str:
+    """Formats a value as it is given on the command line: `none`, `true`, `0.1`."""
     return value if isinstance(value, str) else json.dumps(value).replace("null", "none")
 
 
 def options_of(function: Callable[..., Any], reserved: Iterable[str] = ()) -> dict[str, Any]:
-    """Gives the parameters of a function that settings may name, with their defaults.
+    """Returns the parameters of a function that settings may name, with their defaults.
 
     Args:
       function: the function.
-      reserved: parameters that are not for settings.
+      reserved: parameters that settings may not name. Default: none.
     """
     return {
         name: parameter.default
@@ -73,17 +76,17 @@ def options_of(function: Callable[..., Any], reserved: Iterable[str] = ()) -> di
 def check_settings(
     flag: str, owner: str, settings: Mapping[str, Any], options: Mapping[str, Any]
 ) -> None:
-    """Checks settings against the options that there are, and against their defaults' types.
+    """Checks settings against the valid keys, and against the types of their defaults.
 
     Args:
-      flag: the option that they were given by, for messages.
-      owner: whose settings they are, for messages.
+      flag: the command-line option, for messages.
+      owner: the optimizer or schedule, for messages.
       settings: the settings.
       options: the valid keys and their defaults.
 
     Raises:
-      TrainingError: a key is not valid, or a value of the wrong type; the message lists the valid
-        keys.
+      TrainingError: a key is not valid, or a value has the wrong type; the message lists the
+        valid keys.
     """
     for key, value in settings.items():
         if key not in options:
@@ -98,8 +101,8 @@ def check_settings(
             raise TrainingError(f"{flag} {key}={show(value)}: {owner}'s {key} must be {wanted}")
 
 
-def _wanted(key: str, value: Any, default: Any) -> str | None:
-    """Says what a value should have been, or nothing if it is right."""
+def _wanted(key: str, value: Setting, default: Any) -> str | None:
+    """Returns what a value should have been, or `None` if it is valid."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(default, str):
         return None if isinstance(value, str) else f"a word, such as {default}"
@@ -109,13 +112,15 @@ def _wanted(key: str, value: Any, default: Any) -> str | None:
         return None if isinstance(value, bool) else "true or false"
     if isinstance(default, int | float):
         return None if number else f"a number, such as {show(default)}"
-    # There is no default to go by.
+    # There is no default whose type could be compared.
     return None if not isinstance(value, str) else "a number, true, false or none"
 
 
-def _is_dtype(value: Any) -> bool:
+def _is_dtype(value: Setting) -> bool:
+    if not isinstance(value, str):
+        return False
     try:
         jnp.dtype(value)
     except TypeError:
         return False
-    return isinstance(value, str)
+    return True

@@ -1,4 +1,4 @@
-"""The pieces that optimizers are made of."""
+"""The transformations of which optimizers are made."""
 
 from gradtx.engine.rules import MaskedNode as MaskedNode
 from gradtx.transforms.accumulation import (

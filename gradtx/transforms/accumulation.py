@@ -1,21 +1,25 @@
-"""Gathering the updates of several micro-steps into one.
+"""Accumulating the updates of several micro-steps into one.
 
-`gather` is what all of them do with one leaf at a micro-step. A window ends by choosing, never by
-multiplying with zero, so that what is not finite stays within its window.
+`gather` adds one update to what has been accumulated for a leaf. The accumulator is reset by
+selecting zeros, never by multiplying by zero, so that values that are not finite do not leak into
+the next window.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
     Params,
+    PyTree,
+    Schedule,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -29,17 +33,17 @@ from gradtx.engine.rules import Counter, Slots, value_at
 from gradtx.transforms.guards import ShouldSkipUpdateFunction, cast_like, run_if
 
 
-def gather(g: Array, gathered: Array, number: Any, mean: bool) -> Array:
-    """Takes one more update into a sum or a mean.
+def gather(g: ArrayLike, gathered: Array, number: ArrayLike | None = None) -> Array:
+    """Adds one update to a sum, or to a running mean.
 
     Args:
       g: the update.
-      gathered: the sum or mean of those before it, of the dtype in which to add.
-      number: how many those are.
-      mean: whether it is a mean; it never leaves the range of the updates then.
+      gathered: the sum or mean of the earlier updates; its dtype is that of the arithmetic.
+      number: the number of earlier updates in the mean, which never leaves the range of the
+        updates. Default: `None`, for a sum.
     """
     g = lax.convert_element_type(g, gathered.dtype)
-    if not mean:
+    if number is None:
         return gathered + g
     return gathered + (g - gathered) / jnp.asarray(number + 1, jnp.finfo(gathered.dtype).dtype)
 
@@ -49,7 +53,7 @@ class ApplyEvery(NamedTuple):
     """The state of `apply_every`.
 
     Attributes:
-      count: the number of steps since the last at which the sum was returned.
+      count: the number of steps since the sum was last returned.
       grad_acc: the sum of the updates since then.
     """
 
@@ -59,13 +63,13 @@ class ApplyEvery(NamedTuple):
 
 @piece
 def apply_every(k: int = 1) -> GradientTransformation:
-    """Adds updates up, and lets the sum through at every k-th step; zeros between.
+    """Accumulates updates and returns their sum at every k-th step, zeros at the others.
 
-    What follows it in a chain runs at every step, on zeros mostly: a momentum behind it decays
-    there. To have an optimizer run once in k steps, wrap it in `MultiSteps`.
+    Later transformations of a chain run at every step, mostly on zeros, and their momentum decays
+    there. To run an optimizer only once in k steps, wrap it in `MultiSteps`.
 
     Args:
-      k: how many steps make one. Default: 1, every step.
+      k: the number of updates in a sum. Default: 1, every step.
 
     Example:
       >>> import jax.numpy as jnp
@@ -82,11 +86,11 @@ def apply_every(k: int = 1) -> GradientTransformation:
     def init(p: Array) -> Slots:
         return Slots(grad_acc=jnp.zeros_like(p))
 
-    def per_step(step: Any) -> dict[str, Array]:
+    def per_step(step: Array) -> dict[str, Array]:
         return {"last": finished(step == k - 1)}
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
-        total = gather(g, s.grad_acc, None, mean=False)
+    def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
+        total = gather(g, s.grad_acc)
         zero = jnp.zeros_like(total)
         rest = lax.select(s.last, zero, total)
         return lax.select(s.last, total, zero), Slots(grad_acc=rest)
@@ -100,39 +104,43 @@ class MultiStepsState(NamedTuple):
     """The state of `MultiSteps`.
 
     Attributes:
-      mini_step: micro-steps taken in this window.
-      gradient_step: windows finished.
-      inner_opt_state: the state of the optimizer within.
-      acc_grads: what this window has gathered so far.
-      skip_state: what `should_skip_update_fn` told at the last call.
+      mini_step: the number of micro-steps taken in this window.
+      gradient_step: the number of completed windows.
+      inner_opt_state: the state of the wrapped optimizer.
+      acc_grads: the mean or sum of this window's gradients so far.
+      skip_state: what `should_skip_update_fn` reported at the last call.
     """
 
     mini_step: Annotated[Count, Told()]
     gradient_step: Annotated[Count, Told()]
     inner_opt_state: Inner
     acc_grads: Slot
-    skip_state: Annotated[Any, Role("reading", told="*")] = ()
+    skip_state: Annotated[PyTree, Role("reading", told="*")] = ()
 
 
 class MultiSteps:
-    """Gathers the gradients of several micro-batches into one step of an optimizer.
+    """Accumulates the gradients of several micro-batches for one step of an optimizer.
 
-    Gives zeros until a window of `k` micro-steps is full, and then what the optimizer makes of the
-    mean (or sum) of its gradients. The optimizer runs at the end of a window only, by a branch, and
-    its schedules count windows. Use it like any transformation, in chains too.
+    The updates are zero until a window of `k` micro-steps is full; then they are those of the
+    optimizer for the mean (or sum) of the window's gradients. The optimizer runs only at the end of
+    a window, in a `lax.cond`, and its schedules count windows. An instance can be used like any
+    transformation, in chains too.
 
-    A gradient that is not finite spoils the window that it falls into and no other; with
-    `should_skip_update_fn=skip_not_finite` it is left out, and the window waits for another.
+    A gradient that is not finite affects its own window only. With
+    `should_skip_update_fn=skip_not_finite` it is left out, and the window lasts one micro-step
+    longer.
 
     Args:
       opt: the optimizer.
-      every_k_schedule: micro-steps in a window: a number, or a function of the number of windows
-        finished, which is 0 in the first.
-      use_grad_mean: whether to give the optimizer the mean; else the sum. Default: the mean.
-      should_skip_update_fn: `should_skip(updates, gradient_step, params) -> (bool, anything)`; a
-        micro-step that it says to skip counts for nothing. Default: none is skipped.
-      accumulator_dtype: the dtype in which to gather. Default: float32, or wider for wider leaves;
-        `None` takes each leaf's own. The updates come back in the dtypes of the gradients.
+      every_k_schedule: the number of micro-steps in a window: a number, or a function of the number
+        of completed windows, which is 0 in the first.
+      use_grad_mean: whether the optimizer gets the mean of the gradients instead of their sum.
+        Default: True.
+      should_skip_update_fn: `should_skip(updates, gradient_step, params) -> (bool, report)`, whose
+        report is any pytree of arrays; a micro-step to be skipped is not counted. Default: none is
+        skipped.
+      accumulator_dtype: the dtype of the accumulator. Default: float32, or wider for wider leaves;
+        with `None`, each leaf's own. The updates have the dtypes of the gradients.
 
     Raises:
       ValueError: `every_k_schedule` is a number below 1.
@@ -151,23 +159,23 @@ class MultiSteps:
 
     def __init__(
         self,
-        opt: Any,
-        every_k_schedule: int | Callable[[Array], Any],
+        opt: TransformationLike,
+        every_k_schedule: int | Schedule,
         use_grad_mean: bool = True,
         should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
-        accumulator_dtype: Any | None = jnp.float32,
+        accumulator_dtype: DTypeLike | None = jnp.float32,
     ):
         if isinstance(every_k_schedule, int) and every_k_schedule < 1:
             raise ValueError(
-                f"MultiSteps: every_k_schedule is {every_k_schedule}, and must be at least 1"
+                f"MultiSteps: every_k_schedule must be at least 1, got {every_k_schedule}"
             )
         self._opt = opt
         dtype = None if accumulator_dtype is None else jnp.dtype(accumulator_dtype)
         self._tx = _multi_steps(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, dtype)
 
     @property
-    def inner_opt(self) -> GradientTransformation:
-        """The optimizer within."""
+    def inner_opt(self) -> TransformationLike:
+        """The wrapped optimizer."""
         return self._opt
 
     def init(self, params: Params) -> MultiStepsState:
@@ -185,36 +193,37 @@ class MultiSteps:
         params: Params | None = None,
         **extra_args: Any,
     ) -> tuple[Updates, MultiStepsState]:
-        """Takes a micro-step, and at the end of a window the optimizer's step.
+        """Takes one micro-step, and a step of the optimizer at the end of a window.
 
         Args:
           updates: the gradients of a micro-batch.
           state: the state.
           params: the parameters, if the optimizer needs them. Default: none.
-          **extra_args: what the optimizer takes beside; it sees those of a window's last call.
+          **extra_args: extra arguments of the optimizer, which gets those of the window's last
+            call.
         """
         return self._tx.update(updates, state, params, **extra_args)
 
     def has_updated(self, state: MultiStepsState) -> Array:
-        """Says whether the last micro-step that was not skipped ended a window.
+        """Returns whether the last micro-step that was not skipped completed a window.
 
         Args:
-          state: the state after it.
+          state: the state after that micro-step.
         """
         return jnp.logical_and(state.mini_step == 0, state.gradient_step > 0)
 
     def gradient_transformation(self) -> GradientTransformation:
-        """Gives the same as a pair of functions."""
+        """Returns the same transformation as a pair of functions."""
         return self._tx
 
 
 @piece
 def _multi_steps(
-    opt: Any,
-    every: Any,
+    opt: TransformationLike,
+    every: int | Schedule,
     mean: bool,
     should_skip: ShouldSkipUpdateFunction | None,
-    dtype: Any | None,
+    dtype: DTypeLike | None,
 ) -> GradientTransformation:
     opt = with_extra_args_support(opt)
 
@@ -229,9 +238,9 @@ def _multi_steps(
 
     @compiled_when_concrete
     def advance(
-        updates: Updates, gathered: Any, mini_step: Array, gradient_step: Array
-    ) -> tuple[Array, tuple[Array, Array], Any, Any]:
-        """Gives whether the window is full, the new counts, what it holds, and what is kept."""
+        updates: Updates, gathered: Updates, mini_step: Array, gradient_step: Array
+    ) -> tuple[Array, tuple[Array, Array], Updates, Updates]:
+        """Returns whether the window is full, the new counts, its mean or sum, and what to keep."""
         full = mini_step >= value_at(every, gradient_step) - 1
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         try:
@@ -239,7 +248,7 @@ def _multi_steps(
         except StructureError as e:
             raise ValueError(f"MultiSteps: {e}") from None
         gathered = treedef.unflatten(
-            a if g is None else gather(g, a, mini_step, mean)
+            a if g is None else gather(g, a, mini_step if mean else None)
             for g, a in zip(leaves, so_far, strict=True)
         )
         rest = jax.tree.map(lambda a: jnp.where(full, jnp.zeros_like(a), a), gathered)
@@ -270,11 +279,11 @@ def _multi_steps(
     return wrapped(init, update, opt)
 
 
-def _empty(p: Any, dtype: Any | None) -> Array:
-    """Makes what a window starts with for one parameter."""
+def _empty(p: ArrayLike, dtype: DTypeLike | None) -> Array:
+    """Returns the accumulator of one parameter at the start of a window."""
     own = jnp.result_type(p)
     if dtype is None or not jnp.issubdtype(own, jnp.inexact):
         return jnp.zeros_like(p)
-    # A narrow dtype is somebody's choice; float32 is the default, and no reason to round.
+    # A narrow dtype is the caller's choice; float32 may be the default, and must not narrow a leaf.
     wide = jnp.finfo(dtype).bits >= 32 or jnp.issubdtype(own, jnp.complexfloating)
     return jnp.zeros_like(p, dtype=jnp.promote_types(dtype, own) if wide else dtype)

@@ -1,10 +1,9 @@
-"""Bounding the size of updates by the size of the parameters."""
-
-from typing import Any
+"""Clipping updates relative to the norms of the parameters."""
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, EmptyState, GradientTransformation
+from gradtx.engine.base import Array, EmptyState, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times, widen
 from gradtx.engine.rules import Slots
@@ -16,19 +15,18 @@ AdaptiveGradClipState = EmptyState
 
 @piece
 def adaptive_grad_clip(
-    clipping: Any, eps: Any = 1e-3, axis: int | tuple[int, ...] | None = None
+    clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[int, ...] | None = None
 ) -> GradientTransformation:
     """Clips the gradient of each unit to a multiple of the norm of that unit's weights.
 
     `g * min(1, clipping * max(norm(p), eps) / norm(g))`, where `norm` is taken over the weights
-    that lead to one output; see `unitwise_norm`. Zero gradients stay zero, and a unit whose norm is
-    not finite stays as it is, for a guard to see.
+    that lead to one output; see `unitwise_norm`. Zero gradients stay zero. A unit whose norm is not
+    finite is returned unchanged, so that guards can detect it.
 
     Args:
       clipping: the largest ratio of the two norms.
-      eps: the least norm that weights are taken to have, so that a unit that starts at zero can
-        leave it. Default: 1e-3.
-      axis: the axes of a unit. Default: by the number of axes, as in `unitwise_norm`.
+      eps: the lower bound of the weights' norm, so that units can leave zero. Default: 1e-3.
+      axis: the axes of a unit. Default: chosen by the number of axes, as in `unitwise_norm`.
 
     Raises:
       ValueError: `update` was called without params, or a leaf has more than five axes.
@@ -46,7 +44,7 @@ def adaptive_grad_clip(
        [0.35... 1. ]]
     """
 
-    def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: None, p: Array) -> tuple[Array, Slots]:
         of_p, of_g = norms(p, g, axis=_unit(g.shape, axis))
         largest = times(clipping, jnp.maximum(of_p, eps))
         return unitwise_clip(of_g, largest, g, div_eps=0.0), Slots()
@@ -54,22 +52,22 @@ def adaptive_grad_clip(
     return leafwise(AdaptiveGradClipState, None, update, params=True, name="adaptive_grad_clip")
 
 
-def unitwise_norm(x: Any, axis: int | tuple[int, ...] | None = None) -> Array:
-    """Gives, in the place of each element, the Euclidean norm of the unit that it belongs to.
+def unitwise_norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Array:
+    """Returns, for each element, the Euclidean norm of the unit to which it belongs.
 
-    A unit is what leads to one output. JAX's layers keep outputs on the last axis: a unit of a
-    matrix is a column; of a convolution's kernel, what has the last index in common; a scalar or a
-    vector, axes of length 1 not counted, is one unit. With three axes, as in projections to heads,
-    the last two are outputs.
+    A unit holds the weights that lead to one output. JAX's layers have outputs on the last axis: a
+    unit of a matrix is a column, and a unit of a convolution's kernel has one index on the last
+    axis. A scalar or a vector is one unit (axes of length 1 are not counted). With three axes, as
+    in projections to attention heads, the last two are outputs.
 
     Args:
-      x: an array of up to five axes, or of any number with `axis`; half precision is squared and
-        added in float32.
-      axis: the axes to add over. Default: all of a vector, the first of two or three axes, all but
+      x: an array with up to five axes, or any number of axes if `axis` is given; half precision is
+        squared and summed in float32.
+      axis: the axes of the sum. Default: all of a vector, the first of two or three axes, all but
         the last of four or five.
 
     Returns:
-      A real array of the shape of `x`, float32 or wider. Its gradient at zero is zero.
+      A real array of the shape of `x`, float32 or wider. Its gradient is zero where it is zero.
 
     Raises:
       ValueError: `x` has more than five axes, and `axis` was not given.
@@ -91,28 +89,30 @@ def _unit(shape: tuple[int, ...], axis: int | tuple[int, ...] | None) -> tuple[i
     axes = len(shape)
     if axes > 5:
         raise ValueError(
-            f"unitwise_norm: shape {shape} has {axes} axes; up to five have a meaning by "
-            "themselves, for more say which ones make a unit with `axis`"
+            f"unitwise_norm: x has shape {shape}; for more than five axes, give the axes of a unit "
+            "as `axis`"
         )
     if sum(n != 1 for n in shape) <= 1:
         return tuple(range(axes))
     return (0,) if axes <= 3 else tuple(range(axes - 1))
 
 
-def unitwise_clip(g_norm: Any, max_norm: Any, grad: Any, div_eps: Any = 1e-6) -> Array:
+def unitwise_clip(
+    g_norm: float | Array, max_norm: float | Array, grad: ArrayLike, div_eps: Scalar = 1e-6
+) -> Array:
     """Scales a gradient down where its norm is too large.
 
     `grad * max_norm / max(g_norm, div_eps)` where `g_norm > max_norm`, else `grad`.
 
     Args:
-      g_norm: the norm of the gradient, of a shape that goes with `grad`.
+      g_norm: the norm of the gradient, of a shape that broadcasts to that of `grad`.
       max_norm: the largest norm, likewise.
-      grad: the gradient, any shape.
-      div_eps: the least norm to divide by. Norms below it are scaled down too far, which
-        `adaptive_grad_clip` does not do. Default: 1e-6.
+      grad: the gradient, of any shape.
+      div_eps: the lower bound of the divisor. It scales smaller norms down too far, so
+        `adaptive_grad_clip` sets it to 0. Default: 1e-6.
 
     Returns:
-      An array of the shape and dtype of `grad`; of integers, a floating one.
+      An array of the shape and dtype of `grad`, or of a floating dtype if `grad` is integer.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,12 +1,13 @@
 """Averaging updates over steps."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx import numerics
-from gradtx.engine.base import Array, GradientTransformation
+from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
@@ -27,17 +28,17 @@ class EmaState(NamedTuple):
 
 @piece
 def ema(
-    decay: Any, debias: bool = True, accumulator_dtype: Any | None = None
+    decay: Scalar, debias: bool = True, accumulator_dtype: DTypeLike | None = None
 ) -> GradientTransformation:
     """Replaces updates by their exponential moving average.
 
     `m = decay * m + (1 - decay) * g`, where `m` starts at zero. The result is `m / (1 - decay**t)`,
-    with `t` the number of updates seen, or `m` itself without debiasing.
+    with `t` the number of updates so far, or `m` itself without bias correction.
 
     Args:
-      decay: how much of the average stays, in [0, 1).
-      debias: whether to divide by the sum of the weights, so that the average of equal updates is
-        that update from the first step on. Default: yes.
+      decay: decay rate of the average, in [0, 1).
+      debias: whether to correct the bias: to divide by the sum of the weights, so that the average
+        of equal updates is that update from the first step on. Default: True.
       accumulator_dtype: the dtype in which `m` is stored. Default: the parameters' dtype, and
         float32 for half precision.
 
@@ -57,14 +58,14 @@ def ema(
     def init(p: Array) -> Slots:
         return Slots(ema=jnp.zeros_like(p))
 
-    def weight(step: Any) -> Mapping[str, Array]:
+    def weight(step: Array) -> Mapping[str, Array]:
         return (
             {"weight": numerics.gathered_weight(decay, numerics.step_number(step))}
             if debias
             else {}
         )
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
         m = numerics.ema(g, s.ema, decay)
         return (numerics.over(m, s.weight) if debias else m), Slots(ema=m)
 

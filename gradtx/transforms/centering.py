@@ -1,6 +1,4 @@
-"""Taking the mean off gradients."""
-
-from typing import Any
+"""Centering gradients at zero."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -12,13 +10,14 @@ from gradtx.engine.rules import Slots
 
 @piece
 def centralize(*, output_axis: int = 0) -> GradientTransformation:
-    """Takes off the gradient of each unit its mean, so that the sum of the unit's weights stays.
+    """Subtracts from the gradient of each unit its mean, so that the unit's sum of weights stays.
 
-    `g - mean(g)`, the mean over all axes but that of the outputs. Scalars and vectors pass by.
+    `g - mean(g)`, with the mean over all axes except that of the outputs. Scalars and vectors are
+    returned unchanged.
 
     Args:
-      output_axis: the axis on which outputs stand: the first in kernels of PyTorch and Equinox, the
-        last, -1, in those of Flax and Haiku. Default: 0, which is optax's reading too.
+      output_axis: the axis of the outputs: the first in kernels of PyTorch and Equinox, the last
+        (-1) in those of Flax and Haiku. Default: 0, as in optax.
 
     Source: Yong et al., "Gradient Centralization: A New Optimization Technique for Deep Neural
     Networks", arXiv:2004.01461, equation 1.
@@ -34,7 +33,7 @@ def centralize(*, output_axis: int = 0) -> GradientTransformation:
       [[-1.0, -3.0], [1.0, 3.0]]
     """
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
         if g.ndim < 2:
             return g, Slots()
         others = [axis for axis in range(g.ndim) if axis != output_axis % g.ndim]

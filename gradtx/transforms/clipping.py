@@ -1,4 +1,4 @@
-"""Bounding the size of updates."""
+"""Clipping updates."""
 
 from typing import Any
 
@@ -12,6 +12,7 @@ from gradtx.engine.base import (
     GradientTransformation,
     OptState,
     Params,
+    Scalar,
     Updates,
     init_empty_state,
 )
@@ -27,11 +28,11 @@ ClipByGlobalNormState = EmptyState
 
 
 @piece
-def clip(max_delta: Any) -> GradientTransformation:
+def clip(max_delta: Scalar) -> GradientTransformation:
     """Clips every element of the updates to `[-max_delta, max_delta]`.
 
     Args:
-      max_delta: the largest magnitude.
+      max_delta: the largest magnitude of an element.
 
     Example:
       >>> import jax.numpy as jnp
@@ -51,22 +52,23 @@ def clip(max_delta: Any) -> GradientTransformation:
     )
 
 
-def _clip(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+def _clip(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
     return jnp.clip(g, -s.max_delta, value_of(s.max_delta)), Slots()
 
 
 @piece
-def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
-    """Shrinks all updates by one factor when their common norm is too large.
+def clip_by_global_norm(max_norm: Scalar) -> GradientTransformation:
+    """Scales all updates by one factor so that their global norm is at most `max_norm`.
 
-    `g * min(1, max_norm / norm(updates))`, the norm taken over all leaves in float32 or wider. Zero
-    updates stay zero. A norm that is not finite leaves the updates as they are, for a guard to see.
+    `g * min(1, max_norm / norm(updates))`, with the norm over all leaves, in float32 or wider. Zero
+    updates stay zero. If the norm is not finite, the updates are returned unchanged, so that guards
+    can detect it.
 
     Args:
-      max_norm: the largest Euclidean norm.
+      max_norm: the largest Euclidean norm of all updates together.
 
     Raises:
-      TypeError: a leaf is an integer, which would be rounded.
+      TypeError: a leaf is an integer, and the result would be rounded.
 
     Source: Pascanu et al., "On the difficulty of training Recurrent Neural Networks",
     arXiv:1211.5063.
@@ -88,18 +90,18 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
 
 
 @compiled_when_concrete
-def _shrink(updates: Updates, max_norm: Any) -> Updates:
+def _shrink(updates: Updates, max_norm: Scalar) -> Updates:
     factor = finished(shrinking_factor(tree.norm(updates), max_norm))
     return jax.tree.map(lambda g: rescale(g, factor), updates)
 
 
 @piece
-def clip_by_block_rms(threshold: Any) -> GradientTransformation:
-    """Shrinks each leaf on its own when its root mean square is too large.
+def clip_by_block_rms(threshold: Scalar) -> GradientTransformation:
+    """Scales each leaf so that its root mean square is at most `threshold`.
 
     `g * min(1, threshold / rms(g))`, where `rms(g) = sqrt(mean(|g|^2))` over the elements of that
-    leaf. Zero updates stay zero. A leaf whose `rms` is not finite stays as it is, for a guard to
-    see.
+    leaf. Zero updates stay zero. A leaf whose `rms` is not finite is returned unchanged, so that
+    guards can detect it.
 
     Args:
       threshold: the largest root mean square of a leaf.
@@ -116,30 +118,27 @@ def clip_by_block_rms(threshold: Any) -> GradientTransformation:
       {'large': Array([0.84..., 1.13...], dtype=float32), 'small': Array([0.6, 0.8], dtype=float32)}
     """
     return leafwise(
-        EmptyState,
-        None,
-        _clip_by_rms,
-        scalars={"threshold": threshold},
-        name="clip_by_block_rms",
+        EmptyState, None, _clip_by_rms, scalars={"threshold": threshold}, name="clip_by_block_rms"
     )
 
 
-def _clip_by_rms(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+def _clip_by_rms(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
     return times(shrinking_factor(root_mean_square(g), s.threshold), g), Slots()
 
 
-def shrinking_factor(size: Array, limit: Any, least: Any | None = None) -> Array:
-    """Gives what takes a size down to its limit: `limit / size`, and 1 where it is not above that.
+def shrinking_factor(size: Array, limit: Scalar, least: Scalar | None = None) -> Array:
+    """Returns the factor that reduces a norm to its limit: `limit / size`, or 1 where none is due.
 
-    It is 1 too where the size is not finite. Its gradient is finite, also where both are 0.
+    None is due where the norm is not above the limit, or not finite. The gradient of the factor is
+    finite everywhere, also where both are 0.
 
     Args:
-      size: a norm, real and not negative; any shape.
-      limit: the largest size, of a shape that goes with it.
-      least: the least size to divide by. Default: `None`, any.
+      size: the norm, real and not negative, of any shape.
+      limit: the largest norm, of a shape that broadcasts to that of `size`.
+      least: the lower bound of the divisor. Default: `None`, there is none.
     """
     too_large = (size > limit) & (size < jnp.inf)
     divisor = size if least is None else jnp.maximum(size, least)
-    # The quotient comes last: XLA takes a leaf's factor into the kernel that multiplies the leaf,
-    # but for divisions.
+    # The division comes last: XLA recomputes a leaf's factor in the kernel that multiplies the
+    # leaf, unless it ends in a division.
     return jnp.where(too_large, value_of(limit), 1) / jnp.where(too_large, divisor, 1)

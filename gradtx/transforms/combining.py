@@ -1,13 +1,11 @@
-"""Putting transformations one after another."""
+"""Applying transformations one after another."""
 
-from typing import Any
-
-from gradtx.engine.base import EmptyState, GradientTransformation
+from gradtx.engine.base import EmptyState, GradientTransformation, TransformationLike
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 
 
 def identity() -> GradientTransformation:
-    """Leaves the updates as they are.
+    """Returns the updates unchanged.
 
     Example:
       >>> import gradtx
@@ -18,20 +16,20 @@ def identity() -> GradientTransformation:
     return Pipeline((), EmptyState()).transformation()
 
 
-def chain(*args: Any) -> GradientTransformation:
-    """Applies transformations one after another: each gets the updates that the last one gave.
+def chain(*args: TransformationLike) -> GradientTransformation:
+    """Applies transformations one after another; each gets the updates of the one before it.
 
-    Neighbours that come from `gradtx.leafwise` run as one sweep over the leaves, through nested
-    chains and masks too. The state is a tuple of the parts' states.
+    Neighbours made by `gradtx.leafwise` run as one sweep over the leaves, also in nested chains and
+    under masks. The state is a tuple of the parts' states.
 
     Args:
       *args: transformations; pairs `(init, update)` of other libraries may be among them.
 
     Returns:
-      A transformation that passes parameters and extra arguments on to every part.
+      A transformation that passes parameters and extra arguments to every part.
 
     Raises:
-      TypeError: an argument is no pair with `init` and `update`.
+      TypeError: an argument has no `init` and `update`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -47,14 +45,14 @@ def chain(*args: Any) -> GradientTransformation:
     return Pipeline(links, tuple(skeletons)).transformation()
 
 
-def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
+def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation:
     """Applies named transformations one after another; the state is a dict of the parts' states.
 
     Args:
       *args: pairs `(name, transformation)`, with different names.
 
     Raises:
-      ValueError: a name stands twice.
+      ValueError: a name occurs twice.
       TypeError: an argument is not such a pair.
 
     Example:
@@ -67,13 +65,15 @@ def named_chain(*args: tuple[str, Any]) -> GradientTransformation:
     names = [name for name, _ in args]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"named_chain: {repeated} stand more than once among the names {names}")
+        raise ValueError(
+            f"named_chain: names must be unique, got {repeated} more than once in {names}"
+        )
     for name, tx in args:
         _require_pair(tx, f"named_chain: {name!r}")
     links, skeletons = gather([pipeline_of(tx) for _, tx in args])
     return Pipeline(links, dict(zip(names, skeletons, strict=True))).transformation()
 
 
-def _require_pair(tx: Any, what: str) -> None:
+def _require_pair(tx: TransformationLike, what: str) -> None:
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise TypeError(f"{what} is {tx!r}, not a transformation (a pair of init and update)")
+        raise TypeError(f"{what} must be a transformation (a pair of init and update), got {tx!r}")

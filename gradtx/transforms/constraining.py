@@ -1,10 +1,11 @@
-"""Keeping updates and parameters in their bounds."""
+"""Keeping updates finite and parameters within bounds."""
 
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import (
     Array,
@@ -31,7 +32,7 @@ class ZeroNansState(NamedTuple):
     """The state of `zero_nans`.
 
     Attributes:
-      found_nan: a tree like the parameters, of boolean scalars: whether the leaf's last update held
+      found_nan: a pytree of boolean scalars, one per leaf: whether the leaf's last update contained
         a NaN.
     """
 
@@ -40,11 +41,11 @@ class ZeroNansState(NamedTuple):
 
 @piece
 def keep_params_nonnegative() -> GradientTransformation:
-    """Shortens updates that would take parameters below zero, so that they end at zero.
+    """Shortens updates that would make parameters negative, so that these become zero.
 
-    `max(g, -p)`, rounded towards zero where the updates are narrower than the parameters. Let it be
-    the last of a chain, behind the learning rate. Parameters that are negative at the start are
-    taken to zero. A NaN stays, for a guard to see.
+    `max(g, -p)`, rounded towards zero where the updates are narrower than the parameters. It must
+    be the last part of a chain, after the learning rate. Parameters that are negative at the start
+    are set to zero. NaN is kept, so that guards can detect it.
 
     Raises:
       ValueError: `update` was called without params, or they differ from the updates in structure.
@@ -74,10 +75,10 @@ def keep_params_nonnegative() -> GradientTransformation:
     )
 
 
-# Over the tree, because a rule for one array does not know to which dtype its update is rounded.
+# Over the tree, because a rule for one array is not told the dtype to which its update is rounded.
 @compiled_when_concrete
 def _stop_at_zero(updates: Updates, params: Params) -> Updates:
-    def stop(g: Any, p: Any) -> Any:
+    def stop(g: ArrayLike, p: ArrayLike) -> Array:
         dtype = jnp.result_type(g)
         g, p = widen(g), widen(p)
         g = jnp.maximum(g, -p)
@@ -94,9 +95,9 @@ def _stop_at_zero(updates: Updates, params: Params) -> Updates:
 
 @piece
 def zero_nans() -> GradientTransformation:
-    """Replaces NaNs in the updates by zero, and notes in the state which leaves had any.
+    """Replaces NaN in the updates by zero, and records in the state which leaves had any.
 
-    Infinities pass by. A complex number with a NaN in either part becomes zero.
+    Infinities are kept. A complex number with NaN in either part becomes zero.
 
     Example:
       >>> import jax.numpy as jnp
@@ -106,13 +107,13 @@ def zero_nans() -> GradientTransformation:
       >>> print(updates, state.found_nan)
       [1. 0.] True
     """
-    return leafwise(ZeroNansState, _nothing_found, _zero_nans, integers=True, name="zero_nans")
+    return leafwise(ZeroNansState, _no_nan_found, _zero_nans, integers=True, name="zero_nans")
 
 
-def _nothing_found(p: Array) -> Slots:
+def _no_nan_found(p: Array) -> Slots:
     return Slots(found_nan=jnp.zeros((), bool))
 
 
-def _zero_nans(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+def _zero_nans(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
     nan = jnp.isnan(g)
     return jnp.where(nan, jnp.zeros_like(g), g), Slots(found_nan=jnp.any(nan))

@@ -1,10 +1,10 @@
-"""Pulling parameters towards zero."""
+"""Weight decay."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jax import lax
 
-from gradtx.engine.base import Array, GradientTransformation, ScalarOrSchedule
+from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
 from gradtx.engine.roles import Clock, declared
@@ -25,19 +25,19 @@ class AddDecayedWeightsState(NamedTuple):
 
 @piece
 def add_decayed_weights(
-    weight_decay: ScalarOrSchedule = 0.0, mask: Any | None = None
+    weight_decay: ScalarOrSchedule = 0.0, mask: MaskOrFn | None = None
 ) -> GradientTransformation:
     """Adds a multiple of the parameters to the updates: `g + weight_decay * p`.
 
-    Where it stands in a chain makes it one of two different things. Before the rule that scales
-    the gradient it is L2 regularization: the decay passes through momentum and second moments.
-    After that rule and before the learning rate it is decoupled weight decay, as in AdamW: each
-    step takes off `learning_rate * weight_decay * p`.
+    Its place in a chain decides what it is. Before the rule that scales the gradient it is L2
+    regularization: the decay enters momentum and second moments. After that rule and before the
+    learning rate it is decoupled weight decay, as in AdamW: each step subtracts
+    `learning_rate * weight_decay * p`.
 
     Args:
       weight_decay: the multiple; a number, a scalar array or a schedule. Default: 0.
-      mask: a tree of booleans, or a function that makes one, of the parameters that decay.
-        Default: all.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Raises:
       ValueError: `update` was called without params.
@@ -64,5 +64,5 @@ def add_decayed_weights(
     return tx if mask is None else masked(tx, mask)
 
 
-def _decay(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+def _decay(g: Array, s: Slots, step: Array, p: Array) -> tuple[Array, Slots]:
     return lax.add(g, lax.convert_element_type(times(s.weight_decay, p), g.dtype)), Slots()

@@ -1,10 +1,11 @@
-"""Finding the step size from how far the parameters have come."""
+"""Setting the step size by the distance from the initial parameters."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from gradtx.engine.base import Array, GradientTransformation
+from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import plus, real_full_like, root, times
 from gradtx.engine.roles import Slot, Statistic, declared
@@ -17,9 +18,9 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
     """The state of `scale_by_distance_over_gradients`.
 
     Attributes:
-      max_dist: for each leaf, the farthest that it has been from its start.
+      max_dist: for each leaf, its largest distance from its initial value so far.
       grad_sum_of_squares: for each leaf, the sum of the squared norms of its gradients.
-      init_params: the parameters at the start.
+      init_params: the initial parameters.
     """
 
     max_dist: Statistic
@@ -29,20 +30,23 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
 
 @piece
 def scale_by_distance_over_gradients(
-    reps_rel: Any = 1e-6, eps: Any = 1e-8, param_dtype: Any = jnp.float32, global_scale: Any = 1.0
+    reps_rel: Scalar = 1e-6,
+    eps: Scalar = 1e-8,
+    param_dtype: DTypeLike = jnp.float32,
+    global_scale: Scalar = 1.0,
 ) -> GradientTransformation:
-    """Finds each leaf's step size: the distance from the start over the root of squared gradients.
+    """Multiplies each leaf by its distance from the start over the root of its squared gradients.
 
     `d = max(d, norm(p - p_0)); G = G + norm(g)^2;
     g * global_scale * max(d, reps_rel * (1 + norm(p_0))) / sqrt(G + eps)`,
-    with norms over one leaf each. Follow with `scale(-1.0)` to descend.
+    with norms over one leaf. Chain `scale(-1.0)` after it to descend.
 
     Args:
-      reps_rel: the first step, relative to the norm of the parameters. Default: 1e-6.
+      reps_rel: the length of the first step, relative to the norm of the parameters. Default: 1e-6.
       eps: added under the root. Default: 1e-8.
-      param_dtype: the dtype in which the start is stored; complex parameters are stored in the
-        complex dtype of that precision. Default: float32.
-      global_scale: multiplies all steps. Default: 1.
+      param_dtype: the dtype in which the initial parameters are stored; complex ones are stored in
+        the complex dtype of that precision. Default: float32.
+      global_scale: a factor of all steps. Default: 1.
 
     Raises:
       ValueError: `update` was called without params.
@@ -64,7 +68,7 @@ def scale_by_distance_over_gradients(
         zero = real_full_like(jnp.zeros((), p.dtype), 0)
         return Slots(init_params=p.astype(kind), max_dist=zero, grad_sum_of_squares=zero)
 
-    def update(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: None, p: Array) -> tuple[Array, Slots]:
         moved, slope, begin = norms(p - s.init_params, g, s.init_params)
         distance = jnp.maximum(s.max_dist, moved)
         squares = s.grad_sum_of_squares + jnp.square(slope)

@@ -1,15 +1,18 @@
-"""Handling a whole tree as one vector."""
+"""Transforming a whole pytree as one vector."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
     Params,
+    PyTree,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -20,24 +23,24 @@ from gradtx.engine.paths import align, is_none, nth_path
 
 
 @piece
-def flatten(inner: Any) -> GradientTransformation:
-    """Shows a transformation all leaves as one vector, and gives its updates back leaf by leaf.
+def flatten(inner: TransformationLike) -> GradientTransformation:
+    """Applies a transformation to all leaves joined to one vector, and splits the result again.
 
-    What `inner` does to an array it does to the whole tree, so that a norm or a mean becomes that
-    of all leaves. Rules for single elements give what they give without it, with a state of one
-    vector a slot.
+    What `inner` computes for an array is then computed for the whole pytree: a norm or a mean is
+    that of all leaves. The results of elementwise rules don't change; each slot of their state is
+    one vector.
 
-    The vector has the dtype of the leaves if they agree, and else the narrowest that holds each of
-    them exactly: float32 for bfloat16 beside float16 or float32. Updates come back in the dtypes
-    that they came in. Real leaves beside complex ones become complex, and their updates' real parts
-    come back. Mind that leaves which are sharded in different ways are gathered, and that extra
-    arguments reach `inner` as they are, not flattened.
+    The vector has the dtype of the leaves if they agree, and otherwise the narrowest that holds
+    each of them exactly: float32 for bfloat16 with float16 or float32. Updates are returned in
+    their own dtypes. Real leaves next to complex ones are made complex, and the real parts of their
+    updates are returned. Leaves with different shardings are gathered. Extra arguments are passed
+    to `inner` as they are, not flattened.
 
     Args:
       inner: the transformation.
 
     Raises:
-      TypeError: an integer leaf stands beside leaves of another dtype.
+      TypeError: the pytree has integer leaves and leaves of another dtype.
       ValueError: params and updates differ in structure or shapes.
 
     Example:
@@ -72,7 +75,7 @@ def flatten(inner: Any) -> GradientTransformation:
 
 
 @compiled_when_concrete
-def _join(tree: Any) -> Array:
+def _join(tree: PyTree) -> Array:
     leaves = [jnp.ravel(x) for x in jax.tree.leaves(tree)] or [jnp.zeros(0)]
     dtypes = {x.dtype for x in leaves}
     dtype = dtypes.pop() if len(dtypes) == 1 else jnp.result_type(*map(compute_dtype, dtypes))
@@ -80,7 +83,7 @@ def _join(tree: Any) -> Array:
 
 
 @compiled_when_concrete
-def _cut(vector: Array, like: Any) -> Any:
+def _cut(vector: Array, like: PyTree) -> PyTree:
     leaves, treedef = jax.tree.flatten(like)
     pieces, start = [], 0
     for x in map(jnp.asarray, leaves):
@@ -91,14 +94,14 @@ def _cut(vector: Array, like: Any) -> Any:
     return treedef.unflatten(pieces)
 
 
-def _check_dtypes(tree: Any, name: str) -> None:
+def _check_dtypes(tree: PyTree, name: str) -> None:
     found = [(path, jnp.result_type(x)) for path, x in jax.tree.leaves_with_path(tree)]
     for path, dtype in found:
         other = next((d for _, d in found if d != dtype), dtype)
         if other != dtype and not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
-                f"flatten: {name}{jax.tree_util.keystr(path)} is {dtype}, and {other} stands "
-                "beside it; keep integers out of the tree, or make them floating"
+                f"flatten: {name}{jax.tree_util.keystr(path)} is {dtype}, and another leaf is "
+                f"{other}; keep integers out of the pytree, or make them floating"
             )
 
 
@@ -107,8 +110,8 @@ def _check_shapes(updates: Updates, params: Params) -> None:
     for i, (g, p) in enumerate(zip(leaves, align(treedef, params, "params", updates), strict=True)):
         if (mine := _outline(g)) != (other := _outline(p)):
             path = nth_path(updates, i)
-            raise ValueError(f"flatten: updates{path} has {mine}, params{path} has {other}")
+            raise ValueError(f"flatten: updates{path} has {mine}, but params{path} has {other}")
 
 
-def _outline(x: Any) -> str:
-    return "nothing" if x is None else f"shape {jnp.shape(x)}"
+def _outline(x: ArrayLike | None) -> str:
+    return "no array" if x is None else f"shape {jnp.shape(x)}"

@@ -1,11 +1,16 @@
-"""Holding parameters still."""
-
-from typing import Any
+"""Freezing parameters."""
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, EmptyState, GradientTransformation
+from gradtx.engine.base import (
+    Array,
+    EmptyState,
+    GradientTransformation,
+    MaskOrFn,
+    PyTree,
+    TransformationLike,
+)
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.masks import flags
 from gradtx.engine.paths import is_none
@@ -16,7 +21,7 @@ from gradtx.transforms.partitioning import partition
 
 @piece
 def set_to_zero() -> GradientTransformation:
-    """Replaces every update by zero, so that the parameters stay as they are.
+    """Replaces every update by zero, so that the parameters don't change.
 
     Example:
       >>> import jax.numpy as jnp
@@ -29,19 +34,19 @@ def set_to_zero() -> GradientTransformation:
     return leafwise(EmptyState, None, _zero, integers=True, traits=traits, name="set_to_zero")
 
 
-def _zero(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+def _zero(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
     return jnp.zeros_like(g), Slots()
 
 
-def freeze(mask: Any) -> GradientTransformation:
-    """Holds the parameters still where a mask is true; other updates pass by.
+def freeze(mask: MaskOrFn) -> GradientTransformation:
+    """Replaces updates by zero where a mask is true; the others are returned unchanged.
 
-    Put behind an optimizer, it leaves that optimizer's state in place for all parameters;
-    `selective_transform` does not.
+    After an optimizer in a chain, it freezes parameters, and the optimizer still has a state for
+    all of them; with `selective_transform` it has none for those that are frozen.
 
     Args:
-      mask: a pytree of booleans, like the parameters or a prefix of them, or a function that makes
-        one from a tree like the parameters.
+      mask: a pytree of booleans, like the parameters or a prefix of them, or a function that
+        returns one for a tree like the parameters; true where a parameter is frozen.
 
     Raises:
       ValueError: the mask has another structure than the tree; the message names the paths.
@@ -58,15 +63,17 @@ def freeze(mask: Any) -> GradientTransformation:
     return masked(set_to_zero(), mask)
 
 
-def selective_transform(optimizer: Any, *, freeze_mask: Any) -> GradientTransformation:
-    """Gives an optimizer the parameters where a mask is false, and holds the others still.
+def selective_transform(
+    optimizer: TransformationLike, *, freeze_mask: MaskOrFn
+) -> GradientTransformation:
+    """Applies an optimizer where a mask is false, and freezes the other parameters.
 
-    Frozen parameters cost no state. It is a partition with the labels `"train"` and `"freeze"`.
+    Frozen parameters have no state. It is a partition with the labels `"train"` and `"freeze"`.
 
     Args:
       optimizer: the transformation of the parameters that are trained.
       freeze_mask: a pytree of booleans, like the parameters or a prefix of them, or a function that
-        makes one from a tree like the parameters; true where a parameter is frozen.
+        returns one for a tree like the parameters; true where a parameter is frozen.
 
     Raises:
       ValueError: the mask has another structure than the tree; the message names the paths.
@@ -81,7 +88,7 @@ def selective_transform(optimizer: Any, *, freeze_mask: Any) -> GradientTransfor
       [-0.1] [0.]
     """
 
-    def labels(tree: Any) -> Any:
+    def labels(tree: PyTree) -> PyTree:
         frozen = flags(freeze_mask, tree, "params")
         treedef = jax.tree.structure(tree, is_leaf=is_none)
         return treedef.unflatten("freeze" if flag else "train" for flag in frozen)

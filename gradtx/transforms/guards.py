@@ -1,7 +1,7 @@
-"""Deciding, step by step, whether a transformation takes part.
+"""Transformations that run at some of the steps only.
 
-One mechanism, `run_if`, under all of them: a branch, so that the transformation either runs or does
-not, and neither its state nor its cost is touched when it does not.
+All of them use `run_if`, a branch: at the other steps the transformation is not computed, and its
+state does not change.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,18 @@ from typing import Annotated, Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from gradtx import tree
 from gradtx.engine.base import (
     Array,
+    ExtraArgs,
     GradientTransformation,
     OptState,
     Params,
+    PyTree,
+    Scalar,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -32,10 +37,10 @@ class ApplyIfFiniteState(NamedTuple):
     """The state of `apply_if_finite`.
 
     Attributes:
-      notfinite_count: updates in a row, up to the last one, that held an infinity or a NaN.
-      last_finite: whether the last one held none.
-      total_notfinite: all updates so far that held one.
-      inner_state: the state of the transformation within.
+      notfinite_count: the number of updates in a row, up to the last, with an infinity or NaN.
+      last_finite: whether the last updates were finite.
+      total_notfinite: the number of all updates so far with an infinity or NaN.
+      inner_state: the state of the wrapped transformation.
     """
 
     notfinite_count: Annotated[Count, Told()]
@@ -49,8 +54,8 @@ class ConditionallyTransformState(NamedTuple):
     """The state of `conditionally_transform`.
 
     Attributes:
-      inner_state: the state of the transformation within.
-      step: the number of steps, taken and left out.
+      inner_state: the state of the wrapped transformation.
+      step: the number of all steps, also those at which the transformation did not run.
     """
 
     inner_state: Inner
@@ -62,8 +67,8 @@ class ConditionallyMaskState(NamedTuple):
     """The state of `conditionally_mask`.
 
     Attributes:
-      step: the number of steps, taken and left out.
-      inner_state: the state of the transformation within.
+      step: the number of all steps, also those at which the transformation did not run.
+      inner_state: the state of the wrapped transformation.
     """
 
     step: Count
@@ -71,31 +76,31 @@ class ConditionallyMaskState(NamedTuple):
 
 
 class ConditionFn(Protocol):
-    """Says whether to take a step: `condition(step, **extra) -> bool`."""
+    """A function that decides whether to run at a step: `condition(step, **extra) -> bool`."""
 
-    def __call__(self, step: Array, **extra_args: Any) -> Any:  # noqa: D102
+    def __call__(self, step: Array, **extra_args: Any) -> ArrayLike:  # noqa: D102
         ...
 
 
 def run_if(
-    go: Any,
+    go: ArrayLike,
     inner: GradientTransformation,
     updates: Updates,
     state: OptState,
     params: Params | None,
-    extra: dict[str, Any],
+    extra: ExtraArgs,
     instead: Updates,
 ) -> tuple[Updates, OptState]:
-    """Takes the step of a transformation, or leaves it out.
+    """Runs a step of a transformation if a condition holds, and else keeps its state.
 
     Args:
-      go: a scalar boolean, traced or concrete.
+      go: the condition, a scalar boolean, traced or concrete.
       inner: the transformation.
-      updates: what it would transform.
+      updates: its updates.
       state: its state.
       params: the parameters, or `None`.
       extra: its extra arguments.
-      instead: the updates where the step is left out; the others are cast to their dtypes.
+      instead: the updates to return if it does not run; its results are cast to their dtypes.
     """
 
     def step() -> tuple[Updates, OptState]:
@@ -104,17 +109,18 @@ def run_if(
     return branch(go, step, lambda: (instead, state))
 
 
-def cast_like(new: Any, old: Any) -> Any:
-    """Casts the leaves of a tree to the dtypes of another of the same structure.
+def cast_like(new: PyTree, old: PyTree) -> PyTree:
+    """Casts the leaves of a pytree to the dtypes of another pytree of the same structure.
 
-    What is of our making has them already; other libraries' states may change at their first step.
+    States of gradtx have these dtypes already; those of other libraries may change theirs at the
+    first step.
 
     Args:
       new: a pytree of arrays.
-      old: the pytree whose dtypes are wanted.
+      old: the pytree that has the dtypes.
     """
 
-    def cast(x: Any, like: Any) -> Any:
+    def cast(x: ArrayLike, like: ArrayLike) -> ArrayLike:
         dtype = jnp.result_type(like)
         return x if getattr(x, "dtype", None) == dtype else lax.convert_element_type(x, dtype)
 
@@ -123,7 +129,7 @@ def cast_like(new: Any, old: Any) -> Any:
 
 @compiled_when_concrete
 def count_not_finite(updates: Updates) -> Array:
-    """Counts the infinities and NaNs in a tree.
+    """Returns the number of infinities and NaNs in a pytree.
 
     Args:
       updates: a pytree of arrays.
@@ -133,15 +139,18 @@ def count_not_finite(updates: Updates) -> Array:
 
 
 @piece
-def apply_if_finite(inner: Any, max_consecutive_errors: int) -> GradientTransformation:
-    """Leaves out steps whose updates hold an infinity or a NaN, unless too many do in a row.
+def apply_if_finite(
+    inner: TransformationLike, max_consecutive_errors: int
+) -> GradientTransformation:
+    """Skips steps whose updates contain an infinity or NaN, up to a number of them in a row.
 
-    Such a step gives zeros, and the state within stays as it was. After `max_consecutive_errors` of
-    them in a row the next ones are let through: something is broken that skipping does not mend.
+    A skipped step returns zeros and leaves the state of `inner` unchanged. After
+    `max_consecutive_errors` such steps in a row, the next ones are not skipped, so that a lasting
+    fault does not stay hidden.
 
     Args:
       inner: the transformation.
-      max_consecutive_errors: how many in a row are left out.
+      max_consecutive_errors: the largest number of steps in a row that are skipped.
 
     Example:
       >>> import jax.numpy as jnp
@@ -182,14 +191,15 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> GradientTransfor
 
 @piece
 def conditionally_transform(
-    inner: Any, should_transform_fn: ConditionFn, forward_extra_args: bool = False
+    inner: TransformationLike, should_transform_fn: ConditionFn, forward_extra_args: bool = False
 ) -> GradientTransformation:
-    """Runs a transformation at some steps; at the others, updates pass by unchanged.
+    """Runs a transformation at some steps; at the others, it returns the updates unchanged.
 
     Args:
-      inner: the transformation; its state stays as it is while it does not run.
+      inner: the transformation; its state does not change while it does not run.
       should_transform_fn: `should_transform_fn(step) -> bool`; the step is 0 at the first call.
-      forward_extra_args: whether it gets the extra arguments of `update` too. Default: no.
+      forward_extra_args: whether `should_transform_fn` gets the extra arguments of `update` too.
+        Default: False.
 
     Example:
       >>> import jax.numpy as jnp
@@ -213,14 +223,15 @@ def conditionally_transform(
 
 @piece
 def conditionally_mask(
-    inner: Any, should_transform_fn: ConditionFn, forward_extra_args: bool = False
+    inner: TransformationLike, should_transform_fn: ConditionFn, forward_extra_args: bool = False
 ) -> GradientTransformation:
-    """Runs a transformation at some steps; at the others, updates become zero.
+    """Runs a transformation at some steps; at the others, it returns zeros.
 
     Args:
-      inner: the transformation; its state stays as it is while it does not run.
+      inner: the transformation; its state does not change while it does not run.
       should_transform_fn: `should_transform_fn(step) -> bool`; the step is 0 at the first call.
-      forward_extra_args: whether it gets the extra arguments of `update` too. Default: no.
+      forward_extra_args: whether `should_transform_fn` gets the extra arguments of `update` too.
+        Default: False.
 
     Example:
       >>> import jax.numpy as jnp
@@ -239,21 +250,21 @@ def conditionally_mask(
 
 
 def _conditional(
-    inner: Any,
+    inner: TransformationLike,
     condition: ConditionFn,
     forward_extra_args: bool,
     state_class: type[ConditionallyTransformState] | type[ConditionallyMaskState],
     instead: Callable[[Updates], Updates],
 ) -> GradientTransformation:
-    """Runs a transformation at some steps; at the others, `instead` makes the updates."""
+    """Runs a transformation at some steps; at the others, it returns `instead(updates)`."""
     inner = with_extra_args_support(inner)
 
-    def init(params: Params) -> Any:
+    def init(params: Params) -> OptState:
         return state_class(step=jnp.zeros((), jnp.int32), inner_state=inner.init(params))
 
     def update(
-        updates: Updates, state: Any, params: Params | None = None, **extra: Any
-    ) -> tuple[Updates, Any]:
+        updates: Updates, state: OptState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, OptState]:
         go = condition(state.step, **(extra if forward_extra_args else {}))
         left_out = instead(updates)
         updates, inner_state = run_if(
@@ -265,20 +276,21 @@ def _conditional(
 
 
 class ShouldSkipUpdateFunction(Protocol):
-    """Says whether `MultiSteps` leaves a micro-batch out, and what to remember of it.
+    """A function that decides whether `MultiSteps` skips a micro-batch.
 
-    `should_skip(updates, gradient_step, params) -> (bool, anything)`.
+    `should_skip(updates, gradient_step, params) -> (bool, report)`; the report, any pytree of
+    arrays, is kept in the state.
     """
 
     def __call__(  # noqa: D102
         self, updates: Updates, gradient_step: Array, params: Params | None
-    ) -> tuple[Any, Any]: ...
+    ) -> tuple[ArrayLike, PyTree]: ...
 
 
 def skip_not_finite(
     updates: Updates, gradient_step: Array, params: Params | None
 ) -> tuple[Array, dict[str, Array]]:
-    """Tells `MultiSteps` to leave out updates that hold an infinity or a NaN.
+    """Returns whether updates contain an infinity or NaN, so that `MultiSteps` skips them.
 
     Args:
       updates: a pytree of arrays.
@@ -286,7 +298,8 @@ def skip_not_finite(
       params: ignored.
 
     Returns:
-      Whether to skip, and the same with the number of elements that are not finite.
+      A scalar boolean, and a dict with it (`should_skip`) and the number of elements that are not
+      finite (`num_not_finite`).
 
     Example:
       >>> import jax.numpy as jnp
@@ -301,18 +314,20 @@ def skip_not_finite(
 
 
 def skip_large_updates(
-    updates: Updates, gradient_step: Array, params: Params | None, max_squared_norm: Any
+    updates: Updates, gradient_step: Array, params: Params | None, max_squared_norm: Scalar
 ) -> tuple[Array, dict[str, Array]]:
-    """Tells `MultiSteps` to leave out updates whose squared norm is too large, or not a number.
+    """Returns whether the squared norm of updates is too large or NaN, so that they are skipped.
+
+    It is for `MultiSteps`, as the argument `should_skip_update_fn`.
 
     Args:
       updates: a pytree of arrays.
       gradient_step: ignored.
       params: ignored.
-      max_squared_norm: the largest squared Euclidean norm over all leaves that passes.
+      max_squared_norm: the largest squared Euclidean norm, over all leaves, that is not skipped.
 
     Returns:
-      Whether to skip, and the same with the squared norm.
+      A scalar boolean, and a dict with it (`should_skip`) and the squared norm (`norm_squared`).
 
     Example:
       >>> import functools

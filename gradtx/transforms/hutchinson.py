@@ -1,5 +1,6 @@
-"""Estimating the diagonal of a Hessian by random directions."""
+"""Hutchinson's estimator of the diagonal of a Hessian."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ class HutchinsonState(NamedTuple):
     """The state of `hutchinson_estimator_diag_hessian`.
 
     Attributes:
-      key: the data of the random key of the next estimate.
+      key: the data of the random key for the next estimate.
     """
 
     key: RandomKey
@@ -32,20 +33,20 @@ def hutchinson_estimator_diag_hessian(
     """Estimates the diagonal of the loss's Hessian, at the cost of about two gradients.
 
     `u * (H u)`, where `u` holds independent random signs and `H` is the Hessian at the parameters.
-    Its mean is the diagonal, and where `H` is diagonal every estimate is exact. Normal numbers, as
-    in the Sophia paper, have the same mean and more variance.
+    Its expectation is the diagonal. If `H` is diagonal, every estimate is exact. Normal numbers for
+    `u`, as in the Sophia paper, give the same expectation and a larger variance.
 
-    The loss comes with each call, `update(updates, state, params, obj_fn=loss)`: a function of the
-    parameters, twice differentiable, on the batch of that step. Of the updates only their structure
-    and shapes matter. Estimates are float32 or wider.
+    The loss is an argument of each call, `update(updates, state, params, obj_fn=loss)`: a twice
+    differentiable function of the parameters, on the batch of that step. Only the structure and the
+    shapes of the updates are used. Estimates are float32 or wider.
 
     Args:
-      random_seed: a seed, or a random key of JAX. Default: `None`, the seed 0; there is no other
-        source of randomness, and every run draws the same signs.
+      random_seed: a seed, or a random key of JAX. Default: `None`, the seed 0, with the same signs
+        in every run.
 
     Raises:
       TypeError: `update` was called without `obj_fn`, or parameters are complex.
-      ValueError: `update` was called without params, or `random_seed` is several keys.
+      ValueError: `update` was called without params, or `random_seed` holds several keys.
 
     Source: Hutchinson, "A stochastic estimator of the trace of the influence matrix for Laplacian
     smoothing splines" (1990); Liu et al., "Sophia: A Scalable Stochastic Second-order Optimizer for
@@ -61,18 +62,24 @@ def hutchinson_estimator_diag_hessian(
       [ 6. 12.]
     """
     name = "hutchinson_estimator_diag_hessian"
-    # Sophia's default is made when gradtx is imported: no array then, or JAX could not be set up.
+    # Sophia's default is made when gradtx is imported. No array may be made then, because JAX could
+    # not be configured after it.
     key = None if random_seed is None else as_key(random_seed, None, name, "random_seed")
     kind: Any = None if key is None else jax.random.key_impl(key)
 
     def init(params: Params) -> HutchinsonState:
         del params
-        # Its data, as in optax: people look at this state with NumPy. A copy, as it may be donated.
+        # The key's data, as in optax, because NumPy can read it. A copy, because it may be donated.
         first = jax.random.key(0) if key is None else key
         return HutchinsonState(jnp.copy(jax.random.key_data(first)))
 
     def update(
-        updates: Updates, state: HutchinsonState, params: Params, *, obj_fn: Any, **extra: Any
+        updates: Updates,
+        state: HutchinsonState,
+        params: Params,
+        *,
+        obj_fn: Callable[[Params], Array],
+        **extra: Any,
     ) -> tuple[Updates, HutchinsonState]:
         del updates, extra
         now, later = jax.random.split(jax.random.wrap_key_data(state.key, impl=kind))

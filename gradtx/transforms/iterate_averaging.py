@@ -1,16 +1,20 @@
-"""Learning without a schedule: the average of the iterates takes the place of a decaying rate."""
+"""Schedule-free learning: averages of the iterates replace a decaying learning rate."""
 
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
     OptState,
     Params,
+    PyTree,
+    Scalar,
     ScalarOrSchedule,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -36,12 +40,12 @@ class ScheduleFreeState(NamedTuple):
     """The state of `schedule_free`.
 
     Attributes:
-      b1: how near to the average the gradients are taken.
+      b1: the interpolation weight of the average, at the point where gradients are taken.
       weight_sum: the sum of the weights in the average.
       step_count: the number of steps taken.
       max_lr: the largest learning rate so far.
-      base_optimizer_state: the state of the optimizer that moves `z`.
-      z: the parameters that this optimizer moves.
+      base_optimizer_state: the state of the optimizer that updates `z`.
+      z: the parameters that this optimizer updates.
     """
 
     b1: Shared
@@ -54,36 +58,37 @@ class ScheduleFreeState(NamedTuple):
 
 @piece
 def schedule_free(
-    base_optimizer: Any,
+    base_optimizer: TransformationLike,
     learning_rate: ScalarOrSchedule,
-    b1: Any = 0.9,
-    weight_lr_power: Any = 2.0,
-    state_dtype: Any | None = None,
+    b1: Scalar = 0.9,
+    weight_lr_power: Scalar = 2.0,
+    state_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """Averages what an optimizer does, so that its learning rate need not decay.
+    """Averages the iterates of an optimizer, so that its learning rate need not decay.
 
-    The optimizer moves `z`, and `x` is the average of all `z`. Gradients are taken between them, at
-    the parameters `y`. With a step `u` of the optimizer,
+    The optimizer updates `z`, and `x` is the average of all `z`. Gradients are taken between the
+    two, at the parameters `y`. With the update `u` of the optimizer,
 
         z = z + u
         c = max_lr**weight_lr_power / sum(max_lr**weight_lr_power)
         x = (1 - c) * x + c * z
         y = (1 - b1) * z + b1 * x
 
-    where `max_lr` is the largest rate so far, and the sum is over all steps. The parameters move by
-    `c * (z - y) + (1 - b1 * (1 - c)) * u`, with the former `z` and `y`, which is the same. The
-    average is for evaluation: get it with `schedule_free_eval_params`.
+    where `max_lr` is the largest learning rate so far, and the sum is over all steps. The update of
+    the parameters, `c * (z - y) + (1 - b1 * (1 - c)) * u` with the previous `z` and `y`, is
+    equivalent. The average is for evaluation; `schedule_free_eval_params` returns it.
 
-    `b1` does the work of a momentum; give it an optimizer without one. What the optimizer sees is
-    in float32 or wider.
+    `b1` has the effect of momentum, so that the optimizer should have none. The optimizer gets its
+    arguments in float32 or wider.
 
     Args:
-      base_optimizer: the optimizer, without momentum. It gets the gradients, and `y` for params.
-      learning_rate: its learning rate, for the weights; a number, a scalar array, or a schedule.
-        `update(..., learning_rate=x)` takes the place of both.
-      b1: how near to the average gradients are taken, in [0, 1]; with 0 they are taken at `z`, and
-        there is no average to get. Default: 0.9.
-      weight_lr_power: the power of the rate in the weights; 0 for the plain mean. Default: 2.
+      base_optimizer: the optimizer, without momentum. It gets the gradients, and `y` as `params`.
+      learning_rate: its learning rate, used for the weights; a number, a scalar array, or a
+        schedule. `update(..., learning_rate=x)` overrides both.
+      b1: the interpolation weight of the average, in [0, 1]; with 0, gradients are taken at `z`,
+        and the average cannot be recovered. Default: 0.9.
+      weight_lr_power: the power of the learning rate in the weights; 0 for equal weights.
+        Default: 2.
       state_dtype: the dtype in which `z` is stored. Default: the parameters' dtype, and float32 for
         half precision, in which small steps would be lost.
 
@@ -107,7 +112,7 @@ def schedule_free(
       [3. 3.]
     """
     if isinstance(b1, (int, float)) and not 0 <= b1 <= 1:
-        raise ValueError(f"schedule_free: b1 is {b1!r}, and must be in [0, 1]")
+        raise ValueError(f"schedule_free: b1 must be in [0, 1], got {b1!r}")
     base_optimizer = with_extra_args_support(base_optimizer)
 
     def init(params: Params) -> ScheduleFreeState:
@@ -123,7 +128,11 @@ def schedule_free(
 
     @compiled_when_concrete
     def follow(
-        moves: list[Array], y: list[Any], z: list[Array], state: ScheduleFreeState, rate: Any
+        moves: list[Array],
+        y: list[ArrayLike],
+        z: list[Array],
+        state: ScheduleFreeState,
+        rate: Scalar,
     ) -> tuple[list[Array], list[Array], dict[str, Array]]:
         dtype = state.max_lr.dtype
         max_lr = jnp.maximum(state.max_lr, jnp.asarray(rate, dtype))
@@ -133,12 +142,12 @@ def schedule_free(
         c = jnp.where(positive, weight / jnp.where(positive, weight_sum, 1), 0)
         c, of_move = finished(c), finished(1 - b1 * (1 - c))
 
-        def one(u: Array, y: Any, z: Array) -> tuple[Array, Array]:
+        def one(u: Array, y: ArrayLike, z: Array) -> tuple[Array, Array]:
             own = _beside(z, u)
             wide = jnp.promote_types(u.dtype, compute_dtype(own.dtype))
             u, y, old = u.astype(wide), jnp.asarray(y, wide), own.astype(wide)
             new = (old + u).astype(z.dtype)
-            # A narrow `z` does not take the whole step, and the average is that of what it takes.
+            # A narrow `z` is rounded, and the average is that of the rounded values.
             taken = u if own.dtype == wide else _beside(new, u).astype(wide) - old
             return times(c, old - y) + times(of_move, taken), new
 
@@ -174,13 +183,13 @@ def schedule_free(
     return coupled(ScheduleFreeState, init, update, name="schedule_free", params=True)
 
 
-def _stored(params: Params, dtype: Any | None) -> Params:
-    """Makes copies of the parameters, in which `z` starts."""
+def _stored(params: Params, dtype: DTypeLike | None) -> Params:
+    """Returns copies of the parameters, the initial `z`."""
     if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
-        raise LeafError(TypeError, f"state_dtype is {jnp.dtype(dtype)}, which is not floating")
+        raise LeafError(TypeError, f"state_dtype must be floating, got {jnp.dtype(dtype)}")
     real = dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating)
 
-    def copy(i: int, p: Any) -> Any:
+    def copy(i: int, p: ArrayLike | None) -> Array | None:
         if p is None:
             return None
         own = jnp.result_type(p)
@@ -194,21 +203,21 @@ def _stored(params: Params, dtype: Any | None) -> Params:
 
 
 def schedule_free_eval_params(state: OptState, params: Params) -> Params:
-    """Gives the averaged parameters of `schedule_free`, which are those to evaluate.
+    """Returns the averaged parameters of `schedule_free`, at which to evaluate the model.
 
     `x = y + (1 / b1 - 1) * (y - z)`, where `y` are the parameters in training.
 
     Args:
-      state: the state of `schedule_free`, or one in which it stands, such as that of a chain or a
-        partition. Parameters that a partition or a mask gives to others are given as they are.
+      state: the state of `schedule_free`, or one that contains it, such as that of a chain or a
+        partition. Parameters outside its partition or mask are returned unchanged.
       params: the parameters in training.
 
     Returns:
-      A tree like `params`, in its dtypes.
+      A pytree like `params`, in its dtypes.
 
     Raises:
-      ValueError: nothing in the state has the fields `b1` and `z`, or these are not for the same
-        parameters, or `b1` is 0, so that there is no average.
+      ValueError: no part of the state has the fields `b1` and `z`, or `z` belongs to other
+        parameters, or `b1` is 0, so that the average cannot be recovered.
 
     Source: Defazio et al., "The Road Less Scheduled", arXiv:2405.15682.
 
@@ -226,38 +235,38 @@ def schedule_free_eval_params(state: OptState, params: Params) -> Params:
     found = [s for s in jax.tree.leaves(state, is_leaf=_has_average) if _has_average(s)]
     if not found:
         raise ValueError(
-            "schedule_free_eval_params: wants the state of schedule_free, with the fields b1 and "
-            f"z, and found them nowhere in {type(state).__name__}"
+            "schedule_free_eval_params: the state must contain that of schedule_free, with the "
+            f"fields b1 and z, got a {type(state).__name__} without them"
         )
     for part in found:
         if not is_traced(part.b1) and bool(jnp.any(part.b1 == 0)):
             raise ValueError(
-                "schedule_free_eval_params: b1 is 0, so that the parameters hold no average"
+                "schedule_free_eval_params: b1 must not be 0; the average cannot be recovered then"
             )
         params = _averaged(part.b1, part.z, params)
     return params
 
 
 def _beside(z: Array, x: Array) -> Array:
-    """Gives the real part of what is stored as complex numbers beside a real array."""
+    """Returns the real part of what is stored in a complex dtype for a real array."""
     return z if jnp.iscomplexobj(x) else jnp.real(z)
 
 
-def _has_average(node: Any) -> bool:
+def _has_average(node: PyTree) -> bool:
     return hasattr(node, "b1") and hasattr(node, "z")
 
 
 def _averaged(b1: Array, z: Params, params: Params) -> Params:
-    """Puts the averages in the place of the parameters that belong to one part of a state."""
+    """Replaces the parameters that belong to one part of a state by their averages."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
 
-    def one(i: int, y: Any, z: Any) -> Any:
+    def one(i: int, y: ArrayLike | None, z: ArrayLike | MaskedNode | None) -> ArrayLike | None:
         if z is None or y is None or isinstance(z, MaskedNode):
             return y
         if jnp.shape(y) != jnp.shape(z):
             raise ValueError(
                 f"schedule_free_eval_params: params{nth_path(params, i)} has shape {jnp.shape(y)}, "
-                f"state.z{nth_path(params, i)} has shape {jnp.shape(z)}"
+                f"but state.z{nth_path(params, i)} has shape {jnp.shape(z)}"
             )
         x, z = widen(y), widen(z)
         away = x - _beside(z, x)

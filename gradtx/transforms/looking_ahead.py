@@ -1,9 +1,10 @@
-"""Fast parameters that explore, and slow ones that follow them."""
+"""Lookahead: fast parameters, and slow ones that follow them."""
 
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx._apply import apply_updates
 from gradtx.engine.base import (
@@ -11,6 +12,8 @@ from gradtx.engine.base import (
     GradientTransformation,
     OptState,
     Params,
+    Scalar,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -25,8 +28,8 @@ class LookaheadParams(NamedTuple):
     """The two sets of parameters of `lookahead`.
 
     Attributes:
-      fast: what gradients are taken at.
-      slow: what follows, and is used for evaluation.
+      fast: the parameters at which gradients are taken.
+      slow: the parameters that follow them, for evaluation.
     """
 
     fast: Params
@@ -34,7 +37,7 @@ class LookaheadParams(NamedTuple):
 
     @classmethod
     def init_synced(cls, params: Params) -> "LookaheadParams":
-        """Makes the pair that training starts from: `params`, and a copy of them.
+        """Returns the initial pair: `params` and a copy of them.
 
         Args:
           params: a pytree of arrays.
@@ -57,22 +60,26 @@ class LookaheadState(NamedTuple):
 
 @piece
 def lookahead(
-    fast_optimizer: Any, sync_period: Any, slow_step_size: Any, reset_state: bool = False
+    fast_optimizer: TransformationLike,
+    sync_period: int,
+    slow_step_size: Scalar,
+    reset_state: bool = False,
 ) -> GradientTransformation:
-    """Lets an optimizer take some steps, and then goes only part of the way that it went.
+    """Moves slow parameters part of the way to the fast ones every few steps of an optimizer.
 
-    The optimizer moves `fast`. After every `sync_period` of its steps,
-    `slow = slow + slow_step_size * (fast - slow); fast = slow`. Otherwise `slow` stays.
+    The optimizer updates `fast`. After every `sync_period` of its steps,
+    `slow = slow + slow_step_size * (fast - slow); fast = slow`. Otherwise `slow` does not change.
 
     The parameters are a pair: start from `LookaheadParams.init_synced(params)`, take gradients at
-    `params.fast`, and give the pair to `update`, which returns a pair of updates. These must reach
-    the parameters unchanged, or the two sets part.
+    `params.fast`, and give the pair to `update`, which returns a pair of updates. These must be
+    applied unchanged; otherwise the two sets are not equal after a synchronization.
 
     Args:
       fast_optimizer: the optimizer of the fast parameters.
-      sync_period: the number of its steps between two of the slow parameters; at least 1.
-      slow_step_size: how much of the way the slow parameters go, in [0, 1].
-      reset_state: whether the optimizer starts afresh each time. Default: no.
+      sync_period: the number of its steps between two steps of the slow parameters; at least 1.
+      slow_step_size: the step size of the slow parameters, in [0, 1].
+      reset_state: whether the optimizer's state is reset after each step of the slow parameters.
+        Default: False.
 
     Raises:
       ValueError: `sync_period` is less than 1, or `update` was called without params.
@@ -95,7 +102,7 @@ def lookahead(
       [1.] [1.]
     """
     if isinstance(sync_period, (int, float)) and sync_period < 1:
-        raise ValueError(f"lookahead: sync_period is {sync_period!r}, and must be at least 1")
+        raise ValueError(f"lookahead: sync_period must be at least 1, got {sync_period!r}")
     fast_optimizer = with_extra_args_support(fast_optimizer)
 
     def init(params: Params) -> LookaheadState:
@@ -105,13 +112,13 @@ def lookahead(
         )
 
     def update(
-        updates: Updates, state: LookaheadState, params: Any = None, **extra: Any
-    ) -> tuple[Any, LookaheadState]:
+        updates: Updates, state: LookaheadState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, LookaheadState]:
         if params is None:
-            raise ValueError("lookahead: needs the parameters: update(updates, state, params)")
+            raise ValueError("lookahead: needs the parameters: call update(updates, state, params)")
         if not (hasattr(params, "fast") and hasattr(params, "slow")):
             raise TypeError(
-                f"lookahead: params is a {type(params).__name__}, and must be a LookaheadParams: "
+                f"lookahead: params must be a LookaheadParams, got a {type(params).__name__}; "
                 "start from LookaheadParams.init_synced(params)"
             )
         moves, fast_state = fast_optimizer.update(updates, state.fast_state, params.fast, **extra)
@@ -132,9 +139,9 @@ def lookahead(
 
 @compiled_when_concrete
 def _follow(
-    due: Array, moves: Updates, fast: Params, slow: Params, step_size: Any
+    due: Array, moves: Updates, fast: Params, slow: Params, step_size: Scalar
 ) -> tuple[Updates, Updates]:
-    """Gives the updates of both sets of parameters."""
+    """Returns the updates of both sets of parameters."""
     leaves, treedef = jax.tree.flatten(moves, is_leaf=is_none)
     rows = zip(
         leaves,
@@ -143,13 +150,13 @@ def _follow(
         strict=True,
     )
 
-    def one(u: Any, f: Any, s: Any) -> tuple[Any, Any]:
+    def one(u: ArrayLike | None, f: ArrayLike, s: ArrayLike) -> tuple[Array | None, Array | None]:
         if u is None:
             return None, None
-        # As precise as the parameters, lest the two sets part by what a rounding takes off.
+        # As precise as the parameters, so that rounding does not make the two sets differ.
         dtype, kept = jnp.result_type(u, f, s), jnp.result_type(s)
         u, f, s = widen(u), widen(f), widen(s)
-        # Both are led to the same number, rather than each by a sum of its own.
+        # Both updates lead to the same number, computed once.
         there = widen((s + step_size * (f + u - s)).astype(kept))
         fast_update, slow_update = jnp.where(due, there - f, u), jnp.where(due, there - s, 0)
         return fast_update.astype(dtype), slow_update.astype(dtype)
@@ -159,5 +166,5 @@ def _follow(
 
 
 def _like(new: OptState, old: OptState) -> OptState:
-    """Gives a state the dtypes of another, which an optimizer from elsewhere may have changed."""
+    """Casts a state to the dtypes of another, because optimizers may change theirs."""
     return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), new, old)

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from gradtx.engine.base import GradientTransformation, MaskOrFn
-from gradtx.engine.links import Mask
+from gradtx.engine.base import GradientTransformation, MaskOrFn, TransformationLike
+from gradtx.engine.masks import Mask
 from gradtx.engine.pipeline import Pipeline, pipeline_of
 from gradtx.engine.roles import Inner, declared
 
@@ -20,26 +20,26 @@ class MaskedState(NamedTuple):
 
 
 def masked(
-    inner: GradientTransformation, mask: MaskOrFn, *, mask_compatible_extra_args: bool = False
+    inner: TransformationLike, mask: MaskOrFn, *, mask_compatible_extra_args: bool = False
 ) -> GradientTransformation:
-    """Applies a transformation to the leaves where a mask is true; the others pass by unchanged.
+    """Applies a transformation to the leaves where a mask is true; the others are left unchanged.
 
-    Masked leaves cost no state. Mind that they keep their *gradient* as their update: to hold
-    parameters still, follow with `set_to_zero` on the opposite mask, or use `partition`.
+    Masked leaves have no state. Their update remains the *gradient*: to freeze parameters, chain
+    `masked(set_to_zero(), ...)` with the opposite mask, or use `partition`.
 
-    Of the extra arguments that measure the loss, `grad` is masked like the updates, and `value_fn`,
-    `obj_fn` and `grad_fn` get all parameters, of which those that are masked are the caller's: the
-    loss is measured along the leaves that the transformation moves.
+    Extra arguments that measure the loss are handled as follows. `grad` is masked like the updates.
+    `value_fn`, `obj_fn` and `grad_fn` become functions of the leaves that the transformation sees,
+    with the masked parameters fixed at their present values.
 
     Args:
       inner: the transformation.
-      mask: a pytree of booleans, like the parameters or a prefix of them, or a function that makes
-        one from a tree like the parameters.
-      mask_compatible_extra_args: whether extra arguments that are trees like the updates are
-        masked as well. Default: they are passed on whole.
+      mask: a pytree of booleans, like the parameters or a prefix of them, or a function that
+        returns one for a tree like the parameters.
+      mask_compatible_extra_args: whether extra arguments that are pytrees like the updates are
+        masked as well. Default: False, they are passed on whole.
 
     Raises:
-      ValueError: the mask has another structure than the tree; the message names the paths.
+      ValueError: the mask and the parameters differ in structure; the message names the paths.
 
     Example:
       >>> import jax.numpy as jnp

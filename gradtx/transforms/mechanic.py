@@ -1,4 +1,4 @@
-"""Mechanic: a tuner that learns the scale of another optimizer's steps."""
+"""Mechanic: a learning rate tuner for other optimizers."""
 
 import functools
 from typing import Annotated, Any, NamedTuple
@@ -9,6 +9,8 @@ from gradtx import tree
 from gradtx.engine.base import (
     GradientTransformation,
     Params,
+    Scalar,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -27,11 +29,11 @@ class MechanicState(NamedTuple):
     Attributes:
       base_optimizer_state: the state of the optimizer whose steps are scaled.
       count: the number of steps taken.
-      r: what each tuner has won, `[num_betas]`.
-      m: the largest change of the loss that each has seen, `[num_betas]`.
+      r: the reward of each tuner, `[num_betas]`.
+      m: the largest change of the loss that each tuner has seen, `[num_betas]`.
       v: the sum of squared changes, `[num_betas]`.
-      s: the scale of each; the steps are scaled by their sum. `[num_betas]`.
-      x0: the parameters at the start.
+      s: the scale of each tuner, `[num_betas]`; the steps are scaled by their sum.
+      x0: the initial parameters.
     """
 
     base_optimizer_state: Inner
@@ -45,17 +47,17 @@ class MechanicState(NamedTuple):
 
 @functools.partial(piece, constants=("s_init", "eps", "weight_decay"))
 def mechanize(
-    base_optimizer: Any,
-    weight_decay: Any = 1e-2,
-    eps: Any = 1e-8,
-    s_init: Any = 1e-6,
+    base_optimizer: TransformationLike,
+    weight_decay: Scalar = 1e-2,
+    eps: Scalar = 1e-8,
+    s_init: Scalar = 1e-6,
     num_betas: int = 6,
 ) -> GradientTransformation:
     """Learns the scale of an optimizer's steps, and with it the learning rate.
 
-    The parameters are the start and a scaled sum of the optimizer's steps `u`,
-    `p = p_0 + S * D` with `D = sum(u)`. Several tuners, each with a decay `b` of 0.9, 0.99, 0.999
-    and so on, bet on how the loss changes with the scale, and `S` is the sum of theirs:
+    The parameters are their initial value plus a scaled sum of the optimizer's steps `u`,
+    `p = p_0 + S * D` with `D = sum(u)`. Several tuners, with decay rates `b` of 0.9, 0.99, 0.999
+    and so on, each learn a scale from the changes of the loss, and `S` is the sum of their scales:
 
         D = (p - p_0) / (S + eps)
         h = <D, g + weight_decay * S * norm(g) / (norm(p) + eps) * p>
@@ -64,18 +66,18 @@ def mechanize(
         s = (s_init * m / num_betas + max(r, 0)) / (sqrt(v) + eps)
         p_0 + S * (D + u)
 
-    where `S` is `sum(s)`, in the last line the new one, and norms and products are over all leaves.
-    `D` is read off the parameters, so these need the digits to show a distance of `s_init`: keep
-    them in float32 or wider. The start is stored in float32 or wider.
+    where `S` is `sum(s)` (the new one in the last line), and norms and products are over all
+    leaves. `D` is computed from the parameters, which must therefore resolve distances of `s_init`:
+    keep them in float32 or wider. The initial parameters are stored in float32 or wider.
 
     Args:
-      base_optimizer: the optimizer; best with a learning rate of 1, or a schedule that peaks at 1.
-        Optimizers whose steps do not shrink with the gradient's, such as LARS, do not suit it.
-      weight_decay: how strongly the tuners are drawn to small parameters; this is not the decay of
-        the optimizer. Default: 0.01.
-      eps: keeps denominators from 0; positive. Default: 1e-8.
-      s_init: the first scale. Default: 1e-6.
-      num_betas: how many tuners there are; a whole number from 1. Default: 6.
+      base_optimizer: the optimizer, with a learning rate of 1 or a schedule that peaks at 1.
+        Optimizers whose steps do not shrink with the gradient, such as LARS, are unsuitable.
+      weight_decay: a decay in the tuners' objective, which prefers small parameters; the optimizer
+        has its own. Default: 0.01.
+      eps: added to denominators; positive. Default: 1e-8.
+      s_init: the initial scale. Default: 1e-6.
+      num_betas: the number of tuners, at least 1. Default: 6.
 
     Raises:
       ValueError: `num_betas` is less than 1, `eps` is not positive, or `update` was called without
@@ -97,9 +99,9 @@ def mechanize(
       [3. 3.]
     """
     if num_betas < 1:
-        raise ValueError(f"mechanize: num_betas is {num_betas!r}, and must be at least 1")
+        raise ValueError(f"mechanize: num_betas must be at least 1, got {num_betas!r}")
     if isinstance(eps, (int, float)) and eps <= 0:
-        raise ValueError(f"mechanize: eps is {eps!r}, and must be positive")
+        raise ValueError(f"mechanize: eps must be positive, got {eps!r}")
     base_optimizer = with_extra_args_support(base_optimizer)
     decays = [1 - 10.0**-i for i in range(1, num_betas + 1)]
 

@@ -1,11 +1,12 @@
-"""Accumulating updates over steps."""
+"""Momentum: a decaying sum of updates over steps."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
-from gradtx.engine.base import Array, GradientTransformation
+from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece, store_as
 from gradtx.engine.numerics import times
 from gradtx.engine.roles import Slot, declared
@@ -25,17 +26,17 @@ class TraceState(NamedTuple):
 
 @piece
 def trace(
-    decay: Any, nesterov: bool = False, accumulator_dtype: Any | None = None
+    decay: Scalar, nesterov: bool = False, accumulator_dtype: DTypeLike | None = None
 ) -> GradientTransformation:
-    """Adds up updates with decay, which is momentum: `v = g + decay * v`.
+    """Replaces updates by their decaying sum, which is momentum: `v = g + decay * v`.
 
-    The result is `v`, or `g + decay * v` with Nesterov's look-ahead. Put before the learning rate,
-    the velocity is that of gradients (optax, PyTorch); put after it, that of steps, the textbooks'
-    `v = decay * v - learning_rate * g`. The two differ when the rate changes.
+    The result is `v`, or `g + decay * v` with Nesterov momentum. Before the learning rate in a
+    chain, the velocity sums gradients (optax, PyTorch). After it, the velocity sums steps, as in
+    textbooks: `v = decay * v - learning_rate * g`. The two differ when the learning rate changes.
 
     Args:
-      decay: how much of the velocity stays, in [0, 1).
-      nesterov: whether to look one step ahead. Default: no.
+      decay: momentum coefficient, in [0, 1).
+      nesterov: whether to use Nesterov momentum. Default: False.
       accumulator_dtype: the dtype in which the velocity is stored. Default: the parameters' dtype,
         and float32 for half precision.
 
@@ -56,7 +57,7 @@ def trace(
     def init(p: Array) -> Slots:
         return Slots(trace=jnp.zeros_like(p))
 
-    def update(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
         v = lax.add(g, times(decay, s.trace))
         return (lax.add(g, times(decay, v)) if nesterov else v), Slots(trace=v)
 

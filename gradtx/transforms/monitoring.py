@@ -1,15 +1,19 @@
-"""Keeping in the state what one wants to see of the updates."""
+"""Recording measurements of the updates in the state."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
     Params,
+    PyTree,
+    Scalar,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -27,7 +31,7 @@ class SnapshotState(NamedTuple):
       measurement: a dict from the measurement's name to its last value; before any update, zeros.
     """
 
-    measurement: Annotated[dict[str, Any], Role("reading", told="*")]
+    measurement: Annotated[dict[str, PyTree], Role("reading", told="*")]
 
 
 @declared
@@ -35,24 +39,24 @@ class MonitorState(NamedTuple):
     """The state of `monitor`.
 
     Attributes:
-      measurements: a dict from each name to the last value; before any update, zeros.
+      measurements: a dict from names to the last values; before any update, zeros.
       measure_states: the states of the measures, in their order.
     """
 
-    measurements: Annotated[dict[str, Any], Role("reading", told="*")]
+    measurements: Annotated[dict[str, PyTree], Role("reading", told="*")]
     measure_states: Aside
 
 
-def snapshot(measure_name: str, measure: Callable[[Updates], Any]) -> GradientTransformation:
-    """Notes in the state what a function says of the updates, which pass by unchanged.
+def snapshot(measure_name: str, measure: Callable[[Updates], PyTree]) -> GradientTransformation:
+    """Records in the state the value of a function of the updates, which it returns unchanged.
 
-    Where it stands in a chain says which updates it sees. `gradtx.tree.get(state, measure_name)`
-    finds the value. Half-precision values are kept as float32.
+    Its place in a chain decides which updates it sees. `gradtx.tree.get(state, measure_name)`
+    returns the value. Half-precision values are stored as float32.
 
     Args:
       measure_name: the name of the value.
-      measure: a function of the updates that JAX can trace; it gives an array or a pytree of such,
-        whose shapes must not change.
+      measure: a function of the updates that JAX can trace; it returns an array or a pytree of
+        arrays, whose shapes must not change.
 
     Raises:
       ValueError: a measurement has another structure or shape than at `init`.
@@ -80,17 +84,17 @@ def snapshot(measure_name: str, measure: Callable[[Updates], Any]) -> GradientTr
 
 
 def monitor(
-    measures: Mapping[str, GradientTransformation | Callable[[Updates], Any]],
+    measures: Mapping[str, TransformationLike | Callable[[Updates], PyTree]],
 ) -> GradientTransformation:
-    """Notes in the state what several measures say of the updates, which pass by unchanged.
+    """Records in the state several measurements of the updates, which it returns unchanged.
 
     A measure is a function of the updates, as for `snapshot`, or a transformation, such as
-    `measure_with_ema`, whose transformed updates are the value; it has a state of its own, and sees
-    params and extra arguments. `gradtx.tree.get(state, name)` finds a value. Half-precision values
-    are kept as float32.
+    `measure_with_ema`, whose transformed updates are the value; a transformation has its own state,
+    and gets params and extra arguments. `gradtx.tree.get(state, name)` returns a value.
+    Half-precision values are stored as float32.
 
     Args:
-      measures: from names to measures.
+      measures: a mapping from names to measures.
 
     Raises:
       ValueError: a measurement has another structure or shape than at `init`.
@@ -132,22 +136,23 @@ def monitor(
 
 
 def measure_with_ema(
-    measure: Callable[[Updates], Any],
-    decay: Any,
+    measure: Callable[[Updates], PyTree],
+    decay: Scalar,
     debias: bool = True,
-    accumulator_dtype: Any | None = None,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """Makes a measure for `monitor`: the exponential moving average of another.
+    """Returns a measure for `monitor`: the exponential moving average of another measure.
 
-    The transformation gives, in place of updates, the average of `measure(updates)`; see `ema`.
-    Booleans count as 0 and 1, so that their average is how often they were true.
+    The transformation replaces the updates by the average of `measure(updates)`; see `ema`.
+    Booleans count as 0 and 1, so that their average is the frequency of `True`.
 
     Args:
-      measure: a function of the updates that JAX can trace; it gives an array or a pytree of such.
-      decay: how much of the average stays, in [0, 1).
-      debias: whether to divide by the sum of the weights. Default: yes.
+      measure: a function of the updates that JAX can trace; it returns an array or a pytree of
+        arrays.
+      decay: decay rate of the average, in [0, 1).
+      debias: whether to correct the bias of the average. Default: True.
       accumulator_dtype: the dtype in which the average is stored. Default: that of the measured
-        value, and float32 for what is narrower or an integer.
+        value, and float32 for narrower dtypes and integers.
 
     Example:
       >>> import jax.numpy as jnp
@@ -173,16 +178,18 @@ def measure_with_ema(
     return GradientTransformation(init, update)
 
 
-def _as_transformation(measure: Any) -> GradientTransformation:
+def _as_transformation(
+    measure: TransformationLike | Callable[[Updates], PyTree],
+) -> GradientTransformation:
     if callable(measure):
         return stateless(lambda updates, params: measure(updates))
     return with_extra_args_support(measure)
 
 
-def _floating(value: Any) -> Any:
-    """Makes arrays of numbers that an average can hold."""
+def _floating(value: PyTree) -> PyTree:
+    """Casts leaves to floating arrays, of which an average can be taken."""
 
-    def one(x: Any) -> Array:
+    def one(x: ArrayLike) -> Array:
         dtype = jnp.result_type(x)
         floating = dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
         return jnp.asarray(x, compute_dtype(floating))
@@ -190,23 +197,23 @@ def _floating(value: Any) -> Any:
     return jax.tree.map(one, value)
 
 
-def _blank(avals: Any) -> Any:
-    """Makes the zeros that stand where nothing was measured yet."""
+def _blank(avals: PyTree) -> PyTree:
+    """Returns zeros, the values before the first measurement."""
     return jax.tree.map(lambda x: jnp.zeros(x.shape, compute_dtype(x.dtype)), avals)
 
 
-def _store(new: Any, old: Any, name: str) -> Any:
-    """Gives a measurement the dtypes that the state has, and buffers of its own."""
+def _store(new: PyTree, old: PyTree, name: str) -> PyTree:
+    """Copies a measurement to new buffers, in the dtypes of the state."""
     if jax.tree.structure(new) != jax.tree.structure(old):
         raise ValueError(
-            f"the measurement {name!r} is {jax.tree.structure(new)}, and was "
+            f"the measurement {name!r} is {jax.tree.structure(new)}, but was "
             f"{jax.tree.structure(old)} at init"
         )
 
-    def one(x: Any, kept: Any) -> Array:
+    def one(x: ArrayLike, kept: ArrayLike) -> Array:
         if jnp.shape(x) != jnp.shape(kept):
             raise ValueError(
-                f"the measurement {name!r} has shape {jnp.shape(x)}, and had {jnp.shape(kept)} at "
+                f"the measurement {name!r} has shape {jnp.shape(x)}, but had {jnp.shape(kept)} at "
                 "init"
             )
         return jnp.array(x, dtype=jnp.result_type(kept), copy=True)

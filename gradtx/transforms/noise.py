@@ -1,11 +1,11 @@
 """Adding noise to updates."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, GradientTransformation
+from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import finished, step_number, times, value_of
 from gradtx.engine.roles import Count, RandomKey, declared
@@ -27,21 +27,21 @@ class AddNoiseState(NamedTuple):
 
 @piece
 def add_noise(
-    eta: Any, gamma: Any, key: int | Array | None = None, *, seed: int | None = None
+    eta: Scalar, gamma: Scalar, key: int | Array | None = None, *, seed: int | None = None
 ) -> GradientTransformation:
-    """Adds Gaussian noise that fades: `g + sqrt(eta / t**gamma) * normal()`.
+    """Adds Gaussian noise of decaying variance: `g + sqrt(eta / t**gamma) * normal()`.
 
-    `t` is 1 at the first step. Every element of every leaf gets noise of its own at every step. In
-    a complex element the variance is that of its magnitude: half of it is in each part.
+    `t` is 1 at the first step. The noise of all elements and all steps is independent. In a complex
+    element, each part has half of the variance.
 
     Args:
       eta: the variance at the first step, at least 0.
-      gamma: how fast it fades; 0 for noise that stays. The paper's is 0.55.
+      gamma: the exponent of the decay; 0 for constant variance. The paper's is 0.55.
       key: a random key of JAX, or a seed. Default: the seed 0, and so the same noise in every run.
-      seed: another name for a `key` that is a seed. Default: `key` says it.
+      seed: a seed, in place of `key`. Default: `None`, `key` is used.
 
     Raises:
-      ValueError: `eta` is negative, `key` and `seed` are both given, or `key` is several keys.
+      ValueError: `eta` is negative, `key` and `seed` are both given, or `key` holds several keys.
 
     Source: Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks",
     arXiv:1511.06807, section 3.
@@ -55,7 +55,7 @@ def add_noise(
       2.0
     """
     if isinstance(eta, (int, float)) and eta < 0:
-        raise ValueError(f"add_noise: eta is {eta}, and a variance is not negative")
+        raise ValueError(f"add_noise: eta must not be negative, got {eta}")
     return leafwise(
         AddNoiseState,
         None,
@@ -66,29 +66,31 @@ def add_noise(
     )
 
 
-def _add_noise(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+def _add_noise(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
     t = step_number(step)
-    # Two roots: that of a fraction would have no slope where eta is 0.
+    # Two roots, because the root of the quotient has no finite derivative where eta is 0.
     deviation = jnp.sqrt(value_of(s.eta)) * t ** (-0.5 * s.gamma)
-    # An integer gradient meets noise in floats, which the engine then refuses to round.
+    # For integer gradients the noise is floating, and the engine then refuses to round the sum.
     noise = jax.random.normal(finished(s.rng_key), g.shape, jnp.result_type(g, 1.0))
     return g + times(deviation, noise), Slots()
 
 
-def as_key(key: Any, seed: Any, name: str, key_name: str = "key") -> Array:
-    """Gives one typed random key for a key of either kind, or for a seed.
+def as_key(
+    key: int | Array | None, seed: int | Array | None, name: str, key_name: str = "key"
+) -> Array:
+    """Returns a typed random key for a key of either kind, or for a seed.
 
     Args:
-      key: a random key, or a seed, or `None`.
+      key: a random key, a seed, or `None`.
       seed: a seed, or `None`; the seed is 0 if both are.
-      name: what errors call the caller.
-      key_name: what errors call `key`. Default: "key".
+      name: the name of the caller in error messages.
+      key_name: the name of `key` in error messages. Default: "key".
     """
     if key is not None and seed is not None:
-        raise ValueError(f"{name}: {key_name} is {key!r} and seed is {seed!r}; give one of them")
+        raise ValueError(f"{name}: give {key_name} or seed, got both: {key!r} and {seed!r}")
     given = jnp.asarray(key if key is not None else 0 if seed is None else seed)
     if not jnp.issubdtype(given.dtype, jax.dtypes.prng_key):
         given = jax.random.key(given) if given.ndim == 0 else jax.random.wrap_key_data(given)
     if given.shape != ():
-        raise ValueError(f"{name}: {key_name} has shape {given.shape}; one key or seed is wanted")
+        raise ValueError(f"{name}: {key_name} must be one key or seed, got shape {given.shape}")
     return given

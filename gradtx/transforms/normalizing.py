@@ -1,12 +1,10 @@
-"""Giving all updates together a norm of one's choice."""
-
-from typing import Any
+"""Normalizing updates by their global norm."""
 
 import jax
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx.engine.base import EmptyState, GradientTransformation, Params, Updates
+from gradtx.engine.base import EmptyState, GradientTransformation, Params, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import finished, rescale
@@ -16,14 +14,16 @@ NormalizeState = EmptyState
 
 
 @piece
-def normalize_by_update_norm(scale_factor: Any = 1.0, eps: Any = 1e-6) -> GradientTransformation:
-    """Divides all updates by their common norm.
+def normalize_by_update_norm(
+    scale_factor: Scalar = 1.0, eps: Scalar = 1e-6
+) -> GradientTransformation:
+    """Divides all updates by their global norm.
 
-    `g * scale_factor / (norm(updates) + eps)`, the norm taken over all leaves in float32 or wider.
+    `g * scale_factor / (norm(updates) + eps)`, with the norm over all leaves, in float32 or wider.
     Zero updates stay zero.
 
     Args:
-      scale_factor: the norm that the updates get. Default: 1.
+      scale_factor: the norm of the result (if `eps` is 0). Default: 1.
       eps: added to the norm. Default: 1e-6.
 
     Example:
@@ -35,7 +35,7 @@ def normalize_by_update_norm(scale_factor: Any = 1.0, eps: Any = 1e-6) -> Gradie
     """
 
     @compiled_when_concrete
-    def normalize(updates: Updates, size: Any, eps: Any) -> Updates:
+    def normalize(updates: Updates, size: Scalar, eps: Scalar) -> Updates:
         denominator = tree.norm(updates) + eps
         positive = denominator > 0
         factor = finished(jnp.where(positive, size / jnp.where(positive, denominator, 1), 0))
@@ -49,9 +49,9 @@ def normalize_by_update_norm(scale_factor: Any = 1.0, eps: Any = 1e-6) -> Gradie
 
 
 def normalize() -> GradientTransformation:
-    """Divides all updates by their common norm: `normalize_by_update_norm` with no eps.
+    """Divides all updates by their global norm: `normalize_by_update_norm` with `eps=0`.
 
-    `g / norm(updates)`, the norm taken over all leaves in float32 or wider. Zero updates stay zero.
+    `g / norm(updates)`, with the norm over all leaves, in float32 or wider. Zero updates stay zero.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,10 +1,8 @@
-"""Making steps relative to the size of the parameters."""
-
-from typing import Any
+"""Scaling updates by the size of the parameters."""
 
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, EmptyState, GradientTransformation
+from gradtx.engine.base import Array, EmptyState, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times, value_of
 from gradtx.engine.rules import Slots
@@ -12,7 +10,7 @@ from gradtx.tree.norms import norms, root_mean_square
 
 
 @piece
-def scale_by_param_block_norm(min_scale: Any = 1e-3) -> GradientTransformation:
+def scale_by_param_block_norm(min_scale: Scalar = 1e-3) -> GradientTransformation:
     """Multiplies each leaf's update by the norm of that leaf's parameters.
 
     `g * max(norm(p), min_scale)`, where `norm(p) = sqrt(sum(|p|^2))` is taken over one leaf.
@@ -44,12 +42,12 @@ def scale_by_param_block_norm(min_scale: Any = 1e-3) -> GradientTransformation:
     )
 
 
-def _by_norm(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+def _by_norm(g: Array, s: Slots, step: None, p: Array) -> tuple[Array, Slots]:
     return times(jnp.maximum(norms(p)[0], value_of(s.min_scale)), g), Slots()
 
 
 @piece
-def scale_by_param_block_rms(min_scale: Any = 1e-3) -> GradientTransformation:
+def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> GradientTransformation:
     """Multiplies each leaf's update by the root mean square of that leaf's parameters.
 
     `g * max(rms(p), min_scale)`, where `rms(p) = sqrt(mean(|p|^2))` is taken over one leaf.
@@ -81,6 +79,6 @@ def scale_by_param_block_rms(min_scale: Any = 1e-3) -> GradientTransformation:
     )
 
 
-def _by_rms(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+def _by_rms(g: Array, s: Slots, step: None, p: Array) -> tuple[Array, Slots]:
     rms = root_mean_square(p)
     return times(jnp.maximum(rms, value_of(s.min_scale)), g), Slots()

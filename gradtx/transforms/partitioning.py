@@ -1,13 +1,18 @@
 """Applying different transformations to different leaves."""
 
-from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import NamedTuple
 
 import jax
 
-from gradtx.engine.base import GradientTransformation, is_function
-from gradtx.engine.links import Mask
-from gradtx.engine.masks import spread
+from gradtx.engine.base import (
+    GradientTransformation,
+    Params,
+    PyTree,
+    TransformationLike,
+    is_function,
+)
+from gradtx.engine.masks import Mask, spread
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.engine.roles import Inner, declared
@@ -19,29 +24,29 @@ class PartitionState(NamedTuple):
     """The states of the parts of a partition.
 
     Attributes:
-      inner_states: for each label, its transformation's state, masked to the leaves it handles.
+      inner_states: for each label, the state of its transformation, masked to its leaves.
     """
 
     inner_states: Inner
 
 
 def partition(
-    transforms: Mapping[Hashable, Any],
-    param_labels: Any,
+    transforms: Mapping[Hashable, TransformationLike],
+    param_labels: PyTree | Callable[[Params], PyTree],
     *,
     mask_compatible_extra_args: bool = False,
 ) -> GradientTransformation:
-    """Applies to each leaf the transformation that its label names.
+    """Applies to each leaf the transformation that belongs to its label.
 
-    It is one `masked` transformation for each label, one after another: labels exclude each other,
-    so that the order does not matter, and the parts share sweeps over the leaves.
+    It is a chain of one `masked` transformation for each label. Each leaf has one label, so that
+    the order does not matter, and the parts share sweeps over the leaves.
 
     Args:
-      transforms: from labels to transformations.
+      transforms: a mapping from labels to transformations.
       param_labels: a pytree of labels, like the parameters or a prefix of them, or a function that
-        makes one from a tree like the parameters.
-      mask_compatible_extra_args: whether extra arguments that are trees like the updates are
-        masked as well. Default: they are passed on whole.
+        returns one for a tree like the parameters.
+      mask_compatible_extra_args: whether extra arguments that are pytrees like the updates are
+        masked as well. Default: False, they are passed on whole.
 
     Raises:
       ValueError: a leaf has a label that is not in `transforms`; the message names the leaf.
@@ -59,8 +64,8 @@ def partition(
       [-0.1] [0.]
     """
 
-    def mask_of(label: Hashable) -> Any:
-        def mask(tree: Any) -> Any:
+    def mask_of(label: Hashable) -> Callable[[PyTree], PyTree]:
+        def mask(tree: PyTree) -> PyTree:
             leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
             labels = param_labels(tree) if is_function(param_labels) else param_labels
             labels = align(treedef, spread(labels, tree), "the labels", tree, "params")

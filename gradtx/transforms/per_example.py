@@ -1,37 +1,38 @@
-"""Clipping the gradient of each example before they are added up, as differential privacy needs.
+"""Clipping the gradient of each example before they are summed, as differential privacy needs.
 
-The leaves of `grads` have the examples on their first axis, as `jax.vmap(jax.grad(loss), ...)`
-makes them. These are functions of such gradients, no transformations.
+The leaves of `grads` have the examples on their first axis, as returned by
+`jax.vmap(jax.grad(loss), ...)`. These are functions of such gradients, not transformations.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Updates
+from gradtx.engine.base import Array, PyTree, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import abs_sq, default_float, finished, safe_sqrt, total, widen
 
 
-def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Updates, Array]:
-    """Clips each example's gradient to a norm, taken over all leaves, and adds the examples up.
+def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Scalar) -> tuple[Updates, Array]:
+    """Clips each example's gradient to a global norm, and sums over the examples.
 
-    `sum_i g_i * min(1, l2_norm_clip / norm(g_i))`, in float32 or wider. The bound holds for every
-    finite gradient: neither its squares nor their sum can overflow.
+    `sum_i g_i * min(1, l2_norm_clip / norm(g_i))`, with norms over all leaves, in float32 or wider.
+    The bound holds for every finite gradient: neither its squares nor their sum can overflow.
 
     Args:
       grads: a pytree of arrays, each with the examples on its first axis.
       l2_norm_clip: the largest Euclidean norm of one example's gradient.
 
     Returns:
-      The sum, a tree like `grads` without the first axis, and the number of examples that were
+      The sum, a pytree like `grads` without the first axis, and the number of examples that were
       clipped, an int32 scalar.
 
     Raises:
-      ValueError: a leaf has no first axis, or one of another length than the others.
+      ValueError: a leaf has no first axis, or the lengths of the first axes differ.
 
     Source: Abadi et al., "Deep Learning with Differential Privacy", arXiv:1607.00133, Algorithm 1.
 
@@ -48,25 +49,25 @@ def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Upd
 
 
 def per_example_layer_norm_clip(
-    grads: Updates, global_l2_norm_clip: Any, uniform: bool = True
-) -> tuple[Updates, Updates]:
-    """Clips each example's gradient leaf by leaf, and adds the examples up.
+    grads: Updates, global_l2_norm_clip: Scalar, uniform: bool = True
+) -> tuple[Updates, PyTree]:
+    """Clips each example's gradient leaf by leaf, and sums over the examples.
 
-    Leaf `k` of `K`, with `D_k` of all `D` elements, is clipped to the norm
+    Leaf `k` of `K` leaves, with `D_k` of all `D` elements, is clipped to the norm
     `global_l2_norm_clip / sqrt(K)`, or to `global_l2_norm_clip * sqrt(D_k / D)` if not uniform.
-    Either way one example's gradient has at most the norm `global_l2_norm_clip` in all.
+    Either way the global norm of one example's gradient is at most `global_l2_norm_clip`.
 
     Args:
       grads: a pytree of arrays, each with the examples on its first axis.
       global_l2_norm_clip: the largest Euclidean norm of one example's gradient.
-      uniform: whether all leaves get the same share of it. Default: yes.
+      uniform: whether all leaves are clipped to the same norm. Default: True.
 
     Returns:
-      The sum, a tree like `grads` without the first axis, and a tree of the numbers of examples
+      The sum, a pytree like `grads` without the first axis, and a pytree of the numbers of examples
       that were clipped in each leaf, int32 scalars.
 
     Raises:
-      ValueError: a leaf has no first axis, or one of another length than the others.
+      ValueError: a leaf has no first axis, or the lengths of the first axes differ.
 
     Source: McMahan et al., "Learning Differentially Private Recurrent Language Models",
     arXiv:1710.06963, section 3.2.
@@ -91,13 +92,13 @@ def per_example_layer_norm_clip(
 
 
 @compiled_when_concrete
-def _clip_together(grads: Updates, limit: Any) -> tuple[Updates, Array]:
+def _clip_together(grads: Updates, limit: Scalar) -> tuple[Updates, Array]:
     leaves, treedef = jax.tree.flatten(grads)
     wide = [_floating(x) for x in leaves]
     if not wide:
         return grads, jnp.zeros((), jnp.int32)
-    # Each example is divided by its largest element, so that squares stay in range; within bounds
-    # in which the reciprocal is a normal number too.
+    # Each example is divided by its largest element, so that squares stay in range. The divisor is
+    # bounded, so that its reciprocal is a normal number too.
     largest = functools.reduce(jnp.maximum, [_over_examples(jnp.max, jnp.abs(x)) for x in wide])
     top = float(jnp.finfo(largest.dtype).max) ** 0.75
     scale = finished(lax.stop_gradient(jnp.clip(largest, 1 / top, top)))
@@ -107,40 +108,42 @@ def _clip_together(grads: Updates, limit: Any) -> tuple[Updates, Array]:
     clipped = finished(relative * scale > limit)
     shortened = finished(jnp.where(clipped, limit / jnp.where(clipped, relative, 1), 1))
 
-    def add_up(x: Array, unit: Array, like: Any) -> Array:
+    def sum_up(x: Array, unit: Array, like: ArrayLike) -> Array:
         chosen = jnp.where(_beside(clipped, x), unit * _beside(shortened, x), x)
         dtype = jnp.result_type(like)
         added = jnp.sum(chosen, axis=0)
         return added.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else added
 
-    sums = map(add_up, wide, units, leaves)
+    sums = map(sum_up, wide, units, leaves)
     return treedef.unflatten(sums), jnp.sum(clipped, dtype=jnp.int32)
 
 
-def _floating(x: Any) -> Array:
+def _floating(x: ArrayLike) -> Array:
     x = widen(x)
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(default_float())
 
 
-def _over_examples(reduce: Any, x: Array) -> Array:
-    """Reduces all axes but that of the examples; of nothing, to zero."""
+def _over_examples(reduce: Callable[..., Array], x: Array) -> Array:
+    """Reduces all axes except that of the examples; an empty reduction is zero."""
     return reduce(x, tuple(range(1, x.ndim)), initial=0)
 
 
 def _beside(per_example: Array, x: Array) -> Array:
-    """Gives one number for each example a shape that goes with `x`."""
+    """Reshapes an array of one number per example so that it broadcasts to the shape of `x`."""
     return per_example.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def _check_batch(grads: Updates, name: str) -> None:
-    """Raises unless all leaves have a first axis, and of one length."""
+    """Raises unless all leaves have a first axis, of the same length."""
     found = jax.tree.leaves_with_path(grads)
     shapes = [(jax.tree_util.keystr(path), jnp.shape(x)) for path, x in found]
     for path, shape in shapes:
         if not shape:
-            raise ValueError(f"{name}: grads{path} is a scalar; the first axis is the examples'")
+            raise ValueError(
+                f"{name}: grads{path} must have the examples on its first axis, got a scalar"
+            )
         if shape[0] != shapes[0][1][0]:
             raise ValueError(
-                f"{name}: grads{path} has {shape[0]} examples on its first axis, "
+                f"{name}: grads{path} has {shape[0]} examples on its first axis, but "
                 f"grads{shapes[0][0]} has {shapes[0][1][0]}"
             )

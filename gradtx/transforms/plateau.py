@@ -1,11 +1,12 @@
-"""Lowering the learning rate when a measured loss stops falling."""
+"""Reducing the learning rate when a loss stops improving (reduce on plateau)."""
 
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Updates
+from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import finished, rescale
@@ -17,11 +18,11 @@ class ReduceLROnPlateauState(NamedTuple):
     """The state of `reduce_on_plateau`.
 
     Attributes:
-      scale: what updates are multiplied by.
+      scale: the factor by which updates are multiplied.
       best_value: the lowest averaged value so far.
-      plateau_count: averaged values in a row that did not improve on it.
-      cooldown_count: averaged values still to be ignored after a reduction.
-      count: values in the running average.
+      plateau_count: the number of averaged values in a row without an improvement.
+      cooldown_count: the number of averaged values still to be ignored after a reduction.
+      count: the number of values in the running average.
       avg_value: the running average.
     """
 
@@ -35,29 +36,32 @@ class ReduceLROnPlateauState(NamedTuple):
 
 @piece
 def reduce_on_plateau(
-    factor: Any = 0.1,
+    factor: float = 0.1,
     patience: int = 10,
     rtol: float = 1e-4,
     atol: float = 0.0,
     cooldown: int = 0,
     accumulation_size: int = 1,
-    min_scale: Any = 0.0,
+    min_scale: Scalar = 0.0,
 ) -> GradientTransformation:
-    """Multiplies updates by a scale that falls when a measured value stops improving.
+    """Multiplies updates by a scale that is reduced when a measured value stops improving.
 
-    The value comes with each call, `update(..., value=loss)`. Every `accumulation_size` calls their
-    mean is compared with the best so far: it improves if `mean < best - rtol*|best| - atol`. So
-    values may be negative, as negative log-likelihoods and costs are. After `patience` means in a
-    row without improvement, `scale = max(factor * scale, min_scale)`, and the next `cooldown` means
-    are ignored. A value that is NaN counts as no improvement.
+    The value is an argument of each call, `update(..., value=loss)`. After every
+    `accumulation_size` calls, the mean of their values is compared with the best so far: it is an
+    improvement if `mean < best - rtol*|best| - atol`. So values may be negative, as negative
+    log-likelihoods and costs are. After `patience` means in a row without improvement,
+    `scale = max(factor * scale, min_scale)`, and the next `cooldown` means are not counted. NaN is
+    not an improvement.
 
     Args:
-      factor: what the scale is multiplied by, in (0, 1). Default: 0.1.
-      patience: means without improvement that are borne. Default: 10.
-      rtol: the relative improvement that counts. Default: 1e-4.
-      atol: the absolute improvement that counts. Default: 0.
-      cooldown: means to ignore after a reduction. Default: 0.
-      accumulation_size: calls whose values are averaged. Default: 1.
+      factor: the factor of each reduction, in (0, 1). Default: 0.1.
+      patience: the number of means in a row without improvement, from 1, after which the scale is
+        reduced. Default: 10.
+      rtol: the relative improvement that is required. Default: 1e-4.
+      atol: the absolute improvement that is required. Default: 0.
+      cooldown: the number of means after a reduction that don't count as lacking improvement.
+        Default: 0.
+      accumulation_size: the number of calls whose values are averaged. Default: 1.
       min_scale: the smallest scale. Default: 0.
 
     Raises:
@@ -92,8 +96,8 @@ def reduce_on_plateau(
         )
 
     def judge(s: ReduceLROnPlateauState, mean: Array) -> ReduceLROnPlateauState:
-        """Compares a finished mean with the best one."""
-        seen = jnp.isfinite(s.best_value)  # infinity at first, of which no share can be taken
+        """Compares a completed mean with the best one."""
+        seen = jnp.isfinite(s.best_value)  # infinity at first, whose multiples are not finite
         margin = jnp.where(seen, rtol * jnp.abs(s.best_value), 0) + atol
         improved = mean < s.best_value - margin
         cooling = s.cooldown_count > 0
@@ -109,7 +113,7 @@ def reduce_on_plateau(
         )
 
     @compiled_when_concrete
-    def step(updates: Updates, s: OptState, value: Any) -> tuple[Updates, OptState]:
+    def step(updates: Updates, s: OptState, value: ArrayLike) -> tuple[Updates, OptState]:
         count = s.count + 1
         mean = s.avg_value + (jnp.asarray(value, jnp.float32) - s.avg_value) / count
         going_on = s._replace(count=count, avg_value=mean)
@@ -125,17 +129,17 @@ def reduce_on_plateau(
         state: OptState,
         params: Params | None = None,
         *,
-        value: Any = None,
+        value: ArrayLike | None = None,
         **extra: Any,
     ) -> tuple[Updates, OptState]:
         del params, extra
         if value is None:
-            raise ValueError("reduce_on_plateau: needs the loss: update(..., value=loss)")
+            raise ValueError("reduce_on_plateau: needs the loss: call update(..., value=loss)")
         return step(updates, state, value)
 
     return GradientTransformation(init, update)
 
 
-def _require(holds: bool, name: str, value: Any, what: str) -> None:
+def _require(holds: bool, name: str, value: float, what: str) -> None:
     if not holds:
-        raise ValueError(f"reduce_on_plateau: {name} is {value!r}, and must be {what}")
+        raise ValueError(f"reduce_on_plateau: {name} must be {what}, got {value!r}")

@@ -1,7 +1,7 @@
-"""Differential privacy: steps that tell little of any one example.
+"""Differential privacy: steps that reveal little about any one example.
 
-What stands here takes gradients with one more axis than the parameters have, for the examples, and
-so is none of the optimizers of the catalog, whose gradients are like the parameters.
+Here gradients have one more axis than the parameters, for the examples. So none of this is in the
+catalog of optimizers, whose gradients have the shapes of the parameters.
 """
 
 import warnings
@@ -10,8 +10,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, GradientTransformation, Params, ScalarOrSchedule, Updates
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    Params,
+    Scalar,
+    ScalarOrSchedule,
+    Updates,
+)
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
@@ -39,37 +47,39 @@ class DifferentiallyPrivateAggregateState(NamedTuple):
 
 @piece
 def differentially_private_aggregate(
-    l2_norm_clip: Any,
-    noise_multiplier: Any,
+    l2_norm_clip: Scalar,
+    noise_multiplier: Scalar,
     key: int | Array | None = None,
     *,
     seed: int | None = None,
 ) -> GradientTransformation:
-    """Averages the gradients of examples so that the mean tells little of any one of them.
+    """Averages the clipped gradients of examples, with noise that hides any one of them.
 
     `(sum_i g_i * min(1, C / norm(g_i)) + noise_multiplier * C * normal()) / B` for the gradients
-    `g_i` of `B` examples, each with its norm over all leaves, and `C = l2_norm_clip`. The updates
-    have the examples on the first axis of every leaf, as `jax.vmap(jax.grad(loss), (None, 0))`
-    makes them, and come out without it. Every element of every leaf gets noise of its own at every
-    step; of a complex number, both parts get the whole of it, because the bound holds for both
-    together. Sum and noise are in float32 or wider.
+    `g_i` of `B` examples, with norms over all leaves, and `C = l2_norm_clip`. The incoming updates
+    have the examples on the first axis of every leaf, as returned by
+    `jax.vmap(jax.grad(loss), (None, 0))`; the result does not have this axis. The noise of all
+    elements and all steps is independent. In a complex number, each part has the full variance,
+    because the bound holds for both together. Sum and noise are computed in float32 or wider.
 
-    How much privacy that is, an accountant says, from the multiplier, the steps, and how examples
-    are drawn. It holds against those who do not know the key. The noise is drawn as floating
-    numbers, whose lowest digits are not random: against an opponent who reads those (Mironov, "On
-    significance of the least significant bits for differential privacy", 2012) it does not protect.
+    The amount of privacy has to be computed by a privacy accountant from the multiplier, the number
+    of steps, and the sampling of examples. It holds against opponents who don't know the key. The
+    noise is drawn in floating point, and its lowest bits are not random: it does not protect
+    against attacks on these (Mironov, "On significance of the least significant bits for
+    differential privacy", 2012).
 
     Args:
       l2_norm_clip: the largest Euclidean norm of one example's gradient, not negative.
-      noise_multiplier: the deviation of the noise, in units of `l2_norm_clip`; not negative.
-      key: a random key of JAX, or a seed. Default: the seed 0, with a warning, because noise that
-        everybody knows protects nobody.
-      seed: another name for a `key` that is a seed. Default: `key` says it.
+      noise_multiplier: the standard deviation of the noise, in units of `l2_norm_clip`; not
+        negative.
+      key: a random key of JAX, or a seed. Default: the seed 0, with a warning, because known noise
+        does not protect.
+      seed: a seed, in place of `key`. Default: `None`, `key` is used.
 
     Raises:
-      ValueError: `l2_norm_clip` or `noise_multiplier` is negative, `key` and `seed` are both given
-        or `key` is several keys; or, at a step, a leaf has no first axis, or one of another length
-        than the others or none, or its other axes are not those of its parameter.
+      ValueError: `l2_norm_clip` or `noise_multiplier` is negative, `key` and `seed` are both given,
+        or `key` holds several keys; or, at a step, a leaf has no first axis, the first axes are
+        empty or differ in length, or the other axes are not those of the parameter.
 
     Source: Abadi et al., "Deep Learning with Differential Privacy", arXiv:1607.00133, Algorithm 1.
 
@@ -87,7 +97,7 @@ def differentially_private_aggregate(
     first_key = as_key(key, seed, name)
     if key is None and seed is None and _is_positive(noise_multiplier):
         warnings.warn(
-            f"{name}: without a key the noise is that of the seed 0, which everybody knows",
+            f"{name}: without a key, the noise is that of the seed 0 and does not protect",
             stacklevel=2,
         )
 
@@ -103,7 +113,7 @@ def differentially_private_aggregate(
         key, *keys = jax.random.split(key, 1 + len(leaves))
         sums, _ = per_example_global_norm_clip(list(map(widen, leaves)), l2_norm_clip)
         size = jnp.shape(leaves[0])[0]
-        # No noise of an infinite bound is none, as it is of any other.
+        # Without noise the deviation is 0, also for an infinite bound.
         deviation = jnp.where(noise_multiplier == 0, 0, noise_multiplier * l2_norm_clip)
         means = [
             over(total + times(deviation, _normal(k, total)), size)
@@ -129,29 +139,29 @@ def differentially_private_aggregate(
 @piece
 def dpsgd(
     learning_rate: ScalarOrSchedule,
-    l2_norm_clip: Any,
-    noise_multiplier: Any,
+    l2_norm_clip: Scalar,
+    noise_multiplier: Scalar,
     seed: int | Array,
-    momentum: Any | None = None,
+    momentum: Scalar | None = None,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """Gradient descent with differential privacy.
+    """DP-SGD: gradient descent with differential privacy.
 
     `p - learning_rate * g`, or with momentum `v = momentum * v + g; p - learning_rate * v`, where
-    `g` is the mean of the examples' clipped gradients and noise that
-    `differentially_private_aggregate` makes. The gradients have the examples on the first axis of
-    every leaf.
+    `g` is the noisy mean of the examples' clipped gradients that `differentially_private_aggregate`
+    returns. The gradients have the examples on the first axis of every leaf.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
       l2_norm_clip: the largest Euclidean norm of one example's gradient, not negative.
-      noise_multiplier: the deviation of the noise, in units of `l2_norm_clip`; not negative.
-      seed: of the noise; a whole number, or a random key of JAX. Keep it secret.
-      momentum: how much of the velocity stays, in [0, 1). Default: no momentum.
-      nesterov: whether to look one step ahead. Default: no.
+      noise_multiplier: the standard deviation of the noise, in units of `l2_norm_clip`; not
+        negative.
+      seed: the seed of the noise: an integer, or a random key of JAX. It must be kept secret.
+      momentum: momentum coefficient, in [0, 1). Default: no momentum.
+      nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:
-      ValueError: as `differentially_private_aggregate` does.
+      ValueError: for the same reasons as `differentially_private_aggregate`.
 
     Source: Abadi et al., "Deep Learning with Differential Privacy", arXiv:1607.00133, Algorithm 1.
 
@@ -175,24 +185,24 @@ def dpsgd(
 
 
 def _normal(key: Array, like: Array) -> Array:
-    """Draws normal numbers; of complex ones, each part has variance 1."""
+    """Draws normal numbers; in complex ones, each part has variance 1."""
     noise = jax.random.normal(finished(key), like.shape, like.dtype)
     return times(2**0.5, noise) if jnp.iscomplexobj(like) else noise
 
 
-def _require_not_negative(name: str, **numbers: Any) -> None:
+def _require_not_negative(name: str, **numbers: Scalar) -> None:
     for argument, x in numbers.items():
         if isinstance(x, (int, float)) and not x >= 0:
-            raise ValueError(f"{name}: {argument} is {x}, and must not be negative")
+            raise ValueError(f"{name}: {argument} must not be negative, got {x}")
 
 
-def _is_positive(x: Any) -> bool:
-    """Says whether a number may be positive; what is traced may."""
+def _is_positive(x: Scalar) -> bool:
+    """Returns whether a number may be positive, as arrays may."""
     return not isinstance(x, (int, float)) or x > 0
 
 
 def _check_examples(updates: Updates, params: Params | None) -> None:
-    """Raises unless all leaves have the same examples on their first axis, before the parameter."""
+    """Raises unless all leaves have the examples on a first axis before the parameter's axes."""
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     first: tuple[str, int] | None = None
     for i, leaf in enumerate(leaves):
@@ -200,32 +210,34 @@ def _check_examples(updates: Updates, params: Params | None) -> None:
             continue
         path, shape = f"updates{nth_path(updates, i)}", jnp.shape(leaf)
         if not shape:
-            raise LeafError(ValueError, f"{path} is a scalar; {_WANTED}")
+            raise LeafError(ValueError, f"{path} is a scalar; {_NEEDED}")
         if first is None:
             first = (path, shape[0])
         if shape[0] != first[1]:
             raise LeafError(
                 ValueError,
-                f"{path} has {shape[0]} examples on its first axis, {first[0]} has {first[1]}",
+                f"{path} has {shape[0]} examples on its first axis, but {first[0]} has {first[1]}",
             )
         if shape[0] == 0:
-            raise LeafError(ValueError, f"{path} has shape {shape}, and there is no mean of none")
+            raise LeafError(ValueError, f"{path} needs at least one example, got shape {shape}")
     if params is not None:
         _check_parameters(updates, leaves, align(treedef, params, "params", updates))
 
 
-def _check_parameters(updates: Updates, leaves: Sequence[Any], params: Sequence[Any]) -> None:
+def _check_parameters(
+    updates: Updates, leaves: Sequence[ArrayLike | None], params: Sequence[ArrayLike | None]
+) -> None:
     for i, (u, p) in enumerate(zip(leaves, params, strict=True)):
         if u is not None and p is not None and jnp.shape(u)[1:] != jnp.shape(p):
             path = nth_path(updates, i)
             raise LeafError(
                 ValueError,
                 f"updates{path} has shape {jnp.shape(u)}, params{path} has shape {jnp.shape(p)}; "
-                + _WANTED,
+                + _NEEDED,
             )
 
 
-_WANTED = (
-    "gradients are wanted one for each example, on a first axis, as jax.vmap(jax.grad(loss), "
-    "(None, 0))(params, examples) gives them"
+_NEEDED = (
+    "gradients must have the examples on a first axis, as returned by "
+    "jax.vmap(jax.grad(loss), (None, 0))(params, examples)"
 )

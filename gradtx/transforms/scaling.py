@@ -1,8 +1,15 @@
 """Multiplying updates by a number, a schedule, or a learning rate."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gradtx.engine.base import Array, EmptyState, GradientTransformation, ScalarOrSchedule, Schedule
+from gradtx.engine.base import (
+    Array,
+    EmptyState,
+    GradientTransformation,
+    Scalar,
+    ScalarOrSchedule,
+    Schedule,
+)
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
 from gradtx.engine.roles import Clock, Count, Rate, declared
@@ -26,7 +33,7 @@ class ScaleByLearningRateState(NamedTuple):
 
     Attributes:
       count: the number of steps taken.
-      learning_rate: the rate that the last step used; before any step, the first one's.
+      learning_rate: the learning rate of the last step; before any step, that of the first.
     """
 
     count: Clock
@@ -37,7 +44,7 @@ ScaleState = EmptyState
 
 
 @piece
-def scale(step_size: Any) -> GradientTransformation:
+def scale(step_size: Scalar) -> GradientTransformation:
     """Multiplies the updates by a number: `g * step_size`.
 
     Args:
@@ -55,7 +62,7 @@ def scale(step_size: Any) -> GradientTransformation:
     )
 
 
-def _times(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+def _times(g: Array, s: Slots, step: Array | None, p: None) -> tuple[Array, Slots]:
     return times(s.factor, g), Slots()
 
 
@@ -90,14 +97,14 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
 def scale_by_learning_rate(
     learning_rate: ScalarOrSchedule | None = None, *, flip_sign: bool = True
 ) -> GradientTransformation:
-    """Turns a direction of ascent into a step of descent: `-learning_rate * g`.
+    """Multiplies the updates by the negative learning rate, to descend: `-learning_rate * g`.
 
-    The rate that was used stays readable in the state, and `update(..., learning_rate=x)` takes
-    its place for one call, under `jit` too and without compiling again.
+    The state has the learning rate of the last step. `update(..., learning_rate=x)` overrides it
+    for one call, under `jit` too and without recompilation.
 
     Args:
-      learning_rate: a number, a scalar array, or a schedule. Default: `None`, a rate of 1.
-      flip_sign: whether to multiply by -1 as well. Default: yes, to descend.
+      learning_rate: a number, a scalar array, or a schedule. Default: `None`, a learning rate of 1.
+      flip_sign: whether to multiply by -1 as well. Default: True, to descend.
 
     Example:
       >>> import jax.numpy as jnp
@@ -120,9 +127,9 @@ def scale_by_learning_rate(
     )
 
 
-def _descend(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+def _descend(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
     return times(-s.learning_rate, g), Slots()
 
 
-def _ascend(g: Array, s: Slots, step: Any, p: None) -> tuple[Array, Slots]:
+def _ascend(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
     return times(s.learning_rate, g), Slots()

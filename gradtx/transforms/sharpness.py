@@ -1,17 +1,21 @@
-"""Sharpness-aware minimization: gradients from the worst point nearby."""
+"""Sharpness-aware minimization (SAM)."""
 
+from collections.abc import Callable, Hashable
 from numbers import Integral
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from gradtx._apply import apply_updates
 from gradtx.engine.base import (
     Array,
+    ExtraArgs,
     GradientTransformation,
     Params,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -28,10 +32,10 @@ class SAMState(NamedTuple):
     """The state of `sam`.
 
     Attributes:
-      steps_since_sync: the number of ascending steps since the last descent.
+      steps_since_sync: the number of ascent steps since the last descent.
       opt_state: the state of the optimizer that descends.
-      adv_state: the state of the one that ascends.
-      cache: the parameters before the ascent; `None` in opaque mode, where no call ends above.
+      adv_state: the state of the optimizer that ascends.
+      cache: the parameters before the ascent; `None` in opaque mode.
     """
 
     steps_since_sync: Annotated[Count, Told()]
@@ -42,43 +46,47 @@ class SAMState(NamedTuple):
 
 @piece
 def sam(
-    optimizer: Any,
-    adv_optimizer: Any,
-    sync_period: Any = 2,
+    optimizer: TransformationLike,
+    adv_optimizer: TransformationLike,
+    sync_period: int = 2,
     reset_state: bool = True,
     opaque_mode: bool = False,
-    batch_axis_name: Any | None = None,
+    batch_axis_name: Hashable | None = None,
 ) -> GradientTransformation:
-    """Descends by the gradient of the worst point nearby, which leads to flat minima.
+    """SAM: descends along the gradient at the worst point nearby, which leads to flat minima.
 
-    From `p`, `sync_period - 1` steps of `adv_optimizer` lead uphill, `q = q - v(grad(q))` with its
-    steps `v` downhill, and `optimizer` then takes a step `u` from `p` by the gradient there:
+    Starting from `p`, `sync_period - 1` steps of `adv_optimizer` ascend, `q = q - v(grad(q))` with
+    its (descending) updates `v`. Then `optimizer` takes a step `u` from `p`, with the gradient at
+    `q`. The method of the paper,
 
         q = p + rho * g / norm(g)
         p + u(grad(q))
 
-    is the paper's method, with one step of `adv_optimizer = chain(normalize(), sgd(rho))`.
+    has one step of `adv_optimizer = chain(normalize(), sgd(rho))`.
 
-    In the transparent mode, each call of `update` is one of these steps. Parameters are `q` between
-    two descents, and gradients are taken there: a training loop need not know of it. In the opaque
-    mode a call does them all, and `update(..., grad_fn=f)` gives it the gradients: `f(q, i)` at the
-    point that ascending step `i` has led to, `i` from 0. The loop then sees only `p`.
+    In transparent mode, each call of `update` is one of these steps. Between two descents the
+    parameters are `q`, and gradients are taken there, so that a training loop needs no change. In
+    opaque mode, one call takes all steps. It gets the gradients from `update(..., grad_fn=f)`:
+    `f(q, i)` is the gradient after the ascent step `i`, which is 0 for the first. The loop then
+    sees only `p`.
 
-    Extra arguments reach both optimizers, except for `learning_rate`, which is that of `optimizer`.
+    Both optimizers get the extra arguments, except for `learning_rate`, which is only passed to
+    `optimizer`.
 
     Args:
-      optimizer: descends. It sees the parameters `p`.
-      adv_optimizer: ascends: its steps are taken backwards. Best without momentum, or reset.
-      sync_period: the number of gradients to one descent, from 1; with 1 there is no ascent.
+      optimizer: the optimizer that descends. It gets the parameters `p`.
+      adv_optimizer: the optimizer that ascends: the negatives of its updates are applied. It should
+        have no momentum, or be reset.
+      sync_period: the number of gradients for one descent, from 1; with 1 there is no ascent.
         Default: 2, as in the paper.
-      reset_state: whether `adv_optimizer` starts afresh after each descent. Default: yes.
-      opaque_mode: whether a call does all steps. Default: no, each call does one.
-      batch_axis_name: the name of a mapped axis whose members ascend each by the gradient of its
-        own part of the batch, and descend together by the mean of their gradients. Default: none,
-        they do nothing in common.
+      reset_state: whether the state of `adv_optimizer` is reset after each descent. Default: True.
+      opaque_mode: whether one call takes all steps. Default: False, each call takes one.
+      batch_axis_name: the name of a mapped axis. Each of its members ascends along the gradient of
+        its own part of the batch, and all descend along the mean of their gradients. Default:
+        `None`, members are independent.
 
     Raises:
-      ValueError: `sync_period` is less than 1, or no whole number in opaque mode, or `update` was
+      ValueError: `sync_period` is less than 1, or not an integer in opaque mode, or `update` was
         called without params.
       TypeError: `update` was called without `grad_fn` in opaque mode.
 
@@ -102,11 +110,9 @@ def sam(
       [0.85]
     """
     if isinstance(sync_period, (int, float)) and sync_period < 1:
-        raise ValueError(f"sam: sync_period is {sync_period!r}, and must be at least 1")
+        raise ValueError(f"sam: sync_period must be at least 1, got {sync_period!r}")
     if opaque_mode and not isinstance(sync_period, Integral):
-        raise ValueError(
-            f"sam: sync_period is {sync_period!r}, and must be a whole number in opaque mode"
-        )
+        raise ValueError(f"sam: sync_period must be an integer in opaque mode, got {sync_period!r}")
     optimizer = with_extra_args_support(optimizer)
     adv_optimizer = with_extra_args_support(adv_optimizer)
 
@@ -119,7 +125,7 @@ def sam(
         )
 
     def ascend(
-        g: Updates, state: SAMState, q: Params, extra: dict[str, Any]
+        g: Updates, state: SAMState, q: Params, extra: ExtraArgs
     ) -> tuple[Updates, SAMState]:
         extra = {n: x for n, x in extra.items() if n != "learning_rate"}
         downhill, adv_state = adv_optimizer.update(g, state.adv_state, q, **extra)
@@ -127,7 +133,7 @@ def sam(
         return uphill, state._replace(adv_state=cast_like(adv_state, state.adv_state))
 
     def descend(
-        g: Updates, state: SAMState, p: Params, extra: dict[str, Any]
+        g: Updates, state: SAMState, p: Params, extra: ExtraArgs
     ) -> tuple[Updates, SAMState]:
         if batch_axis_name is not None:
             g = lax.pmean(g, batch_axis_name)
@@ -157,7 +163,12 @@ def sam(
         return branch(steps >= sync_period, down, up)
 
     def opaque_update(
-        updates: Updates, state: SAMState, p: Params, *, grad_fn: Any, **extra: Any
+        updates: Updates,
+        state: SAMState,
+        p: Params,
+        *,
+        grad_fn: Callable[[Params, int], Updates],
+        **extra: Any,
     ) -> tuple[Updates, SAMState]:
         g, q = updates, p
         for i in range(int(sync_period) - 1):
@@ -179,7 +190,7 @@ def sam(
 
 @compiled_when_concrete
 def _start(steps: Array, params: Params, cache: Params) -> Params:
-    """Gives the parameters that an ascent starts from, which at its first step are the present."""
+    """Returns the parameters before the ascent; at its first step, these are the present ones."""
     return jax.tree.map(
         lambda p, old: jnp.where(steps == 0, p, old).astype(old.dtype), params, cache
     )
@@ -187,12 +198,12 @@ def _start(steps: Array, params: Params, cache: Params) -> Params:
 
 @compiled_when_concrete
 def _back_and(moves: Updates, params: Params, start: Params) -> Updates:
-    """Gives the updates that lead from the parameters to where a step leads from the start."""
+    """Returns the updates from the present parameters to the result of a step from the start."""
 
-    def one(u: Any, q: Any, p: Any) -> Any:
+    def one(u: ArrayLike | None, q: ArrayLike, p: Array) -> Array | None:
         if u is None:
             return None
-        # What is reached is a parameter of the model's precision, whose distance is then taken.
+        # The result is rounded to the precision of the parameters before the difference is taken.
         there = (widen(p) + widen(u)).astype(p.dtype)
         return (widen(there) - widen(q)).astype(jnp.result_type(u))
 

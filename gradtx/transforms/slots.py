@@ -1,27 +1,27 @@
-"""What methods written by hand over whole trees keep beside each parameter.
+"""Slots of methods that are written by hand over whole pytrees.
 
-Slots are float32 or wider, and the state keeps their dtypes whatever the updates come in.
+Slots are float32 or wider, and keep their dtypes whatever the dtypes of the updates are.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Params
 from gradtx.engine.numerics import compute_dtype, widen
 
 
 def zero_slots(params: Params, *, real: bool = False) -> Params:
-    """Makes zeros beside the parameters.
+    """Returns slots of zeros, one for each parameter.
 
     Args:
       params: a pytree of arrays.
-      real: whether complex parameters get real zeros, as second moments are. Default: no.
+      real: whether the slots of complex parameters are real, as for second moments. Default: False.
     """
 
-    def zeros(p: Any) -> Array:
+    def zeros(p: ArrayLike) -> Array:
         dtype = compute_dtype(jnp.result_type(p))
         return jnp.zeros(jnp.shape(p), jnp.finfo(dtype).dtype if real else dtype)
 
@@ -29,7 +29,7 @@ def zero_slots(params: Params, *, real: bool = False) -> Params:
 
 
 def copied_slots(params: Params) -> Params:
-    """Makes copies of the parameters, which stay when the parameters' buffers are given away.
+    """Returns copies of the parameters, so that the parameters' buffers can be donated.
 
     Args:
       params: a pytree of arrays.
@@ -39,7 +39,7 @@ def copied_slots(params: Params) -> Params:
     )
 
 
-def as_slots(leaves: Sequence[Any], slots: Sequence[Array]) -> list[Array]:
+def as_slots(leaves: Sequence[ArrayLike], slots: Sequence[Array]) -> list[Array]:
     """Casts leaves to the dtypes of the slots that belong to them.
 
     Args:
@@ -49,8 +49,8 @@ def as_slots(leaves: Sequence[Any], slots: Sequence[Array]) -> list[Array]:
     return [jnp.asarray(widen(x), s.dtype) for x, s in zip(leaves, slots, strict=True)]
 
 
-def as_updates(results: Sequence[Array], updates: Sequence[Any]) -> list[Array]:
-    """Casts results to the dtypes of the updates that they take the places of.
+def as_updates(results: Sequence[Array], updates: Sequence[ArrayLike]) -> list[Array]:
+    """Casts results to the dtypes of the updates that they replace.
 
     Args:
       results: arrays.

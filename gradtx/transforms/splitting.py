@@ -1,17 +1,20 @@
-"""Handling complex numbers as pairs of real ones."""
+"""Transforming complex numbers as pairs of real ones."""
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
     Params,
+    PyTree,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -19,9 +22,11 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.roles import Inner, declared
 
+R = TypeVar("R")
+
 
 class RealAndImaginary(NamedTuple):
-    """What stands in the place of a complex leaf.
+    """The two real leaves that replace a complex one.
 
     Attributes:
       real: its real part.
@@ -37,29 +42,30 @@ class SplitRealAndImaginaryState(NamedTuple):
     """The state of `split_real_and_imaginary`.
 
     Attributes:
-      inner_state: the transformation's own state, with two slots for a complex leaf.
+      inner_state: the state of the transformation, with two slots for a complex leaf.
     """
 
     inner_state: Inner
 
 
-def split_real_and_imaginary(inner: Any) -> GradientTransformation:
-    """Shows a transformation two real leaves in the place of a complex one.
+def split_real_and_imaginary(inner: TransformationLike) -> GradientTransformation:
+    """Applies a transformation to the real and imaginary parts of complex leaves.
 
-    With `g = a + ib` the result is `u(a) + i u(b)`, where `u` is what `inner` does to real arrays.
-    What is for real numbers alone then takes complex ones as well. What takes complex numbers by
-    itself works by magnitudes, and so in the same way along every line through 0; split, it treats
-    the two axes apart. A norm of all leaves is the same either way, one of each leaf is not.
+    With `g = a + ib` the result is `u(a) + i u(b)`, where `u` is what `inner` computes for real
+    arrays. So a transformation for real numbers can be used for complex ones. A transformation that
+    supports complex numbers uses their magnitudes, and does not depend on their phases; split, it
+    treats the two parts separately. A norm over all leaves is the same either way, but the norm of
+    one leaf is not.
 
-    Real leaves pass as they are. Trees that belong to the parameters, such as masks and labels, may
-    have one entry for both parts. Of the extra arguments for line searches, `grad` is split like
-    the updates, and `value_fn` is called with complex parameters.
+    Real leaves are passed as they are. Pytrees that belong to the parameters, such as masks and
+    labels, may have one entry for both parts. Of the extra arguments for line searches, `grad` is
+    split like the updates, and `value_fn` is called with complex parameters.
 
     Args:
       inner: the transformation.
 
     Raises:
-      TypeError: an update is complex and its parameter real, or the other way round.
+      TypeError: an update is complex and its parameter real, or vice versa.
       ValueError: params and updates differ in structure.
 
     Example:
@@ -95,15 +101,15 @@ def split_real_and_imaginary(inner: Any) -> GradientTransformation:
 
 
 @compiled_when_concrete
-def _split(tree: Any) -> Any:
-    def split(x: Any) -> Any:
+def _split(tree: PyTree) -> PyTree:
+    def split(x: ArrayLike) -> ArrayLike | RealAndImaginary:
         return RealAndImaginary(jnp.real(x), jnp.imag(x)) if jnp.iscomplexobj(x) else x
 
     return jax.tree.map(split, tree)
 
 
 @compiled_when_concrete
-def _merge(parts: Any, like: Any) -> Any:
+def _merge(parts: PyTree, like: PyTree) -> PyTree:
     leaves, treedef = jax.tree.flatten(like)
     found = zip(leaves, treedef.flatten_up_to(parts), strict=True)
     return treedef.unflatten(
@@ -117,16 +123,16 @@ def _check_kinds(updates: Updates, params: Params) -> None:
         if g is not None and p is not None and jnp.iscomplexobj(g) != jnp.iscomplexobj(p):
             path = nth_path(updates, i)
             raise TypeError(
-                f"split_real_and_imaginary: updates{path} is {jnp.result_type(g)}, "
+                f"split_real_and_imaginary: updates{path} is {jnp.result_type(g)}, but "
                 f"params{path} is {jnp.result_type(p)}"
             )
 
 
-def _of_parts(value_fn: Callable[..., Any], like: Params) -> Callable[..., Any]:
-    """Makes a loss of complex parameters one of their parts."""
+def _of_parts(value_fn: Callable[..., R], like: Params) -> Callable[..., R]:
+    """Returns a loss of complex parameters as a function of their real and imaginary parts."""
 
     @functools.wraps(value_fn)
-    def of_parts(parts: Params, *args: Any, **kwargs: Any) -> Any:
+    def of_parts(parts: Params, *args: Any, **kwargs: Any) -> R:
         return value_fn(_merge(parts, like), *args, **kwargs)
 
     return of_parts

@@ -1,10 +1,8 @@
-"""Making steps as long as the parameters that they change."""
-
-from typing import Any
+"""Scaling updates by the trust ratio of each leaf."""
 
 import jax.numpy as jnp
 
-from gradtx.engine.base import Array, EmptyState, GradientTransformation
+from gradtx.engine.base import Array, EmptyState, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times, value_of
 from gradtx.engine.rules import Slots
@@ -15,17 +13,17 @@ ScaleByTrustRatioState = EmptyState
 
 @piece
 def scale_by_trust_ratio(
-    min_norm: Any = 0.0, trust_coefficient: Any = 1.0, eps: Any = 0.0
+    min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0, eps: Scalar = 0.0
 ) -> GradientTransformation:
     """Scales each leaf's update to the norm of that leaf's parameters.
 
     `g * trust_coefficient * size(p) / (size(g) + eps)`, where `size(x) = max(norm(x), min_norm)` is
-    taken over one leaf. Where the ratio means nothing, because a size is 0 or the one of `p` is not
-    finite, the update stays as it is.
+    taken over one leaf. If a size is 0, or the size of `p` is not finite, the update is returned
+    unchanged.
 
     Args:
-      min_norm: the smallest size of either. Default: 0.
-      trust_coefficient: how far a leaf may move, relative to its norm. Default: 1.
+      min_norm: the lower bound of both norms. Default: 0.
+      trust_coefficient: the norm of a leaf's update, relative to that of the leaf. Default: 1.
       eps: added to the size of the update. Default: 0.
 
     Raises:
@@ -51,8 +49,8 @@ def scale_by_trust_ratio(
     )
 
 
-def _by_trust_ratio(g: Array, s: Slots, step: Any, p: Array) -> tuple[Array, Slots]:
+def _by_trust_ratio(g: Array, s: Slots, step: None, p: Array) -> tuple[Array, Slots]:
     of_p, of_g = (jnp.maximum(size, value_of(s.min_norm)) for size in norms(p, g))
-    meant = (of_p > 0) & (of_g > 0) & jnp.isfinite(of_p)
-    ratio = s.trust_coefficient * of_p / (jnp.where(meant, of_g, 1) + s.eps)
-    return times(jnp.where(meant, ratio, 1), g), Slots()
+    defined = (of_p > 0) & (of_g > 0) & jnp.isfinite(of_p)
+    ratio = s.trust_coefficient * of_p / (jnp.where(defined, of_g, 1) + s.eps)
+    return times(jnp.where(defined, ratio, 1), g), Slots()

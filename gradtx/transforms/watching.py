@@ -1,16 +1,19 @@
-"""Keeping in the state how a whole optimizer fares: norms, and steps left out or bounded."""
+"""Recording in the state norms, skipped steps and clipped steps of a whole optimizer."""
 
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
     Params,
+    PyTree,
+    TransformationLike,
     Updates,
     with_extra_args_support,
 )
@@ -23,16 +26,16 @@ from gradtx.engine.roles import Inner, Reading, Role, declared
 
 @declared
 class WatchState(NamedTuple):
-    """The state of `watch`; `gradtx.metrics` finds what it holds.
+    """The state of `watch`; `gradtx.metrics` returns its readings.
 
     Attributes:
-      gradient_norm: the norm of the last gradients, as they came in.
+      gradient_norm: the norm of the last gradients, before the optimizer.
       update_norm: the norm of the last updates.
-      update_ratio: `update_norm` over the norm of the parameters before the step; 0 where those
-        were zero, or not given.
-      skipped: the number of steps that gave no update though there was a gradient, or whose
-        `gradient_norm` was not finite.
-      inner_state: the optimizer's own state.
+      update_ratio: `update_norm` over the norm of the parameters before the step; 0 if these were
+        zero, or not given.
+      skipped: the number of steps with a zero update for a nonzero gradient, or with a
+        `gradient_norm` that was not finite.
+      inner_state: the state of the optimizer.
     """
 
     gradient_norm: Reading
@@ -44,11 +47,11 @@ class WatchState(NamedTuple):
 
 @declared
 class CountedState(NamedTuple):
-    """The state of `counted`; `gradtx.metrics` finds what it holds.
+    """The state of `counted`; `gradtx.metrics` returns its count.
 
     Attributes:
-      counts: under the name that was given, the number of steps that changed the updates.
-      inner_state: the transformation's own state.
+      counts: a dict from the given name to the number of steps that changed the updates.
+      inner_state: the state of the transformation.
     """
 
     counts: Annotated[dict[str, Array], Role("reading", told="*")]
@@ -56,14 +59,14 @@ class CountedState(NamedTuple):
 
 
 @piece
-def watch(inner: Any) -> GradientTransformation:
-    """Notes in the state how large the gradients and the steps of an optimizer are.
+def watch(inner: TransformationLike) -> GradientTransformation:
+    """Records in the state the norms of the gradients and the updates of an optimizer.
 
-    With the gradients `g`, the updates `u` and the parameters `p`, it keeps `norm(g)`, `norm(u)`,
-    `norm(u) / norm(p)` and a count of skipped steps; see `WatchState`. Norms are Euclidean, over
-    all leaves, in float32. The updates are the optimizer's, to the last bit. Put it around all
-    that makes a step, with clipping and guards inside; around `MultiSteps`, micro-steps that give
-    no update count as skipped.
+    With the gradients `g`, the updates `u` and the parameters `p`, it records `norm(g)`, `norm(u)`,
+    `norm(u) / norm(p)` and the number of skipped steps; see `WatchState`. Norms are Euclidean, over
+    all leaves, in float32. The updates are exactly those of the optimizer. Wrap the whole optimizer
+    in it, with clipping and guards inside. Around `MultiSteps`, micro-steps without an update count
+    as skipped.
 
     Args:
       inner: the optimizer.
@@ -91,8 +94,8 @@ def watch(inner: Any) -> GradientTransformation:
     def measure(
         gradients: Updates, updates: Updates, params: Params | None, skipped: Array
     ) -> tuple[Array, ...]:
-        # XLA would share squares of gradients with those that the optimizer takes, and then store
-        # and round them, which it otherwise does not.
+        # Without the barrier, XLA shares squares of gradients with the optimizer's computation, and
+        # stores and rounds them, which changes the optimizer's results.
         gradients, params = lax.optimization_barrier((gradients, params))
         came, went, size = map(_norm, (gradients, updates, params))
         ratio = jnp.where(size > 0, went / jnp.where(size > 0, size, 1), 0)
@@ -110,12 +113,12 @@ def watch(inner: Any) -> GradientTransformation:
 
 
 @piece
-def counted(inner: Any, name: str = "acted") -> GradientTransformation:
-    """Counts the steps on which a transformation changes the updates: how often a clip acts.
+def counted(inner: TransformationLike, name: str = "acted") -> GradientTransformation:
+    """Counts the steps at which a transformation changes the updates, such as clipped steps.
 
     Args:
       inner: the transformation, such as `clip_by_global_norm(1.0)`.
-      name: what `gradtx.metrics` calls the count. Default: `"acted"`.
+      name: the name of the count in `gradtx.metrics`. Default: `"acted"`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -148,16 +151,16 @@ def counted(inner: Any, name: str = "acted") -> GradientTransformation:
     return wrapped(init, update, inner)
 
 
-def _norm(x: Any) -> Array:
-    """Gives the norm of the leaves that are floating: what is masked may be of any kind."""
+def _norm(x: PyTree) -> Array:
+    """Returns the norm of the floating leaves; masked leaves may have any dtype."""
     leaves = [leaf for leaf in jax.tree.leaves(x) if jnp.issubdtype(_dtype(leaf), jnp.inexact)]
     return jnp.asarray(tree.norm(leaves), jnp.float32)
 
 
-def _dtype(leaf: Any) -> Any:
+def _dtype(leaf: Any) -> DTypeLike:
     return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
 
 
-def _differs(old: Any, new: Any) -> Array:
+def _differs(old: ArrayLike, new: ArrayLike) -> Array:
     old = jnp.asarray(old, jnp.result_type(new))
-    return (old != new) & ~((old != old) & (new != new))  # NaN that passes is no change
+    return (old != new) & ~((old != old) & (new != new))  # NaN that stays NaN is no change

@@ -1,4 +1,4 @@
-"""Transformations that remember nothing, made of one function."""
+"""Transformations without a state, made from one function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,10 @@ from gradtx.engine.base import (
 
 
 def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransformation:
-    """Makes a transformation without state from a function of the updates and the parameters.
+    """Creates a transformation without state from a function of the updates and the parameters.
 
     Args:
-      f: `f(updates, params) -> updates`, over whole trees.
+      f: `f(updates, params) -> updates`, over whole pytrees.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -39,10 +39,10 @@ def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransfo
 
 
 def stateless_with_tree_map(f: Callable[[Array, Array | None], Array]) -> GradientTransformation:
-    """Makes a transformation without state from a function of one update and one parameter.
+    """Creates a transformation without state from a function of one update and one parameter.
 
     Args:
-      f: `f(update, param) -> update`, for one leaf; `param` is `None` when the call has no params.
+      f: `f(update, param) -> update`, for one leaf; `param` is `None` if `update` gets no params.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Functions of pytrees: arithmetic, reductions, casting, random trees, moments, parts of states."""
+"""Functions of pytrees: arithmetic, reductions, casts, random pytrees, moments, parts of states."""
 
 from gradtx.tree.arithmetic import (
     add as add,

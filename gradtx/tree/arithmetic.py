@@ -1,25 +1,26 @@
 """Arithmetic leaf by leaf.
 
-Dtypes are promoted as in `jax.numpy`. What takes more than one operation is computed in float32 for
-half-precision leaves, and rounded once. `None` leaves stay `None`.
+Dtypes are promoted as in `jax.numpy`. For half-precision leaves, functions of more than one
+operation are computed in float32 and rounded once. `None` leaves stay `None`.
 """
 
 import functools
 import operator
-from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.tree.mapping import PAIR, map_leaves, rounded_once
 
 
-def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
-    """Adds trees leaf by leaf: `tree_x + tree_y + ...`.
+def add(tree_x: PyTree, tree_y: PyTree, *other_trees: PyTree) -> PyTree:
+    """Adds pytrees leaf by leaf: `tree_x + tree_y + ...`.
 
     Args:
       tree_x: a pytree of arrays.
       tree_y: a pytree of the same structure.
-      *other_trees: more of them.
+      *other_trees: more pytrees of the same structure.
 
     Raises:
       ValueError: the structures differ; the message names the paths.
@@ -33,14 +34,14 @@ def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
         return map_leaves("tree.add", operator.add, tree_x, tree_y)
     names = (*PAIR, *(f"other_trees[{i}]" for i in range(len(other_trees))))
 
-    def add_all(*xs: Any) -> Any:
+    def add_all(*xs: ArrayLike) -> ArrayLike:
         return rounded_once(lambda *xs: functools.reduce(operator.add, xs), *xs)
 
     return map_leaves("tree.add", add_all, tree_x, tree_y, *other_trees, names=names)
 
 
-def sub(tree_x: Any, tree_y: Any) -> Any:
-    """Subtracts trees leaf by leaf: `tree_x - tree_y`.
+def sub(tree_x: PyTree, tree_y: PyTree) -> PyTree:
+    """Subtracts pytrees leaf by leaf: `tree_x - tree_y`.
 
     Args:
       tree_x: a pytree of arrays.
@@ -57,8 +58,8 @@ def sub(tree_x: Any, tree_y: Any) -> Any:
     return map_leaves("tree.sub", operator.sub, tree_x, tree_y)
 
 
-def mul(tree_x: Any, tree_y: Any) -> Any:
-    """Multiplies trees leaf by leaf: `tree_x * tree_y`.
+def mul(tree_x: PyTree, tree_y: PyTree) -> PyTree:
+    """Multiplies pytrees leaf by leaf: `tree_x * tree_y`.
 
     Args:
       tree_x: a pytree of arrays.
@@ -75,8 +76,8 @@ def mul(tree_x: Any, tree_y: Any) -> Any:
     return map_leaves("tree.mul", operator.mul, tree_x, tree_y)
 
 
-def div(tree_x: Any, tree_y: Any) -> Any:
-    """Divides trees leaf by leaf: `tree_x / tree_y`.
+def div(tree_x: PyTree, tree_y: PyTree) -> PyTree:
+    """Divides pytrees leaf by leaf: `tree_x / tree_y`.
 
     Args:
       tree_x: a pytree of arrays.
@@ -93,12 +94,12 @@ def div(tree_x: Any, tree_y: Any) -> Any:
     return map_leaves("tree.div", operator.truediv, tree_x, tree_y)
 
 
-def scale(scalar: Any, tree: Any) -> Any:
+def scale(scalar: Scalar, tree: PyTree) -> PyTree:
     """Multiplies every leaf by a number: `scalar * tree`.
 
     Args:
-      scalar: a number or a scalar array. An array is promoted with the leaves as `jax.numpy` does:
-        of a float32 scalar and a bfloat16 leaf comes a float32 leaf; of a Python number none.
+      scalar: a number or a scalar array. An array is promoted with the leaves as in `jax.numpy`: a
+        float32 scalar times a bfloat16 leaf is float32. Python numbers don't change the dtype.
       tree: a pytree of arrays.
 
     Example:
@@ -107,17 +108,17 @@ def scale(scalar: Any, tree: Any) -> Any:
       {'a': 6.0}
     """
 
-    def times(x: Any) -> Any:
+    def times(x: ArrayLike) -> ArrayLike:
         return rounded_once(operator.mul, scalar, x)
 
     return map_leaves("tree.scale", times, tree, names=("tree",))
 
 
-def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
-    """Adds a multiple of one tree to another: `tree_x + scalar * tree_y`.
+def add_scale(tree_x: PyTree, scalar: Scalar, tree_y: PyTree) -> PyTree:
+    """Adds a multiple of one pytree to another: `tree_x + scalar * tree_y`.
 
     Args:
-      tree_x: a pytree of arrays; where it is `None`, so is the result.
+      tree_x: a pytree of arrays; where it is `None`, the result is `None`.
       scalar: a number or a scalar array.
       tree_y: a pytree of the same structure as `tree_x`.
 
@@ -130,20 +131,22 @@ def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
       {'a': 7.0}
     """
 
-    def combine(x: Any, y: Any) -> Any:
+    def combine(x: ArrayLike, y: ArrayLike) -> ArrayLike:
         return rounded_once(lambda x, s, y: x + s * y, x, scalar, y)
 
     return map_leaves("tree.add_scale", combine, tree_x, tree_y, none_wins=True)
 
 
-def clip(tree: Any, min_value: Any | None = None, max_value: Any | None = None) -> Any:
-    """Limits every element to a range: `min(max(tree, min_value), max_value)`.
+def clip(
+    tree: PyTree, min_value: ArrayLike | None = None, max_value: ArrayLike | None = None
+) -> PyTree:
+    """Clips every element to a range: `min(max(tree, min_value), max_value)`.
 
     Args:
       tree: a pytree of real arrays.
-      min_value: the least value, a number or an array that broadcasts against every leaf. Default:
-        `None`, no limit.
-      max_value: the greatest value, likewise. Default: `None`, no limit.
+      min_value: the lower bound, a number or an array that broadcasts to every leaf. Default:
+        `None`, no bound.
+      max_value: the upper bound, likewise. Default: `None`, no bound.
 
     Example:
       >>> from gradtx import tree
@@ -151,17 +154,17 @@ def clip(tree: Any, min_value: Any | None = None, max_value: Any | None = None) 
       {'a': Array(2., dtype=float32, weak_type=True)}
     """
 
-    def limit(x: Any) -> Any:
+    def limit(x: ArrayLike) -> Array:
         return jnp.clip(x, min=min_value, max=max_value)
 
     return map_leaves("tree.clip", limit, tree, names=("tree",))
 
 
-def where(condition: Any, tree_x: Any, tree_y: Any) -> Any:
-    """Chooses between two trees: `tree_x` where the condition holds, `tree_y` elsewhere.
+def where(condition: ArrayLike, tree_x: PyTree, tree_y: PyTree) -> PyTree:
+    """Selects elements of `tree_x` where a condition holds, and of `tree_y` elsewhere.
 
     Args:
-      condition: a boolean, or an array of booleans that broadcasts against every leaf.
+      condition: a boolean, or an array of booleans that broadcasts to every leaf.
       tree_x: a pytree of arrays.
       tree_y: a pytree of the same structure.
 
@@ -176,8 +179,8 @@ def where(condition: Any, tree_x: Any, tree_y: Any) -> Any:
     return map_leaves("tree.where", lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
 
 
-def conj(tree: Any) -> Any:
-    """Gives the complex conjugate of every leaf; real leaves stay as they are.
+def conj(tree: PyTree) -> PyTree:
+    """Returns the complex conjugate of every leaf; real leaves don't change.
 
     Args:
       tree: a pytree of arrays.
@@ -190,8 +193,8 @@ def conj(tree: Any) -> Any:
     return map_leaves("tree.conj", jnp.conj, tree, names=("tree",))
 
 
-def real(tree: Any) -> Any:
-    """Gives the real part of every leaf.
+def real(tree: PyTree) -> PyTree:
+    """Returns the real part of every leaf.
 
     Args:
       tree: a pytree of arrays.

@@ -1,24 +1,27 @@
-"""Dtypes of the leaves."""
+"""Dtypes of the leaves of a pytree."""
 
 import functools
-from typing import Any
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 
+from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import default_float
 from gradtx.tree.mapping import map_leaves
 
 
-def cast(tree: Any, dtype: Any | None) -> Any:
-    """Casts every leaf.
+def cast(tree: PyTree, dtype: DTypeLike | None) -> PyTree:
+    """Casts every leaf to a dtype.
 
     Args:
       tree: a pytree of arrays.
-      dtype: the dtype wanted, or `None` to leave the tree as it is.
+      dtype: the dtype, or `None` to return the pytree unchanged.
 
     Raises:
-      TypeError: a leaf is complex and `dtype` is not; take `tree.real` first.
+      TypeError: a leaf is complex and `dtype` is not; use `tree.real` first.
 
     Example:
       >>> from gradtx import tree
@@ -30,17 +33,17 @@ def cast(tree: Any, dtype: Any | None) -> Any:
     return map_leaves("tree.cast", lambda x: _cast(x, dtype), tree, names=("tree",))
 
 
-def cast_like(tree: Any, other_tree: Any) -> Any:
-    """Casts every leaf to the dtype of another tree's leaf.
+def cast_like(tree: PyTree, other_tree: PyTree) -> PyTree:
+    """Casts every leaf to the dtype of the corresponding leaf of another pytree.
 
     Args:
       tree: a pytree of arrays.
-      other_tree: a pytree of the same structure, whose dtypes are taken. A leaf that is `None` in
-        either tree stays as it is.
+      other_tree: a pytree of the same structure, which has the dtypes. Where either pytree is
+        `None`, the leaf is not changed.
 
     Raises:
       ValueError: the structures differ; the message names the paths.
-      TypeError: a leaf is complex and the other is not; take `tree.real` first.
+      TypeError: a leaf is complex and the other is not; use `tree.real` first.
 
     Example:
       >>> import jax.numpy as jnp
@@ -58,34 +61,38 @@ def cast_like(tree: Any, other_tree: Any) -> Any:
 
 
 class _Dtype:
-    """A dtype, or none, as a leaf."""
+    """A dtype or `None`, as a leaf."""
 
-    def __init__(self, dtype: Any):
+    def __init__(self, dtype: DTypeLike | None):
         self.dtype = dtype
 
 
-def _cast_to(x: Any, wanted: _Dtype) -> Any:
+def _cast_to(x: ArrayLike, wanted: _Dtype) -> ArrayLike:
     return x if wanted.dtype is None else _cast(x, wanted.dtype)
 
 
-def _cast(x: Any, dtype: Any) -> Any:
+def _cast(x: ArrayLike, dtype: DTypeLike) -> Array:
     if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
-        raise TypeError(f"this is {jnp.result_type(x)}, and {jnp.dtype(dtype)} cannot hold it")
+        raise TypeError(
+            f"cannot cast {jnp.result_type(x)} to {jnp.dtype(dtype)}, which is not complex"
+        )
     return jnp.asarray(x, dtype)
 
 
-def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> Any:
-    """Gives the dtype of the leaves.
+def dtype(
+    tree: PyTree, mixed_dtype_handler: Literal["promote", "highest", "lowest"] | None = None
+) -> np.dtype:
+    """Returns the dtype of the leaves.
 
     Args:
-      tree: a pytree of arrays. An empty one has the dtype of a Python float.
-      mixed_dtype_handler: what to do when leaves differ. `"promote"` gives the dtype of their sum;
-        `"highest"` and `"lowest"` give the one that all others promote to, and the one that
-        promotes to all others. Default: `None`, an error.
+      tree: a pytree of arrays. If it is empty, the result is the dtype of a Python float.
+      mixed_dtype_handler: the result if the leaves have several dtypes: `"promote"` for the dtype
+        of their sum, `"highest"` for the dtype to which all others promote, `"lowest"` for the
+        dtype that promotes to all others. Default: `None`, an error.
 
     Raises:
-      ValueError: the leaves differ and nothing says what to do, or neither of two dtypes promotes
-        to the other (such as bfloat16 and float16), or the handler is unknown.
+      ValueError: the leaves have several dtypes and `mixed_dtype_handler` is `None`, or neither of
+        two dtypes promotes to the other (such as bfloat16 and float16), or the handler is unknown.
 
     Example:
       >>> import jax.numpy as jnp
@@ -97,25 +104,28 @@ def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> Any:
     handlers = (None, "promote", "highest", "lowest")
     if mixed_dtype_handler not in handlers:
         raise ValueError(
-            f"tree.dtype: mixed_dtype_handler is {mixed_dtype_handler!r}, not one of {handlers}"
+            f"tree.dtype: mixed_dtype_handler must be one of {handlers}, got "
+            f"{mixed_dtype_handler!r}"
         )
-    found = {}  # from each dtype to the path where it was met first
+    found: dict[np.dtype, str] = {}  # from each dtype to the path of its first leaf
     for path, leaf in jax.tree.leaves_with_path(tree):
         found.setdefault(jnp.result_type(leaf), "tree" + jax.tree_util.keystr(path))
     if not found:
         return jnp.dtype(default_float())
     if len(found) > 1 and mixed_dtype_handler is None:
         told = ", ".join(f"{path} is {d}" for d, path in found.items())
-        raise ValueError(f"tree.dtype: the leaves differ: {told}")
+        raise ValueError(
+            f"tree.dtype: the leaves must have one dtype without a handler, got {told}"
+        )
     if mixed_dtype_handler == "promote":
         return functools.reduce(jnp.promote_types, found)
 
-    def pick(a: Any, b: Any) -> Any:
+    def pick(a: np.dtype, b: np.dtype) -> np.dtype:
         both = jnp.promote_types(a, b)
         if both not in (a, b):
             raise ValueError(
-                f"tree.dtype: neither of {a} ({found[a]}) and {b} ({found[b]}) promotes to the "
-                f"other, so that none is the {mixed_dtype_handler}"
+                f"tree.dtype: no dtype is the {mixed_dtype_handler}; neither of {a} ({found[a]}) "
+                f"and {b} ({found[b]}) promotes to the other"
             )
         return both if mixed_dtype_handler == "highest" else (b if both == a else a)
 

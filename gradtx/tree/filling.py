@@ -1,17 +1,19 @@
-"""Trees of the shapes of other trees."""
+"""Pytrees with the shapes of other pytrees."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+from gradtx.engine.base import PyTree
 
 
-def zeros_like(tree: Any, dtype: Any | None = None) -> Any:
-    """Makes a tree of zeros.
+def zeros_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
+    """Returns a pytree of zeros.
 
     Args:
-      tree: a pytree of arrays, whose shapes are taken.
+      tree: a pytree of arrays, which has the shapes.
       dtype: the dtype of the zeros. Default: `None`, each leaf's own.
 
     Example:
@@ -23,11 +25,11 @@ def zeros_like(tree: Any, dtype: Any | None = None) -> Any:
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
 
 
-def ones_like(tree: Any, dtype: Any | None = None) -> Any:
-    """Makes a tree of ones.
+def ones_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
+    """Returns a pytree of ones.
 
     Args:
-      tree: a pytree of arrays, whose shapes are taken.
+      tree: a pytree of arrays, which has the shapes.
       dtype: the dtype of the ones. Default: `None`, each leaf's own.
 
     Example:
@@ -39,11 +41,11 @@ def ones_like(tree: Any, dtype: Any | None = None) -> Any:
     return jax.tree.map(lambda x: jnp.ones_like(x, dtype=dtype), tree)
 
 
-def full_like(tree: Any, fill_value: Any, dtype: Any | None = None) -> Any:
-    """Makes a tree of one value.
+def full_like(tree: PyTree, fill_value: ArrayLike, dtype: DTypeLike | None = None) -> PyTree:
+    """Returns a pytree filled with one value.
 
     Args:
-      tree: a pytree of arrays, whose shapes are taken.
+      tree: a pytree of arrays, which has the shapes.
       fill_value: a number, or an array that broadcasts to every leaf's shape.
       dtype: the dtype of the result. Default: `None`, each leaf's own.
 
@@ -56,12 +58,12 @@ def full_like(tree: Any, fill_value: Any, dtype: Any | None = None) -> Any:
     return jax.tree.map(lambda x: jnp.full_like(x, fill_value, dtype=dtype), tree)
 
 
-def batch_shape(tree: Any, shape: Sequence[int] = ()) -> Any:
+def batch_shape(tree: PyTree, shape: Sequence[int] = ()) -> PyTree:
     """Repeats every leaf along new leading axes.
 
     Args:
       tree: a pytree of arrays.
-      shape: the lengths of the new axes, which stand before a leaf's own. Default: `()`, no axes.
+      shape: the lengths of the new axes, which come before a leaf's own. Default: `()`, no axes.
 
     Example:
       >>> import jax

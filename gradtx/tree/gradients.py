@@ -1,18 +1,18 @@
-"""What differentiation sees of a tree."""
-
-from typing import Any
+"""Functions that change the gradients of a pytree."""
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import rescale
 
 
-def scale_gradient(inputs: Any, scale: Any) -> Any:
-    """Gives its inputs unchanged, and multiplies the gradients that flow through by a number.
+def scale_gradient(inputs: PyTree, scale: Scalar) -> PyTree:
+    """Returns its inputs unchanged, and multiplies their gradients by a number.
 
     Args:
-      inputs: a pytree of arrays. Leaves that have no gradient, such as integers, pass by.
+      inputs: a pytree of arrays. Leaves without a gradient, such as integers, are not affected.
       scale: a number or a scalar array; negative to reverse gradients, 0 to stop them.
 
     Example:
@@ -22,18 +22,20 @@ def scale_gradient(inputs: Any, scale: Any) -> Any:
       3.0
     """
 
-    def scaled(x: Any) -> Any:
+    def scaled(x: ArrayLike) -> ArrayLike:
         return _scaled(x, scale) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else x
 
     return jax.tree.map(scaled, inputs)
 
 
 @jax.custom_jvp
-def _scaled(x: Any, scale: Any) -> Any:
+def _scaled(x: ArrayLike, scale: Scalar) -> ArrayLike:
     return x
 
 
 @_scaled.defjvp
-def _scaled_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+def _scaled_jvp(
+    primals: tuple[ArrayLike, Scalar], tangents: tuple[ArrayLike, Scalar]
+) -> tuple[ArrayLike, Array]:
     (x, scale), (x_dot, _) = primals, tangents
     return x, rescale(x_dot, scale)

@@ -2,42 +2,43 @@
 
 A name is a field of a NamedTuple or a dataclass, a key of a dict, or the class of a state.
 
-What one looks for is often said more than once. Every optimizer ends in a state that counts its own
-steps and tells the learning rate of the last one; a user who asks for the `count` of Adam, or for
-the `learning_rate` that was injected, means another place. The roles of fields say so, see
-`gradtx.engine.roles`: a `Clock` repeats what other parts count too; all agree, and any of them will
-do. A `Rate` only tells what a step used, and the next overwrites it.
+Several parts of a state may have the same name. The last state of every optimizer has its own count
+of steps, and the learning rate of the last step; a user who asks for the `count` of Adam, or for an
+injected `learning_rate`, means another part. The roles of the fields tell them apart (see
+`gradtx.engine.roles`): a `Clock` repeats the count of other parts, so that all are equal. A `Rate`
+only reports the learning rate of a step, and the next step overwrites it.
 
-The lookup takes such a field where nothing else has the name, and not otherwise. `set` gives the
-fields that repeat the new value too, so that all go on agreeing, and leaves readings alone.
+The lookup returns such fields only if nothing else has the name. `set` also sets the fields that
+repeat the value, so that all stay equal, and does not set those that only report it.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.engine.base import PyTree
 from gradtx.tree.walking import NamedTupleKey, Part, Path, children, replaced, walk
 
-Filter = Callable[[Path, Any], Any]
+Filter = Callable[[Path, PyTree], bool]
 
 
 def get_all_with_path(
-    tree: Any, key: Any, filtering: Filter | None = None
-) -> list[tuple[Path, Any]]:
-    """Gives everything that has a name, with its path.
+    tree: PyTree, key: Hashable, filtering: Filter | None = None
+) -> list[tuple[Path, PyTree]]:
+    """Returns all parts of a pytree with a name, with their paths.
 
     Args:
       tree: a pytree, such as a state.
       key: a field of a NamedTuple or dataclass, a key of a dict, or the name of a state's class.
-      filtering: `filtering(path, value) -> bool` says which matches count. A path is a tuple of
-        `NamedTupleKey` and of JAX's keys (`DictKey`, `SequenceKey`, `GetAttrKey`). Default: `None`,
-        all count.
+      filtering: `filtering(path, value) -> bool`, a function that selects among the matches. A path
+        is a tuple of `NamedTupleKey` and of JAX's keys (`DictKey`, `SequenceKey`, `GetAttrKey`).
+        Default: `None`, all matches.
 
     Returns:
-      Pairs `(path, value)`. Fields that only repeat or report what other parts of a state hold (see
+      Pairs `(path, value)`. Fields that only repeat or report other parts of a state (see
       `gradtx.tree.lookup`) are among them only if nothing else matches.
 
     Example:
@@ -51,19 +52,21 @@ def get_all_with_path(
     return [(match.path, match.value) for match in _preferred(_matches(tree, key, filtering))]
 
 
-def get(tree: Any, key: Any, default: Any | None = None, filtering: Filter | None = None) -> Any:
-    """Gives what has a name.
+def get(
+    tree: PyTree, key: Hashable, default: PyTree = None, filtering: Filter | None = None
+) -> PyTree:
+    """Returns the part of a pytree with a name.
 
     Args:
       tree: a pytree, such as a state.
       key: a field of a NamedTuple or dataclass, a key of a dict, or the name of a state's class.
-      default: what to give if nothing has the name. Default: `None`.
-      filtering: `filtering(path, value) -> bool` says which matches count; see
-        `get_all_with_path`. Default: `None`, all count.
+      default: the result if nothing has the name. Default: `None`.
+      filtering: `filtering(path, value) -> bool`, a function that selects among the matches; see
+        `get_all_with_path`. Default: `None`, all matches.
 
     Raises:
-      KeyError: several things have the name; the message tells their paths. What only repeats or
-        reports another does not count among them.
+      KeyError: several parts have the name; the message names their paths. Fields that only repeat
+        or report other parts are not counted.
 
     Example:
       >>> import jax.numpy as jnp
@@ -77,23 +80,25 @@ def get(tree: Any, key: Any, default: Any | None = None, filtering: Filter | Non
         return default
     if len(found) > 1 and not all(match.role.repeats for match in found):
         places = ", ".join(_told(match.path) for match in found)
-        raise KeyError(f"tree.get: {key!r} stands at {places}; choose one with filtering=")
+        raise KeyError(
+            f"tree.get: {key!r} is ambiguous, found at {places}; select one with filtering="
+        )
     return found[-1].value
 
 
-def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
-    """Gives a copy of a tree in which everything that has a name is replaced.
+def set(tree: PyTree, filtering: Filter | None = None, /, **kwargs: Any) -> PyTree:
+    """Returns a copy of a pytree in which all parts with a name are replaced.
 
     Args:
       tree: a pytree, such as a state.
-      filtering: `filtering(path, value) -> bool` says which matches are replaced; see
-        `get_all_with_path`. Default: `None`, all are.
-      **kwargs: from names to new values, in their order. A Python number takes the dtype of the
-        array that it replaces, if that can hold it, so that nothing compiles again.
+      filtering: `filtering(path, value) -> bool`, a function that selects the matches to replace;
+        see `get_all_with_path`. Default: `None`, all matches.
+      **kwargs: the new values by name, replaced in their order. A Python number gets the dtype of
+        the array that it replaces, if that can hold it, so that nothing is recompiled.
 
     Raises:
-      KeyError: nothing has the name, or only the reading of what a step used, which the next step
-        would overwrite.
+      KeyError: nothing has the name, or only a field that reports the value of the last step, which
+        the next step would overwrite.
 
     Example:
       >>> import jax.numpy as jnp
@@ -106,36 +111,38 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
     for key, value in kwargs.items():
         found = _matches(tree, key, filtering)
         if not found:
-            some = "that passes the filter " if filtering is not None else ""
-            raise KeyError(f"tree.set: nothing {some}is named {key!r}; there are {_names(tree)}")
-        new = {m.path: _of_same_dtype(value, m.value) for m in found if not _only_tells(m)}
+            some = " passes the filter and" if filtering is not None else ""
+            raise KeyError(
+                f"tree.set: nothing{some} is named {key!r}; the names are {_names(tree)}"
+            )
+        new = {m.path: _of_same_dtype(value, m.value) for m in found if not _only_reports(m)}
         if not new:
             places = ", ".join(_told(match.path) for match in found)
             raise KeyError(
-                f"tree.set: {key!r} at {places} only tells what a step used, and the next step "
-                f"would overwrite it; make it settable with inject_hyperparams, or give it to one "
-                f"step with update(..., {key}=...)"
+                f"tree.set: {key!r} at {places} only reports the value of the last step, and the "
+                f"next step would overwrite it; make it settable with inject_hyperparams, or give "
+                f"it to one step with update(..., {key}=...)"
             )
         tree = replaced(tree, new)
     return tree
 
 
-def _name(part: Part) -> Any:
-    """Gives the key of a dict, or the name of a field; `None` where a number leads."""
+def _name(part: Part) -> Hashable:
+    """Returns the key of a dict or the name of a field; `None` for an element of a sequence."""
     if not part.path:
         return None
     key = part.path[-1]
     return key.key if isinstance(key, jax.tree_util.DictKey) else getattr(key, "name", None)
 
 
-def _class_name(node: Any) -> str | None:
-    """Gives the name of a NamedTuple's or a dataclass's class, if something is in it."""
+def _class_name(node: PyTree) -> str | None:
+    """Returns the name of the class of a NamedTuple or dataclass that is not empty."""
     named = hasattr(node, "_fields") or dataclasses.is_dataclass(node)
     return type(node).__name__ if named and children(node)[0] else None
 
 
-def _matches(tree: Any, key: Any, filtering: Filter | None) -> list[Part]:
-    """Gives what has a name, what is near before what is below it."""
+def _matches(tree: PyTree, key: Hashable, filtering: Filter | None) -> list[Part]:
+    """Returns the parts with a name, upper ones before those below them."""
     if key is None:
         return []
     every = list(walk(tree, deep=True))
@@ -156,15 +163,15 @@ def _near_first(found: list[Part], every: list[Part]) -> list[Part]:
     return sorted(found, key=nearness)
 
 
-def _only_tells(part: Part) -> bool:
+def _only_reports(part: Part) -> bool:
     return part.role.kind == "rate"
 
 
 def _preferred(found: list[Part]) -> list[Part]:
-    return [m for m in found if not (m.role.repeats or _only_tells(m))] or found
+    return [m for m in found if not (m.role.repeats or _only_reports(m))] or found
 
 
-def _of_same_dtype(new: Any, old: Any) -> Any:
+def _of_same_dtype(new: PyTree, old: PyTree) -> PyTree:
     if not isinstance(new, (int, float, complex)) or not isinstance(old, jax.Array):
         return new
     if old.shape or not jnp.issubdtype(old.dtype, jnp.number):
@@ -173,13 +180,13 @@ def _of_same_dtype(new: Any, old: Any) -> Any:
 
 
 def _told(path: Path) -> str:
-    """Writes a path as one would write it in Python, and says of which class a field is."""
+    """Returns a path in Python's notation, with the class of a field."""
     keys = [f".{k.name}" if isinstance(k, NamedTupleKey) else str(k) for k in path]
     owner = f" of {path[-1].tuple_name}" if path and isinstance(path[-1], NamedTupleKey) else ""
     return ("".join(keys) or "the root") + owner
 
 
-def _names(tree: Any) -> list[str]:
+def _names(tree: PyTree) -> list[str]:
     every = list(walk(tree, deep=True))
     names = [name for part in every for name in (_name(part), _class_name(part.value))]
     return sorted({str(name) for name in names if name is not None})

@@ -1,11 +1,12 @@
-"""Calling a function of arrays at the leaves of pytrees, with errors that name the leaf."""
+"""Applying a function of arrays to the leaves of pytrees, with errors that name the leaf."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from gradtx.engine.base import PyTree
 from gradtx.engine.numerics import compute_dtype, widen
 from gradtx.engine.paths import StructureError, align, describe_difference, is_none, nth_path
 
@@ -14,24 +15,24 @@ PAIR = ("tree_x", "tree_y")
 
 def map_leaves(
     where: str,
-    f: Callable[..., Any],
-    *trees: Any,
+    f: Callable[..., PyTree],
+    *trees: PyTree,
     names: tuple[str, ...] = PAIR,
     none_wins: bool = False,
-) -> Any:
-    """Calls a function at the leaves that stand at the same place of several trees.
+) -> PyTree:
+    """Applies a function to corresponding leaves of several pytrees.
 
     Args:
-      where: the function that errors name.
-      f: a function of one leaf of each tree.
-      *trees: pytrees of the same structure, which is the result's structure too. `None` is a place
-        without a leaf, and must be `None` in all of them.
-      names: what errors call the trees.
-      none_wins: whether a `None` in the first tree is enough to give `None`.
+      where: the name of the calling function in error messages.
+      f: a function of one leaf of each pytree.
+      *trees: pytrees of the same structure, which is that of the result. A leaf that is `None` must
+        be `None` in all of them.
+      names: the names of the pytrees in error messages.
+      none_wins: whether the result is `None` if only the first pytree is `None`. Default: False.
 
     Raises:
       StructureError: the structures differ.
-      TypeError, ValueError: what `f` raised, with the leaf's path.
+      TypeError, ValueError: `f` raised it; the leaf's path is added.
     """
     first = trees[0]
     leaves, treedef = jax.tree.flatten(first, is_leaf=is_none)
@@ -47,7 +48,7 @@ def map_leaves(
             results.append(None)
             continue
         for name, tree, x in zip(names, trees, xs, strict=True):
-            # a leaf of the first tree stands beside a whole subtree, or beside nothing
+            # a leaf of the first tree corresponds to a whole subtree, or to nothing
             if not jax.tree_util.all_leaves([x]):
                 odd, odd_tree = (names[1], trees[1]) if xs[0] is None else (name, tree)
                 told = describe_difference(names[0], first, odd, odd_tree)
@@ -55,14 +56,14 @@ def map_leaves(
         try:
             results.append(f(*xs))
         except (TypeError, ValueError) as e:
-            if type(e) not in (TypeError, ValueError):  # JAX's own say more by their class
+            if type(e) not in (TypeError, ValueError):  # subclasses of JAX are raised as they are
                 raise
             raise type(e)(f"{where}: at {names[0]}{nth_path(first, i)}: {e}") from e
     return treedef.unflatten(results)
 
 
-def rounded_once(f: Callable[..., Any], *xs: Any) -> Any:
-    """Gives `f(*xs)` in the dtype that promotion gives, computed in float32 or wider.
+def rounded_once(f: Callable[..., ArrayLike], *xs: ArrayLike) -> ArrayLike:
+    """Returns `f(*xs)` in the promoted dtype of its arguments, computed in float32 or wider.
 
     Args:
       f: an arithmetic function of one or more arrays or numbers.

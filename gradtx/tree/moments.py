@@ -1,27 +1,28 @@
-"""Exponential averages of powers of the gradients, over trees.
+"""Moments: exponential moving averages of powers of the gradients, over pytrees.
 
-These are for transformations that are written over whole trees; a leafwise rule has
-`gradtx.numerics.ema`. Arithmetic is done in float32 or wider and stored in the dtype of the
-moments, so that a state keeps its dtypes. Where `updates` is `None`, so is the result.
+These are for transformations that are written over whole pytrees; leafwise rules use
+`gradtx.numerics.ema`. Results are computed in float32 or wider and stored in the dtype of the
+moments, so that a state keeps its dtypes. Where `updates` is `None`, the result is `None`.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from gradtx.engine.base import Array, PyTree, Scalar, Updates
 from gradtx.engine.numerics import abs_sq, gathered_weight, widen
 from gradtx.tree.mapping import map_leaves
 
 
-def update_moment(updates: Any, moments: Any, decay: Any, order: Any) -> Any:
-    """Moves averages of powers: `decay * m + (1 - decay) * g**order`.
+def update_moment(updates: Updates, moments: PyTree, decay: Scalar, order: Scalar) -> PyTree:
+    """Updates moving averages of powers: `decay * m + (1 - decay) * g**order`.
 
     Args:
       updates: the new values `g`, a pytree of arrays.
-      moments: the averages so far `m`, a pytree of the same structure.
-      decay: how much of the average stays, in [0, 1].
-      order: the power, usually 1 or 2. For `|g|**2` of complex leaves see
+      moments: the averages `m` so far, a pytree of the same structure.
+      decay: decay rate of the averages, in [0, 1].
+      order: the power, usually 1 or 2. For `|g|**2` of complex leaves, see
         `update_moment_per_elem_norm`.
 
     Raises:
@@ -34,19 +35,21 @@ def update_moment(updates: Any, moments: Any, decay: Any, order: Any) -> Any:
       [0.4]
     """
 
-    def step(g: Any, m: Any) -> Any:
+    def step(g: Array, m: Array) -> Array:
         return decay * m + (1 - decay) * (g if order == 1 else g**order)
 
     return _each("update_moment", step, updates, moments)
 
 
-def update_moment_per_elem_norm(updates: Any, moments: Any, decay: Any, order: Any) -> Any:
-    """Moves averages of powers of magnitudes: `decay * m + (1 - decay) * |g|**order`.
+def update_moment_per_elem_norm(
+    updates: Updates, moments: PyTree, decay: Scalar, order: Scalar
+) -> PyTree:
+    """Updates moving averages of powers of magnitudes: `decay * m + (1 - decay) * |g|**order`.
 
     Args:
       updates: the new values `g`, a pytree of real or complex arrays.
-      moments: the averages so far `m`, a pytree of real arrays of the same structure.
-      decay: how much of the average stays, in [0, 1].
+      moments: the averages `m` so far, a pytree of real arrays of the same structure.
+      decay: decay rate of the averages, in [0, 1].
       order: the power, usually 2.
 
     Raises:
@@ -59,21 +62,21 @@ def update_moment_per_elem_norm(updates: Any, moments: Any, decay: Any, order: A
       [2.5]
     """
 
-    def step(g: Any, m: Any) -> Any:
+    def step(g: Array, m: Array) -> Array:
         power = abs_sq(g) if order == 2 else jnp.abs(g) ** order
         return decay * m + (1 - decay) * power
 
     return _each("update_moment_per_elem_norm", step, updates, moments)
 
 
-def update_infinity_moment(updates: Any, moments: Any, decay: Any, eps: Any) -> Any:
-    """Moves decaying maxima: `max(|g| + eps, decay * m)`.
+def update_infinity_moment(updates: Updates, moments: PyTree, decay: Scalar, eps: Scalar) -> PyTree:
+    """Updates decaying maxima: `max(|g| + eps, decay * m)`.
 
     Args:
       updates: the new values `g`, a pytree of arrays.
-      moments: the maxima so far `m`, a pytree of real arrays of the same structure.
-      decay: how much of the maximum stays, in [0, 1].
-      eps: what every magnitude is raised by.
+      moments: the maxima `m` so far, a pytree of real arrays of the same structure.
+      decay: decay rate of the maxima, in [0, 1].
+      eps: added to every magnitude.
 
     Raises:
       ValueError: the structures differ; the message names the paths.
@@ -88,21 +91,21 @@ def update_infinity_moment(updates: Any, moments: Any, decay: Any, eps: Any) -> 
       [3.]
     """
 
-    def step(g: Any, m: Any) -> Any:
+    def step(g: Array, m: Array) -> Array:
         return jnp.maximum(jnp.abs(g) + eps, decay * m)
 
     return _each("update_infinity_moment", step, updates, moments)
 
 
-def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
-    """Corrects averages that started at zero: `moment / (1 - decay**count)`.
+def bias_correction(moment: PyTree, decay: Scalar, count: Scalar) -> PyTree:
+    """Corrects the bias of averages that started at zero: `moment / (1 - decay**count)`.
 
-    An average without weight, before the first step or with `decay = 1`, is given back as it is.
+    If the divisor is 0, before the first step or with `decay = 1`, it is replaced by 1.
 
     Args:
       moment: a pytree of averages.
-      decay: how much of the average stays at each step, in [0, 1].
-      count: how many values the averages hold, an integer or a scalar array.
+      decay: decay rate of the averages, in [0, 1].
+      count: the number of values in the averages, an integer or a scalar array.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, section 3.
 
@@ -115,22 +118,24 @@ def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
     weight = gathered_weight(decay, count)
     weight = jnp.where(weight == 0, 1, weight)
 
-    def correct(m: Any) -> Any:
+    def correct(m: ArrayLike) -> Array:
         return _stored(widen(m) / weight, m)
 
     return map_leaves("tree.bias_correction", correct, moment, names=("moment",))
 
 
-def _each(name: str, step: Callable[[Any, Any], Any], updates: Any, moments: Any) -> Any:
-    def widened(g: Any, m: Any) -> Any:
+def _each(
+    name: str, step: Callable[[Array, Array], Array], updates: Updates, moments: PyTree
+) -> PyTree:
+    def widened(g: ArrayLike, m: ArrayLike) -> Array:
         return _stored(step(widen(g), widen(m)), m)
 
     names = ("updates", "moments")
     return map_leaves(f"tree.{name}", widened, updates, moments, names=names, none_wins=True)
 
 
-def _stored(new: Any, old: Any) -> Any:
-    """Casts to the dtype of a moment, unless that would round to integers or lose a part."""
+def _stored(new: Array, old: ArrayLike) -> Array:
+    """Casts to the dtype of a moment, unless that would round to integers or drop a part."""
     dtype = jnp.result_type(old)
     for kind in (jnp.inexact, jnp.complexfloating):
         if jnp.issubdtype(new.dtype, kind) and not jnp.issubdtype(dtype, kind):

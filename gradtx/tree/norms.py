@@ -1,16 +1,16 @@
 """Euclidean norms that do not overflow before the norm itself does.
 
-The squares of float32 numbers overflow from 1.8e19 on. Where their sum does, it is taken again of
-numbers that are scaled down by a power of two. CPUs take the second sum only where it is needed. On
-accelerators, where a branch waits for the host, it is fused with the first one.
+The squares of float32 numbers overflow from 1.8e19 on. Where their sum overflows, it is computed
+again for numbers scaled down by a power of two. CPUs compute the second sum only if it is needed.
+On accelerators, where a branch waits for the host, it is fused with the first one.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import abs_sq, default_float, like, safe_sqrt, total, widen
@@ -22,8 +22,8 @@ Groups = tuple[tuple[Array, ...], ...]
 def global_norm(updates: PyTree) -> Array:
     """Returns the Euclidean norm of all leaves together, as if they were one vector.
 
-    It is `sqrt(sum(|x|**2))`: a real scalar, float32 or wider. Its gradient at zero is zero; the
-    norm of an empty tree is 0.
+    `sqrt(sum(|x|**2))`, a real scalar, float32 or wider. Its gradient at zero is zero. The
+    norm of an empty pytree is 0.
 
     Args:
       updates: a pytree of arrays.
@@ -40,13 +40,13 @@ def global_norm(updates: PyTree) -> Array:
     return _compiled((leaves,), None)[0] if leaves else jnp.zeros((), default_float())
 
 
-def norms(*arrays: Any, axis: Axis = None) -> tuple[Array, ...]:
+def norms(*arrays: ArrayLike, axis: Axis = None) -> tuple[Array, ...]:
     """Returns the Euclidean norm of each of several arrays.
 
     Args:
       *arrays: real or complex arrays, at least one.
-      axis: the axes over which to add, which stay with length 1. Default: `None`, all, of which
-        none stays.
+      axis: the axes of the sum, which are kept with length 1. Default: `None`, all axes, and none
+        is kept.
 
     Returns:
       Real arrays, float32 or wider, whose gradients at zero are zero.
@@ -60,8 +60,8 @@ def norms(*arrays: Any, axis: Axis = None) -> tuple[Array, ...]:
     return _compiled(tuple((floating(x),) for x in arrays), axis)
 
 
-def root_mean_square(x: Any) -> Array:
-    """Returns `sqrt(mean(|x|**2))`, real, float32 or wider; 0 of no elements.
+def root_mean_square(x: ArrayLike) -> Array:
+    """Returns `sqrt(mean(|x|**2))`, real, float32 or wider; 0 for an empty array.
 
     Args:
       x: a real or complex array.
@@ -69,8 +69,8 @@ def root_mean_square(x: Any) -> Array:
     return norms(x)[0] / max(jnp.size(x), 1) ** 0.5
 
 
-def floating(x: Any) -> Array:
-    """Returns an array of floating numbers, float32 or wider.
+def floating(x: ArrayLike) -> Array:
+    """Returns an array in a floating dtype, float32 or wider.
 
     Args:
       x: an array or a number.
@@ -83,9 +83,9 @@ def floating(x: Any) -> Array:
 def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
     """Returns one norm for each group of arrays."""
     dtype = jnp.finfo(jnp.result_type(*[x for group in groups for x in group])).dtype
-    small = 2.0 ** (3 * int(jnp.finfo(dtype).minexp) // 4)  # its squares do not vanish
+    small = 2.0 ** (3 * int(jnp.finfo(dtype).minexp) // 4)  # its square does not underflow
 
-    def scaled(factor: Any) -> tuple[Array, ...]:
+    def scaled(factor: float | Array) -> tuple[Array, ...]:
         return tuple(_root(group, factor, axis, dtype) for group in groups)
 
     def mended(found: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -99,7 +99,7 @@ def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
         return lax.cond(overflow(found), lambda: mended(found, scaled(small)), lambda: found)
 
     def loop() -> tuple[Array, ...]:
-        # Where arrays are many, one body costs half of what a branch beside it costs to compile.
+        # For many arrays, one loop body compiles in half the time of two branches.
         def body(carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
             factor, found = carry
             found = mended(found, scaled(factor))
@@ -115,7 +115,7 @@ def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
     )
 
 
-def _root(group: tuple[Array, ...], factor: Any, axis: Axis, dtype: Any) -> Array:
+def _root(group: tuple[Array, ...], factor: float | Array, axis: Axis, dtype: DTypeLike) -> Array:
     def square(x: Array) -> Array:
         x = x.astype(jnp.result_type(x, dtype))
         return jnp.sum(abs_sq(x * like(factor, x)), axis, keepdims=axis is not None)
@@ -126,7 +126,9 @@ def _root(group: tuple[Array, ...], factor: Any, axis: Axis, dtype: Any) -> Arra
 
 
 @_norms.defjvp
-def _(axis: Axis, primals: tuple[Groups], tangents: tuple[Groups]) -> Any:
+def _(
+    axis: Axis, primals: tuple[Groups], tangents: tuple[Groups]
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     found = _norms(*primals, axis)
 
     def slope(group: tuple[Array, ...], changes: tuple[Array, ...], norm: Array) -> Array:
@@ -146,7 +148,7 @@ _compiled = jax.jit(_norms, static_argnums=1)
 
 
 def safe_norm(
-    x: Any,
+    x: ArrayLike,
     min_norm: Scalar,
     ord: int | float | str | None = None,
     axis: int | tuple[int, ...] | None = None,
@@ -158,12 +160,12 @@ def safe_norm(
 
     Args:
       x: a real or complex array.
-      min_norm: the least norm, not negative. With 0, the gradient at 0 is 0.
+      min_norm: the lower bound, not negative. With 0, the gradient at 0 is 0.
       ord: the order of the norm, as for `jax.numpy.linalg.norm`. Default: `None`, the Euclidean
         norm of all elements along `axis`.
-      axis: along which axis vectors lie, or in which two axes matrices. Default: `None`, the norm
-        of the array as a whole.
-      keepdims: whether the axes stay, with length 1. Default: no.
+      axis: the axis of vectors, or the two axes of matrices. Default: `None`, the norm of the whole
+        array.
+      keepdims: whether the axes are kept, with length 1. Default: False.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -181,20 +183,20 @@ def safe_norm(
     def measure(x: Array) -> Array:
         return jnp.linalg.norm(x * factor, ord=ord, axis=axis, keepdims=True) / factor
 
-    # Where the norm may have no gradient, it is not taken of `x` at all.
+    # Where the norm may have no gradient, it is not computed from `x` at all.
     least = measure(x) <= min_norm
     norm = jnp.where(least, min_norm, measure(jnp.where(least, 1, x)))
     return norm if keepdims else jnp.squeeze(norm, axis)
 
 
-def safe_root_mean_squares(x: Any, min_rms: Scalar) -> Array:
+def safe_root_mean_squares(x: ArrayLike, min_rms: Scalar) -> Array:
     """Returns `max(sqrt(mean(|x|**2)), min_rms)`, whose gradient is 0 where that is `min_rms`.
 
     Half precision is widened: the result is float32 or wider, and squares do not overflow.
 
     Args:
-      x: a real or complex array. The mean of no elements is 0.
-      min_rms: the least value, not negative. With 0, the gradient at 0 is 0.
+      x: a real or complex array. The mean of an empty array is 0.
+      min_rms: the lower bound, not negative. With 0, the gradient at 0 is 0.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,26 +1,27 @@
-"""Mapping over the parts of a state that mirror the parameters."""
+"""Mapping over the parts of a state that correspond to the parameters."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 
+from gradtx.engine.base import OptState, Params, PyTree, PyTreeDef, TransformationLike
 from gradtx.engine.paths import StructureError, align, describe_difference, is_none
 from gradtx.tree.walking import Names, Part, children, key_name, parts, replaced, walk
 
-LEARNT = ("unknown", "reading")
-"""Kinds of what may mirror the parameters, or may not; a person may want to see all of them."""
+INFERRED = ("unknown", "reading")
+"""Kinds of fields for which the roles leave open whether they correspond to the parameters."""
 
 
 class _Place:
-    """Stands for one leaf of the parameters, the one of that number; a pytree without leaves."""
+    """A stand-in for one leaf of the parameters, by its number; a pytree without leaves."""
 
     def __init__(self, number: int):
         self.number = number
 
 
 class _Whole:
-    """Stands for the parameters as a whole; a pytree without leaves."""
+    """A stand-in for the parameters as a whole; a pytree without leaves."""
 
 
 jax.tree_util.register_pytree_node(
@@ -30,41 +31,42 @@ jax.tree_util.register_pytree_node(_Whole, lambda _: ((), None), lambda *_: _Who
 
 
 def map_params(
-    initable: Any,
-    f: Callable[..., Any],
-    state: Any,
+    initable: TransformationLike | Callable[[Params], OptState],
+    f: Callable[..., PyTree],
+    state: OptState,
     /,
-    *rest: Any,
-    transform_non_params: Callable[[Any], Any] | None = None,
-    is_leaf: Callable[[Any], bool] | None = None,
-) -> Any:
-    """Applies a function to the parts of a state that mirror the parameters, such as moments.
+    *rest: PyTree,
+    transform_non_params: Callable[[PyTree], PyTree] | None = None,
+    is_leaf: Callable[[PyTree], bool] | None = None,
+) -> PyTree:
+    """Maps a function over the parts of a state that correspond to the parameters, such as moments.
 
-    Those are the fields that a state declares to be slots or statistics, see
-    `gradtx.engine.roles`; the arrays of a statistic have other shapes than the parameters, and
-    `gradtx.state.roles` tells which they are. Where a state declares nothing, as a bare pytree, it
-    is learnt from `init`, which is called with stand-ins for the parameters: where these come out
-    again, the state mirrors the parameters. A masked leaf stays masked, and `None` stays `None`.
+    These are the fields that a state declares to be slots or statistics (see
+    `gradtx.engine.roles`); the arrays of a statistic have other shapes than the parameters, and
+    `gradtx.state.roles` reports which they are. If a state declares nothing, as a bare pytree, it
+    is inferred from `init`, called with stand-ins for the parameters: parts of the result that are
+    made of stand-ins correspond to the parameters. Masked leaves stay masked, and `None` stays
+    `None`.
 
     Args:
       initable: a transformation, or its `init`.
-      f: `f(x, *r)`, a function of one leaf of a mirroring part, and of what `rest` has for that
-        parameter.
+      f: `f(x, *r)`, a function of one leaf of such a part, and of the corresponding leaves of
+        `rest`.
       state: a state of that transformation.
-      *rest: pytrees like the parameters, such as their shardings. Where a state keeps several
-        arrays for a parameter, each gets what `rest` has for it.
-      transform_non_params: a function of one leaf that mirrors no parameter, such as a step count.
-        Default: `None`, these stay as they are.
-      is_leaf: `is_leaf(node)` says whether `f` is given a whole node of a mirroring part, such as a
-        `MaskedNode`. Default: `None`, leaves only.
+      *rest: pytrees like the parameters, such as their shardings. If a state has several arrays for
+        a parameter, `f` is called for each of them with the same leaves of `rest`.
+      transform_non_params: a function of one leaf that corresponds to no parameter, such as a step
+        count. Default: `None`, these leaves are not changed.
+      is_leaf: `is_leaf(node)`, a function that selects nodes which are passed to `f` as a whole,
+        such as a `MaskedNode`. Default: `None`, leaves only.
 
     Returns:
-      A tree like `state`.
+      A pytree like `state`.
 
     Raises:
-      ValueError: `state` is not of that transformation; or a tree in `rest` is not like the
-        parameters; or `init` cannot be called without their structure, which was not given and is
-        needed.
+      ValueError: `state` is not of that transformation; or a pytree in `rest` is not like the
+        parameters; or `init` needs the structure of the parameters, and no pytree in `rest` gives
+        it.
 
     Example:
       >>> import jax.numpy as jnp
@@ -80,14 +82,15 @@ def map_params(
     if not jax.tree.leaves(state) and is_leaf is None:
         return state
     found = parts(state)
-    made, columns = _of_stand_ins(getattr(initable, "init", initable), found, state, rest)
+    init: Any = getattr(initable, "init", initable)
+    made, columns = _of_stand_ins(init, found, state, rest)
     outlines = [
         jax.tree.structure(part.value, is_leaf=_is_empty)
         for part, like in zip(found, made, strict=True)
-        if part.kind == "slot" and _mirrors(part, like) and jax.tree.leaves(part.value)
+        if part.kind == "slot" and _corresponds(part, like) and jax.tree.leaves(part.value)
     ]
 
-    def mapped(mark: Any, value: Any, of: Names = ()) -> Any:
+    def mapped(mark: PyTree, value: PyTree, of: Names = ()) -> PyTree:
         if isinstance(mark, _Place):
             return _map_part(f, value, [column[mark.number] for column in columns], is_leaf)
         if _is_mark(mark):
@@ -96,29 +99,29 @@ def map_params(
 
     new = {}
     for part, like in zip(found, made, strict=True):
-        if like is not None and part.kind in LEARNT:
+        if like is not None and part.kind in INFERRED:
             new[part.path] = jax.tree.map(mapped, like.value, part.value, is_leaf=_is_mark)
         else:
-            new[part.path] = mapped(None if _mirrors(part, like) else part, part.value, part.of)
+            new[part.path] = mapped(None if _corresponds(part, like) else part, part.value, part.of)
     return replaced(state, new)
 
 
-def _seen(tree: Any, of: Names) -> Any:
-    """Gives the part of a tree like the parameters that an inner state is for."""
+def _seen(tree: PyTree, of: Names) -> PyTree:
+    """Returns the part of a pytree like the parameters to which an inner state belongs."""
     for name in of:
         below = {key_name(key): child for key, child in children(tree)[0]}
         tree = below.get(name, tree)
     return tree
 
 
-def _is_mark(x: Any) -> bool:
+def _is_mark(x: PyTree) -> bool:
     return x is None or isinstance(x, (_Place, _Whole))
 
 
-def _mirrors(part: Part, made: Part | None) -> bool:
-    """Says whether a part that is declared mirrors the parameters.
+def _corresponds(part: Part, made: Part | None) -> bool:
+    """Returns whether a declared part corresponds to the parameters leaf by leaf.
 
-    It does not where its transformation sees them in another form, all in one vector.
+    It does not if its transformation sees them in another form, such as one vector.
     """
     if part.kind not in ("slot", "statistic"):
         return False
@@ -127,13 +130,17 @@ def _mirrors(part: Part, made: Part | None) -> bool:
 
 
 def _of_stand_ins(
-    init: Callable[[Any], Any], found: list[Part], state: Any, rest: tuple[Any, ...]
-) -> tuple[list[Any], list[Any]]:
-    """Finds stand-ins for the parameters from which `init` makes a state with the same parts.
+    init: Callable[[Params], OptState],
+    found: list[Part],
+    state: OptState,
+    rest: tuple[PyTree, ...],
+) -> tuple[Sequence[Part | None], list[list[PyTree]]]:
+    """Finds stand-ins for the parameters for which `init` returns a state with the same parts.
 
     Returns:
-      For each part that was found, what `init` made; and the leaves of `rest` in the order of the
-      stand-ins. If `init` can't be called with any, and all parts are declared, `None` for each.
+      For each part, the corresponding part of that state; and the leaves of `rest` in the order of
+      the stand-ins. If `init` can't be called with any, and all parts are declared, `None` for
+      each part.
     """
     problem: Exception | None = None
     called, needed = False, any(part.kind == "unknown" for part in found)
@@ -145,7 +152,7 @@ def _of_stand_ins(
             if [_place(part) for part in made] != [_place(part) for part in found]:
                 raise StructureError(describe_difference("init", marked, "state", state))
             for part, like in zip(found, made, strict=True):
-                if part.kind in LEARNT:
+                if part.kind in INFERRED:
                     treedef = jax.tree.structure(like.value, is_leaf=_is_mark)
                     align(treedef, part.value, "state", like.value, "init")
         except Exception as e:  # whatever `init` raises when this is no tree of arrays
@@ -155,22 +162,23 @@ def _of_stand_ins(
     if not (needed or called):
         return [None] * len(found), []
     raise ValueError(
-        "tree.map_params: init makes no such state of stand-ins for the parameters; is the state "
-        "of another transformation? If init needs to know the structure of the parameters, as one "
-        "with a fixed mask does, give a tree like them after the state. The first problem was: "
-        f"{problem}"
+        "tree.map_params: the state is not one that init returns. If it is of this transformation, "
+        "and its init needs the structure of the parameters, as with a fixed mask, give a pytree "
+        f"like them after the state. The first problem was: {problem}"
     ) from problem
 
 
-def _place(part: Part) -> tuple[Any, ...]:
+def _place(part: Part) -> tuple[Names, str, str]:
     return part.scope, part.piece, part.field
 
 
-def _stand_ins(state: Any, rest: tuple[Any, ...]) -> Iterator[tuple[Any, list[Any]]]:
-    """Gives stand-ins for the parameters, and the leaves of `rest` in their order.
+def _stand_ins(
+    state: OptState, rest: tuple[PyTree, ...]
+) -> Iterator[tuple[PyTree, list[list[PyTree]]]]:
+    """Yields stand-ins for the parameters, and the leaves of `rest` in their order.
 
-    Nearly every `init` maps over the parameters' leaves, and will do so over none. One with a fixed
-    mask needs their structure: that of a tree in `rest`, or of some part of the state.
+    Nearly every `init` maps over the leaves of the parameters, and so works without any leaf. With
+    a fixed mask it needs their structure: that of a pytree in `rest`, or of a part of the state.
     """
     yield None, []
     yield _Whole(), []
@@ -187,33 +195,33 @@ def _stand_ins(state: Any, rest: tuple[Any, ...]) -> Iterator[tuple[Any, list[An
         yield treedef.unflatten(map(_Place, range(treedef.num_leaves))), columns
 
 
-def _is_empty(x: Any) -> bool:
-    """Says whether a node has nothing in it, as `None`, a masked leaf, or an empty list."""
+def _is_empty(x: PyTree) -> bool:
+    """Returns whether a node is empty, such as `None`, a masked leaf, or an empty list."""
     treedef = jax.tree.structure(x)
     return treedef.num_nodes == 1 and treedef.num_leaves == 0
 
 
 def _map_part(
-    f: Callable[..., Any],
-    part: Any,
-    rest: Sequence[Any],
-    is_leaf: Callable[[Any], bool] | None,
-    outlines: Sequence[Any] = (),
-) -> Any:
-    """Maps over one part of the state that mirrors the parameters, or one of them.
+    f: Callable[..., PyTree],
+    part: PyTree,
+    rest: Sequence[PyTree],
+    is_leaf: Callable[[PyTree], bool] | None,
+    outlines: Sequence[PyTreeDef] = (),
+) -> PyTree:
+    """Maps over one part of the state that corresponds to the parameters, or to one of them.
 
     The parameters may have any of the structures in `outlines`.
     """
 
-    def given(x: Any) -> bool:
+    def given(x: PyTree) -> bool:
         return is_leaf is not None and is_leaf(x)
 
-    def stops(x: Any) -> bool:
+    def stops(x: PyTree) -> bool:
         return given(x) or _is_empty(x)
 
     leaves, treedef = jax.tree.flatten(part, is_leaf=stops)
 
-    def beside(tree: Any, number: int) -> list[Any]:
+    def corresponding(tree: PyTree, number: int) -> list[PyTree]:
         for outline in (*outlines, treedef):  # a parameter may have several arrays in the state
             try:
                 column, below = outline.flatten_up_to(tree), outline.flatten_up_to(part)
@@ -235,7 +243,7 @@ def _map_part(
             problem = describe_difference("state", part, f"rest[{number}]", tree)
             raise StructureError(f"tree.map_params: {problem}") from None
 
-    columns = [beside(tree, i) for i, tree in enumerate(rest)]
+    columns = [corresponding(tree, i) for i, tree in enumerate(rest)]
     return treedef.unflatten(
         f(x, *r) if given(x) or not _is_empty(x) else x
         for x, *r in zip(leaves, *columns, strict=True)

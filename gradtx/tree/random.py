@@ -1,21 +1,23 @@
-"""Random trees, and trees of random keys."""
+"""Random pytrees, and pytrees of random keys."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
+from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import finished
 from gradtx.tree.mapping import map_leaves
 
 
-def split_key_like(rng_key: Any, target_tree: Any) -> Any:
-    """Gives every leaf a random key of its own.
+def split_key_like(rng_key: ArrayLike, target_tree: PyTree) -> PyTree:
+    """Returns a pytree of different random keys.
 
     Args:
-      rng_key: a random key, typed or not; the leaves' keys are what `jax.random.split` makes of it.
-      target_tree: a pytree, whose structure is taken.
+      rng_key: a random key, typed or not, to which `jax.random.split` is applied.
+      target_tree: a pytree, which has the structure.
 
     Example:
       >>> import jax
@@ -29,16 +31,16 @@ def split_key_like(rng_key: Any, target_tree: Any) -> Any:
 
 
 def random_like(
-    rng_key: Any,
-    target_tree: Any,
-    sampler: Callable[..., Any] = jax.random.normal,
-    dtype: Any | None = None,
-) -> Any:
-    """Draws a random tree of the shapes of another; leaves are independent of each other.
+    rng_key: ArrayLike,
+    target_tree: PyTree,
+    sampler: Callable[..., Array] = jax.random.normal,
+    dtype: DTypeLike | None = None,
+) -> PyTree:
+    """Draws a random pytree with the shapes of another; its leaves are independent.
 
     Args:
       rng_key: a random key, typed or not.
-      target_tree: a pytree of arrays, whose shapes are taken.
+      target_tree: a pytree of arrays, which has the shapes.
       sampler: `sampler(key, shape, dtype) -> array`, such as the functions of `jax.random`.
         Default: `jax.random.normal`.
       dtype: the dtype of all leaves. Default: `None`, each leaf's own.
@@ -51,15 +53,15 @@ def random_like(
       (2, 3)
     """
 
-    def draw(x: Any, key: Any) -> Any:
+    def draw(x: ArrayLike, key: Array) -> Array:
         return sampler(finished(key), jnp.shape(x), jnp.result_type(x) if dtype is None else dtype)
 
     keys = split_key_like(rng_key, target_tree)
     return map_leaves("tree.random_like", draw, target_tree, keys, names=("target_tree", "keys"))
 
 
-def unwrap_random_key_data(input_tree: Any) -> Any:
-    """Replaces typed random keys by the integers that they hold; other leaves stay as they are.
+def unwrap_random_key_data(input_tree: PyTree) -> PyTree:
+    """Replaces typed random keys by their integer data; other leaves are not changed.
 
     Args:
       input_tree: a pytree, such as a state to be compared or saved.

@@ -1,32 +1,31 @@
-"""From a tree to a number.
+"""Reductions of a pytree to a number.
 
-Half-precision leaves are summed in float32, and results are float32 or wider: the norm of many
-bfloat16 leaves is not lost to rounding, that of large float16 ones does not overflow.
+Half-precision leaves are summed in float32, and results are float32 or wider, so that sums over
+many bfloat16 leaves keep their accuracy, and norms of large float16 leaves don't overflow.
 """
 
 import functools
 import operator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import abs_sq, finished, safe_sqrt, total, widen
 from gradtx.tree.mapping import map_leaves
 from gradtx.tree.norms import floating, global_norm
 
 
-def sum(tree: Any, associative_reduction: bool = False) -> Array:
-    """Adds up all elements of all leaves; 0 for an empty tree.
+def sum(tree: PyTree, associative_reduction: bool = False) -> Array:
+    """Returns the sum of all elements of all leaves; 0 for an empty pytree.
 
     Args:
       tree: a pytree of arrays.
-      associative_reduction: whether the leaves' sums are added in pairs, and those in pairs again,
-        rather than one after another. The tree of additions is less deep, and rounds less. Default:
-        no.
+      associative_reduction: whether the leaves' sums are added pairwise, in a balanced tree of
+        additions, which has smaller rounding errors. Default: False.
 
     Example:
       >>> import jax
@@ -44,8 +43,8 @@ def sum(tree: Any, associative_reduction: bool = False) -> Array:
     return total(sums)
 
 
-def max(tree: Any) -> Array:
-    """Gives the largest element of all leaves; `-inf` if there are no elements.
+def max(tree: PyTree) -> Array:
+    """Returns the largest element of all leaves; `-inf` if there are no elements.
 
     Args:
       tree: a pytree of arrays.
@@ -60,8 +59,8 @@ def max(tree: Any) -> Array:
     return finished(functools.reduce(jnp.maximum, parts)) if parts else jnp.asarray(-jnp.inf)
 
 
-def min(tree: Any) -> Array:
-    """Gives the smallest element of all leaves; `inf` if there are no elements.
+def min(tree: PyTree) -> Array:
+    """Returns the smallest element of all leaves; `inf` if there are no elements.
 
     Args:
       tree: a pytree of arrays.
@@ -76,8 +75,8 @@ def min(tree: Any) -> Array:
     return finished(functools.reduce(jnp.minimum, parts)) if parts else jnp.asarray(jnp.inf)
 
 
-def vdot(tree_x: Any, tree_y: Any) -> Array:
-    """Gives the inner product of two trees: the sum of `conj(tree_x) * tree_y`.
+def vdot(tree_x: PyTree, tree_y: PyTree) -> Array:
+    """Returns the inner product of two pytrees: the sum of `conj(tree_x) * tree_y`.
 
     Args:
       tree_x: a pytree of arrays.
@@ -95,26 +94,26 @@ def vdot(tree_x: Any, tree_y: Any) -> Array:
     return sum(map_leaves("tree.vdot", _vdot, tree_x, tree_y))
 
 
-def _vdot(x: Any, y: Any) -> Array:
+def _vdot(x: ArrayLike, y: ArrayLike) -> Array:
     if jnp.shape(x) != jnp.shape(y):
-        raise ValueError(f"the shapes are {jnp.shape(x)} and {jnp.shape(y)}")
-    # the default would be a lower precision than float32 on some accelerators
+        raise ValueError(f"the shapes must be equal, got {jnp.shape(x)} and {jnp.shape(y)}")
+    # the default precision is lower than float32 on some accelerators
     return jnp.vdot(widen(x), widen(y), precision=lax.Precision.HIGHEST)
 
 
-def norm(tree: Any, ord: Any | None = None, squared: bool = False) -> Array:
-    """Gives the norm of all leaves taken together, as if they were one vector.
+def norm(tree: PyTree, ord: float | str | None = None, squared: bool = False) -> Array:
+    """Returns the norm of all leaves together, as if they were one vector.
 
-    It is `(sum |x|**ord)**(1/ord)`, or the largest `|x|` for infinity: a real scalar, float32 or
-    wider. Its gradient at zero is zero; the norm of an empty tree is 0.
+    `(sum |x|**ord)**(1/ord)`, or the largest `|x|` for infinity: a real scalar, float32 or wider.
+    Its gradient at zero is zero. The norm of an empty pytree is 0.
 
     Args:
-      tree: a pytree of arrays, complex ones among them.
+      tree: a pytree of real or complex arrays.
       ord: 1, 2 or infinity (`jnp.inf`, `"inf"` or `"infinity"`). Default: `None`, which is 2.
-      squared: whether to give the square of the norm; for 2 it takes no root. Default: no.
+      squared: whether to return the square of the norm. Default: False.
 
     Raises:
-      ValueError: `ord` is another.
+      ValueError: `ord` has another value.
 
     Example:
       >>> import jax.numpy as jnp
@@ -133,18 +132,18 @@ def norm(tree: Any, ord: Any | None = None, squared: bool = False) -> Array:
         result = finished(functools.reduce(jnp.maximum, parts, jnp.asarray(0.0)))
     else:
         raise ValueError(
-            f"tree.norm: ord is {ord!r}, not one of None, 1, 2, inf, 'inf', 'infinity'"
+            f"tree.norm: ord must be one of None, 1, 2, inf, 'inf', 'infinity', got {ord!r}"
         )
     return jnp.square(result) if squared else result
 
 
-def _magnitude(x: Any) -> Array:
+def _magnitude(x: ArrayLike) -> Array:
     x = floating(x)
     return safe_sqrt(abs_sq(x)) if jnp.iscomplexobj(x) else jnp.abs(x)
 
 
-def size(tree: Any) -> int:
-    """Counts the elements of all leaves.
+def size(tree: PyTree) -> int:
+    """Returns the number of elements of all leaves.
 
     Args:
       tree: a pytree of arrays.
@@ -158,15 +157,17 @@ def size(tree: Any) -> int:
     return functools.reduce(operator.add, [int(jnp.size(x)) for x in jax.tree.leaves(tree)], 0)
 
 
-def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Array:
-    """Says whether two trees agree: `|a - b| <= atol + rtol * |b|` for all elements.
+def allclose(
+    a: PyTree, b: PyTree, rtol: ArrayLike = 1e-5, atol: ArrayLike = 1e-8, equal_nan: bool = False
+) -> Array:
+    """Returns whether two pytrees are close: `|a - b| <= atol + rtol * |b|` for all elements.
 
     Args:
       a: a pytree of arrays.
       b: a pytree of the same structure.
-      rtol: how large the difference may be, relative to `b`. Default: 1e-5.
-      atol: how large it may be in addition. Default: 1e-8.
-      equal_nan: whether NaN equals NaN. Default: no.
+      rtol: the relative tolerance. Default: 1e-5.
+      atol: the absolute tolerance. Default: 1e-8.
+      equal_nan: whether NaN equals NaN. Default: False.
 
     Returns:
       A boolean scalar array.
@@ -180,7 +181,7 @@ def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool
       True
     """
 
-    def close(x: Any, y: Any) -> Array:
+    def close(x: ArrayLike, y: ArrayLike) -> Array:
         return jnp.allclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan)
 
     verdicts = jax.tree.leaves(map_leaves("tree.allclose", close, a, b, names=("a", "b")))

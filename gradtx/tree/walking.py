@@ -1,24 +1,25 @@
-"""The one way through a state: its parts, what each is, and where it stands."""
+"""Iteration over the parts of a state, with their roles and paths."""
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
+from gradtx.engine.base import PyTree, PyTreeDef
 from gradtx.engine.roles import UNKNOWN, Declaration, Kind, Role, declaration_of
 
 Path = tuple[Any, ...]
 Names = tuple[str, ...]
 
 WEAKER: tuple[Kind, ...] = ("slot", "statistic", "unknown")
-"""What a slot is to the parameters if the states around it say so, one after another."""
+"""The kinds that a slot can have because of the states around it, the strongest first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NamedTupleKey:
-    """A step of a path: into a field of a NamedTuple.
+    """A key of a path: the field of a NamedTuple.
 
     Attributes:
       tuple_name: the name of the NamedTuple's class.
@@ -33,23 +34,23 @@ class NamedTupleKey:
 
 
 class Part(NamedTuple):
-    """A node of a state, and where it stands.
+    """A node of a state, with its path and role.
 
     Attributes:
       path: the keys that lead to it.
-      value: the array, or the tree of arrays.
-      whole: whether no state is below it, so that it is a field or a bare tree.
+      value: the array, or the pytree of arrays.
+      whole: whether there is no state below it, so that it is a field or a bare pytree.
       scope: the labels, names and fields that lead to the piece.
-      piece: the name of the piece whose field it is; empty for what belongs to none.
+      piece: the name of the piece whose field it is; empty if it belongs to none.
       field: the name of the field, or empty.
-      role: what the field is.
-      slots: what a slot is to the parameters there; see `gradtx.engine.roles.Role`.
-      of: the keys that lead to the part of the parameters that it is for.
-      around: the states that it is in, from the outermost to the nearest, each with its scope.
+      role: the role of the field.
+      slots: the kind of a slot there; see `gradtx.engine.roles.Role`.
+      of: the keys that lead to the part of the parameters to which it belongs.
+      around: the states that contain it, from the outermost to the innermost, with their scopes.
     """
 
     path: Path
-    value: Any
+    value: PyTree
     whole: bool
     scope: Names = ()
     piece: str = ""
@@ -57,31 +58,31 @@ class Part(NamedTuple):
     role: Role = UNKNOWN
     slots: Kind = "slot"
     of: Names = ()
-    around: tuple[tuple[Names, Any], ...] = ()
+    around: tuple[tuple[Names, PyTree], ...] = ()
 
     @property
     def kind(self) -> Kind:
-        """What it is to the parameters."""
+        """The kind of the field, given the states around it."""
         return weaker(self.role.kind, self.slots) if self.role.kind in WEAKER else self.role.kind
 
     @property
     def owner(self) -> Declaration | None:
-        """What the nearest state around it says of itself."""
+        """The declaration of the innermost state around it."""
         return declaration_of(self.around[-1][1]) if self.around else None
 
 
-def walk(state: Any, *, deep: bool = False) -> Iterator[Part]:
-    """Gives the nodes of a state, each before what is in it, and all in the order of their leaves.
+def walk(state: PyTree, *, deep: bool = False) -> Iterator[Part]:
+    """Yields the nodes of a state, each before its children, in the order of the leaves.
 
     Args:
       state: any pytree; states of gradtx, of optax and of others may be anywhere in it.
-      deep: whether what is below the whole parts is given as well. Default: no.
+      deep: whether to yield the nodes below the whole parts as well. Default: False.
     """
     return _walk(Part((), state, not holds_states(state)), Counter(), deep)
 
 
-def parts(state: Any) -> list[Part]:
-    """Gives the fields and bare trees that hold the arrays of a state, in the order of its leaves.
+def parts(state: PyTree) -> list[Part]:
+    """Returns the fields and bare pytrees with the arrays of a state, in the order of its leaves.
 
     Args:
       state: any pytree; states of gradtx, of optax and of others may be anywhere in it.
@@ -89,16 +90,16 @@ def parts(state: Any) -> list[Part]:
     return [part for part in walk(state) if part.whole]
 
 
-def replaced(node: Any, new: Mapping[Path, Any]) -> Any:
-    """Gives a copy of a tree that has other nodes at some paths.
+def replaced(node: PyTree, new: Mapping[Path, PyTree]) -> PyTree:
+    """Returns a copy of a pytree with other nodes at some paths.
 
     Args:
-      node: the tree.
-      new: from paths, as `walk` has them, to what is to stand there.
+      node: the pytree.
+      new: a mapping from paths, as those of `walk`, to the new nodes.
     """
     if () in new:
         return new[()]
-    by_key: dict[Any, dict[Path, Any]] = {}
+    by_key: dict[Hashable, dict[Path, PyTree]] = {}
     for (key, *path), value in new.items():
         by_key.setdefault(key, {})[tuple(path)] = value
     below, treedef = children(node)
@@ -107,8 +108,8 @@ def replaced(node: Any, new: Mapping[Path, Any]) -> Any:
     )
 
 
-def children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
-    """Gives what is directly below a node, with its keys, and how to put it together again.
+def children(node: PyTree) -> tuple[list[tuple[Hashable, PyTree]], PyTreeDef]:
+    """Returns the children of a node with their keys, and the structure of the node.
 
     Args:
       node: a pytree.
@@ -122,34 +123,34 @@ def children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
     return [(key, child) for key, (_, child) in zip(keys, flat, strict=True)], treedef
 
 
-def holds_states(node: Any) -> bool:
-    """Says whether a node is the state of a piece, or has one somewhere below it."""
+def holds_states(node: PyTree) -> bool:
+    """Returns whether a node is the state of a piece, or contains one."""
     return any(map(_is_state, jax.tree.leaves(node, is_leaf=_is_state)))
 
 
-def key_name(key: Any) -> str:
-    """Writes one of JAX's keys as a part of a name."""
+def key_name(key: Hashable) -> str:
+    """Returns one of JAX's keys as a part of a name."""
     for field in ("key", "name", "idx"):
         if hasattr(key, field):
             return str(getattr(key, field))
     return str(key)
 
 
-def path_name(path: Any) -> str:
-    """Writes a path of JAX's keys as a name: `layer/kernel`, `blocks/0/bias`."""
+def path_name(path: Path) -> str:
+    """Returns a path of JAX's keys as a name: `layer/kernel`, `blocks/0/bias`."""
     return "/".join(map(key_name, path))
 
 
 def weaker(*kinds: Kind) -> Kind:
-    """Gives what a slot is to the parameters if several states around it say so."""
+    """Returns the weakest of several kinds, that of a slot inside several states."""
     return max(kinds, key=WEAKER.index)
 
 
-def _is_state(node: Any) -> bool:
+def _is_state(node: PyTree) -> bool:
     return declaration_of(node) is not None
 
 
-def _walk(part: Part, pieces: Counter[Any], deep: bool) -> Iterator[Part]:
+def _walk(part: Part, pieces: Counter[tuple[Names, str]], deep: bool) -> Iterator[Part]:
     yield part
     if part.whole:
         below = children(part.value)[0] if deep else ()
@@ -162,7 +163,7 @@ def _walk(part: Part, pieces: Counter[Any], deep: bool) -> Iterator[Part]:
 
 
 def _within(part: Part) -> Iterator[Part]:
-    """Goes through a container in which there are states: a chain, or what has labels."""
+    """Yields the children of a container of states, such as a chain or a dict of labels."""
     for key, child in children(part.value)[0]:
         holds = holds_states(child)
         numbered = holds and isinstance(key, jax.tree_util.SequenceKey)
@@ -171,8 +172,10 @@ def _within(part: Part) -> Iterator[Part]:
         yield part._replace(path=path, value=child, whole=not holds, scope=scope, role=UNKNOWN)
 
 
-def _fields(part: Part, declared: Declaration, pieces: Counter[Any]) -> Iterator[Part]:
-    """Goes through the fields of a state."""
+def _fields(
+    part: Part, declared: Declaration, pieces: Counter[tuple[Names, str]]
+) -> Iterator[Part]:
+    """Yields the fields of a state."""
     name = ""
     around = (*part.around, (part.scope, part.value))
     for key, child in children(part.value)[0]:
@@ -181,7 +184,7 @@ def _fields(part: Part, declared: Declaration, pieces: Counter[Any]) -> Iterator
         whole = role.kind not in ("inner", "unknown") or not holds_states(child)
         if whole:
             name = name or _numbered(declared.piece, pieces, part.scope)
-            if role.kind == "inner":  # of what is no piece's state
+            if role.kind == "inner":  # it is not the state of a piece
                 role = UNKNOWN
             scope = part.scope
         else:
@@ -201,6 +204,6 @@ def _fields(part: Part, declared: Declaration, pieces: Counter[Any]) -> Iterator
         )
 
 
-def _numbered(name: str, taken: Counter[Any], within: Names) -> str:
+def _numbered(name: str, taken: Counter[tuple[Names, str]], within: Names) -> str:
     taken[within, name] += 1
     return name if taken[within, name] == 1 else f"{name}#{taken[within, name]}"
