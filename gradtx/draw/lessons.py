@@ -1,6 +1,6 @@
 """Pictures of models: softmax regression, gradient checks, heads of convolutional networks."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,11 @@ from gradtx.draw.style import finish, line_styles, new_figure
 from gradtx.engine.base import Array
 from gradtx.losses import softmax_cross_entropy_with_integer_labels
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def softmax_weights() -> Any:
+
+def softmax_weights() -> "Figure":
     """Draws the weights of softmax regression on digits, one image for each class.
 
     Returns:
@@ -34,7 +37,7 @@ def softmax_weights() -> Any:
     return figure
 
 
-def gradient_check() -> Any:
+def gradient_check() -> "Figure":
     """Draws the errors of finite differences, by their step, and of backpropagation in an MLP.
 
     Returns:
@@ -48,7 +51,7 @@ def gradient_check() -> Any:
     steps = np.logspace(-12, 0, 49)
 
     def derivatives(dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The derivative along `direction`: by `jax.grad`, forward and central differences."""
+        """Returns the derivative along `direction`: exact, and by both kinds of differences."""
         inputs, *p = (jnp.asarray(a, dtype) for a in (x, *params))
         d = [jnp.asarray(a, dtype) for a in direction]
 
@@ -84,7 +87,7 @@ def gradient_check() -> Any:
     return figure
 
 
-def heads() -> Any:
+def heads() -> "Figure":
     """Draws test loss and accuracy of two convolutional networks that differ in the head.
 
     Returns:
