@@ -82,7 +82,7 @@ def test_an_optimizer(entry):
     assert growth_of_a_step(entry.make(), entry.needs) < 2.1
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", BESIDE_THE_CATALOG)
 def test_what_is_beside_the_catalog(name):
     examples = (4,) if name == PER_EXAMPLE else ()
@@ -109,7 +109,7 @@ CHANGES = {
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(f, id=n, marks=[pytest.mark.slow] * (i > 0))
+        pytest.param(f, id=n, marks=[pytest.mark.thorough] * (i > 0))
         for i, (n, f) in enumerate(CHANGES.items())
     ],
 )
@@ -134,7 +134,7 @@ PROJECTIONS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("project", PROJECTIONS.values(), ids=PROJECTIONS)
 def test_a_projection(project):
     assert growth(lambda n: instructions(project, [jnp.ones((2, 3))] * n)) < 2.1

@@ -25,8 +25,8 @@ def floats(entry):
     "kind",
     [
         pytest.param(jnp.float32, id="jax"),
-        pytest.param(np.float32, id="numpy", marks=pytest.mark.slow),
-        pytest.param(np.asarray, id="0-d", marks=pytest.mark.slow),
+        pytest.param(np.float32, id="numpy", marks=pytest.mark.thorough),
+        pytest.param(np.asarray, id="0-d", marks=pytest.mark.thorough),
     ],
 )
 def test_hyperparameters_may_be_arrays(entry, kind):

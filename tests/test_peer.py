@@ -9,6 +9,8 @@ import pytest
 
 PEER = Path(__file__).parent / "peer"
 FILES = json.loads((PEER / "expected_tests.json").read_text())["files"]
+SLOW = 3.0
+"""Seconds that a file takes with optax itself from which on it is among the slow tests."""
 
 
 def run(*arguments):
@@ -16,8 +18,13 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=PEER.parent.parent)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", FILES)
+def cases():
+    for path, told in FILES.items():
+        mark = pytest.mark.slow if told["seconds"] > SLOW else pytest.mark.thorough
+        yield pytest.param(path, marks=mark)
+
+
+@pytest.mark.parametrize("path", list(cases()))
 def test_optax_says(path):
     """What fails is listed in deviations.json with its reason, and what is listed there fails."""
     result = run(path)

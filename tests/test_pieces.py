@@ -79,7 +79,7 @@ def small(name):
 
 @pytest.mark.parametrize(
     "pairs",
-    [pytest.param(MIXED, id="x32"), pytest.param(WIDE, id="x64", marks=pytest.mark.slow)],
+    [pytest.param(MIXED, id="x32"), pytest.param(WIDE, id="x64", marks=pytest.mark.thorough)],
 )
 @each_piece
 def test_the_state_is_a_fixed_point(name, pairs):

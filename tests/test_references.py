@@ -102,7 +102,7 @@ def with_representatives(cases):
             first.setdefault(name, entry.name)
     for entry, move in cases:
         stands = not move or entry.name in {first[name] for name in move}
-        yield pytest.param(entry, move, marks=[] if stands else pytest.mark.slow)
+        yield pytest.param(entry, move, marks=[] if stands else pytest.mark.thorough)
 
 
 PIECE_CASES = [
@@ -425,7 +425,7 @@ def long_problem(name, with_complex):
 @pytest.mark.parametrize(
     ("entry", "settings"),
     [
-        pytest.param(e, {**e.probe, **more}, marks=pytest.mark.slow if more else [])
+        pytest.param(e, {**e.probe, **more}, marks=pytest.mark.thorough if more else [])
         for e in SHARED
         for known in [known_differences(e.name)]
         if not known.always  # what the difference is has a test of its own

@@ -418,7 +418,7 @@ CASES = [
 ]
 # The same; of a schedule all but its plain setting are slow.
 BASE_CASES = [
-    pytest.param(*c.values, id=c.id, marks=() if c.id.endswith("-0") else pytest.mark.slow)
+    pytest.param(*c.values, id=c.id, marks=() if c.id.endswith("-0") else pytest.mark.thorough)
     for c in CASES
 ]
 BASES = [pytest.param(f, TABLE[f][1], id=f.__name__) for f in TABLE]
