@@ -1,6 +1,6 @@
 """Gradient transformations for JAX.
 
-Every optimizer is a pure pair `(init, update)`, composed from small pieces.
+Every optimizer is a pure pair of functions `(init, update)`, composed of small transformations.
 """
 
 from gradtx import (

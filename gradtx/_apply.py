@@ -1,13 +1,13 @@
-"""Moving parameters: by an update, or towards other tensors."""
+"""Applying updates to parameters, and moving tensors towards others."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, Params, Updates
+from gradtx.engine.base import Array, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete, shape_and_dtype
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import StructureError, describe_difference, is_none, nth_path
@@ -16,8 +16,8 @@ from gradtx.engine.paths import StructureError, describe_difference, is_none, nt
 def apply_updates(params: Params, updates: Updates) -> Params:
     """Adds updates to parameters, leaf by leaf: `params + updates`, in the parameters' dtypes.
 
-    The sum is taken in the wider of the two dtypes and then rounded once. A `None` in `updates`
-    leaves that parameter as it is; a `None` in `params` stays `None`.
+    The sum is computed in the wider of the two dtypes and rounded once. Where `updates` is `None`,
+    the parameter does not change; where `params` is `None`, the result is `None`.
 
     Args:
       params: a pytree of arrays.
@@ -40,24 +40,24 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     return _add_trees(params, updates)
 
 
-def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any) -> Params:
-    """Moves tensors a part of the way to others: `step_size * new + (1 - step_size) * old`.
+def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Scalar) -> Params:
+    """Moves tensors towards others: `step_size * new + (1 - step_size) * old`.
 
-    This is how a target network follows a network, and how Polyak and Juditsky average iterates.
-    Half precision is averaged in float32 and rounded once. A `None` in `new_tensors` leaves the old
-    tensor as it is; a `None` in `old_tensors` stays `None`.
+    It is used for target networks, and for the averages of iterates of Polyak and Juditsky. Half
+    precision is averaged in float32 and rounded once. Where `new_tensors` is `None`, the old tensor
+    does not change; where `old_tensors` is `None`, the result is `None`.
 
     Args:
       new_tensors: a pytree of arrays.
       old_tensors: a pytree of the same structure and shapes.
-      step_size: how far to go, in [0, 1]: a number or a scalar array.
+      step_size: the weight of the new tensors, in [0, 1]: a number or a scalar array.
 
     Returns:
       The moved tensors, with the structure and dtypes of `old_tensors`.
 
     Raises:
       ValueError: structures or shapes differ; the message names the leaf.
-      TypeError: an old tensor is of integers, and an average would be rounded.
+      TypeError: an old tensor is integer, and the average would be rounded.
 
     Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (SIAM
       Journal on Control and Optimization 30, 1992).
@@ -68,23 +68,23 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any)
       >>> print(gradtx.incremental_update(jnp.array([1.0]), jnp.array([3.0]), 0.25))
       [2.5]
     """
-    # both weights are made of the step size before it is rounded to float32
+    # both weights are computed before the step size is rounded to float32
     return _move(new_tensors, old_tensors, step_size, 1 - step_size)
 
 
 def periodic_update(
-    new_tensors: Params, old_tensors: Params, steps: Any, update_period: Any
+    new_tensors: Params, old_tensors: Params, steps: ArrayLike, update_period: ArrayLike
 ) -> Params:
-    """Replaces tensors by others every so many steps: when `steps % update_period == 0`.
+    """Replaces tensors by others periodically: when `steps % update_period == 0`.
 
-    A `None` in `new_tensors` leaves the old tensor as it is; a `None` in `old_tensors` stays
-    `None`.
+    Where `new_tensors` is `None`, the old tensor does not change; where `old_tensors` is `None`,
+    the result is `None`.
 
     Args:
       new_tensors: a pytree of arrays.
       old_tensors: a pytree of the same structure and shapes.
-      steps: the number of steps, an integer or an integer scalar array; 0 replaces.
-      update_period: how many steps lie between replacements, at least 1.
+      steps: the number of steps, an integer or an integer scalar array; 0 replaces the tensors.
+      update_period: the number of steps between replacements, at least 1.
 
     Returns:
       The new or the old tensors, with the structure and dtypes of `old_tensors`.
@@ -102,27 +102,27 @@ def periodic_update(
       [1.] [3.]
     """
     if isinstance(update_period, (int, float)) and update_period < 1:
-        raise ValueError(f"periodic_update: update_period is {update_period}, which is below 1")
+        raise ValueError(f"periodic_update: update_period must be at least 1, got {update_period}")
     return _choose(new_tensors, old_tensors, steps, update_period)
 
 
 @compiled_when_concrete
 def _add_trees(params: Params, updates: Updates) -> Params:
-    def add(p: Any, u: Any) -> Array:
+    def add(p: ArrayLike, u: ArrayLike) -> Array:
         return lax.add(p, u) if shape_and_dtype(p) == shape_and_dtype(u) else _add_and_round(p, u)
 
     return _with_each("apply_updates", add, params, updates, ("params", "updates"))
 
 
 @jax.jit
-def _add_and_round(p: Any, u: Any) -> Array:
+def _add_and_round(p: ArrayLike, u: ArrayLike) -> Array:
     p = jnp.asarray(p)
     return jnp.asarray(p + u, p.dtype)
 
 
 @compiled_when_concrete
-def _move(new_tensors: Params, old_tensors: Params, step_size: Any, rest: Any) -> Params:
-    def move(old: Any, new: Any) -> Array:
+def _move(new_tensors: Params, old_tensors: Params, step_size: Scalar, rest: Scalar) -> Params:
+    def move(old: ArrayLike, new: ArrayLike) -> Array:
         return jnp.asarray(step_size * widen(new) + rest * widen(old), jnp.result_type(old))
 
     names = ("old_tensors", "new_tensors")
@@ -130,8 +130,10 @@ def _move(new_tensors: Params, old_tensors: Params, step_size: Any, rest: Any) -
 
 
 @compiled_when_concrete
-def _choose(new_tensors: Params, old_tensors: Params, steps: Any, period: Any) -> Params:
-    def cast(old: Any, new: Any) -> Array:
+def _choose(
+    new_tensors: Params, old_tensors: Params, steps: ArrayLike, period: ArrayLike
+) -> Params:
+    def cast(old: ArrayLike, new: ArrayLike) -> Array:
         return jnp.asarray(new, jnp.result_type(old))
 
     names = ("old_tensors", "new_tensors")
@@ -143,21 +145,21 @@ def _choose(new_tensors: Params, old_tensors: Params, steps: Any, period: Any) -
     )
 
 
-def _strongly_typed(x: Any) -> Array:
+def _strongly_typed(x: ArrayLike) -> Array:
     return lax.convert_element_type(x, jnp.result_type(x))
 
 
 def _with_each(
     function: str,
-    f: Callable[[Any, Any], Array],
-    kept: Any,
-    coming: Any,
+    f: Callable[[ArrayLike, ArrayLike], Array],
+    kept: PyTree,
+    coming: PyTree,
     names: tuple[str, str],
     averages: bool = False,
-) -> Any:
-    """Gives `f(k, c)` for the leaves of two trees, in the structure of the first.
+) -> PyTree:
+    """Returns `f(k, c)` for the leaves of two pytrees, in the structure of the first.
 
-    A leaf of the first tree stays where either of them is `None`; the others are checked to fit.
+    Where either is `None`, the leaf of the first is returned. The others are checked to match.
     """
     leaves, treedef = jax.tree.flatten(kept, is_leaf=is_none)
     try:
@@ -179,16 +181,18 @@ def _with_each(
     return treedef.unflatten(results)
 
 
-def _misfit(k: Any, c: Any, name: str, averages: bool) -> tuple[type[Exception], str] | None:
-    """Says why the second leaf, from the tree of that name, cannot be put into the first, if so."""
+def _misfit(
+    k: ArrayLike, c: PyTree, name: str, averages: bool
+) -> tuple[type[Exception], str] | None:
+    """Returns why the second leaf, of the pytree `name`, cannot replace the first, or `None`."""
     if not hasattr(c, "dtype") and not isinstance(c, (int, float, complex)):
-        return ValueError, f"is an array, where {name} has {c!r}"
+        return ValueError, f"is an array, but {name} has {c!r}"
     if jnp.shape(k) != jnp.shape(c):
-        return ValueError, f"has shape {jnp.shape(k)}, in {name} it has shape {jnp.shape(c)}"
+        return ValueError, f"has shape {jnp.shape(k)}, but in {name} it has shape {jnp.shape(c)}"
     into, of = jnp.result_type(k), jnp.result_type(c)
     of = jnp.result_type(of, float) if averages else of
     for kind, lost in ((jnp.inexact, "rounded"), (jnp.complexfloating, "made real")):
         if jnp.issubdtype(of, kind) and not jnp.issubdtype(into, kind):
             what = f"its average with {name}" if averages else f"in {name} it"
-            return TypeError, f"is {into}, {what} is {of} and would be {lost}"
+            return TypeError, f"is {into}, but {what} is {of} and would be {lost}"
     return None

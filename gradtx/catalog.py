@@ -1,7 +1,7 @@
-"""The one place that says what optimizers exist.
+"""The catalog of all optimizers.
 
-Each is registered where it is defined, by the decorator `optimizer`. The tests, the table
-in `docs/catalog.md`, `gradtx list`, the cross-check and the benchmarks all walk this catalog.
+Each is registered where it is defined, by the decorator `optimizer`. The tests, the tables in the
+documentation, `gradtx list`, the cross-check and the benchmarks all use this catalog.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ P = ParamSpec("P")
 
 
 class UnknownOptimizer(KeyError):
-    """No optimizer has this name; the message offers names that are near."""
+    """An error: no optimizer has this name; the message suggests similar names."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -29,15 +29,15 @@ class UnknownOptimizer(KeyError):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What the catalog knows of an optimizer.
+    """The catalog's entry of an optimizer.
 
     Attributes:
       name: its name.
-      factory: the function of hyperparameters that makes it.
-      source: where it was published: a paper's title, and its arXiv id if it has one.
+      factory: the function of hyperparameters that returns it.
+      source: its publication: the title of a paper, and its arXiv id if it has one.
       probe: hyperparameters with which it makes progress on a small problem.
-      usual_rate: the learning rate that papers and textbooks begin with on networks; `None` if the
-        probe's, or the default of the factory, is as good.
+      usual_rate: the usual first learning rate for networks in papers and textbooks; `None` if that
+        of the probe, or the default of the factory, is suitable.
       scale_free: whether it works without a learning rate.
       fixed_rate: whether its learning rate must be a number, not a schedule.
       rate: the hyperparameter that multiplies all steps.
@@ -55,7 +55,7 @@ class Entry:
     constants: tuple[str, ...] = ()
 
     def make(self, **changes: Any) -> GradientTransformation:
-        """Makes the optimizer with the probe's hyperparameters, some of them changed."""
+        """Returns the optimizer with the probe's hyperparameters, some of them changed."""
         return self.factory(**{**self.probe, **changes})
 
     @property
@@ -72,17 +72,17 @@ class Entry:
 
     @property
     def needs_params(self) -> bool:
-        """Whether `update` needs the parameters."""
+        """True if `update` needs the parameters."""
         return any(link.needs_params for link in self._links)
 
     @property
     def takes_complex(self) -> bool:
-        """Whether parameters may be complex."""
+        """True if parameters may be complex."""
         return not any(link.real_only for link in self._links)
 
     @property
     def couples_leaves(self) -> bool:
-        """Whether leaves act on each other's updates."""
+        """True if the update of a leaf may depend on other leaves."""
         return any(link.couples for link in self._links)
 
     @functools.cached_property
@@ -106,17 +106,17 @@ _ENTRIES: dict[str, Entry] = {}
 def optimizer(
     source: str, *, probe: Mapping[str, Any], constants: Sequence[str] = (), **traits: Any
 ) -> Callable[[Callable[P, GradientTransformation]], Callable[P, GradientTransformation]]:
-    """Registers an optimizer's factory, and puts the optimizer's name into its errors.
+    """Registers an optimizer's factory, and adds the optimizer's name to its errors.
 
     Args:
-      source: where it was published: the paper's title, and its arXiv id if it has one.
+      source: its publication: the title of a paper, and its arXiv id if it has one.
       probe: hyperparameters with which it makes progress on a small problem.
       constants: the hyperparameters whose numbers are constants in compiled code, see `piece`.
         Default: none.
       **traits: further attributes of its `Entry`.
 
     Raises:
-      ValueError: the name is taken.
+      ValueError: the name is registered already.
     """
 
     def register(
@@ -129,7 +129,7 @@ def optimizer(
             return named(known(*args, **kwargs), name)
 
         if name in _ENTRIES:
-            raise ValueError(f"catalog: {name!r} is registered by {_ENTRIES[name].module} already")
+            raise ValueError(f"catalog: {name!r} is already registered by {_ENTRIES[name].module}")
         _ENTRIES[name] = Entry(
             name, make, source, MappingProxyType(dict(probe)), constants=tuple(constants), **traits
         )
@@ -139,7 +139,7 @@ def optimizer(
 
 
 def entries() -> list[Entry]:
-    """Gives every entry, by name.
+    """Returns all entries, sorted by name.
 
     Example:
       >>> import gradtx
@@ -150,18 +150,18 @@ def entries() -> list[Entry]:
 
 
 def names() -> list[str]:
-    """Gives the optimizers' names, sorted."""
+    """Returns the optimizers' names, sorted."""
     return sorted(_ENTRIES)
 
 
 def get(name: str) -> Entry:
-    """Gives the entry of an optimizer.
+    """Returns the entry of an optimizer.
 
     Args:
       name: its name.
 
     Raises:
-      UnknownOptimizer: there is none of that name; the message offers near ones.
+      UnknownOptimizer: no optimizer has this name; the message suggests similar names.
 
     Example:
       >>> import gradtx

@@ -1,4 +1,4 @@
-"""Arithmetic on one array for those who write rules: averages, roots, norms, safe counters."""
+"""Arithmetic on one array for writing rules: averages, roots, norms, safe counters."""
 
 from gradtx.engine.numerics import (
     NeedsConstant as NeedsConstant,

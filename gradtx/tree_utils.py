@@ -1,4 +1,4 @@
-"""The functions of `gradtx.tree` under the longer names that they have in optax."""
+"""The functions of `gradtx.tree` under their longer names in optax."""
 
 import functools
 

@@ -319,7 +319,7 @@ def test_any_callable_may_be_a_rule():
 
 
 def test_slots_say_which_there_are():
-    with pytest.raises(AttributeError, match=r"'mu'; there are \['nu'\]"):
+    with pytest.raises(AttributeError, match=r"'mu', only \['nu'\]"):
         _ = Slots(nu=1.0).mu
 
 

@@ -427,7 +427,7 @@ def test_hyperparameters_that_cannot_be():
 def test_leaves_that_do_not_fit():
     axes = {"a": GaLoreDimensionNumbers(0, 1)}
     tx = gradtx.galore(0.1, weight_dimension_numbers=axes)
-    with refused(ValueError, "galore", "params['a'] has shape (3,)", "no axes 1"):
+    with refused(ValueError, "galore", "params['a'] has shape (3,)", "not have the axes 1"):
         tx.init({"a": jnp.ones(3)})
     with refused(ValueError, "galore", "the dimension numbers", "['b']"):
         tx.init({"b": jnp.ones((3, 3))})

@@ -101,7 +101,7 @@ def test_every_field_of_every_state_is_declared(state):
 
 
 def test_a_field_without_a_role_is_refused():
-    with pytest.raises(TypeError, match=r"HalfState: \['b'\] have no role"):
+    with pytest.raises(TypeError, match=r"HalfState: needs roles for \['b'\]"):
 
         @declared
         class HalfState(NamedTuple):

@@ -110,26 +110,27 @@ def test_what_does_not_fit(move):
     with pytest.raises(ValueError, match=r"_update: .*only old_tensors has old_tensors\['b'\]"):
         move({"a": 1.0}, {"a": 1.0, "b": 2.0})
     with pytest.raises(
-        ValueError, match=r"old_tensors\['a'\] has shape \(2,\), in new_tensors it has shape \(3,\)"
+        ValueError,
+        match=r"old_tensors\['a'\] has shape \(2,\), but in new_tensors it has shape \(3,\)",
     ):
         move({"a": jnp.ones(3)}, {"a": jnp.ones(2)})
-    with pytest.raises(ValueError, match=r"old_tensors\['a'\] is an array, where new_tensors has"):
+    with pytest.raises(ValueError, match=r"old_tensors\['a'\] is an array, but new_tensors has"):
         move({"a": {"b": jnp.ones(2)}}, {"a": jnp.ones(2)})
 
 
 def test_integers():
     ones = {"n": jnp.ones(2, jnp.int32)}
-    with pytest.raises(TypeError, match=r"old_tensors\['n'\] is int32, its average .* rounded"):
+    with pytest.raises(TypeError, match=r"old_tensors\['n'\] is int32, but its average .* rounded"):
         gradtx.incremental_update(ones, ones, 0.5)
     trees.assert_equal(gradtx.periodic_update(ones, ones, 0, 2), ones)
     with pytest.raises(
-        TypeError, match=r"old_tensors\['n'\] is int32, in new_tensors it is float3"
+        TypeError, match=r"old_tensors\['n'\] is int32, but in new_tensors it is float3"
     ):
         gradtx.periodic_update({"n": jnp.ones(2)}, ones, 0, 2)
 
 
 def test_an_impossible_period():
-    with pytest.raises(ValueError, match="update_period is 0, which is below 1"):
+    with pytest.raises(ValueError, match="update_period must be at least 1, got 0"):
         gradtx.periodic_update(NEW, OLD, 1, 0)
 
 

@@ -1,4 +1,4 @@
-"""What optax keeps in `optax.contrib`; here it lives with the other optimizers, by family."""
+"""The names of `optax.contrib`; the definitions are in `gradtx.optimizers` and `transforms`."""
 
 from gradtx.optimizers import (
     COCOBState as COCOBState,

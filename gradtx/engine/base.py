@@ -1,6 +1,6 @@
-"""What a gradient transformation is.
+"""The type of gradient transformations.
 
-The types that everything else is written in, and the two transformations that need nothing else.
+The types that are used everywhere, and the adapter of other libraries' transformations.
 """
 
 import inspect
@@ -23,7 +23,7 @@ OptState = PyTree
 """A pytree of arrays: what a transformation keeps from one step to the next."""
 ExtraArgs = Mapping[str, Any]
 """The extra keyword arguments of `update`, by name."""
-Scalar = float | np.number | Array
+Scalar = float | np.number | np.ndarray | Array
 """A number, or an array of shape `()`, traced or not: a hyperparameter."""
 Schedule = Callable[[Scalar], Scalar]
 """A function of the step count, which is 0 at the first step."""

@@ -34,16 +34,16 @@ def check_leaf(leaf: PyTree, *, integers: bool = False, real_only: bool = False)
     if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, complex)):
         raise LeafError(
             TypeError,
-            f"this must be an array, got {type(leaf).__name__}; "
+            f"this is {type(leaf).__name__}, not an array; "
             "replace it by None or keep it out of the tree",
         )
     dtype = jnp.result_type(leaf)
     if real_only and jnp.issubdtype(dtype, jnp.complexfloating):
-        raise LeafError(TypeError, f"this must be real, got {dtype}")
+        raise LeafError(TypeError, f"this is {dtype}, but must be real")
     if not integers and not jnp.issubdtype(dtype, jnp.inexact):
         raise LeafError(
             TypeError,
-            f"this must be floating, got {dtype}, to which a step would be rounded; "
+            f"this is {dtype}, but must be floating, because a step would be rounded; "
             "exclude it with gradtx.masked, freeze it with gradtx.partition and "
             "gradtx.set_to_zero, or make it floating",
         )

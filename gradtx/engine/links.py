@@ -71,7 +71,7 @@ class Effect(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Link:
-    """One member of a chain.
+    """A member of a chain.
 
     Attributes:
       name: its name in error messages, or empty.
@@ -106,7 +106,7 @@ class Link:
 
     @property
     def title(self) -> str:
-        """Its name in error messages."""
+        """The name in error messages."""
         return f"{self.owner} ({self.name})" if self.owner else self.name
 
     def narrow(self, mask: Mask) -> "Link":
@@ -263,7 +263,7 @@ class Rule(Link):
         where = [i for i, takes_part in enumerate(takes) if takes_part]
         mine = [leaves[i] for i in where]
         make: FirstSlots = self._first
-        if any(map(spans_devices, mine)):  # compiled code does not know their shardings
+        if any(map(spans_devices, mine)):  # in compiled code their shardings are not available
             make = functools.partial(first_slots, self.kernel)
         elif not is_traced(mine[:1]):
             kept = [functools.partial(_first_of_frozen, *f) for f in frozen]

@@ -94,7 +94,7 @@ def layout_of(shape: Sequence[int], axes: MatrixAxes | None) -> Layout:
     if axes is None:
         if len(shape) != 2:
             raise ValueError(
-                f"must be a matrix, got shape {tuple(shape)}; give the axes of its rows and "
+                f"has shape {tuple(shape)}, which is not a matrix; give the axes of its rows and "
                 "columns, or exclude it with gradtx.partition"
             )
         axes = MatrixAxes()

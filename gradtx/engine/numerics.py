@@ -110,7 +110,7 @@ def times(scalar: Scalar, x: Array) -> Array:
       scalar: a Python number, or a scalar array.
       x: an array.
     """
-    return lax.mul(x, like(scalar, x)) if _inexact(x) else value_of(scalar) * x
+    return lax.mul(x, like(scalar, x)) if _inexact(x) else jnp.asarray(value_of(scalar) * x)
 
 
 def plus(x: Array, scalar: Scalar) -> Array:

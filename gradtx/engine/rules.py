@@ -54,7 +54,7 @@ class Counter(NamedTuple):
     """
 
     field: str = "count"
-    first: ArrayLike = np.int32(0)
+    first: np.generic = np.int32(0)
     advance: Callable[[Array], Array] = safe_increment
     clock: str | None = None
 

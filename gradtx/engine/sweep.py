@@ -1,4 +1,4 @@
-"""One sweep of rules over the leaves of a pytree.
+"""The sweep of rules over the leaves of a pytree.
 
 A rule is a function of one array and its slots. The sweep handles flattening, leaves that are
 `None` or masked, the step count, random keys for the leaves, and tracing: kernels are traced once
@@ -27,7 +27,7 @@ Updated = tuple[Array, tuple[tuple[PyTree, ...], ...]]
 
 
 class Lane:
-    """One rule's part of a step: its slots, leaf by leaf, and the scalars that all leaves share.
+    """The part of one rule in a step: its slots, leaf by leaf, and the scalars all leaves share.
 
     Args:
       rule: the rule.

@@ -1,3 +1,3 @@
-"""What may still change."""
+"""Experimental functions, whose interfaces may change."""
 
 from gradtx.experimental import aggregating as aggregating

@@ -100,7 +100,7 @@ def _newton(
 
     def iterate(carry: tuple[Array, ...]) -> tuple[Array, ...]:
         step, x, m, error, _, _ = carry
-        t = ((1 + p) * identity - m) / p
+        t = (identity * (1 + p) - m) / p
         new_m = multiply(_power(t, p, multiply), m)
         new_error = jnp.linalg.norm(new_m - identity)
         return step + 1, multiply(x, t), new_m, new_error, x, error
@@ -113,8 +113,8 @@ def _newton(
         return (step < num_iters) & (error > error_tolerance) & falling
 
     z = (1 + p) / (2 * scale)
-    x = (z ** (1 / p)).astype(a.dtype) * identity
-    m = z.astype(a.dtype) * (a + ridge_epsilon * scale * identity).astype(a.dtype)
+    x = identity * (z ** (1 / p)).astype(a.dtype)
+    m = (a + ridge_epsilon * scale * identity).astype(a.dtype) * z.astype(a.dtype)
     error = jnp.linalg.norm(m - identity)
     worst = jnp.full_like(error, jnp.inf)
     start = (jnp.zeros((), jnp.int32), x, m, error, x, worst)

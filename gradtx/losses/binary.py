@@ -92,5 +92,5 @@ def sigmoid_focal_loss(
     wrong = jnp.maximum(wrong, float(jnp.finfo(z.dtype).tiny) ** 0.5)
     loss = wrong**gamma * _cross_entropy(z, y)
     if alpha is not None:
-        loss = (alpha * y + (1 - alpha) * (1 - y)) * loss
+        loss = (y * alpha + (1 - y) * (1 - alpha)) * loss
     return loss.astype(dtype)

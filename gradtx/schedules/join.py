@@ -1,4 +1,4 @@
-"""One schedule after another."""
+"""Several schedules in turn."""
 
 from collections.abc import Sequence
 from itertools import pairwise

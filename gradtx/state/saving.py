@@ -51,7 +51,7 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether everything was loaded without change, and nothing was ignored."""
+        """True if everything was loaded without change, and nothing was ignored."""
         return not (self.recast or self.missing or self.unexpected or self.reshaped)
 
     def __str__(self) -> str:

@@ -193,7 +193,7 @@ class MultiSteps:
         params: Params | None = None,
         **extra_args: Any,
     ) -> tuple[Updates, MultiStepsState]:
-        """Takes one micro-step, and a step of the optimizer at the end of a window.
+        """Accumulates the gradients of a micro-batch, and runs the optimizer if the window is full.
 
         Args:
           updates: the gradients of a micro-batch.

@@ -53,7 +53,7 @@ def mechanize(
     s_init: Scalar = 1e-6,
     num_betas: int = 6,
 ) -> GradientTransformation:
-    """Learns the scale of an optimizer's steps, and with it the learning rate.
+    """Estimates the scale of an optimizer's steps, and with it the learning rate.
 
     The parameters are their initial value plus a scaled sum of the optimizer's steps `u`,
     `p = p_0 + S * D` with `D = sum(u)`. Several tuners, with decay rates `b` of 0.9, 0.99, 0.999

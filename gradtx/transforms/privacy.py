@@ -63,7 +63,7 @@ def differentially_private_aggregate(
     because the bound holds for both together. Sum and noise are computed in float32 or wider.
 
     The amount of privacy has to be computed by a privacy accountant from the multiplier, the number
-    of steps, and the sampling of examples. It holds against opponents who don't know the key. The
+    of steps, and the sampling of examples. It requires that the key is secret. The
     noise is drawn in floating point, and its lowest bits are not random: it does not protect
     against attacks on these (Mironov, "On significance of the least significant bits for
     differential privacy", 2012).

@@ -8,6 +8,7 @@ moments, so that a state keeps its dtypes. Where `updates` is `None`, the result
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, PyTree, Scalar, Updates
@@ -35,7 +36,7 @@ def update_moment(updates: Updates, moments: PyTree, decay: Scalar, order: Scala
       [0.4]
     """
 
-    def step(g: Array, m: Array) -> Array:
+    def step(g: Array, m: Array) -> Array | np.ndarray:
         return decay * m + (1 - decay) * (g if order == 1 else g**order)
 
     return _each("update_moment", step, updates, moments)
@@ -62,7 +63,7 @@ def update_moment_per_elem_norm(
       [2.5]
     """
 
-    def step(g: Array, m: Array) -> Array:
+    def step(g: Array, m: Array) -> Array | np.ndarray:
         power = abs_sq(g) if order == 2 else jnp.abs(g) ** order
         return decay * m + (1 - decay) * power
 
@@ -125,7 +126,7 @@ def bias_correction(moment: PyTree, decay: Scalar, count: Scalar) -> PyTree:
 
 
 def _each(
-    name: str, step: Callable[[Array, Array], Array], updates: Updates, moments: PyTree
+    name: str, step: Callable[[Array, Array], Array | np.ndarray], updates: Updates, moments: PyTree
 ) -> PyTree:
     def widened(g: ArrayLike, m: ArrayLike) -> Array:
         return _stored(step(widen(g), widen(m)), m)
@@ -134,10 +135,10 @@ def _each(
     return map_leaves(f"tree.{name}", widened, updates, moments, names=names, none_wins=True)
 
 
-def _stored(new: Array, old: ArrayLike) -> Array:
+def _stored(new: Array | np.ndarray, old: ArrayLike) -> Array:
     """Casts to the dtype of a moment, unless that would round to integers or drop a part."""
     dtype = jnp.result_type(old)
     for kind in (jnp.inexact, jnp.complexfloating):
         if jnp.issubdtype(new.dtype, kind) and not jnp.issubdtype(dtype, kind):
-            return new
+            return jnp.asarray(new)
     return jnp.asarray(new, dtype)

@@ -1,7 +1,7 @@
-"""Optimizers that see the gradients of single examples.
+"""Optimizers of per-example gradients.
 
-Such gradients have more axes than the parameters. They are transformed one by one, then aggregated
-to something like the parameters, which an optimizer takes on.
+Such gradients have more axes than the parameters. They are transformed separately, then aggregated
+to a pytree like the parameters, which is passed to an optimizer.
 """
 
 from gradtx.experimental.aggregating.averages import (

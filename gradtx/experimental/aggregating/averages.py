@@ -22,10 +22,10 @@ from gradtx.transforms.combining import chain, identity
 
 
 def average_per_element_updates(per_elt_axis: int | Sequence[int] = 0) -> Aggregator:
-    """Aggregates by the mean; half precision is averaged in float32.
+    """Returns an aggregator that computes the mean; half precision is averaged in float32.
 
     Args:
-      per_elt_axis: the axis of elements, or several. Default: 0.
+      per_elt_axis: the axis or axes of elements. Default: 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -56,9 +56,9 @@ class AccumulateAvgUpdatesState(NamedTuple):
     """The state of `accumulate_avg_updates`.
 
     Attributes:
-      micro_step: the micro-batches in the average so far.
-      ready: whether the last call finished an average.
-      avg_grad: the average so far, float32 for half precision.
+      micro_step: the number of micro-batches in the average so far.
+      ready: whether the last call completed an average.
+      avg_grad: the average so far, in float32 for half precision.
     """
 
     micro_step: Count
@@ -67,13 +67,13 @@ class AccumulateAvgUpdatesState(NamedTuple):
 
 
 def accumulate_avg_updates(accumulation_steps: int) -> GradientTransformation:
-    """Averages the updates of several calls, and gives zeros until the average is complete.
+    """Averages the updates of several calls, and returns zeros until the average is complete.
 
-    `avg_grad = avg_grad + (g - avg_grad) / (micro_step + 1)`; after `accumulation_steps` calls it
-    is given out, and the next one begins. What follows it in `process` waits meanwhile.
+    `avg_grad = avg_grad + (g - avg_grad) / (micro_step + 1)`. After `accumulation_steps` calls it
+    is returned, and a new average begins. In `process`, the postprocessor only runs at these calls.
 
     Args:
-      accumulation_steps: the calls to average over; 1 gives `identity()`.
+      accumulation_steps: the number of calls in an average; with 1, it is `identity()`.
 
     Raises:
       ValueError: `accumulation_steps` is less than 1.
@@ -91,8 +91,7 @@ def accumulate_avg_updates(accumulation_steps: int) -> GradientTransformation:
     """
     if accumulation_steps < 1:
         raise ValueError(
-            f"accumulate_avg_updates: accumulation_steps is {accumulation_steps}, and must be "
-            "positive"
+            f"accumulate_avg_updates: accumulation_steps must be positive, got {accumulation_steps}"
         )
     if accumulation_steps == 1:
         return identity()
@@ -134,11 +133,11 @@ def accumulate_avg_updates(accumulation_steps: int) -> GradientTransformation:
 def average_incrementally_updates(
     per_elt_axis: int | Sequence[int] | None, accumulation_steps: int
 ) -> Aggregator | GradientTransformation:
-    """Averages over elements and then over several calls.
+    """Returns an aggregator that averages over elements and then over several calls.
 
     Args:
-      per_elt_axis: the axis of elements, or several; `None` if the updates have none.
-      accumulation_steps: the calls to average over, see `accumulate_avg_updates`.
+      per_elt_axis: the axis or axes of elements; `None` if the updates have none.
+      accumulation_steps: the number of calls in an average, see `accumulate_avg_updates`.
 
     Returns:
       An `Aggregator`; without elements a `GradientTransformation`.

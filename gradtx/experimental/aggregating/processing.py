@@ -1,4 +1,4 @@
-"""Transforming elements, aggregating them, and optimizing with what results."""
+"""Transforming elements, aggregating them, and passing the result to an optimizer."""
 
 from typing import Any
 
@@ -8,9 +8,11 @@ from jax import lax
 from jax.core import Tracer
 
 from gradtx.engine.base import (
+    Array,
     GradientTransformation,
     OptState,
     Params,
+    PyTree,
     Updates,
     with_extra_args_support,
 )
@@ -23,17 +25,17 @@ def process(
     postprocessor: GradientTransformation,
     aggregator_has_aux: bool = False,
 ) -> GradientTransformation | Aggregator:
-    """Chains what is done to each element, their aggregation, and an optimizer.
+    """Chains a transformation of elements, their aggregation, and an optimizer.
 
-    An aggregator that accumulates over several calls says in its state, in a field named `ready`,
-    whether it has finished. Until then updates are zero and the postprocessor does not run.
+    The state of an aggregator that accumulates over several calls has a field `ready`, whether the
+    aggregation is complete. Until then updates are zero and the postprocessor does not run.
 
     Args:
-      preprocessor: a transformation of updates of elements.
-      aggregator: takes them to updates of the parameters.
-      postprocessor: a transformation of these, such as an optimizer.
-      aggregator_has_aux: whether the aggregator gives a pair, the updates and a dictionary of extra
-        arguments for the postprocessor. Default: no.
+      preprocessor: a transformation of the updates of elements.
+      aggregator: a transformation from these to updates of the parameters.
+      postprocessor: a transformation of the latter, such as an optimizer.
+      aggregator_has_aux: whether the aggregator returns a pair: the updates and a dict of extra
+        arguments for the postprocessor. Default: False.
 
     Returns:
       An `Aggregator` if `aggregator` is one, otherwise a `GradientTransformation`. Its state is the
@@ -76,7 +78,7 @@ def process(
         ready = _ready(aggregate_state)
         if isinstance(ready, Tracer):
             updates, post_state = lax.cond(ready, run, wait)
-        else:  # a branch would be compiled at every call
+        else:  # `lax.cond` would be compiled at every call
             updates, post_state = run() if ready else wait()
         return updates, (pre_state, aggregate_state, post_state)
 
@@ -84,13 +86,13 @@ def process(
     return kind(init, update)
 
 
-def _ready(state: OptState) -> Any:
-    """Says whether all that accumulates in an aggregator's state has finished."""
+def _ready(state: OptState) -> bool | Array:
+    """Returns whether all accumulations in an aggregator's state are complete."""
 
-    def accumulates(x: Any) -> bool:
+    def accumulates(x: PyTree) -> bool:
         return hasattr(x, "ready")
 
-    ready: Any = True
+    ready: bool | Array = True
     for part in jax.tree.leaves(state, is_leaf=accumulates):
         if accumulates(part):
             ready = part.ready if ready is True else ready & part.ready

@@ -1,4 +1,4 @@
-"""What an aggregator is, and the axes along which it aggregates."""
+"""The types of aggregators, and the axes of elements."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,18 +7,18 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import OptState, Params, Updates
+from gradtx.engine.base import OptState, Params, PyTree, Updates
 
 PerElementUpdates = Updates
-"""A tree like the parameters whose leaves have one or more axes of elements besides."""
-AggregatedUpdates = Any
-"""A tree like the parameters, or a pair of it and a dictionary of extra arguments."""
+"""A pytree like the parameters whose leaves have one or more additional axes of elements."""
+AggregatedUpdates = PyTree
+"""A pytree like the parameters, or a pair of it and a dict of extra arguments."""
 MaybeAxis = int | Sequence[int] | None
 """The axes of elements; `None` if there are none."""
 
 
 class AggregatorUpdateFn(Protocol):
-    """Aggregates: `update(per_element, state, params=None, **extra) -> (aggregated, state)`."""
+    """A function `update(per_element, state, params=None, **extra) -> (aggregated, state)`."""
 
     def __call__(  # noqa: D102
         self,
@@ -31,10 +31,10 @@ class AggregatorUpdateFn(Protocol):
 
 
 class Aggregator(NamedTuple):
-    """A pure pair `(init, update)` that takes updates of elements to updates of parameters.
+    """A pure pair `(init, update)` that aggregates updates of elements to updates of parameters.
 
-    It is a `GradientTransformation` in all but what it is given: gradients of single examples, as
-    `jax.vmap(jax.grad(loss), (None, 0))(params, batch)` makes them. The type tells the caller so.
+    It is like a `GradientTransformation`, except that its updates are per-example gradients, as
+    returned by `jax.vmap(jax.grad(loss), (None, 0))(params, batch)`.
 
     Attributes:
       init: `params -> state`.
@@ -55,10 +55,10 @@ class Aggregator(NamedTuple):
 
 
 def axes_of(per_elt_axis: int | Sequence[int]) -> tuple[int, ...]:
-    """Gives the axes of elements as a tuple.
+    """Returns the axes of elements as a tuple.
 
     Args:
-      per_elt_axis: an axis, or several.
+      per_elt_axis: one axis or several.
     """
     return (per_elt_axis,) if isinstance(per_elt_axis, int) else tuple(per_elt_axis)
 
@@ -66,14 +66,14 @@ def axes_of(per_elt_axis: int | Sequence[int]) -> tuple[int, ...]:
 def get_batch_size_from_per_elt_updates(
     per_elt_updates: PerElementUpdates, per_elt_axis: int | Sequence[int]
 ) -> int:
-    """Counts the elements: the product of the sizes of their axes.
+    """Returns the number of elements: the product of the lengths of their axes.
 
     Args:
-      per_elt_updates: a tree whose leaves have these axes.
-      per_elt_axis: the axis of elements, or several.
+      per_elt_updates: a pytree whose leaves have these axes.
+      per_elt_axis: the axis or axes of elements.
 
     Raises:
-      ValueError: leaves differ in it, lack an axis, or there are none.
+      ValueError: leaves differ in the number, a leaf lacks an axis, or there are no leaves.
 
     Example:
       >>> import jax.numpy as jnp
@@ -86,7 +86,7 @@ def get_batch_size_from_per_elt_updates(
     for path, leaf in jax.tree_util.tree_leaves_with_path(per_elt_updates):
         shape, told = jnp.shape(leaf), "updates" + jax.tree_util.keystr(path)
         if not all(-len(shape) <= axis < len(shape) for axis in axes):
-            raise ValueError(f"aggregating: {told} has the shape {shape}, and not the axes {axes}")
+            raise ValueError(f"aggregating: {told} must have the axes {axes}, got shape {shape}")
         sizes[told] = math.prod(shape[axis] for axis in axes)
     if len(set(sizes.values())) != 1:
         raise ValueError(f"aggregating: leaves must have the same batch size, got {sizes}")

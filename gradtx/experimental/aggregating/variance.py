@@ -1,12 +1,21 @@
-"""The mean and the variance of gradients over examples, followed through training."""
+"""Moving averages of the mean and the variance of gradients over examples."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Updates
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    OptState,
+    Params,
+    PyTree,
+    Scalar,
+    Updates,
+)
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import (
     abs_sq,
@@ -33,10 +42,10 @@ class PerElementMeanAndSumSqDiffGradsState(NamedTuple):
     """The state of `get_per_element_mean_and_sum_sq_diff_grads` over several calls.
 
     Attributes:
-      micro_step: the micro-batches seen so far.
+      micro_step: the number of micro-batches so far.
       ready: whether the last call was the last of its batch.
       mean_grads: the mean over all elements so far.
-      sum_sq_diff_grads: the sum of their squared distances from it, real.
+      sum_sq_diff_grads: the sum of their squared distances from the mean, real.
     """
 
     micro_step: Count
@@ -50,9 +59,9 @@ class PerElementMeanAndVarianceEMAState(NamedTuple):
     """The state of `track_per_element_mean_and_variance_with_ema`.
 
     Attributes:
-      count: the batches seen.
-      ema_decay: the decay of both averages.
-      mean_grads_ema: moving average of the mean gradients, not corrected for its start at zero.
+      count: the number of batches so far.
+      ema_decay: decay rate of both averages.
+      mean_grads_ema: moving average of the mean gradients, without bias correction.
       variance_grads_ema: moving average of the variances, likewise, real.
     """
 
@@ -62,34 +71,35 @@ class PerElementMeanAndVarianceEMAState(NamedTuple):
     variance_grads_ema: Slot
 
 
-def _zeros(tree: Any) -> Any:
+def _zeros(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.zeros_like(widen(x)), tree)
 
 
-def _real_zeros(tree: Any) -> Any:
+def _real_zeros(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: real_full_like(widen(x), 0), tree)
 
 
 def get_per_element_mean_and_sum_sq_diff_grads(
     per_elt_axis: int | Sequence[int] = 0, accumulation_steps: int = 1
 ) -> Aggregator:
-    """Aggregates by the mean, and gives the squared distances from it besides.
+    """Returns an aggregator that computes the mean and the sum of squared distances from it.
 
     With the elements `g[e]` of a batch, `mean = sum(g) / n` and `sum_sq = sum(|g[e] - mean|^2)`.
-    Micro-batches of `n` elements are put together without a second look at the elements and
-    without cancellation: with `k` of them before and `diff = mean - mean_before`::
+    Micro-batches of `n` elements are combined in one pass and without cancellation: with `k`
+    earlier ones and `diff = mean - mean_before`::
 
         mean = mean_before + diff / (k + 1)
         sum_sq = sum_sq_before + sum_sq + |diff|^2 * n * k / (k + 1)
 
     Args:
-      per_elt_axis: the axis of elements, or several. Default: 0.
-      accumulation_steps: the calls that make a batch; all must bring as many elements. Default: 1.
+      per_elt_axis: the axis or axes of elements. Default: 0.
+      accumulation_steps: the number of calls in a batch, with equal numbers of elements.
+        Default: 1.
 
     Returns:
-      An aggregator whose `update` gives the pair of the mean and
-      `{"sum_sq_diff_grads": sum_sq, "sample_size": elements in the batch}`; zeros, and the sample
-      size 0, while the batch is not complete.
+      An aggregator whose `update` returns the pair of the mean and
+      `{"sum_sq_diff_grads": sum_sq, "sample_size": elements in the batch}`; zeros, and a sample
+      size of 0, while the batch is not complete.
 
     Raises:
       ValueError: `accumulation_steps` is less than 1, or leaves differ in their number of elements.
@@ -107,8 +117,8 @@ def get_per_element_mean_and_sum_sq_diff_grads(
     """
     if accumulation_steps < 1:
         raise ValueError(
-            "get_per_element_mean_and_sum_sq_diff_grads: accumulation_steps is "
-            f"{accumulation_steps}, and must be positive"
+            "get_per_element_mean_and_sum_sq_diff_grads: accumulation_steps must be positive, got "
+            f"{accumulation_steps}"
         )
     axes = axes_of(per_elt_axis)
 
@@ -119,7 +129,7 @@ def get_per_element_mean_and_sum_sq_diff_grads(
         g = widen(g)
         return jnp.sum(abs_sq(g - jnp.mean(g, axis=axes, keepdims=True)), axis=axes)
 
-    def like(tree: Any, updates: Any) -> Any:
+    def like(tree: PyTree, updates: Updates) -> PyTree:
         return jax.tree.map(lambda x, g: x.astype(jnp.result_type(g)), tree, updates)
 
     @compiled_when_concrete
@@ -142,10 +152,10 @@ def get_per_element_mean_and_sum_sq_diff_grads(
             diffs,
         )
 
-        def if_ready(tree: Any) -> Any:
+        def if_ready(tree: PyTree) -> PyTree:
             return jax.tree.map(lambda x: jnp.where(ready, x, 0), tree)
 
-        def unless_ready(tree: Any) -> Any:
+        def unless_ready(tree: PyTree) -> PyTree:
             return jax.tree.map(lambda x: jnp.where(ready, 0, x), tree)
 
         aux = {"sum_sq_diff_grads": if_ready(sums), "sample_size": if_ready(n * step)}
@@ -177,15 +187,15 @@ def get_per_element_mean_and_sum_sq_diff_grads(
     return Aggregator(init, update)
 
 
-def track_per_element_mean_and_variance_with_ema(ema_decay: Any = 0.9) -> GradientTransformation:
-    """Follows the mean and the variance of the gradients, and leaves the updates as they are.
+def track_per_element_mean_and_variance_with_ema(ema_decay: Scalar = 0.9) -> GradientTransformation:
+    """Updates averages of the gradients' mean and variance, and returns the updates unchanged.
 
     `mean_ema = d * mean_ema + (1 - d) * mean`, and likewise for the unbiased sample variance
-    `sum_sq_diff_grads / (sample_size - 1)`, where `d = ema_decay`. It stands behind
-    `get_per_element_mean_and_sum_sq_diff_grads` in `process`, which hands it the two arguments.
+    `sum_sq_diff_grads / (sample_size - 1)`, where `d = ema_decay`. It is for use in `process`,
+    after `get_per_element_mean_and_sum_sq_diff_grads`, which returns these two arguments.
 
     Args:
-      ema_decay: the decay of both averages, in [0, 1). Default: 0.9.
+      ema_decay: decay rate of both averages, in [0, 1). Default: 0.9.
 
     Raises:
       ValueError: `update` was called without these arguments, or with a sample of one.
@@ -211,11 +221,11 @@ def track_per_element_mean_and_variance_with_ema(ema_decay: Any = 0.9) -> Gradie
 
     @compiled_when_concrete
     def follow(
-        updates: Updates, s: PerElementMeanAndVarianceEMAState, sums: Updates, sample_size: Any
+        updates: Updates, s: PerElementMeanAndVarianceEMAState, sums: Updates, sample_size: Scalar
     ) -> PerElementMeanAndVarianceEMAState:
-        seen = sample_size > 0  # not so while a batch is incomplete
+        seen = sample_size > 0  # False while a batch is incomplete
 
-        def average(new: Any, old: Array) -> Array:
+        def average(new: ArrayLike, old: Array) -> Array:
             return jnp.where(seen, ema(jnp.asarray(new).astype(old.dtype), old, s.ema_decay), old)
 
         freedom = jnp.maximum(sample_size - 1, 1)
@@ -232,33 +242,35 @@ def track_per_element_mean_and_variance_with_ema(ema_decay: Any = 0.9) -> Gradie
         state: OptState,
         params: Params | None = None,
         *,
-        sum_sq_diff_grads: Any = None,
-        sample_size: Any = None,
+        sum_sq_diff_grads: Updates | None = None,
+        sample_size: Scalar | None = None,
         **extra: Any,
     ) -> tuple[Updates, OptState]:
         del params, extra
         if sum_sq_diff_grads is None or sample_size is None:
-            raise ValueError(f"{name}: update needs sum_sq_diff_grads=... and sample_size=...")
+            raise ValueError(f"{name}: needs update(..., sum_sq_diff_grads=..., sample_size=...)")
         if isinstance(sample_size, int) and sample_size == 1:
-            raise ValueError(f"{name}: one element has no variance; sample_size must be at least 2")
+            raise ValueError(
+                f"{name}: sample_size must be at least 2, got 1, which has no variance"
+            )
         return updates, follow(updates, state, sum_sq_diff_grads, sample_size)
 
     return GradientTransformation(init, update)
 
 
 def get_unbiased_mean_and_variance_ema(state: OptState) -> tuple[Updates, Updates]:
-    """Reads the averages of mean and variance, corrected for their start at zero.
+    """Returns the averages of mean and variance with bias correction.
 
     `ema / (1 - ema_decay**count)`; zeros before the first batch is complete.
 
     Args:
-      state: any state with a `PerElementMeanAndVarianceEMAState` in it.
+      state: any state that contains a `PerElementMeanAndVarianceEMAState`.
 
     Returns:
-      The pair of the mean and the variance, trees like the parameters.
+      The pair of the mean and the variance, pytrees like the parameters.
 
     Raises:
-      ValueError: there is no such state in it.
+      ValueError: the state does not contain it.
 
     Example:
       >>> import jax.numpy as jnp
@@ -270,14 +282,14 @@ def get_unbiased_mean_and_variance_ema(state: OptState) -> tuple[Updates, Update
       3.0 7.0
     """
 
-    def wanted(x: Any) -> bool:
+    def has_averages(x: PyTree) -> bool:
         return isinstance(x, PerElementMeanAndVarianceEMAState)
 
-    found = [s for s in jax.tree.leaves(state, is_leaf=wanted) if wanted(s)]
+    found = [s for s in jax.tree.leaves(state, is_leaf=has_averages) if has_averages(s)]
     if not found:
         raise ValueError(
-            "get_unbiased_mean_and_variance_ema: the state has no "
-            "PerElementMeanAndVarianceEMAState in it; see add_mean_variance_to_opt"
+            "get_unbiased_mean_and_variance_ema: the state must contain a "
+            "PerElementMeanAndVarianceEMAState; see add_mean_variance_to_opt"
         )
     s = found[0]
     weight = gathered_weight(s.ema_decay, s.count)
@@ -290,20 +302,21 @@ def get_unbiased_mean_and_variance_ema(state: OptState) -> tuple[Updates, Update
 
 def add_mean_variance_to_opt(
     opt: GradientTransformation,
-    ema_decay: Any = 0.9,
+    ema_decay: Scalar = 0.9,
     per_elt_axis: int | Sequence[int] = 0,
     accumulation_steps: int = 1,
 ) -> Aggregator:
-    """Makes an optimizer that takes gradients of examples, and follows their mean and variance.
+    """Returns an optimizer of per-example gradients that averages their mean and variance.
 
-    The optimizer itself sees the mean, as it would without. The averages are read with
-    `get_unbiased_mean_and_variance_ema`.
+    The optimizer itself gets the mean gradient. `get_unbiased_mean_and_variance_ema` returns the
+    averages.
 
     Args:
       opt: an optimizer.
-      ema_decay: the decay of the two averages. Default: 0.9.
-      per_elt_axis: the axis of examples, or several. Default: 0.
-      accumulation_steps: the calls that make a batch; between them updates are zero. Default: 1.
+      ema_decay: decay rate of the two averages. Default: 0.9.
+      per_elt_axis: the axis or axes of examples. Default: 0.
+      accumulation_steps: the number of calls in a batch; updates are zero until it is complete.
+        Default: 1.
 
     Example:
       >>> import jax, jax.numpy as jnp
