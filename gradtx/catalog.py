@@ -85,7 +85,7 @@ class Entry:
         """True if the update of a leaf may depend on other leaves."""
         return any(link.couples for link in self._links)
 
-    @property
+    @functools.cached_property
     def _links(self) -> tuple[Link, ...]:
         return pipeline_of(self.make()).links
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import trees
-from test_conformance import each_entry
+from test_conformance import each_build
 
 import gradtx
 from gradtx.engine.numerics import finished, total
@@ -77,11 +77,12 @@ def growth_of_a_step(tx, needs, examples=()):
     return growth(of_leaves)
 
 
-@each_entry
+@each_build
 def test_an_optimizer(entry):
     assert growth_of_a_step(entry.make(), entry.needs) < 2.1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", BESIDE_THE_CATALOG)
 def test_what_is_beside_the_catalog(name):
     examples = (4,) if name == PER_EXAMPLE else ()
@@ -105,7 +106,13 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS.values(), ids=REDUCTIONS)
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(f, id=n, marks=[pytest.mark.thorough] * (i > 0))
+        for i, (n, f) in enumerate(CHANGES.items())
+    ],
+)
 def test_what_somebody_spreads_over_leaves(reduce, change):
     def spread(x):
         factor = reduce(x)
@@ -127,6 +134,7 @@ PROJECTIONS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("project", PROJECTIONS.values(), ids=PROJECTIONS)
 def test_a_projection(project):
     assert growth(lambda n: instructions(project, [jnp.ones((2, 3))] * n)) < 2.1

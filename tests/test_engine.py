@@ -313,7 +313,7 @@ def test_any_callable_may_be_a_rule():
         )[0]
 
     g = jnp.ones(2)
-    with jax.checking_leaks():
+    with trees.checking_leaks():
         assert_equal(jax.jit(factor)(0.5, g), 0.5 * g)
     gradtx.leafwise(gradtx.EmptyState, None, functools.partial(update, 0.5))
 

@@ -14,6 +14,7 @@ def test_every_example_is_tested():
     assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == CLIENTS
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CLIENTS)
 def test_an_example(name, tmp_path, monkeypatch, capsys):
     """Its own asserts say that it learned, and that the restored run ended alike."""

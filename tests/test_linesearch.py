@@ -17,23 +17,28 @@ import gradtx
 # ---- Problems ---------------------------------------------------------------------------------
 
 
+@jax.jit
 def rosenbrock(x):
     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
+@jax.jit
 def himmelblau(x):
     return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
 
 
+@jax.jit
 def beale(x):
     return sum((c - x[0] * (1 - x[1] ** k)) ** 2 for k, c in ((1, 1.5), (2, 2.25), (3, 2.625)))
 
 
+@jax.jit
 def powell(x):
     a, b, c, d = x
     return (a + 10 * b) ** 2 + 5 * (c - d) ** 2 + (b - 2 * c) ** 4 + 10 * (a - d) ** 4
 
 
+@jax.jit
 def rippled(x):
     return jnp.sum(x**2) - jnp.cos(10 * x[0])
 
@@ -56,6 +61,11 @@ def starts(problem):
         yield x, -size * weights * jax.grad(problem)(x)
 
 
+@functools.lru_cache
+def slope_of(f):
+    return jax.jit(jax.value_and_grad(f))
+
+
 def step(tx, f, x, u, state=None, **more):
     """One search."""
     value, grad = jax.value_and_grad(f)(x)
@@ -68,7 +78,7 @@ def along(f, x, u):
     """Loss and slope along a direction, in NumPy's hands."""
 
     def phi(rate):
-        value, grad = jax.value_and_grad(f)(x + rate * u)
+        value, grad = slope_of(f)(x + rate * u)
         return float(value), float(jnp.vdot(grad, u))
 
     return phi
@@ -109,10 +119,9 @@ def test_zoom_fulfils_the_strong_wolfe_conditions(problem, curv_rtol, x64):
 @each_problem
 def test_zoom_tries_what_the_textbook_tries(problem, x64):
     """The same rates in the same order as two procedures in NumPy, and then the same choice."""
-    compiled = jax.jit(jax.value_and_grad(problem))
 
     def loss(x):
-        value, grad = compiled(jnp.asarray(x))
+        value, grad = slope_of(problem)(jnp.asarray(x))
         return float(value), np.asarray(grad)
 
     for x, u in starts(problem):
@@ -129,7 +138,7 @@ def test_the_state_holds_loss_and_gradient_at_the_end(problem, x64):
     for x, u in starts(problem):
         for tx in (ZOOM(), BACKTRACK(store_grad=True)):
             updates, state = step(tx, problem, x, u)
-            value, grad = jax.value_and_grad(problem)(x + updates)
+            value, grad = slope_of(problem)(x + updates)
             np.testing.assert_allclose(state.value, value, rtol=1e-13)
             np.testing.assert_allclose(state.grad, grad, rtol=1e-12)
 

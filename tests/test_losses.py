@@ -81,6 +81,11 @@ def call(name, args, module=losses):
     return value[0] if isinstance(value, tuple) else value
 
 
+def compiled(name, args, module=losses):
+    """The same in one program, for what is compared with it."""
+    return jax.jit(lambda *args: call(name, args, module))(*args)
+
+
 def in_dtype(args, dtype):
     floats = [isinstance(x, np.ndarray) and x.dtype == float for x in args]
     return [jnp.asarray(x, dtype) if f else x for x, f in zip(args, floats, strict=True)]
@@ -113,7 +118,7 @@ def test_computed_in_float32_at_least(name, dtype):
         wide = [
             np.asarray(x, float) if hasattr(x, "dtype") and x.dtype == dtype else x for x in args
         ]
-        want = np.asarray(call(name, wide))
+        want = np.asarray(compiled(name, wide))
     one_rounding = float(jnp.finfo(dtype).eps) / 2 if dtype != jnp.float32 else 0
     np.testing.assert_allclose(np.asarray(got, float), want, rtol=one_rounding + 2e-6, atol=1e-6)
 
@@ -123,7 +128,7 @@ def test_optax_agrees_in_float64(name, x64):
     args = in_dtype(CALLS[name], np.float64)
     got = call(name, args)
     assert got.dtype == np.float64
-    np.testing.assert_allclose(got, call(name, args, optax.losses), rtol=1e-7, atol=1e-10)
+    np.testing.assert_allclose(got, compiled(name, args, optax.losses), rtol=1e-7, atol=1e-10)
 
 
 @each
@@ -138,10 +143,11 @@ def test_gradients(name):
 def test_under_jit_and_vmap(name):
     args = in_dtype(CALLS[name], jnp.float32)
     want = call(name, args)
-    np.testing.assert_allclose(jax.jit(lambda *a: call(name, a))(*args), want, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(compiled(name, args), want, rtol=1e-6, atol=1e-6)
     axes = tuple(0 if np.ndim(x) else None for x in args)
 
     def one(*args):  # as a batch of one, for those that want a batch
         return call(name, [x[None] if jnp.ndim(x) else x for x in args])[0]
 
-    np.testing.assert_allclose(jax.vmap(one, axes)(*args), want, rtol=1e-6, atol=1e-6)
+    many = jax.jit(jax.vmap(one, axes))(*args)
+    np.testing.assert_allclose(many, want, rtol=1e-6, atol=1e-6)

@@ -55,7 +55,7 @@ def step(tx, g=2.0):
 
 
 def test_a_factory_may_make_arrays_inside_of_jit_and_be_used_outside_later():
-    with jax.checking_leaks():
+    with trees.checking_leaks():
         inside = jax.jit(lambda: step(scale_by_array(0.5)))()
         outside = step(scale_by_array(0.5))
         again = jax.jit(lambda: step(scale_by_array(0.5)))()

@@ -65,10 +65,11 @@ def test_against_numpy_and_optax(settings, one_sign, x64):
     for library in (gradtx, optax):
         mechanize = gradtx.mechanize if library is gradtx else optax.contrib.mechanize
         tx = mechanize(library.sgd(0.5), **settings)
-        params, state = {"a": start[:2], "b": start[2:]}, None
+        update = tx.update if library is gradtx else jax.jit(tx.update)
+        params = {"a": start[:2], "b": start[2:]}
         state = tx.init(params)
         for g, step in zip(gradients, wanted, strict=True):
-            updates, state = tx.update({"a": g[:2], "b": g[2:]}, state, params)
+            updates, state = update({"a": g[:2], "b": g[2:]}, state, params)
             params = library.apply_updates(params, updates)
             ours = np.concatenate([updates["a"], updates["b"]])
             bound = digits * np.max(np.abs(step)) + 1e-15

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from trees import assert_equal, assert_ulps
+from trees import assert_equal, assert_ulps, checking_leaks
 
 import gradtx
 
@@ -165,7 +165,7 @@ def test_made_inside_of_jit():
         other = gradtx.add_noise(1.0, 0.55, 7)
         return tx.update(x, tx.init(x))[0], other.update(x, other.init(x))[0]
 
-    with jax.checking_leaks():
+    with checking_leaks():
         traced, made = inside(jax.random.key(7))
     assert_equal(traced, made)
     assert_ulps(traced, noise(x, key=7)[0], 2)

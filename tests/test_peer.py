@@ -20,8 +20,8 @@ def run(*arguments):
 
 def cases():
     for path, told in FILES.items():
-        marks = [pytest.mark.slow] if told["seconds"] > SLOW else []
-        yield pytest.param(path, marks=marks)
+        mark = pytest.mark.slow if told["seconds"] > SLOW else pytest.mark.thorough
+        yield pytest.param(path, marks=mark)
 
 
 @pytest.mark.parametrize("path", list(cases()))

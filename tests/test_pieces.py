@@ -77,7 +77,10 @@ def small(name):
     return trees.small(name not in REAL_ONLY)
 
 
-@pytest.mark.parametrize("pairs", [MIXED, WIDE], ids=["x32", "x64"])
+@pytest.mark.parametrize(
+    "pairs",
+    [pytest.param(MIXED, id="x32"), pytest.param(WIDE, id="x64", marks=pytest.mark.thorough)],
+)
 @each_piece
 def test_the_state_is_a_fixed_point(name, pairs):
     with jax.enable_x64(pairs is WIDE):
@@ -300,3 +303,25 @@ def test_pieces_may_take_arrays_and_tracers():
         for i, x in enumerate((0.25, 0.5)):
             np.testing.assert_allclose(together[i], step(x), rtol=1e-6)
             np.testing.assert_allclose(step(values[i]), step(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("state", [None, (), optax.EmptyState()], ids=str)
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.clip(1.0),
+        gradtx.clip_by_block_rms(1.0),
+        gradtx.clip_by_global_norm(1.0),
+        gradtx.normalize_by_update_norm(),
+        gradtx.scale(2.0),
+        gradtx.set_to_zero(),
+    ],
+)
+def test_what_keeps_nothing_takes_any_state(tx, state):
+    """optax's users call such pieces with `None`, in their own tests and in optax's."""
+    updates = (jnp.array([3.0, 4.0]), jnp.array([-2.0]))
+    expected = tx.update(updates, tx.init(updates))[0]
+    for update in (tx.update, jax.jit(tx.update)):
+        found, kept = update(updates, state)
+        jax.tree.map(np.testing.assert_allclose, found, expected)
+        assert kept == state

@@ -92,6 +92,19 @@ CASES = [
     for move in moves(OPTIMIZERS[entry.name], entry.hyperparameters)
 ]
 
+
+def with_representatives(cases):
+    """The plain settings, and each hyperparameter's moves in the first optimizer that has it; the
+    others are slow."""
+    first = {}
+    for entry, move in cases:
+        for name in move:
+            first.setdefault(name, entry.name)
+    for entry, move in cases:
+        stands = not move or entry.name in {first[name] for name in move}
+        yield pytest.param(entry, move, marks=[] if stands else pytest.mark.thorough)
+
+
 PIECE_CASES = [
     (name, move)
     for name in sorted(PIECES)
@@ -205,7 +218,11 @@ def assert_close(ours, wanted, relative, reference=None):
             )
 
 
-@pytest.mark.parametrize(("entry", "move"), CASES, ids=label)
+@pytest.mark.parametrize(
+    ("entry", "move"),
+    list(with_representatives(CASES)),
+    ids=label,
+)
 def test_float64_agrees_with_the_reference(entry, move, x64):
     start, gradients = make_problem(entry.name, np.float64, entry.takes_complex)
     move = restrict_mask(move, start)
@@ -408,7 +425,7 @@ def long_problem(name, with_complex):
 @pytest.mark.parametrize(
     ("entry", "settings"),
     [
-        (e, {**e.probe, **more})
+        pytest.param(e, {**e.probe, **more}, marks=pytest.mark.thorough if more else [])
         for e in SHARED
         for known in [known_differences(e.name)]
         if not known.always  # what the difference is has a test of its own

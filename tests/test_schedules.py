@@ -416,6 +416,11 @@ CASES = [
     for factory in TABLE
     for i, kwargs in enumerate(moved(factory))
 ]
+# The same; of a schedule all but its plain setting are slow.
+BASE_CASES = [
+    pytest.param(*c.values, id=c.id, marks=() if c.id.endswith("-0") else pytest.mark.thorough)
+    for c in CASES
+]
 BASES = [pytest.param(f, TABLE[f][1], id=f.__name__) for f in TABLE]
 
 
@@ -460,7 +465,7 @@ def differs_from_optax(factory, kwargs):
 
 
 @pytest.mark.parametrize(
-    ("factory", "kwargs"), [c for c in CASES if hasattr(optax, c.values[0].__name__)]
+    ("factory", "kwargs"), [c for c in BASE_CASES if hasattr(optax, c.values[0].__name__)]
 )
 def test_agrees_with_optax(factory, kwargs):
     with jax.enable_x64(True):
@@ -533,7 +538,7 @@ def test_ends_are_exact_and_held(schedule, first, end, last):
     np.testing.assert_array_equal(held, np.float32(last))
 
 
-@pytest.mark.parametrize(("factory", "kwargs"), CASES)
+@pytest.mark.parametrize(("factory", "kwargs"), BASE_CASES)
 def test_last_count_is_finite(factory, kwargs):
     assert jnp.isfinite(factory(**kwargs)(jnp.int32(LAST)))
 
@@ -633,11 +638,7 @@ def traceable(factory, kwargs):
 
 @pytest.mark.parametrize(
     ("factory", "kwargs"),
-    [
-        pytest.param(*c.values, id=c.id, marks=() if c.id.endswith("-0") else pytest.mark.slow)
-        for c in CASES
-        if traceable(*c.values)
-    ],
+    [c for c in BASE_CASES if traceable(*c.values)],
 )
 def test_traced_hyperparameters(factory, kwargs):
     steps = jnp.asarray([0, 1, 5, 9, 10, 17, 30, 45])

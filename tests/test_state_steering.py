@@ -85,7 +85,7 @@ def test_sixteen_rates_are_one_program():
     rates = jnp.linspace(0.01, 0.16, 16)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        with jax.checking_leaks():
+        with trees.checking_leaks():
             params, told = train(rates)
         train(2 * rates)
     finally:

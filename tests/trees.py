@@ -1,6 +1,9 @@
 """Trees to test with, and ways to compare them."""
 
+import contextlib
 import dataclasses
+import functools
+import gc
 from typing import Any, NamedTuple
 
 import jax
@@ -51,27 +54,28 @@ def small(with_complex=False):
 def loss_around(params, gradient):
     """A convex loss whose gradient at `params` is a given one: tests of steps choose gradients.
 
-    At `q = params + d` it is `1 + |params|^2 + Re <gradient, d> + |d|^2 / 2 + |d|^4 / 4`.
+    At `q = params + d` it is `1 + |params|^2 + Re <gradient, d> + |d|^2 / 2 + |d|^4 / 4`. It is
+    compiled, once for all numbers: a search evaluates it many times.
     """
+    return functools.partial(_loss_around, params, gradient)
+
+
+@jax.jit
+def _loss_around(params, gradient, q):
     pairs = [
         (p, g)
         for p, g in zip(leaves_and_none(params), leaves_and_none(gradient), strict=True)
         if p is not None and g is not None
     ]
-
-    def loss(q):
-        there = zip(leaves_and_none(q), leaves_and_none(gradient), strict=True)
-        moved = [x for x, g in there if x is not None and g is not None]
-        steps = [_wide(x) - _wide(p) for x, (p, _) in zip(moved, pairs, strict=True)]
-        linear = sum(
-            jnp.sum(jnp.real(jnp.conj(_wide(g)) * d))
-            for (_, g), d in zip(pairs, steps, strict=True)
-        )
-        square = sum(jnp.sum(_square(d)) for d in steps)
-        base = sum(jnp.sum(_square(_wide(p))) for p, _ in pairs)
-        return jnp.asarray(1.0 + base + linear + square / 2 + square**2 / 4)
-
-    return loss
+    there = zip(leaves_and_none(q), leaves_and_none(gradient), strict=True)
+    moved = [x for x, g in there if x is not None and g is not None]
+    steps = [_wide(x) - _wide(p) for x, (p, _) in zip(moved, pairs, strict=True)]
+    linear = sum(
+        jnp.sum(jnp.real(jnp.conj(_wide(g)) * d)) for (_, g), d in zip(pairs, steps, strict=True)
+    )
+    square = sum(jnp.sum(_square(d)) for d in steps)
+    base = sum(jnp.sum(_square(_wide(p))) for p, _ in pairs)
+    return jnp.asarray(1.0 + base + linear + square / 2 + square**2 / 4)
 
 
 def extras(entry, gradient=None, params=None):
@@ -87,6 +91,17 @@ def needed(entry, loss, params, gradient):
         else {}
     )
     return {name: known[name] for name in entry.needs}
+
+
+@contextlib.contextmanager
+def checking_leaks():
+    """`jax.checking_leaks`; the garbage that JAX collects at every trace is of new objects only."""
+    gc.freeze()
+    try:
+        with jax.checking_leaks():
+            yield
+    finally:
+        gc.unfreeze()
 
 
 def leaves_and_none(tree):

@@ -6,7 +6,7 @@ compared with the first one's float64 trajectory, which separates their rounding
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,28 +14,14 @@ import numpy as np
 
 from gradtx._apply import apply_updates
 from gradtx.crosschecking.verdicts import AGREEMENT, ROUNDING, Comparison
-from gradtx.engine.base import Array, OptState, Params, Updates
+from gradtx.engine.base import Array, OptState, Params, TransformationLike, Updates
 
 _Loss = Callable[[Params], Array]
 
 
-class Pair(Protocol):
-    """A transformation of any library: a pair of functions `init` and `update`."""
-
-    @property
-    def init(self) -> Callable[[Params], OptState]:
-        """The function `params -> state`."""
-        ...
-
-    @property
-    def update(self) -> Callable[..., tuple[Updates, OptState]]:
-        """The function `(updates, state, params, **extra) -> (updates, state)`."""
-        ...
-
-
 def crosscheck(
-    mine: Pair,
-    theirs: Pair,
+    mine: TransformationLike,
+    theirs: TransformationLike,
     params: Params,
     *,
     steps: int = 100,
@@ -93,7 +79,7 @@ def crosscheck(
     start = [np.asarray(leaf) for leaf in leaves]
     gradients = _random_gradients(start, dtypes, steps, seed)
 
-    def run(tx: Pair, wide: bool) -> list[np.ndarray]:
+    def run(tx: TransformationLike, wide: bool) -> list[np.ndarray]:
         with jax.enable_x64(True) if wide else jax.enable_x64(False):
             cast = [_widened(x) if wide else x for x in start]
             stream = [_widened(x) if wide else x for x in gradients]
@@ -130,14 +116,14 @@ def crosscheck(
     )
 
 
-def _draws(tx: Pair, params: Params) -> bool:
+def _draws(tx: TransformationLike, params: Params) -> bool:
     """Returns whether a transformation keeps a random key."""
     state = jax.tree.leaves(jax.eval_shape(tx.init, params))
     return any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in state)
 
 
 def _trajectory(
-    tx: Pair,
+    tx: TransformationLike,
     params: Params,
     gradients: Updates,
     loss: _Loss | None,

@@ -5,11 +5,11 @@ from types import ModuleType
 from typing import Any
 
 from gradtx import catalog
-from gradtx.crosschecking.comparing import Pair, crosscheck
+from gradtx.crosschecking.comparing import crosscheck
 from gradtx.crosschecking.differences import KNOWN, Known, check_known, known_differences
 from gradtx.crosschecking.samples import sample_loss, sample_tree
 from gradtx.crosschecking.verdicts import ROUNDING, Comparison
-from gradtx.engine.base import Scalar
+from gradtx.engine.base import Scalar, TransformationLike
 
 COUPLED_ROUNDING = (16.0 * 2**16, 16.0)
 """The tolerances where leaves are coupled: float32 leaves then have bfloat16's rounding errors."""
@@ -53,7 +53,7 @@ def settings(entry: catalog.Entry) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}={ABSENT[name]}", {**base, name: ABSENT[name]}
 
 
-def factory_of(peer: ModuleType, name: str) -> Callable[..., Pair] | None:
+def factory_of(peer: ModuleType, name: str) -> Callable[..., TransformationLike] | None:
     """Returns the factory of a library's optimizer, from its top level or its `contrib`.
 
     Args:

@@ -89,9 +89,8 @@ class Lane:
         if self.next_key is not None:
             fields["rng_key"] = self.next_key
         for name, value in self.scalars.items():
-            if name in self.state._fields:
-                dtype = getattr(self.state, name).dtype
-                used = jnp.asarray(value_of(value), dtype)
+            if (kept := field(self.state, name)) is not None:
+                used = jnp.asarray(value_of(value), kept.dtype)
                 fields[name] = used if self.step is None else rate_kept(used, self.step)
         return self.state._replace(**fields) if fields else self.state
 
