@@ -136,9 +136,8 @@ def test_probabilities_are_checked_where_they_can_be():
         dice_loss(p / 2, TRUTH, apply_softmax=False)
     with pytest.raises(ValueError, match=r"predictions must be probabilities in \[0, 1\]"):
         dice_loss(2 * p - p.mean(-1, keepdims=True), TRUTH, apply_softmax=False)
-    with pytest.raises(
-        ValueError, match=r"binary_dice_loss: predictions must be probabilities in \[0, 1\]"
-    ):
+    told = r"binary_dice_loss: predictions must be probabilities in \[0, 1\]"
+    with pytest.raises(ValueError, match=told):
         binary_dice_loss(3 * p[..., 0], TRUTH[..., 0], apply_sigmoid=False)
     # In optax, neither one region's probabilities nor any under jit are possible.
     want = dice(p[..., 0], TRUTH[..., 0])

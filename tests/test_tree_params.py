@@ -259,7 +259,7 @@ def test_shardings():
 def test_what_does_not_fit():
     tx = gradtx.adam(0.1)
     state = tx.init(PARAMS)
-    with pytest.raises(ValueError, match="state of another transformation"):
+    with pytest.raises(ValueError, match="the state is not one that init returns"):
         tree.map_params(gradtx.sgd(0.1), lambda x: x, state)
     with pytest.raises(ValueError, match=r"tree\.map_params: .*only state has state\['b'\]"):
         tree.map_params(tx, lambda x, r: r, state, {"w": "W"})

@@ -5,7 +5,7 @@ The types that are used everywhere, and the adapter of other libraries' transfor
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -83,6 +83,7 @@ class GradientTransformation(NamedTuple):
 GradientTransformationExtraArgs = GradientTransformation
 
 
+@runtime_checkable
 class TransformationLike(Protocol):
     """A transformation of this or another library: anything with `init` and `update`."""
 

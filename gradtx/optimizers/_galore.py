@@ -262,11 +262,11 @@ def _check(updates: Updates, state: GaLoreState, places: dict[int, Place], rank:
         held = getattr(p, "shape", None)
         path = nth_path(updates, i)
         if held != wanted:
-            told = f"nothing where {shape}" if held is None else f"{held} where {wanted}"
+            told = "no array" if held is None else f"shape {held}"
             raise LeafError(
                 ValueError,
-                f"updates{path}: has shape {shape}, but state.projector was made for another: it "
-                f"holds {told} belongs{_held_beside(state, path, p)}",
+                f"updates{path}: has shape {shape}, for which state.projector must have shape "
+                f"{wanted}, got {told}{_held_beside(state, path, p)}",
             )
         if jnp.iscomplexobj(leaves[i]) and not jnp.iscomplexobj(p):
             dtype = jnp.result_type(leaves[i])
