@@ -5,7 +5,7 @@ The types that are used everywhere, and the adapter of other libraries' transfor
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ Scalar = float | np.number | np.ndarray | Array
 """A number, or an array of shape `()`, traced or not: a hyperparameter."""
 Schedule = Callable[[Scalar], Scalar]
 """A function of the step count, which is 0 at the first step."""
-ScalarOrSchedule = Scalar | Schedule
+ScalarOrSchedule = Scalar | np.ndarray | Schedule
 """A number, a scalar array, or a `Schedule`."""
 MaskOrFn = PyTree | Callable[[Params], PyTree]
 """A pytree of booleans, or a function that returns one for a tree like the parameters."""
@@ -83,6 +83,7 @@ class GradientTransformation(NamedTuple):
 GradientTransformationExtraArgs = GradientTransformation
 
 
+@runtime_checkable
 class TransformationLike(Protocol):
     """A transformation of this or another library: anything with `init` and `update`."""
 
