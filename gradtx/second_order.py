@@ -1,6 +1,6 @@
 """Second derivatives of a loss: products with the Hessian, its diagonal, and the Fisher diagonal.
 
-Parameters are taken as one long vector, in the order of `jax.flatten_util.ravel_pytree`.
+Parameters are treated as one long vector, in the order of `jax.flatten_util.ravel_pytree`.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Loss = Callable[[Params, Any, Any], Any]
 def hvp(loss: Loss, v: Any, params: Params, inputs: ArrayLike, targets: ArrayLike) -> Array:
     r"""Multiplies the Hessian of a loss with a vector: `H v`, where `H = d^2 loss / d params^2`.
 
-    The derivative of the gradient in the direction of `v`, forward over reverse, which costs a few
+    This derivative of the gradient in the direction of `v`, forward over reverse, costs a few
     evaluations of the loss and never forms `H`.
 
     Args:
@@ -59,7 +59,7 @@ def hessian_diag(loss: Loss, params: Params, inputs: ArrayLike, targets: ArrayLi
     r"""Returns the diagonal of a loss's Hessian: `d^2 loss / d params[i]^2`.
 
     One product `H e_i` for each of the `n` parameters, some at a time, so that neither `H` nor the
-    identity is ever held: `n` times the cost of a gradient, for small models.
+    identity is ever stored: `n` times the cost of a gradient, for small models.
 
     Args:
       loss: `loss(params, inputs, targets)`, a scalar.
@@ -96,9 +96,9 @@ def fisher_diag(
 ) -> Array:
     r"""Returns the diagonal of the observed Fisher information: `(d nll / d params[i])^2`.
 
-    That is the square of one gradient, so it is the information of what `inputs` and `targets` say
-    taken as a single observation. For a batch of independent examples map it over them and take
-    the mean, `jax.vmap(fisher_diag, (None, None, 0, 0))`: the square of a mean gradient is not it.
+    This is the square of one gradient, so it treats `inputs` and `targets` as a single observation.
+    For a batch of independent examples map it over them and take the mean,
+    `jax.vmap(fisher_diag, (None, None, 0, 0))`: the square of the mean gradient is not the same.
 
     Args:
       negative_log_likelihood: `nll(params, inputs, targets)`, a scalar.

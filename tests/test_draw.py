@@ -495,8 +495,8 @@ def test_the_command_writes_and_says_so(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("gradtx.draw.command.GALLERY", gallery.GALLERY)
     out = tmp_path / "deep" / "pictures"
     assert main(["draw", "--out", str(out)]) == 0
-    names = ["descent", "saddle", "learning-rates", "batch-sizes", "loss-surface"]
-    names += ["training-path", "schedules"]
+    names = ["descent", "saddle", "learning-rates", "batch-sizes", "softmax"]
+    names += ["gradient-check", "heads", "loss-surface", "training-path", "schedules"]
     told, err = capsys.readouterr()
     assert told.splitlines() == [f"wrote {out / name}.png" for name in names] and err == ""
     assert {p.name for p in out.iterdir()} == {f"{name}.png" for name in names} and drawn == names

@@ -17,6 +17,7 @@ from trees import needed
 
 import gradtx
 from gradtx import catalog
+from gradtx.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gradtx"
@@ -389,10 +390,12 @@ def test_every_probe_makes_progress(entry):
     assert loss(train(start)) < 0.05 * loss(start)
 
 
-def test_the_documentation_shows_the_catalog():
+def test_the_documentation_shows_the_catalog(capsys):
     text = (ROOT / "docs" / "catalog.md").read_text()
     (table,) = re.findall(r"<!-- catalog -->(.*?)<!-- /catalog -->", text, re.DOTALL)
     assert sorted(re.findall(r"^\| *`(\w+)`", table, re.MULTILINE)) == catalog.names()
+    assert main(["list", "--markdown"]) == 0
+    assert table.strip() == capsys.readouterr().out.strip()
 
 
 # ---- Style ------------------------------------------------------------------------------------

@@ -346,7 +346,7 @@ def test_further_arguments_reach_the_loss_that_has_them():
 
 def test_losses_that_are_not_scalars_are_refused():
     x = jnp.ones(2)
-    with pytest.raises(ValueError, match=r"value_fn must give a scalar, and gave shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"value_fn must return a scalar, got shape \(2,\)"):
         BACKTRACK().update(-x, BACKTRACK().init(x), x, value=1.0, grad=x, value_fn=lambda x: x)
 
 

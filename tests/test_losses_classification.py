@@ -246,7 +246,7 @@ def test_poly_loss_with_impossible_and_masked_classes(logits):
 
 def test_labels_of_another_rank_do_not_multiply(logits, classes):
     """`[n, 1]` labels for `[n, classes]` logits would make `[n, n]` losses."""
-    with pytest.raises(ValueError, match=r"want labels of shape \(5,\), got \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"need labels of shape \(5,\), got \(5, 1\)"):
         INTEGER(logits, classes[:, None])
     assert INTEGER(logits[0], classes).shape == (5,)  # one score for all is meant
 

@@ -148,7 +148,7 @@ def test_multiclass_shapes_and_labels(loss, scores, classes):
     assert np.isnan(loss(scores[0], 5)) and np.isnan(loss(scores[0], -6))
     with pytest.raises(TypeError, match=rf"{loss.__name__}: labels must be integers, not float"):
         loss(scores, np.ones(40))
-    with pytest.raises(ValueError, match=r"\(40, 5\) want labels of shape \(40,\), got \(40, 1\)"):
+    with pytest.raises(ValueError, match=r"\(40, 5\) need labels of shape \(40,\), got \(40, 1\)"):
         loss(scores, classes[:, None])
     with pytest.raises(ValueError, match="have no classes"):
         loss(1.0, 1)

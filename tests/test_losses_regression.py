@@ -77,7 +77,7 @@ def test_what_broadcasts():
         np.testing.assert_array_equal(loss(X[None], Y), loss(X, Y)[None])
         np.testing.assert_array_equal(loss(X, 2.0), loss(X, np.full_like(X, 2)))
     with pytest.raises(
-        ValueError, match=r"of shape \(9,\) want targets of the same shape, got \(\)"
+        ValueError, match=r"of shape \(9,\) need targets of the same shape, got \(\)"
     ):
         squared_error(X, 2.0)
 

@@ -132,11 +132,11 @@ def test_probabilities_are_checked_where_they_can_be():
     )
     half = jnp.asarray(p, jnp.bfloat16)
     assert dice_loss(half, jnp.asarray(TRUTH, jnp.bfloat16), apply_softmax=False).shape == (2,)
-    with pytest.raises(ValueError, match=r"dice_loss: .* no valid probability distributions"):
+    with pytest.raises(ValueError, match=r"dice_loss: .* not valid probability distributions"):
         dice_loss(p / 2, TRUTH, apply_softmax=False)
-    with pytest.raises(ValueError, match=r"probabilities lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"predictions must be probabilities in \[0, 1\]"):
         dice_loss(2 * p - p.mean(-1, keepdims=True), TRUTH, apply_softmax=False)
-    with pytest.raises(ValueError, match=r"binary_dice_loss: probabilities lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"binary_dice_loss: predictions must be probabilities in \[0, 1\]"):
         binary_dice_loss(3 * p[..., 0], TRUTH[..., 0], apply_sigmoid=False)
     # In optax, neither one region's probabilities nor any under jit are possible.
     want = dice(p[..., 0], TRUTH[..., 0])
@@ -164,7 +164,7 @@ def test_segmentation_errors():
     with pytest.raises(ValueError, match="reduction must be mean, sum or none, got 'all'"):
         dice_loss(LOGITS, TRUTH, reduction="all")
     with pytest.raises(
-        ValueError, match=r"3 classes want class_weights of shape \(3,\), got \(2,\)"
+        ValueError, match=r"3 classes need class_weights of shape \(3,\), got \(2,\)"
     ):
         dice_loss(LOGITS, TRUTH, class_weights=np.ones(2))
     with pytest.raises(TypeError, match="predictions must be floating-point"):

@@ -6,15 +6,27 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import optax.contrib
 import pytest
+
+from gradtx import catalog
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+RUN = {"README.md", "catalog.md", "choosing.md", "state.md", "writing.md"}  # by the tests below
+
+
+def blocks(page):
+    """The blocks of Python of a page."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+
+
 def block(page):
     """The one block of Python of a page."""
-    (found,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    (found,) = blocks(page)
     return found
 
 
@@ -41,8 +53,42 @@ def test_every_page_is_linked_from_the_readme():
     assert linked == {page.name for page in PAGES[1:]}
 
 
-def test_the_readme_decides_in_two_minutes():
+def test_every_page_with_python_is_run():
+    assert {page.name for page in PAGES if blocks(page)} == RUN
+
+
+def test_every_picture_is_shown():
+    shown = {
+        link for page in PAGES for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())
+    }
+    pictures = {path.name for path in (ROOT / "docs").glob("*.png")}
+    assert {pathlib.Path(link).name for link in shown} == pictures
+
+
+def test_the_readme_is_short():
     assert len(PAGES[0].read_text().splitlines()) <= 150
+
+
+def table_of_the_readme():
+    """The cells of the README's table against other libraries, by the first cell of their row."""
+    _, text = PAGES[0].read_text().split("## Why not optax or torch.optim?")
+    rows = [line.strip("|").split("|") for line in text.split("![")[0].splitlines() if "|" in line]
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[2:]}
+
+
+def test_figures_of_the_readme_stand_among_the_figures():
+    table, figures = table_of_the_readme(), (ROOT / "docs" / "figures.md").read_text()
+    found = {x for row in table.values() for cell in row for x in re.findall(r"\d+\.\d+", cell)}
+    assert len(found) > 10
+    missing = {x for x in found if not re.search(rf"(?<![\d.]){re.escape(x)}(?![\d.])", figures)}
+    assert not missing
+
+
+def test_number_of_optimizers():
+    names = catalog.names()
+    theirs = [name for name in names if hasattr(optax, name) or hasattr(optax.contrib, name)]
+    ours, of_these, _ = table_of_the_readme()["number of optimizers"]
+    assert (ours, of_these) == (str(len(names)), f"{len(theirs)} of these")
 
 
 def test_the_training_step_descends():
@@ -68,6 +114,21 @@ def test_the_rule_is_lion():
         updates, state = jax.jit(tx.update)(jnp.array(g), state)
     # mu is (0.01, -0.02) after the first step; 0.9 * mu + 0.1 * g is (0.004, 0.282) at the second.
     np.testing.assert_allclose(updates, [-0.1, -0.1], rtol=1e-6)
+
+
+def test_a_plateau_reduces_a_learning_rate_that_is_too_large(capsys):
+    names = {}
+    exec(block("docs/catalog.md"), names)
+    gradtx, booth = names["gradtx"], names["gradtx"].problems.booth
+    assert names["value"] < 1e-6
+    assert gradtx.hyperparams(names["state"])["plateau_scale"] == 0.5
+    assert capsys.readouterr().out.rstrip().endswith(" 0.5")
+    tx, params = gradtx.sgd(0.12), jnp.array([3.0, -2.0])
+    state = tx.init(params)
+    for _ in range(100):
+        updates, state = tx.update(jax.grad(booth)(params), state, params)
+        params = gradtx.apply_updates(params, updates)
+    assert booth(params) > 1e6  # alone, it diverges
 
 
 def test_a_state_is_seen_steered_saved_and_restored(tmp_path, monkeypatch):

@@ -1,21 +1,22 @@
-"""Rows outbid each other for columns, which finds most of a matching at little cost."""
+"""An auction, in which rows bid for columns: it finds most of a matching at little cost."""
 
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.assignment.matching import NOBODY, Matching, cheapest, top
+from gradtx.assignment.matching import FREE, Matching, cheapest, top
 from gradtx.engine.base import Array
 
 
 def bid(costs: Array, matching: Matching) -> Matching:
     """Runs the auction for rows without a column: at most `4 n` bids altogether.
 
-    Bids that hardly change a price can go on for very long, hence the limit. A row whose best
-    columns are equally good and all taken does not bid, but waits for its path.
+    The limit is there because bids that hardly change a price can continue for very long. A row
+    whose best columns are equally good and all taken does not bid; it gets an augmenting path
+    later.
 
     Args:
       costs: the costs, `[n, m]`, `n <= m`.
-      matching: nobody has a column, and all prices are 0.
+      matching: the empty matching, where all prices are 0.
     """
     n = len(costs)
     limit = top(costs.dtype)
@@ -32,15 +33,15 @@ def bid(costs: Array, matching: Matching) -> Matching:
         raised = second - best
         raised = jnp.where(second < limit, raised, 0)
         bidding = (best < limit) & (~taken | (raised > 0))
-        loser = jnp.where(bidding & taken, match.row_of[column], NOBODY)
+        loser = jnp.where(bidding & taken, match.row_of[column], FREE)
 
         match = Matching(
             row_of=match.row_of.at[column].set(jnp.where(bidding, row, match.row_of[column])),
             column_of=match.column_of.at[row]
-            .set(jnp.where(bidding, column, NOBODY))
+            .set(jnp.where(bidding, column, FREE))
             # -1 would be the last row
             .at[jnp.where(loser >= 0, loser, n)]
-            .set(NOBODY, mode="drop"),
+            .set(FREE, mode="drop"),
             price=match.price.at[column].add(jnp.where(bidding, -raised, 0)),
         )
         return bids + 1, jnp.where(loser >= 0, loser, fresh), fresh + (loser < 0), match

@@ -1,4 +1,4 @@
-"""The assignment problem: which row gets which column, at the least total cost."""
+"""The assignment problem: pairs of rows and columns of the least total cost."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,13 @@ def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[Array, Array]:
 
     It minimizes `sum(cost_matrix[i, j])` over all ways to pair `min(n, m)` rows and columns. Rows
     first bid for columns: a row without one takes the column that is cheapest for it, and lowers
-    its price until the row's second choice would be as good, so that whoever had the column must
-    bid again. After `4 n` bids at most, the few rows that are left find a shortest augmenting path
+    its price until the row's second choice would be as good; the row that had the column must bid
+    again. After `4 n` bids at most, the few rows that are left find a shortest augmenting path
     each, as in `base_hungarian_algorithm`; there are at most `n` steps of `O(m)` to a path.
 
-    Half precision is computed in float32, integers and booleans in int32 (int64 if they are that),
-    exactly as long as `n` times the range of the costs fits. A cost of `inf` (or `nan`) forbids a
-    pair: it is used only if nothing else is left. Works under `jit` and `vmap`.
+    Half precision is computed in float32, integers and booleans in int32 (int64 for int64), which
+    is exact as long as `n` times the range of the costs does not overflow. A cost of `inf` (or
+    `nan`) forbids a pair: it is used only if nothing else is left. Works under `jit` and `vmap`.
 
     Args:
       cost_matrix: the costs, real, `[n, m]`.
@@ -33,7 +33,7 @@ def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[Array, Array]:
       The rows and the columns of the pairs, two int32 arrays of shape `[min(n, m)]`, sorted by row.
 
     Raises:
-      ValueError: `cost_matrix` has not two axes.
+      ValueError: `cost_matrix` does not have two axes.
       TypeError: `cost_matrix` is complex.
 
     Source: Jonker and Volgenant, "A Shortest Augmenting Path Algorithm for Dense and Sparse Linear
@@ -58,13 +58,13 @@ def base_hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[Array, Array]:
     result has the same total cost as that of `hungarian_algorithm`, which is faster.
 
     Args:
-      cost_matrix: the costs, real, `[n, m]`; see `hungarian_algorithm` for how they are taken.
+      cost_matrix: the costs, real, `[n, m]`; see `hungarian_algorithm` for their dtypes.
 
     Returns:
       The rows and the columns of the pairs, two int32 arrays of shape `[min(n, m)]`, sorted by row.
 
     Raises:
-      ValueError: `cost_matrix` has not two axes.
+      ValueError: `cost_matrix` does not have two axes.
       TypeError: `cost_matrix` is complex.
 
     Source: Crouse, "On Implementing 2D Rectangular Assignment Algorithms" (IEEE Transactions on
@@ -95,9 +95,9 @@ def _assign(
 ) -> tuple[Array, Array]:
     costs = jnp.asarray(cost_matrix)
     if costs.ndim != 2:
-        raise ValueError(f"{name}: wants a matrix of costs, of two axes, got {costs.shape}")
+        raise ValueError(f"{name}: cost_matrix must have two axes, got the shape {costs.shape}")
     if jnp.iscomplexobj(costs):
-        raise TypeError(f"{name}: costs must be real, not {costs.dtype}")
+        raise TypeError(f"{name}: cost_matrix must be real, got {costs.dtype}")
     tall = costs.shape[0] > costs.shape[1]
     costs = costs.T if tall else costs
     rows = jnp.arange(len(costs), dtype=jnp.int32)

@@ -1,7 +1,7 @@
 """Matchings of rows and columns, and the invariant that keeps them the cheapest.
 
-All of it rests on prices. A row that looks for a column sees the costs `c[i, j] - v[j]`. At every
-moment each matched row has one of the columns that are cheapest for it, and a column without a row
+All of it rests on prices. A row that looks for a column sees the costs `c[i, j] - v[j]`. At all
+times each matched row has one of the columns that are cheapest for it, and a column without a row
 has the price 0, which is the highest. When every row is matched, these two conditions prove that no
 other assignment is cheaper.
 """
@@ -13,12 +13,12 @@ from jax.typing import DTypeLike
 
 from gradtx.engine.base import Array
 
-NOBODY = -1  # a column without a row, or a row without a column
+FREE = -1  # a column without a row, or a row without a column
 HOPELESS = -2  # a row for which all columns are forbidden, or taken for good
 
 
 class Matching(NamedTuple):
-    """Which row has which column, and what the columns cost.
+    """A matching of rows and columns, and the prices of the columns.
 
     Attributes:
       row_of: the row that has a column, or -1, `[m]`.
@@ -32,21 +32,21 @@ class Matching(NamedTuple):
 
 
 def unmatched(costs: Array) -> Matching:
-    """Returns the matching in which nobody has anything, and all prices are 0.
+    """Returns the empty matching, in which all prices are 0.
 
     Args:
       costs: the costs, `[n, m]`.
     """
     n, m = costs.shape
     return Matching(
-        row_of=jnp.full(m, NOBODY, jnp.int32),
-        column_of=jnp.full(n, NOBODY, jnp.int32),
+        row_of=jnp.full(m, FREE, jnp.int32),
+        column_of=jnp.full(n, FREE, jnp.int32),
         price=jnp.zeros(m, costs.dtype),
     )
 
 
 def top(dtype: DTypeLike) -> Any:
-    """Returns what no cost reaches: infinity, or the largest integer.
+    """Returns the upper limit of costs: infinity, or the largest integer.
 
     Args:
       dtype: the dtype of the costs.

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx.assignment.matching import HOPELESS, NOBODY, Matching, cheapest, top
+from gradtx.assignment.matching import FREE, HOPELESS, Matching, cheapest, top
 from gradtx.engine.base import Array
 
 
 def augment_all(costs: Array, matching: Matching) -> Matching:
-    """Returns every row that has no column a shortest augmenting path.
+    """Finds a shortest augmenting path for every row that has no column.
 
     Args:
       costs: the costs, `[n, m]`, `n <= m`.
@@ -18,10 +18,10 @@ def augment_all(costs: Array, matching: Matching) -> Matching:
     """
 
     def some_row_waits(match: Matching) -> Array:
-        return jnp.any(match.column_of == NOBODY)
+        return jnp.any(match.column_of == FREE)
 
     def next_row(match: Matching) -> Matching:
-        return augment(costs, match, jnp.argmax(match.column_of == NOBODY).astype(jnp.int32))
+        return augment(costs, match, jnp.argmax(match.column_of == FREE).astype(jnp.int32))
 
     return lax.while_loop(some_row_waits, next_row, matching)
 
@@ -47,7 +47,7 @@ class Search(NamedTuple):
 
 
 def augment(costs: Array, match: Matching, start: Array) -> Matching:
-    """Returns one row a column by moving the rows on a shortest path.
+    """Assigns a column to one row by moving the rows on a shortest path.
 
     Args:
       costs: the costs, `[n, m]`, `n <= m`.
@@ -67,7 +67,7 @@ def augment(costs: Array, match: Matching, start: Array) -> Matching:
         row = match.row_of[s.column]
         settled = s.settled | (jnp.arange(len(s.settled)) == s.column)
         seen = costs[row] - match.price
-        # the row's own column is the cheapest for it: what others cost beyond that is the way there
+        # the row's own column is its cheapest; the distance to others is the difference in cost
         distance = s.length + (seen - seen[s.column])
         shorter = (distance < s.distance) & ~settled
         return nearest(
@@ -84,26 +84,26 @@ def augment(costs: Array, match: Matching, start: Array) -> Matching:
     cut = jnp.where(end.settled & found, end.distance - end.length, 0)
 
     def on_the_path(carry: tuple[Array, Array, Matching]) -> Array:
-        return carry[0] != NOBODY
+        return carry[0] != FREE
 
     def move(carry: tuple[Array, Array, Matching]) -> tuple[Array, Array, Matching]:
         column, _, match = carry
         row = end.before[column]
-        left = match.column_of[row]  # NOBODY for the row that the path starts from
+        left = match.column_of[row]  # FREE for the row that the path starts from
         match = match._replace(
             row_of=match.row_of.at[column].set(row), column_of=match.column_of.at[row].set(column)
         )
         return left, row, match
 
     match = match._replace(price=match.price + cut)
-    column = jnp.where(found, end.column, NOBODY)
+    column = jnp.where(found, end.column, FREE)
     _, _, moved = lax.while_loop(on_the_path, move, (column, start, match))
     given_up = moved.column_of.at[start].set(jnp.where(found, moved.column_of[start], HOPELESS))
     return moved._replace(column_of=given_up)
 
 
 def place_the_rest(match: Matching) -> Array:
-    """Returns the rows that found nothing the columns that nobody has, in their order.
+    """Assigns the free columns, in their order, to the rows that found none.
 
     Args:
       match: the final matching.

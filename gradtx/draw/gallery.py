@@ -12,6 +12,7 @@ from gradtx import train
 from gradtx.draw.batches import batch_sizes
 from gradtx.draw.descending import descent
 from gradtx.draw.landscape import loss_surface
+from gradtx.draw.lessons import gradient_check, heads, softmax_weights
 from gradtx.draw.rates import learning_rates
 from gradtx.draw.scheduling import schedules
 from gradtx.engine.base import Array, Params, PyTree
@@ -126,6 +127,9 @@ GALLERY: dict[str, Callable[[], "Figure"]] = {
     "saddle": _at_a_saddle,
     "learning-rates": _learning_rates,
     "batch-sizes": _batch_sizes,
+    "softmax": softmax_weights,
+    "gradient-check": gradient_check,
+    "heads": heads,
     "loss-surface": _loss_surface,
     "training-path": _training_path,
     "schedules": _schedules,

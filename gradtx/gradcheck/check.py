@@ -1,7 +1,7 @@
-"""Comparing `jax.grad` with central differences.
+"""Comparison of `jax.grad` with central differences.
 
-`jax.test_util` checks a whole gradient along one random direction and says yes or no. Here every
-leaf gets a row that says how far it is off, at which element, and what the two numbers are.
+`jax.test_util` checks a whole gradient along one random direction, and only whether it is right.
+Here every leaf gets a row with its largest error, the element that has it, and the two numbers.
 """
 
 import contextlib
@@ -39,38 +39,40 @@ def check_gradients(
         numeric = (fun(x + h) - fun(x - h)) / (2 h),                h = eps * max(1, |x|)
         error   = |analytic - numeric| / max(|analytic|, |numeric|, atol / rtol)
 
-    in one element after another. A leaf passes when its largest error is at most `rtol`, which is
-    to say when `|analytic - numeric| <= max(rtol * max(|analytic|, |numeric|), atol)` everywhere.
+    in one element after another. A leaf passes when its largest error is at most `rtol`, that is,
+    when `|analytic - numeric| <= max(rtol * max(|analytic|, |numeric|), atol)` everywhere.
 
     *Precision.* A central difference has about two thirds of the digits that the function has: ten
     in float64, five in float32. So the arguments are cast to float64, under `jax.enable_x64`, and
     so is what is differentiated. If the function then still computes something in a coarser dtype
     (because it casts), or cannot take float64 at all, it runs in the mode that the caller is in,
-    and `eps`, `rtol` and `atol` follow the coarsest dtype seen. The report says which.
+    and `eps`, `rtol` and `atol` follow the coarsest dtype seen. The report has the dtype.
 
     *Large leaves.* Of a leaf with more than `max_elements` elements, as many are drawn at random;
     the leaf as a whole is then also checked along one random direction, by
     `jax.test_util.check_vjp`, and a failure of this alone is noted in its row.
 
-    *Kinks.* Where the function has a kink, as `relu` at 0, the central difference is the mean of
-    the slopes on both sides, and `jax.grad` is right to give another. The row fails, with the note
-    "kink?" when `jax.grad` lies between the two slopes: move the point, and check again.
+    *Kinks.* Where the function has a kink, such as `relu` at 0, the central difference is the mean
+    of the slopes on both sides, and `jax.grad` may rightly return another. The row fails, with the
+    note "kink?" when `jax.grad` is between the two slopes: move the point, and check again.
 
-    *Complex leaves.* For `z = x + i y` and a real `fun`, `jax.grad` gives `dfun/dx - i dfun/dy`,
+    *Complex leaves.* For `z = x + i y` and a real `fun`, `jax.grad` returns `dfun/dx - i dfun/dy`,
     the conjugate of the direction of steepest ascent; the difference is formed in the same way.
 
     Args:
       fun: a function whose value is a real scalar. It is compiled if it can be.
       *args: its arguments, pytrees. `None` leaves and empty arrays hold nothing to check.
       argnums: the argument to differentiate by, or several; default 0.
-      has_aux: whether `fun` gives `(value, aux)`; default `False`.
+      has_aux: whether `fun` returns `(value, aux)`; default `False`.
       eps: the step of the differences, relative to elements above 1, absolute below; default the
         cube root of the dtype's machine epsilon: 6e-6 in float64, 5e-3 in float32.
       rtol: the largest relative error that passes; default the machine epsilon to the power 0.4:
         5e-7 in float64, 2e-3 in float32.
-      atol: the absolute error that always passes, as a difference of nearly equal values has one;
-        default ten times the machine epsilon to the power 2/3 times the largest `|fun|` seen.
-      max_elements: how many elements of a leaf are compared at most; default 100, `None` for all.
+      atol: the absolute error that always passes, because differences of nearly equal values are
+        inexact; default ten times the machine epsilon to the power 2/3 times the largest `|fun|`
+        seen.
+      max_elements: the largest number of elements of a leaf to compare; default 100, `None` for
+        all.
       seed: for the draw of these elements.
       show: whether to print the table; default yes.
 
@@ -78,8 +80,8 @@ def check_gradients(
       A `GradientReport`: `.ok`, `.rows`, `.raise_if_bad()`, and a table as its `str()`.
 
     Raises:
-      TypeError: a leaf to differentiate by is not real or complex floating, or `fun` does not give
-        a real scalar.
+      TypeError: a leaf to differentiate by is not real or complex floating, or `fun` does not
+        return a real scalar.
       ValueError: an argument number is out of range, or there is no leaf to check.
 
     Example:
@@ -130,7 +132,7 @@ def check_gradients(
 
 @dataclass(frozen=True)
 class _Check:
-    """A function of lists of arrays, the point that it is checked at, and how."""
+    """A function of lists of arrays, the point at which it is checked, and the settings."""
 
     value: Callable[[list[Array], list[Array]], Array]
     moving: list[Array]
@@ -158,7 +160,7 @@ class _Check:
         size, atol = max(sizes), self.atol
         if atol is None:
             atol = 10 * self.machine_eps ** (2 / 3) * size
-        with np.errstate(invalid="ignore"):  # what is not finite is told apart below
+        with np.errstate(invalid="ignore"):  # what is not finite is handled below
             off = np.abs(analytic - central)
             floor = np.maximum(np.maximum(np.abs(analytic), np.abs(central)), atol / self.rtol)
             errors = np.divide(off, floor, out=np.zeros_like(off), where=off != 0)
@@ -169,7 +171,7 @@ class _Check:
         right, notes = bool(errors[worst] <= self.rtol), []
         if not np.isfinite([a, n]).all():
             notes.append("not finite")
-        elif not right and _lies_between(a, forward[worst], backward[worst], self.rtol):
+        elif not right and _is_between(a, forward[worst], backward[worst], self.rtol):
             notes.append("kink?")
         if sampled and not self._right_along_a_direction(i, x, gradient, size):
             notes.append("wrong along a random direction")
@@ -198,7 +200,7 @@ class _Check:
                 y.flat[k] += sign * h * unit
                 y = y.astype(x.dtype)
                 values.append(self._at(i, y))
-                # The step that was asked for is not the one that rounding left.
+                # Rounding may have changed the step.
                 steps.append(abs(y.flat[k].astype(wide.dtype) - wide.flat[k]))
             if 0 in steps:
                 raise ValueError(
@@ -219,7 +221,7 @@ class _Check:
     def _right_along_a_direction(
         self, i: int, x: np.ndarray, gradient: np.ndarray, size: float
     ) -> bool:
-        """Checks one random direction in leaf `i`, with what JAX has for it."""
+        """Checks one random direction in leaf `i`, by `jax.test_util.check_vjp`."""
 
         def along(leaf: Array) -> Array:
             return self.value([*self.moving[:i], leaf, *self.moving[i + 1 :]], self.rest)
@@ -294,7 +296,7 @@ def _flattened(
         result = jnp.asarray(result[0] if has_aux else result)
         if result.shape != () or not jnp.issubdtype(result.dtype, jnp.floating):
             raise TypeError(
-                "check_gradients: the function must give a real floating scalar, got "
+                "check_gradients: the function must return a real floating scalar, got "
                 f"{result.dtype}{list(result.shape)}"
             )
         return result
@@ -302,8 +304,8 @@ def _flattened(
     return value, moving_paths, moving, rest
 
 
-def _lies_between(x: complex, a: complex, b: complex, rtol: float) -> bool:
-    """Returns whether `x` lies between `a` and `b`, in its real and its imaginary part."""
+def _is_between(x: complex, a: complex, b: complex, rtol: float) -> bool:
+    """Returns whether `x` is between `a` and `b`, in its real and its imaginary part."""
     slack = rtol * max(abs(a), abs(b))
     return all(
         min(p, q) - slack <= y <= max(p, q) + slack

@@ -31,7 +31,7 @@ def takes_float64(value: Callable[..., Array], moving: list[Array], rest: list[A
     with jax.enable_x64(True):
         try:
             _, dtype = examined(value, arrays(moving, True), arrays(rest, True))
-        except Exception:  # it runs otherwise, so whatever is wrong here is about float64
+        except Exception:  # it runs in its own dtype, so the error comes from float64
             return False
     return dtype == np.float64
 
@@ -39,7 +39,7 @@ def takes_float64(value: Callable[..., Array], moving: list[Array], rest: list[A
 def examined(
     value: Callable[..., Array], moving: list[Array], rest: list[Array]
 ) -> tuple[bool, np.dtype]:
-    """Returns whether a function can be traced, and the coarsest dtype that it passes values in."""
+    """Returns whether a function can be traced, and the coarsest dtype in which it computes."""
     dtypes = [x.dtype for x in moving]
     try:
         jaxpr = jax.make_jaxpr(value)(moving, rest).jaxpr
@@ -60,7 +60,7 @@ def examined(
 def _dtypes_behind(jaxpr: Any, sources: set[int]) -> Iterator[Any]:
     """Returns the floating dtypes of all that is computed from some variables, named by `id`.
 
-    What does not depend on them, a one-hot label say, may be as coarse as it likes.
+    What does not depend on them, such as a one-hot label, may have any precision.
     """
     for eqn in jaxpr.eqns:
         depends = [id(v) in sources for v in eqn.invars]

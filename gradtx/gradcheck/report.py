@@ -13,15 +13,15 @@ class GradientRow:
     """The result for one leaf.
 
     Attributes:
-      path: where the leaf stands, as `args[0]['w']`.
+      path: the path of the leaf, such as `args[0]['w']`.
       shape: its shape.
-      checked: how many of its elements were compared, one by one.
+      checked: the number of its elements that were compared.
       error: the largest relative error among these, as `check_gradients` defines it.
-      index: the element that has it; `None` where nothing was compared.
-      analytic: the derivative that `jax.grad` gives there; complex where the leaf is.
+      index: the index of the element with that error; `None` if nothing was compared.
+      analytic: the derivative from `jax.grad` there; complex if the leaf is.
       numeric: the central difference there.
       ok: whether the leaf passed.
-      note: what else there is to say about it, or an empty string.
+      note: a remark, or an empty string.
     """
 
     path: str

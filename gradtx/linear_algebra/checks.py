@@ -10,28 +10,28 @@ from gradtx.engine.numerics import default_float, widen
 
 
 def wide_matrix(name: str, matrix: ArrayLike) -> Array:
-    """Returns a matrix in the dtype in which it is computed with: float32 at least.
+    """Returns a matrix in the dtype to compute in: float32 or wider.
 
     Args:
-      name: the function that asks, for the error.
+      name: the name of the calling function, for errors.
       matrix: an array of two axes; integers become floats.
 
     Raises:
-      ValueError: it has not two axes.
+      ValueError: it does not have two axes.
     """
     matrix = jnp.asarray(matrix)
     if matrix.ndim != 2:
-        raise ValueError(f"{name}: wants a matrix, of two axes, got the shape {matrix.shape}")
+        raise ValueError(f"{name}: needs a matrix, got the shape {matrix.shape}")
     if not jnp.issubdtype(matrix.dtype, jnp.inexact):
         matrix = matrix.astype(default_float())
     return widen(matrix)
 
 
 def wide_square_matrix(name: str, matrix: ArrayLike) -> Array:
-    """Returns a square matrix in the dtype in which it is computed with, see `wide_matrix`.
+    """Returns a square matrix in the dtype to compute in, see `wide_matrix`.
 
     Args:
-      name: the function that asks, for the error.
+      name: the name of the calling function, for errors.
       matrix: an array of shape `[n, n]`.
 
     Raises:
@@ -39,12 +39,12 @@ def wide_square_matrix(name: str, matrix: ArrayLike) -> Array:
     """
     matrix = wide_matrix(name, matrix)
     if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"{name}: wants a square matrix, got the shape {matrix.shape}")
+        raise ValueError(f"{name}: needs a square matrix, got the shape {matrix.shape}")
     return matrix
 
 
 def narrow_dtype(*arrays: ArrayLike) -> Any:
-    """Returns the dtype of a result: what the arguments promote to, and a float for integers.
+    """Returns the dtype of a result: what the arguments promote to, or a float for integers.
 
     Args:
       *arrays: the arguments.

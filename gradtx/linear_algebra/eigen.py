@@ -1,4 +1,4 @@
-"""The eigenvalue of largest magnitude, by multiplying a vector again and again."""
+"""The eigenvalue of largest magnitude, by power iteration."""
 
 import functools
 from collections.abc import Callable
@@ -26,22 +26,22 @@ def power_iteration(
     r"""Finds the eigenvalue of largest magnitude and its eigenvector.
 
     Repeats `v = w / |w|; w = A v; eigenvalue = <v, w>` until the residual is small,
-    `|w - eigenvalue * v| <= error_tolerance * |eigenvalue|`. For a symmetric (or Hermitian) `A`
-    the residual bounds the error: some eigenvalue of `A` lies as close as that. The error falls by
-    the ratio of the two largest magnitudes an iteration, for symmetric `A` by its square; where
-    these are equal, as in a pair of complex conjugates, it does not converge.
+    `|w - eigenvalue * v| <= error_tolerance * |eigenvalue|`. For a symmetric (or Hermitian) `A` the
+    residual bounds the distance to an eigenvalue of `A`. In each iteration the error falls by the
+    ratio of the two largest magnitudes, for symmetric `A` by its square; where these are equal, as
+    in a pair of complex conjugates, it does not converge.
 
     Sums over half-precision numbers are taken in float32, and so is the eigenvalue. The zero matrix
     has the eigenvalue 0, and any vector is its eigenvector.
 
     Args:
-      matrix: a square matrix, `[n, n]`; or a linear function of a tree that gives such a tree.
+      matrix: a square matrix, `[n, n]`; or a linear function from a pytree to a pytree of the same
+        structure.
       v0: the vector to start from, `[n]`, or the tree if `matrix` is a function. It must not be
         orthogonal to the eigenvector. Default: uniform random numbers in [-1, 1].
       num_iters: the largest number of iterations. Default: 100.
       error_tolerance: the relative residual to stop at. Default: 1e-6.
-      precision: how exactly a matrix is multiplied on accelerators. Default: as exactly as its
-        dtype allows.
+      precision: the precision of matrix products on accelerators. Default: the highest.
       key: the random key for the first vector. Default: `jax.random.key(0)`.
 
     Returns:
@@ -74,7 +74,7 @@ def power_iteration(
     v0 = jnp.asarray(v0, jnp.promote_types(dtype, a.dtype))
     if v0.shape != a.shape[1:]:
         raise ValueError(
-            f"power_iteration: v0 has the shape {v0.shape}, and the matrix {a.shape} wants "
+            f"power_iteration: v0 has the shape {v0.shape}, and the matrix {a.shape} needs "
             f"{a.shape[1:]}"
         )
     eigenvalue, v = _iterate_matrix(a, v0, num_iters, error_tolerance, precision=precision)
@@ -86,7 +86,7 @@ def _random_vector(key: Array, a: Array) -> Array:
     return jax.random.uniform(key, a.shape[1:], real, -1, 1).astype(a.dtype)
 
 
-@functools.partial(jax.jit, static_argnames="precision")  # or a call without jit compiles anew
+@functools.partial(jax.jit, static_argnames="precision")  # or each call would compile
 def _iterate_matrix(
     a: Array, v0: Array, num_iters: Scalar, error_tolerance: Scalar, *, precision: lax.PrecisionLike
 ) -> tuple[Array, Array]:
@@ -104,7 +104,7 @@ def _iterate(
         largest = jax.tree.reduce(
             jnp.maximum, jax.tree.map(lambda x: jnp.max(jnp.abs(widen(x))), w)
         )
-        # a product of 0 means eigenvalue 0, and that this vector belongs to it
+        # a product of 0 means that this vector is an eigenvector of eigenvalue 0
         nonzero = largest > 0
         largest = jnp.where(nonzero, largest, 1)
         scaled = jax.tree.map(lambda x: widen(x) / largest, w)

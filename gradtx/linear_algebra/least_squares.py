@@ -22,17 +22,18 @@ def nnls(
         x_new = max(0, y - A^T (A y - b) / L);   t_new = (1 + sqrt(1 + 4 t^2)) / 2
         y = x_new + (t - 1) / t_new * (x_new - x)
 
-    where the momentum starts afresh, `t = 1`, whenever it points uphill,
+    where the momentum is restarted, `t = 1`, whenever it points uphill,
     `<y - x_new, x_new - x> > 0`. After `k` iterations the value is at most `2 L |x*|^2 / (k+1)^2`
-    above the least one as long as the momentum is left alone; the restarts turn that into
-    geometric convergence where `A` determines the solution. Half precision and integers are
-    computed in float32. Each iteration costs `N^2 K` multiplications, as `A^T A` is formed once.
+    above the minimum as long as there is no restart; restarts give geometric convergence where `A`
+    determines the solution. Half precision and integers are computed in float32. Each iteration
+    costs `N^2 K` multiplications, as `A^T A` is formed once.
 
     Args:
       A: the matrix, `[M, N]`.
-      b: the wanted `A x`, `[M]`, or `[M, K]` for several at once.
-      iters: how many iterations; 0 gives zeros.
-      unroll: how many of them to write out in the compiled loop, as in `jax.lax.scan`. Default: 1.
+      b: the target for `A x`, `[M]`, or `[M, K]` for several at once.
+      iters: the number of iterations; with 0 the result is zero.
+      unroll: the number of iterations to unroll in the compiled loop, as in `jax.lax.scan`.
+        Default: 1.
       L: an upper bound on the largest eigenvalue of `A^T A`; a smaller number may diverge.
         Default: one that is at most `N**(1/8)` times too large.
 
@@ -77,7 +78,7 @@ def _projected_gradients(
     if L is None:
         L = _bound_on_largest_eigenvalue(gram)
     L = lax.stop_gradient(jnp.asarray(L, dtype))  # the solution does not depend on it
-    step_size = 1 / jnp.where(L > 0, L, 1)  # it is 0 for A = 0 only, where any x will do
+    step_size = 1 / jnp.where(L > 0, L, 1)  # L is 0 for A = 0 only, where any x is a solution
 
     def iterate(carry: tuple[Array, Array, Array], _: None) -> tuple[PyTree, None]:
         x, y, t = carry
@@ -96,7 +97,7 @@ def _projected_gradients(
 
 
 def _bound_on_largest_eigenvalue(gram: Array) -> Array:
-    """Bounds it by `|G**4|**(1/4)`, the eigenvalues' 8-norm, which takes products only."""
+    """Bounds it by `|G**4|**(1/4)`, the eigenvalues' 8-norm, which needs products only."""
 
     def normalized(h: Array) -> tuple[Array, Array]:
         norm = jnp.linalg.norm(h)

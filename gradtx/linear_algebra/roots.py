@@ -24,17 +24,16 @@ def matrix_inverse_pth_root(
     r"""Computes `A**(-1/p)` for a symmetric positive semi-definite matrix.
 
     With `B = A + ridge_epsilon * largest_eigenvalue * I`, Newton's method for the inverse root,
-    coupled with the matrix `M = X**p B` that tells how far it has come::
+    coupled with the matrix `M = X**p B`, which converges to `I`::
 
         z = (1 + p) / (2 * largest_eigenvalue);   X = z**(1/p) I;   M = z B
         repeat:  T = ((1 + p) I - M) / p;   X = X T;   M = T**p M
 
-    The eigenvalues of `M` start in `(0, (1+p)/2]` and go to 1; small ones grow by
-    `((1+p)/p)**p`, 2 to 2.72, an iteration, then the convergence is quadratic. Every product is one
-    of matrices that commute, which keeps rounding errors from growing. It ends when the error, the
-    Frobenius norm of `M - I`, is at most `error_tolerance`, or as low as rounding lets it. In
-    float32 expect a relative error of some `1e-7` times the condition number of `B`, divided by
-    `p`.
+    The eigenvalues of `M` start in `(0, (1+p)/2]` and go to 1; small ones grow by `((1+p)/p)**p`, 2
+    to 2.72, in each iteration, then the convergence is quadratic. All products are of matrices that
+    commute, which keeps rounding errors from growing. It ends when the error, the Frobenius norm of
+    `M - I`, is at most `error_tolerance`, or falls no further because of rounding. In float32
+    expect a relative error of about `1e-7` times the condition number of `B`, divided by `p`.
 
     Half precision and integers are computed in float32. A matrix of zeros is taken as
     `ridge_epsilon * I`. Use `jax.vmap` for a batch of matrices.
@@ -43,15 +42,13 @@ def matrix_inverse_pth_root(
       matrix: a symmetric positive semi-definite matrix, `[n, n]`.
       p: a positive integer; may be traced.
       num_iters: the largest number of iterations. Default: 100.
-      ridge_epsilon: what is added to the diagonal, in units of the largest eigenvalue.
-        Default: 1e-6.
+      ridge_epsilon: added to the diagonal, in units of the largest eigenvalue. Default: 1e-6.
       error_tolerance: the error to stop at. Default: 1e-6.
-      precision: how exactly matrices are multiplied on accelerators. Default: as exactly as their
-        dtype allows.
+      precision: the precision of matrix products on accelerators. Default: the highest.
 
     Returns:
       The root, in the dtype of `matrix`, and the error, a scalar: no eigenvalue of `M` is farther
-      from 1.
+      from 1 than that.
 
     Raises:
       ValueError: `matrix` is not square, or `p` is not a positive integer.

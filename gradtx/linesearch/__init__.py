@@ -1,4 +1,4 @@
-"""Line searches: how far to go along a direction."""
+"""Line searches: step sizes along a direction."""
 
 from gradtx.linesearch.backtracking import (
     BacktrackingLinesearchInfo as BacktrackingLinesearchInfo,

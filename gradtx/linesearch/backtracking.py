@@ -19,7 +19,7 @@ class BacktrackingLinesearchInfo(NamedTuple):
     """The result of the last search of `scale_by_backtracking_linesearch`.
 
     Attributes:
-      num_linesearch_steps: how often it evaluated the loss.
+      num_linesearch_steps: the number of evaluations of the loss.
       decrease_error: by how much the step fails the condition of sufficient decrease; 0 if it
         does not.
     """
@@ -35,8 +35,8 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
     Attributes:
       learning_rate: the rate that the last search chose; 1 before the first.
       value: the loss at that step's end; infinite before the first.
-      grad: its gradient there, as `jax.grad` gives it, if it is stored; else `None`.
-      info: how the search went, a `BacktrackingLinesearchInfo`.
+      grad: its gradient there, as `jax.grad` returns it, if it is stored; else `None`.
+      info: the result of the search, a `BacktrackingLinesearchInfo`.
     """
 
     learning_rate: Hyperparameter
@@ -46,7 +46,7 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """A search that is under way: what to try next, and what was tried last."""
+    """The state of a search: the rate to try next, and the result of the last one."""
 
     done: Array
     steps: Array
@@ -90,19 +90,20 @@ def scale_by_backtracking_linesearch(
     taken, or 0 if the loss was not finite there.
 
     `update` takes, beside the parameters, `value=` the loss and `grad=` its gradient there, and
-    `value_fn=` the loss as a function of the parameters; further keywords that `value_fn` has are
-    passed to it. Of complex gradients it takes the conjugate of what `jax.grad` gives, like every
-    transformation.
+    `value_fn=` the loss as a function of the parameters; further keyword arguments that `value_fn`
+    accepts are passed to it. Complex gradients must be the conjugates of those that `jax.grad`
+    returns, as for every transformation.
 
     Args:
-      max_backtracking_steps: how often the rate may be reduced.
-      slope_rtol: the least decrease as a part of what the slope promises, in (0, 1). Default: 1e-4.
-      decrease_factor: what the rate is reduced by, in (0, 1). Default: 0.8.
-      increase_factor: the first rate of a search over the last one of the search before; infinity
-        to begin with `max_learning_rate` always. Default: 1.5.
+      max_backtracking_steps: the largest number of reductions of the rate.
+      slope_rtol: the required decrease, as a fraction of the decrease that the slope predicts, in
+        (0, 1). Default: 1e-4.
+      decrease_factor: the factor of each reduction, in (0, 1). Default: 0.8.
+      increase_factor: the factor from the last search's rate to the next search's first rate;
+        infinity to always begin with `max_learning_rate`. Default: 1.5.
       max_learning_rate: the largest rate. Default: 1.
-      atol: an absolute increase that is borne. Default: 0.
-      rtol: an increase that is borne, relative to the loss. Default: 0.
+      atol: the absolute increase of the loss that is allowed. Default: 0.
+      rtol: the increase that is allowed, relative to the loss. Default: 0.
       store_grad: whether the gradient at the step's end is computed and kept, for
         `value_and_grad_from_state`. Default: no.
       verbose: whether failed searches are reported, by `jax.debug.print`. Default: no.
@@ -165,7 +166,7 @@ def scale_by_backtracking_linesearch(
                 return _advance(search, value, origin, slope, limits)
             value, pullback = ray.value_and_pullback(search.rate)
             new = _advance(search, value, origin, slope, limits)
-            # The gradient at a rate that is given up would be computed for nothing.
+            # The gradient at a rejected rate is not needed.
             ends_here = new.done & jnp.isfinite(value)
             grad = branch(ends_here, lambda: _cast(pullback(), search.grad), lambda: search.grad)
             return new._replace(grad=grad)
@@ -189,7 +190,7 @@ def scale_by_backtracking_linesearch(
 
 @compiled_when_concrete
 def _first_rate(last: Array, increase_factor: Scalar, most: Scalar) -> Array:
-    # A search that found nothing left the rate 0, from which none would ever grow.
+    # A failed search leaves the rate 0, which could not grow.
     grown = jnp.where(last > 0, jnp.where(last > 0, last, 1) * increase_factor, most)
     return jnp.asarray(jnp.minimum(grown, most), last.dtype)
 
@@ -211,13 +212,13 @@ def _begin(value: Array, rate: Array, grad: PyTree) -> _Search:
 def _advance(
     search: _Search, value: Array, origin: Array, slope: Array, limits: _Limits
 ) -> _Search:
-    """Judges the rate that was tried; if the search goes on, a smaller one is next."""
+    """Evaluates the condition at the rate that was tried, and sets the next, smaller one."""
     dtype = value.dtype
     most = limits.steps
     slope_rtol, decrease_factor, atol, rtol = (jnp.asarray(x, dtype) for x in limits[1:])
     error = value - ((1 + rtol) * origin + slope_rtol * search.rate * slope + atol)
     fails = ~(error <= 0)
-    # What is tried last is taken, unless the parameters would be no numbers there.
+    # The last rate is chosen, unless the loss is not finite there.
     take = jnp.isfinite(value)
     return _Search(
         done=~fails | (search.steps >= most),
@@ -235,12 +236,12 @@ def _cast(tree: PyTree, like: PyTree) -> PyTree:
 
 
 def _report(search: _Search) -> None:
-    """Prints what went wrong, if anything did."""
+    """Prints why the search failed, if it did."""
 
-    def tell() -> None:
+    def show() -> None:
         jax.debug.print(
             "scale_by_backtracking_linesearch: no rate decreases the loss sufficiently after "
-            "{steps} evaluations. Taken is {rate}, with the loss {value}; the condition fails by "
+            "{steps} evaluations. Chosen: rate {rate}, loss {value}; the condition fails by "
             "{error}.",
             steps=search.steps,
             rate=search.chosen,
@@ -248,4 +249,4 @@ def _report(search: _Search) -> None:
             error=search.decrease_error,
         )
 
-    branch(search.decrease_error > 0, tell, lambda: None)
+    branch(search.decrease_error > 0, show, lambda: None)

@@ -1,4 +1,4 @@
-"""A loop for searches: with Python where it can, and differentiable both ways where it cannot."""
+"""A loop for searches: in Python on concrete arrays, compiled and differentiable under tracing."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,17 +16,18 @@ S = TypeVar("S")
 def loop_until_done(body: Callable[[S], S], state: S, most: Scalar) -> S:
     """Repeats `state = body(state)` until `state.done`.
 
-    With concrete arrays the loop is Python's, so that the loss function is simply called: nothing
-    is compiled anew for a function that is defined anew at every step, and one that reads a
-    variable reads its value of the day. Under tracing it is `lax.while_loop`, and where that has
-    to be differentiated, a `lax.scan` whose idle steps are skipped: unlike the former it can be
-    differentiated in reverse.
+    With concrete arrays this is a Python loop that calls the loss function directly: a function
+    that is redefined at every step is not recompiled, and a function that reads a variable reads
+    its current value. Under tracing it is `lax.while_loop`. Where that is differentiated, it is a
+    `lax.scan` that skips the steps after the end: unlike `lax.while_loop`, it has a derivative in
+    reverse mode.
 
     Args:
-      body: gives the next state, of the same structure and shapes; it counts its calls by itself,
-        and is done after `most` of them.
+      body: returns the next state, of the same structure and shapes; it counts its calls itself,
+        and sets `done` after `most` of them.
       state: the first state, with the boolean scalar `done`.
-      most: the largest number of calls. Reverse differentiation needs it to be a Python number.
+      most: the largest number of calls. For reverse-mode differentiation it must be a Python
+        number.
 
     Returns:
       The first state that is done.
@@ -36,7 +37,7 @@ def loop_until_done(body: Callable[[S], S], state: S, most: Scalar) -> S:
         if state.done:  # type: ignore[attr-defined]
             return state
         state = _of_the_same_dtypes(body(state), state)
-    # A loop with a derivative of its own must be told what its body closes over.
+    # With a custom derivative, what the body closes over must be an argument of the loop.
     closed, hidden = jax.closure_convert(lambda s: _of_the_same_dtypes(body(s), s), state)
 
     @jax.custom_jvp

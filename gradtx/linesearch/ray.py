@@ -1,4 +1,4 @@
-"""A loss along a direction: what every line search measures."""
+"""A loss along a direction, which every line search evaluates."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ class Ray(NamedTuple):
     dtype: DTypeLike
 
     def point(self, rate: Array) -> Params:
-        """Returns the parameters that a step of this rate leads to, rounding and all."""
+        """Returns the parameters that a step of this rate leads to, with rounding."""
         return apply_updates(self.p, scaled(self.u, rate))
 
     def value(self, rate: Array) -> Array:
@@ -39,7 +39,7 @@ class Ray(NamedTuple):
         return self._bounded(self.f(self.point(rate)))
 
     def value_and_pullback(self, rate: Array) -> tuple[Array, Callable[[], Updates]]:
-        """Returns the loss there, and a function that gives its gradient."""
+        """Returns the loss there, and a function that returns its gradient."""
         value, pullback = jax.vjp(self.f, self.point(rate))
         return self._bounded(value), lambda: pullback(jnp.ones_like(value))[0]
 
@@ -56,7 +56,7 @@ class Ray(NamedTuple):
 
     def _bounded(self, value: Array) -> Array:
         if jnp.shape(value) != ():
-            raise ValueError(f"value_fn must give a scalar, and gave shape {jnp.shape(value)}")
+            raise ValueError(f"value_fn must return a scalar, got shape {jnp.shape(value)}")
         value = finished(jnp.asarray(value, self.dtype))
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
@@ -74,7 +74,7 @@ def scaled(u: Updates, rate: Scalar) -> Updates:
 
 @compiled_when_concrete
 def conjugate(tree: PyTree) -> PyTree:
-    """Returns the complex conjugate; of a gradient that `jax.grad` gave, the steepest ascent.
+    """Returns the complex conjugate; of a gradient from `jax.grad`, the steepest ascent.
 
     Args:
       tree: a pytree of arrays.
@@ -102,10 +102,10 @@ def zero_gradient(params: Params) -> Updates:
 
 @compiled_when_concrete
 def gradient_here(like: Updates, updates: Updates, ascent: Updates) -> Updates:
-    """Returns the gradient that `update` was given, in the form in which states keep it.
+    """Returns the gradient that `update` was given, in the form in which states store it.
 
     Args:
-      like: the gradient in the state, whose leaves stay where there are no updates.
+      like: the gradient in the state, whose leaves are kept where there are no updates.
       updates: the updates.
       ascent: the gradient, conjugated if it is complex.
     """
@@ -120,7 +120,7 @@ def loss_of_params(
     """Binds those extra arguments that a loss function takes.
 
     Args:
-      value_fn: the loss as a function of the parameters, and perhaps of further keywords.
+      value_fn: the loss as a function of the parameters, and perhaps of further keyword arguments.
       extra: the extra arguments of `update`, of which some may be meant for other transformations.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Taking the loss and its gradient from where a line search left them."""
+"""Reuse of the loss and gradient with which a line search ended."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,10 +15,10 @@ def value_and_grad_from_state(
 ) -> Callable[..., tuple[Array, PyTree]]:
     """Returns a `jax.value_and_grad` that reuses both from the state of a line search.
 
-    A line search ends with the loss and the gradient at the parameters that its step leads to. For
-    a loss that does not change between steps that is what the next step begins with, so that it
-    need not be computed again. Before the first step, and where the search knows only a part of
-    the gradient (in a partition) or no finite loss, both are computed.
+    A line search ends with the loss and the gradient at the parameters that its step leads to. If
+    the loss does not change between steps, the next step begins with both, and need not compute
+    them again. Before the first step, and where the search has only a part of the gradient (in a
+    partition) or no finite loss, both are computed.
 
     Args:
       value_fn: the loss as a function of the parameters, and perhaps of further arguments.

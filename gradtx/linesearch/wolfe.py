@@ -37,16 +37,16 @@ class Limits(NamedTuple):
 
 
 class Search(NamedTuple):
-    """A search that is under way.
+    """The state of a search.
 
     Attributes:
       done: whether it is over.
-      steps: evaluations so far.
-      rate: what to try next.
+      steps: the number of evaluations so far.
+      rate: the rate to try next.
       low: the best point so far that decreases the loss sufficiently; at first the ray's origin.
       high: the other end of the interval that holds a solution; at infinity until one is known.
-      third: the end that was given up last, for interpolation.
-      chosen: what is taken if the search ends now.
+      third: the end of the interval that was replaced last, for interpolation.
+      chosen: the point that is chosen if the search ends now.
       grad: the gradient there.
       decrease_error: by how much it fails the condition of sufficient decrease.
       curvature_error: by how much it fails the curvature condition.
@@ -82,7 +82,7 @@ def begin(
     one = jnp.ones((), dtype)
     origin = Point(zero, jnp.asarray(value, dtype), slope)
     nowhere = Point(infinite, infinite, zero)
-    # A search that found nothing may have left the rate 0, from which none would ever grow.
+    # A failed search may leave the rate 0, which could not grow.
     rate = one if guess is None else jnp.where(guess > 0, guess, one)
     return Search(
         done=jnp.asarray(limits.steps) <= 0,
@@ -100,9 +100,9 @@ def begin(
 
 @compiled_when_concrete
 def advance(search: Search, new: Point, grad: PyTree, origin: Point, limits: Limits) -> Search:
-    """Judges the point that was tried, and says what to try next.
+    """Evaluates the conditions at the point that was tried, and sets the next rate.
 
-    Nocedal and Wright's two algorithms are one here: while no interval is known, `high` lies at
+    Nocedal and Wright's two algorithms are one here: while no interval is known, `high` is at
     infinity, and rates grow.
 
     Args:
@@ -122,8 +122,8 @@ def advance(search: Search, new: Point, grad: PyTree, origin: Point, limits: Lim
     sufficient = decrease_error <= 0
     accepted = sufficient & (curvature_error <= 0)
     worse = ~sufficient | ((new.value >= low.value) & (search.steps > 0))
-    passed = new.slope * jnp.sign(high.rate - low.rate) >= 0  # the minimum lies behind
-    # What is taken is the best of those that decrease the loss, and until there is one, the last.
+    passed = new.slope * jnp.sign(high.rate - low.rate) >= 0  # the minimum has been passed
+    # The best point that decreases the loss is chosen, and until there is one, the last.
     take = finished(accepted | ~worse | (finite & (low.rate == 0)))
 
     third = _choose(worse | passed, high, low)
@@ -168,8 +168,7 @@ def _between(low: Point, high: Point, third: Point) -> Array:
     its middle four fifths, the middle.
     """
     width, far = high.rate - low.rate, third.rate - low.rate
-    # Where a number is missing another stands in for it, so that derivatives stay finite; what it
-    # leads to is not used.
+    # Missing numbers are replaced, so that derivatives stay finite; the results are not used.
     width = jnp.where(jnp.isfinite(width) & (width != 0), width, 1)
     parabola_known = jnp.isfinite(high.value)
     cubic_known = parabola_known & jnp.isfinite(far) & jnp.isfinite(third.value)
@@ -187,7 +186,7 @@ def _between(low: Point, high: Point, third: Point) -> Array:
     radicand = b * b - 3 * a * low.slope
     real = radicand > 0
     spread = jnp.sqrt(jnp.where(real, radicand, 1))
-    # Two forms of one root, neither of which subtracts what is nearly equal.
+    # Two forms of one root, neither of which subtracts nearly equal numbers.
     cubic = jnp.where(b > 0, _quotient(-low.slope, b + spread), _quotient(spread - b, 3 * a))
     parabola = _quotient(-low.slope, 2 * at_high)
 

@@ -21,7 +21,7 @@ class ZoomLinesearchInfo(NamedTuple):
     """The result of the last search of `scale_by_zoom_linesearch`.
 
     Attributes:
-      num_linesearch_steps: how often it evaluated the loss and its gradient.
+      num_linesearch_steps: the number of evaluations of the loss and its gradient.
       decrease_error: by how much the step fails the condition of sufficient decrease; 0 if it
         does not.
       curvature_error: by how much it fails the curvature condition; 0 if it does not.
@@ -39,8 +39,8 @@ class ScaleByZoomLinesearchState(NamedTuple):
     Attributes:
       learning_rate: the rate that the last search chose; 1 before the first.
       value: the loss at that step's end; infinite before the first.
-      grad: its gradient there, as `jax.grad` gives it.
-      info: how the search went, a `ZoomLinesearchInfo`.
+      grad: its gradient there, as `jax.grad` returns it.
+      info: the result of the search, a `ZoomLinesearchInfo`.
     """
 
     learning_rate: Hyperparameter
@@ -62,7 +62,7 @@ def scale_by_zoom_linesearch(
     initial_guess_strategy: str = "keep",
     verbose: bool = False,
 ) -> GradientTransformation:
-    """Scales updates by a rate that fulfils the strong Wolfe conditions.
+    """Scales updates by a rate that satisfies the strong Wolfe conditions.
 
     With `phi(rate) = f(p + rate * u)` for the updates `u`, the rate is such that
 
@@ -70,33 +70,34 @@ def scale_by_zoom_linesearch(
         |phi'(rate)| <= curv_rtol * |phi'(0)| + tol                 (curvature).
 
     Rates grow by `increase_factor` until an interval holds a solution; it then shrinks around the
-    minimum of a cubic, of a parabola, or around its middle. Close to a minimum rounding hides a
-    decrease, so that the first condition may be met in the form of Hager and Zhang instead:
-    `phi'(rate) <= (2 slope_rtol - 1) phi'(0)` while `phi(rate) <= phi(0) + approx_dec_rtol
-    |phi(0)|`. Losses that are not finite count as too large.
+    minimum of a cubic, of a parabola, or around its middle. Close to a minimum, where rounding
+    hides a decrease, the first condition may be replaced by that of Hager and Zhang:
+    `phi'(rate) <= (2 slope_rtol - 1) phi'(0)` while
+    `phi(rate) <= phi(0) + approx_dec_rtol |phi(0)|`. Losses that are not finite count as too large.
 
     `update` takes, beside the parameters, `value=` the loss and `grad=` its gradient there, and
-    `value_fn=` the loss as a function of the parameters; further keywords that `value_fn` has are
-    passed to it. Of complex gradients it takes the conjugate of what `jax.grad` gives, like every
-    transformation.
+    `value_fn=` the loss as a function of the parameters; further keyword arguments that `value_fn`
+    accepts are passed to it. Complex gradients must be the conjugates of those that `jax.grad`
+    returns, as for every transformation.
 
     If no rate is found, the best one with sufficient decrease is taken; without any, the last one
     that was tried; and rate 0 if the loss was not finite there.
 
     Args:
-      max_linesearch_steps: how often the loss and its gradient may be evaluated.
+      max_linesearch_steps: the largest number of evaluations of the loss and its gradient.
       max_learning_rate: the largest rate. Default: there is none.
-      tol: what either condition may be missed by. Default: 0.
+      tol: the tolerance of both conditions. Default: 0.
       increase_factor: the growth of rates until an interval is found, above 1. Default: 2.
-      slope_rtol: the least decrease as a part of what the slope promises, in (0, 1/2). Default:
-        1e-4.
-      curv_rtol: the part of the slope that may be left, in (`slope_rtol`, 1). Default: 0.9.
-      approx_dec_rtol: the relative increase that rounding may feign, or `None` for the first form
-        alone. Default: 1e-6.
+      slope_rtol: the required decrease, as a fraction of the decrease that the slope predicts, in
+        (0, 1/2). Default: 1e-4.
+      curv_rtol: the fraction of the slope that may remain, in (`slope_rtol`, 1). Default: 0.9.
+      approx_dec_rtol: the relative increase that is attributed to rounding, or `None` for the first
+        form alone. Default: 1e-6.
       stepsize_precision: a shorter interval ends the search, if its better end decreases the loss
         sufficiently. Default: 1e-5.
-      initial_guess_strategy: what is tried first: `"keep"`, the last search's rate, which suits
-        gradient descent, or `"one"`, which suits Newton's method and its like. Default: `"keep"`.
+      initial_guess_strategy: the first rate: `"keep"` for the last search's rate, which suits
+        gradient descent, or `"one"`, which suits Newton and quasi-Newton methods. Default:
+        `"keep"`.
       verbose: whether failed searches are reported, by `jax.debug.print`. Default: no.
 
     Raises:
@@ -190,15 +191,15 @@ def scale_by_zoom_linesearch(
 
 
 def _report(origin: Point, search: Search) -> None:
-    """Prints what went wrong, if anything did."""
+    """Prints why the search failed, if it did."""
     failed = (search.decrease_error > 0) | (search.curvature_error > 0)
 
-    def tell() -> None:
+    def show() -> None:
         jax.debug.print(
-            "scale_by_zoom_linesearch: no rate fulfils both conditions after {steps} evaluations. "
-            "Taken is {rate}: sufficient decrease fails by {decrease}, curvature by {curvature}. "
-            "Loss {before} -> {after}; slope {slope} -> {slope_after} (at first it must be "
-            "negative); interval between {low} and {high}.",
+            "scale_by_zoom_linesearch: no rate satisfies both conditions after {steps} "
+            "evaluations. Chosen: rate {rate}; sufficient decrease fails by {decrease}, curvature "
+            "by {curvature}. Loss {before} -> {after}; slope {slope} -> {slope_after} (the first "
+            "must be negative); interval between {low} and {high}.",
             steps=search.steps,
             rate=search.chosen.rate,
             decrease=search.decrease_error,
@@ -211,4 +212,4 @@ def _report(origin: Point, search: Search) -> None:
             high=search.high.rate,
         )
 
-    branch(failed, tell, lambda: None)
+    branch(failed, show, lambda: None)

@@ -1,4 +1,4 @@
-"""Losses: how far a prediction is from what was wanted, one number an example."""
+"""Losses: the error of a prediction, one number for each example."""
 
 from gradtx.losses.binary import (
     sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,

@@ -15,7 +15,7 @@ def accumulator(dtype: DTypeLike) -> Any:
 
 
 def floating(name: str, role: str, x: Any) -> Array:
-    """Returns `x` as an array, once it is known to be floating-point."""
+    """Returns `x` as an array, or raises if it is not floating-point."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{name}: {role} must be floating-point numbers, not {x.dtype}")
@@ -23,7 +23,7 @@ def floating(name: str, role: str, x: Any) -> Array:
 
 
 def common_dtype(*arrays: Any) -> Any:
-    """The dtype of a loss of these: what they promote to, or a float where they are integers."""
+    """The dtype of a loss of these: what they promote to, or the default float for integers."""
     dtype = jnp.result_type(*arrays)
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
 
@@ -31,15 +31,15 @@ def common_dtype(*arrays: Any) -> Any:
 def elementwise(name: str, **two: Any) -> tuple[Array, Array, Any]:
     """Broadcasts two arrays that are combined elementwise, in the dtype to compute in.
 
-    Shapes broadcast, but not `(n, 1)` with `(n,)`: what comes of arrays that differ in rank must
-    have the shape of one of them. Else every prediction would meet every target, in silence.
+    Shapes broadcast, but not `(n, 1)` with `(n,)`: arrays of different rank must broadcast to the
+    shape of one of them. Otherwise every prediction would silently be compared with every target.
 
     Args:
-      name: the function that asks, for errors.
-      **two: the two arrays, by the names that an error calls them.
+      name: the name of the calling function, for errors.
+      **two: the two arrays, by their names in errors.
 
     Returns:
-      The arrays, and the dtype in which the loss is to be handed out.
+      The arrays, and the dtype of the result.
     """
     dtype = common_dtype(*two.values())
     if jnp.issubdtype(dtype, jnp.complexfloating):
@@ -52,12 +52,12 @@ def elementwise(name: str, **two: Any) -> tuple[Array, Array, Any]:
 
 
 def elementwise_shape(name: str, **two: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that two shapes broadcast to, where it can be meant (see `elementwise`)."""
+    """The shape that two shapes broadcast to, if `elementwise` allows it."""
     (role_a, a), (role_b, b) = two.items()
     shape = broadcast_shape(name, **two)
     if len(a) != len(b) and shape not in (a, b):
         raise ValueError(
-            f"{name}: {role_a} of shape {a} and {role_b} of shape {b} would make a loss of shape "
+            f"{name}: {role_a} of shape {a} and {role_b} of shape {b} would give a loss of shape "
             f"{shape}; give both the same number of axes"
         )
     return shape
@@ -78,14 +78,14 @@ def over_axes(
     """Broadcasts two arrays whose loss is a sum over axes, and a mask with them.
 
     Args:
-      name: the function that asks, for errors.
+      name: the name of the calling function, for errors.
       axis: the axis or axes that are summed over, or `None` for all.
       where: a mask that broadcasts to the arrays, or `None`.
-      **two: the two arrays, by the names that an error calls them.
+      **two: the two arrays, by their names in errors.
 
     Returns:
-      The arrays, in the dtype to compute in; the mask, `True` for none; and the dtype in which the
-      loss is to be handed out.
+      The arrays, in the dtype to compute in; the mask, `True` for none; and the dtype of the
+      result.
     """
     for role, x in two.items():
         floating(name, role, x)
@@ -107,7 +107,7 @@ def over_axes(
 
 
 def class_numbers(name: str, labels: ArrayLike) -> Array:
-    """Returns labels as an array, once they are known to be integers."""
+    """Returns labels as an array, or raises if they are not integers."""
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"{name}: labels must be integers, not {labels.dtype}")
@@ -118,17 +118,17 @@ def examples(name: str, scores: Array, labels: Array, told: str) -> tuple[Array,
     """Broadcasts scores `[..., classes]` and their labels to the same examples.
 
     Args:
-      name: the function that asks, for errors.
+      name: the name of the calling function, for errors.
       scores: the scores.
       labels: the classes' numbers, of the shape of `scores` without the classes, or one that
         broadcasts with it (as in `elementwise`).
-      told: how an error describes the scores.
+      told: the description of the scores in an error.
     """
     try:
         shape = elementwise_shape(name, scores=scores.shape[:-1], labels=labels.shape)
     except ValueError:
         raise ValueError(
-            f"{name}: {told} want labels of shape {scores.shape[:-1]}, got {labels.shape}"
+            f"{name}: {told} need labels of shape {scores.shape[:-1]}, got {labels.shape}"
         ) from None
     return jnp.broadcast_to(scores, (*shape, scores.shape[-1])), jnp.broadcast_to(labels, shape)
 
@@ -136,7 +136,7 @@ def examples(name: str, scores: Array, labels: Array, told: str) -> tuple[Array,
 def pick(scores: Array, labels: Array) -> Array:
     """Returns `scores[..., labels]` with an axis of length 1 last, NaN where there is no class.
 
-    A negative label is no class: it does not count from the end.
+    A negative label is not a class: it is not counted from the end.
 
     Args:
       scores: scores `[..., classes]`.
@@ -148,7 +148,7 @@ def pick(scores: Array, labels: Array) -> Array:
 
 
 def from_the_front(labels: Array, classes: int) -> Array:
-    """Returns labels of which the negative ones are beyond the classes, not counted from the end.
+    """Replaces negative labels by `classes`, so that they are not counted from the end.
 
     Args:
       labels: integers.
@@ -158,14 +158,14 @@ def from_the_front(labels: Array, classes: int) -> Array:
 
 
 def weighted(weight: Array, cost: Array) -> Array:
-    """Returns `weight * cost`, where an infinite cost of weight 0 counts nothing.
+    """Returns `weight * cost`, and 0 where the weight is 0 and the cost infinite.
 
-    The slope along a weight of 0 is the cost as everywhere, if it is finite.
+    The derivative by the weight is the cost, also at a weight of 0, if the cost is finite.
 
     Args:
       weight: an array.
       cost: an array of the same shape and dtype.
     """
     counted = (weight != 0) | jnp.isfinite(cost)
-    # 0 * inf is nan, in the value and in both slopes: neither may meet the other.
+    # 0 * inf is nan, in the value and in both derivatives: neither factor may reach the product.
     return jnp.where(counted, weight, 0) * jnp.where(counted, cost, 0)

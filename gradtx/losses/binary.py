@@ -1,4 +1,4 @@
-"""Losses for one class or not, with the score as a logit."""
+"""Losses for binary labels, with the score as a logit."""
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,8 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
         loss = -y log(sigmoid(z)) - (1 - y) log(1 - sigmoid(z))
              = y softplus(-z) + (1 - y) softplus(z)
 
-    where what has probability 0 costs nothing, even at an infinite logit. Its gradient is
-    `sigmoid(z) - y`. Classes that do not exclude each other are so many losses.
+    where a term of probability 0 is 0, even at an infinite logit. Its gradient is `sigmoid(z) - y`.
+    Classes that do not exclude each other have one such loss each.
 
     Args:
       logits: the log-odds, floating-point, of any shape.
@@ -51,7 +51,7 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
 def sigmoid_focal_loss(
     logits: ArrayLike, labels: ArrayLike, *, alpha: Scalar | None = None, gamma: Scalar = 2.0
 ) -> Array:
-    r"""Cross entropy of a logit that counts less what is right already.
+    r"""Focal loss: cross entropy of a logit, with small weights on predictions that are right.
 
     With a logit `z` and the probability `y`::
 
@@ -65,9 +65,10 @@ def sigmoid_focal_loss(
       logits: the log-odds, floating-point, of any shape.
       labels: the probabilities, in [0, 1]; 0 and 1 for hard labels. Of the shape of `logits`, or
         one that broadcasts with it.
-      alpha: how much a label of 1 weighs against one of 0, in [0, 1]. Default: `None`, the same.
-      gamma: how steeply the weight falls for what is right, not negative; with 0 it does not.
-        Default: 2.
+      alpha: the weight of label 1, where label 0 has `1 - alpha`; in [0, 1]. Default: `None`, for
+        weights of 1.
+      gamma: the exponent with which the weight of right predictions falls, not negative; 0 for
+        equal weights. Default: 2.
 
     Returns:
       The loss of each element, of the dtype that `logits` and `labels` promote to.
@@ -86,8 +87,8 @@ def sigmoid_focal_loss(
     name = "sigmoid_focal_loss"
     floating(name, "logits", logits)
     z, y, dtype = elementwise(name, logits=logits, labels=labels)
-    # 1 - q without the subtraction that would cancel. Its powers have slopes that are infinite at
-    # 0 if gamma is small: below the floor the loss is 0 in any dtype, and curvatures stay finite.
+    # 1 - q without cancellation. Its powers have infinite derivatives at 0 if gamma is small. Below
+    # the floor the loss is 0 in any dtype, and second derivatives stay finite.
     wrong = y * jax.nn.sigmoid(-z) + (1 - y) * jax.nn.sigmoid(z)
     wrong = jnp.maximum(wrong, float(jnp.finfo(z.dtype).tiny) ** 0.5)
     loss = wrong**gamma * _cross_entropy(z, y)

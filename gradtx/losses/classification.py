@@ -43,12 +43,12 @@ def log_partition(z: Array, axis: Any, where: ArrayLike | None) -> tuple[Array, 
     cancellation, as `z[y] - (shift + rest)` would where all logits are large.
     """
     shift = jnp.max(z, axis=axis, keepdims=True, initial=-jnp.inf, where=where)
-    # Nothing included, or everything at -inf: any finite shift will do, and -inf - -inf is nan.
+    # If nothing takes part, or all is at -inf, the shift is 0, because -inf - -inf is nan.
     shift = jax.lax.stop_gradient(jnp.where(jnp.isfinite(shift), shift, 0))
-    # Excluded entries are set aside before the exponential, or its overflow would reach gradients.
+    # Excluded entries are replaced before the exponential, or its overflow would reach gradients.
     kept = z - shift if where is None else jnp.where(where, z - shift, -jnp.inf)
     total = jnp.sum(jnp.exp(kept), axis=axis, keepdims=True)
-    return shift, jnp.log(jnp.where(total > 0, total, 1))  # an empty sum has no slope either
+    return shift, jnp.log(jnp.where(total > 0, total, 1))  # an empty sum has derivative 0
 
 
 def softmax_cross_entropy_with_integer_labels(
@@ -64,20 +64,20 @@ def softmax_cross_entropy_with_integer_labels(
         loss = -log(softmax(z)[y]) = log(sum_k exp(z[k])) - z[y]
 
     computed in float32 at least, with the largest logit subtracted first, so that it neither
-    overflows nor loses small differences between large logits. Its gradient is `softmax(z)` less
-    one at `y`.
+    overflows nor loses small differences between large logits. Its gradient is `softmax(z)`, minus
+    1 at `y`.
 
     Args:
       logits: unnormalized log-probabilities, floating-point, `[..., classes]`.
       labels: the classes' numbers, integers of the shape of `logits` without `axis`, or one that
-        broadcasts with it. A number that is no class, a negative one too, gives NaN, as nothing can
-        be raised under `jit`; leave such examples out with `where`.
+        broadcasts with it. A number that is not a class, including a negative one, gives NaN, as no
+        error can be raised under `jit`; leave such examples out with `where`.
       axis: the axis of `logits` that holds the classes. If it is a tuple, the classes are the
         entries of these axes taken together, numbered row by row in the order of the tuple.
         Default: the last.
       where: which entries of `logits` take part in the softmax, a mask of their rank that
-        broadcasts to them; or which examples count, a mask without `axis`. A class used as a label
-        should take part. An example in which nothing does has loss 0. Default: `None`, all.
+        broadcasts to them; or which examples count, a mask without `axis`. The class of a label
+        should take part. An example in which no class does has loss 0. Default: `None`, all.
 
     Returns:
       The loss of each example, of the shape of `logits` without `axis` and of their dtype.
@@ -128,14 +128,14 @@ def softmax_cross_entropy(
 
         loss = -sum_k p[k] log(softmax(z)[k])
 
-    where a class of probability 0 counts nothing, even at a logit of `-inf`. Computed in float32
-    at least, with the largest logit subtracted first. Where the probabilities sum to 1, the
+    where a class of probability 0 contributes nothing, even at a logit of `-inf`. Computed in
+    float32 at least, with the largest logit subtracted first. Where the probabilities sum to 1, the
     gradient is `softmax(z) - p`.
 
     Args:
       logits: unnormalized log-probabilities, floating-point, `[..., classes]`.
-      labels: the wanted probabilities, of a shape that broadcasts with that of `logits`. They
-        should sum to 1 along `axis` (a one-hot vector does); this is not checked.
+      labels: the true probabilities, of a shape that broadcasts with that of `logits`. They should
+        sum to 1 along `axis` (a one-hot vector does); this is not checked.
       axis: the axis, or axes, of `logits` that hold the classes; `None` for all axes. Default: the
         last.
       where: which entries of `logits` take part in the softmax and in the sum, a mask of their
@@ -167,7 +167,7 @@ def softmax_cross_entropy(
 def _two_distributions(
     name: str, logits: ArrayLike, labels: ArrayLike, axis: Any, where: ArrayLike | None
 ) -> tuple[Array, Array, Array, Any]:
-    """Returns the labels, the logits' log-softmax, which terms count, and the dtype to hand out."""
+    """Returns the labels, the logits' log-softmax, which terms count, and the result's dtype."""
     logits, labels = floating(name, "logits", logits), jnp.asarray(labels)
     broadcast_shape(name, logits=logits.shape, labels=labels.shape)
     dtype = jnp.promote_types(logits.dtype, labels.dtype)
@@ -175,8 +175,8 @@ def _two_distributions(
     axes = tuple(range(z.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     mask = _mask(name, where, logits, axes)
     shift, rest = log_partition(z, axis, mask)
-    # 0 * -inf is nan, in the value and in the gradient: such logits are replaced before they meet.
-    # Other logits stay, for the slope along a probability of 0 is not 0.
+    # 0 * -inf is nan, in the value and in the gradient: such logits are replaced before the
+    # product. Other logits stay, because the derivative by a probability of 0 is not 0.
     counted = (p != 0) | (z > -jnp.inf)
     if mask is not None:
         counted &= mask
@@ -187,11 +187,11 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     """Cross entropy of a softmax and a distribution, for logits that may be `-inf`.
 
     `loss = -sum_k p[k] log(softmax(z)[k])`, which is `softmax_cross_entropy` along the last axis:
-    that is safe as it is, here and in its gradient. The name is for code that asks for it.
+    this is safe already, with its gradient. The name exists for compatibility with optax.
 
     Args:
       logits: unnormalized log-probabilities `z`, floating-point, `[..., classes]`.
-      labels: the wanted probabilities `p`, of a shape that broadcasts with that of `logits`.
+      labels: the true probabilities `p`, of a shape that broadcasts with that of `logits`.
 
     Returns:
       The loss of each example, of the broadcast shape without the last axis and of the dtype that
@@ -222,20 +222,20 @@ def poly_loss_cross_entropy(
     axis: int | tuple[int, ...] | None = -1,
     where: ArrayLike | None = None,
 ) -> Array:
-    r"""Cross entropy with its polynomial expansion's first term given another weight.
+    r"""Poly loss: cross entropy with another weight on the first term of its polynomial expansion.
 
     With the logits `z` of one example, the probabilities `p` of its classes and `q = softmax(z)`::
 
         loss = -sum_k p[k] log(q[k]) + epsilon * sum_k p[k] (1 - q[k])
 
-    for the cross entropy of one class is `sum_j (1 - q)^j / j`, and this is its term of `j = 1`.
+    where the second sum is the first term of the cross entropy of one class, `sum_j (1 - q)^j / j`.
     "PolyLoss: a polynomial expansion perspective of classification loss functions"
     (arXiv:2204.12511).
 
     Args:
       logits: unnormalized log-probabilities, floating-point, `[..., classes]`.
-      labels: the wanted probabilities, of a shape that broadcasts with that of `logits`.
-      epsilon: what is added to the first term's weight of 1; at -1 it vanishes. Default: 2.
+      labels: the true probabilities, of a shape that broadcasts with that of `logits`.
+      epsilon: added to the first term's weight of 1; -1 removes the term. Default: 2.
       axis: the axis, or axes, of `logits` that hold the classes; `None` for all axes. Default: the
         last.
       where: which entries take part, as in `softmax_cross_entropy`. Default: `None`, all.

@@ -20,7 +20,7 @@ def directed(x: Array, axis: Axis = -1, epsilon: Scalar = 0.0) -> Array:
 
     Args:
       x: a real array, in the dtype to compute in.
-      axis: the axis or axes that a vector lies along, or `None` for all.
+      axis: the axis or axes of a vector, or `None` for all.
       epsilon: the smallest denominator.
     """
     largest = stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0))
@@ -67,7 +67,7 @@ def cosine_similarity(
       predictions: the vectors, floating-point, `[..., dim]`.
       targets: the vectors to compare with, floating-point, of a shape that broadcasts with it.
       epsilon: the smallest norm to divide by, not negative. Default: 0.
-      axis: the axis or axes that a vector lies along; `None` for all. Default: the last.
+      axis: the axis or axes of a vector; `None` for all. Default: the last.
       where: which elements take part, a mask that broadcasts to the arrays. Default: `None`, all.
 
     Returns:
@@ -109,7 +109,7 @@ def cosine_distance(
       predictions: the vectors, floating-point, `[..., dim]`.
       targets: the vectors to compare with, floating-point, of a shape that broadcasts with it.
       epsilon: the smallest norm to divide by, not negative. Default: 0.
-      axis: the axis or axes that a vector lies along; `None` for all. Default: the last.
+      axis: the axis or axes of a vector; `None` for all. Default: the last.
       where: which elements take part, a mask that broadcasts to the arrays. Default: `None`, all.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: label sequences whose places in time are not known."""
+"""Connectionist temporal classification: label sequences with unknown alignment in time."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 from gradtx.engine.base import Array
 from gradtx.losses.arguments import accumulator, class_numbers, floating, from_the_front, pick
 
-# The logarithm of 0 while we add: finite, or gradients would meet inf - inf, and so far below all
-# that sums of real probabilities reach that it stays apart from them.
+# The logarithm of 0 in sums: finite, as gradients would otherwise contain inf - inf, and far below
+# the logarithm of any real probability.
 _NEVER = -1e30
 
 
@@ -36,15 +36,15 @@ def ctc_loss(
 
     Args:
       logits: unnormalized log-probabilities, floating-point, `[batch, frames, classes]`.
-      logit_paddings: `[batch, frames]`, 0 for a frame, and 1 for one that is not there.
-      labels: the classes' numbers, integers, `[batch, length]`. One beyond the classes gives
-        `nan`, as nothing can be raised under `jit`.
-      label_paddings: `[batch, length]`, 0 for a label and 1 for one that is not there; in each row
-        the ones come last.
+      logit_paddings: `[batch, frames]`, 0 for a frame, and 1 for padding.
+      labels: the classes' numbers, integers, `[batch, length]`. A number that is not a class gives
+        NaN, as no error can be raised under `jit`.
+      label_paddings: `[batch, length]`, 0 for a label and 1 for padding, which comes last in each
+        row.
       blank_id: the number of the class that stands for the blank. Default: 0.
-      log_epsilon: what the logarithm of 0 is given as, a large negative number: labels that no
-        alignment gives, as when there are too few frames, have the loss `-log_epsilon`, with
-        gradient 0. Default: -1e5.
+      log_epsilon: the value that is returned for the logarithm of 0, a large negative number:
+        labels that no alignment gives, for example because there are too few frames, have the loss
+        `-log_epsilon`, with gradient 0. Default: -1e5.
 
     Returns:
       The loss of each sequence, `[batch]`, of the dtype of `logits`. It is not divided by the
@@ -52,7 +52,7 @@ def ctc_loss(
 
     Raises:
       TypeError: if `logits` are not floating-point, or `labels` not integers.
-      ValueError: if the shapes do not fit, or `blank_id` is no class.
+      ValueError: if the shapes do not fit, or `blank_id` is not a class.
 
     Example:
       >>> import jax.numpy as jnp
@@ -87,29 +87,29 @@ def ctc_loss_with_forward_probs(
                                        + label[t-1, n-1] [labels[n] != labels[n-1]])
         loss        = -log(blank[T, N] + label[T, N])
 
-    in logarithms, starting from `blank[0, 0] = 1`; a frame that is not there changes nothing.
-    Equations 6 and 7 of "Connectionist temporal classification: labelling unsegmented sequence
-    data with recurrent neural networks" (Graves et al., ICML 2006).
+    in logarithms, starting from `blank[0, 0] = 1`; padding changes nothing. Equations 6 and 7 of
+    "Connectionist temporal classification: labelling unsegmented sequence data with recurrent
+    neural networks" (Graves et al., ICML 2006).
 
     Args:
       logits: unnormalized log-probabilities, floating-point, `[batch, frames, classes]`.
-      logit_paddings: `[batch, frames]`, 0 for a frame, and 1 for one that is not there.
-      labels: the classes' numbers, integers, `[batch, length]`. One beyond the classes gives
-        `nan`, as nothing can be raised under `jit`.
-      label_paddings: `[batch, length]`, 0 for a label and 1 for one that is not there; in each row
-        the ones come last.
+      logit_paddings: `[batch, frames]`, 0 for a frame, and 1 for padding.
+      labels: the classes' numbers, integers, `[batch, length]`. A number that is not a class gives
+        NaN, as no error can be raised under `jit`.
+      label_paddings: `[batch, length]`, 0 for a label and 1 for padding, which comes last in each
+        row.
       blank_id: the number of the class that stands for the blank. Default: 0.
-      log_epsilon: what the logarithm of 0 is given as, a large negative number. It takes no part
-        in sums: a possible sequence may be as improbable, and no less exact. Default: -1e5.
+      log_epsilon: the value that is returned for the logarithm of 0, a large negative number. It is
+        not used in sums, so probabilities as small as this are still exact. Default: -1e5.
 
     Returns:
       The loss of each sequence, `[batch]`; `log(blank)`, `[frames, batch, length + 1]`; and
-      `log(label)`, `[frames, batch, length]`, for `n` from 1. All are of the dtype of `logits`. In
-      the last frame of `log(blank)`, and there only, is the whole, `log(blank + label)`.
+      `log(label)`, `[frames, batch, length]`, for `n` from 1. All are of the dtype of `logits`. The
+      last frame of `log(blank)`, and only that, holds the total, `log(blank + label)`.
 
     Raises:
       TypeError: if `logits` are not floating-point, or `labels` not integers.
-      ValueError: if the shapes do not fit, or `blank_id` is no class.
+      ValueError: if the shapes do not fit, or `blank_id` is not a class.
 
     Example:
       >>> import jax.numpy as jnp
@@ -147,8 +147,8 @@ def _forward(
     q_blank = log_q[..., blank_id, None]
     spoken = from_the_front(labels[:, None, :], log_q.shape[-1])
     q_label = jnp.take_along_axis(log_q, spoken, axis=-1, mode="fill")
-    q_label = jnp.where(padded[:, None, :], _NEVER, q_label)  # whatever number stands there
-    new = labels[:, 1:] != labels[:, :-1]  # a repetition wants a blank between
+    q_label = jnp.where(padded[:, None, :], _NEVER, q_label)  # whatever number the padding holds
+    new = labels[:, 1:] != labels[:, :-1]  # a repetition needs a blank in between
 
     batch, n = labels.shape
     impossible = jnp.full((batch, n), _NEVER, z.dtype)
@@ -176,10 +176,10 @@ def _forward(
     if len(blanks):
         blanks = blanks.at[-1].set(total)
 
-    def handed_out(log_p: Array) -> Array:
+    def returned(log_p: Array) -> Array:
         return jnp.where(log_p < _NEVER / 2, log_epsilon, log_p).astype(logits.dtype)
 
-    return -handed_out(log_p), handed_out(blanks), handed_out(emitted)
+    return -returned(log_p), returned(blanks), returned(emitted)
 
 
 def _check_shapes(
@@ -192,7 +192,7 @@ def _check_shapes(
 ) -> None:
     if logits.ndim != 3 or labels.ndim != 2 or len(logits) != len(labels):
         raise ValueError(
-            f"{name}: wants logits of shape [batch, frames, classes] and labels of shape "
+            f"{name}: needs logits of shape [batch, frames, classes] and labels of shape "
             f"[batch, length], got {logits.shape} and {labels.shape}"
         )
     for role, paddings, shape in (

@@ -1,4 +1,4 @@
-"""Kullback-Leibler divergences: what it costs to take one distribution for another."""
+"""Kullback-Leibler divergences of predicted from true distributions."""
 
 import warnings
 from typing import Any
@@ -13,7 +13,7 @@ Axis = int | tuple[int, ...] | None
 
 
 def _terms(log_q: Array, p: Array) -> Array:
-    """Returns `p log(p) - p log(q)`, where `p = 0` costs nothing."""
+    """Returns `p log(p) - p log(q)`, and 0 where `p = 0`."""
     return p * jnp.log(jnp.where(p == 0, 1, p)) + weighted(p, -log_q)
 
 
@@ -22,12 +22,12 @@ def kl_divergence(
 ) -> Array:
     r"""Kullback-Leibler divergence of predictions from targets.
 
-    With the log-probabilities `log_q` that are predicted and the probabilities `p` that are so::
+    With the predicted log-probabilities `log_q` and the true probabilities `p`::
 
         loss = sum_k p[k] (log(p[k]) - log_q[k])
 
-    where a class of probability 0 counts nothing, even if predicted at `-inf`. "On information and
-    sufficiency" (Kullback and Leibler, 1951).
+    where a class of probability 0 contributes nothing, even if predicted at `-inf`. "On information
+    and sufficiency" (Kullback and Leibler, 1951).
 
     Args:
       log_predictions: the log-probabilities, floating-point, `[..., classes]`.
@@ -62,16 +62,16 @@ def kl_divergence_with_log_targets(
 ) -> Array:
     r"""Kullback-Leibler divergence of predictions from targets given by their logarithms.
 
-    With the log-probabilities `log_q` that are predicted and `log_p` that are so::
+    With the predicted log-probabilities `log_q` and the true ones `log_p`::
 
         loss = sum_k exp(log_p[k]) (log_p[k] - log_q[k])
 
-    where a class at `log_p = -inf` counts nothing, even if predicted at `-inf`. "On information
-    and sufficiency" (Kullback and Leibler, 1951).
+    where a class at `log_p = -inf` contributes nothing, even if predicted at `-inf`. "On
+    information and sufficiency" (Kullback and Leibler, 1951).
 
     Args:
       log_predictions: the log-probabilities, floating-point, `[..., classes]`.
-      log_targets: the log-probabilities wanted, floating-point, of a shape that broadcasts with it.
+      log_targets: the true log-probabilities, floating-point, of a shape that broadcasts with it.
       axis: the axis or axes to sum over; `None` for all. Default: the last.
       where: which entries take part, a mask that broadcasts to the arrays. Default: `None`, all.
 
@@ -108,7 +108,7 @@ def generalized_kl_divergence(
 ) -> Array:
     r"""Kullback-Leibler divergence for measures that need not sum to 1.
 
-    With the logarithms `log_q` that are predicted and the values `p` that are so::
+    With the predicted logarithms `log_q` and the true values `p`::
 
         loss = sum_k p[k] (log(p[k]) - log_q[k]) - p[k] + exp(log_q[k])
 

@@ -24,7 +24,7 @@ def make_fenchel_young_loss(max_fun: Callable[..., Any]) -> Callable[..., Array]
     cross entropy of a softmax. "Learning with Fenchel-Young losses" (arXiv:1901.02324).
 
     Args:
-      max_fun: a function of a vector of scores, `[n]`, and of whatever else the loss is given,
+      max_fun: a function of a vector of scores, `[n]`, and of the further arguments of the loss,
         whose value is a scalar.
 
     Returns:

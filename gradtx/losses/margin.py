@@ -1,4 +1,4 @@
-"""Losses that ask the right answer to lead: the perceptron's, and by a margin the hinge's."""
+"""Losses on the lead of the right answer: perceptron losses, and hinge losses with a margin."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
 
     Returns:
       The loss of each element, of the dtype that both promote to, or the default float's for
-      integers. At the kink the gradient is half of the steep side's.
+      integers. At the kink the gradient is the mean of both sides.
 
     Raises:
       TypeError: if the arguments are complex.
@@ -55,7 +55,7 @@ def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
 
     Returns:
       The loss of each element, of the dtype that both promote to, or the default float's for
-      integers. At the kink the gradient is half of the steep side's.
+      integers. At the kink the gradient is the mean of both sides.
 
     Raises:
       TypeError: if the arguments are complex.
@@ -78,7 +78,8 @@ def _largest_lead(name: str, scores: ArrayLike, labels: ArrayLike, margin: float
     s, y, dtype = scores_and_labels(name, scores, labels)
     k = jnp.arange(s.shape[-1])
     wanted = k == y[..., None]
-    # The wanted class leads itself by 0, and an impossible one none, also where inf - inf is nan.
+    # The right class leads itself by 0. A class at -inf has a lead of -inf, even where inf - inf is
+    # nan.
     lead = jnp.where(wanted, 0, jnp.where(jnp.isneginf(s), s, s - pick(s, y) + margin))
     return jnp.max(lead, axis=-1).astype(dtype)
 
@@ -103,8 +104,8 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     Args:
       scores: real numbers, `[..., classes]`.
       labels: the classes' numbers, integers of the shape of `scores` without the last axis, or one
-        that broadcasts with it. A number that is no class, a negative one too, gives NaN, as
-        nothing can be raised under `jit`.
+        that broadcasts with it. A number that is not a class, including a negative one, gives NaN,
+        as no error can be raised under `jit`.
 
     Returns:
       The loss of each example, of the dtype of `scores`. Where classes tie, they share the
@@ -135,8 +136,8 @@ def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     Args:
       scores: real numbers, `[..., classes]`.
       labels: the classes' numbers, integers of the shape of `scores` without the last axis, or one
-        that broadcasts with it. A number that is no class, a negative one too, gives NaN, as
-        nothing can be raised under `jit`.
+        that broadcasts with it. A number that is not a class, including a negative one, gives NaN,
+        as no error can be raised under `jit`.
 
     Returns:
       The loss of each example, of the dtype of `scores`. Where classes tie, they share the

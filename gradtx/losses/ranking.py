@@ -1,4 +1,4 @@
-"""Losses for lists of items that are to be put in order."""
+"""Losses for rankings of lists of items."""
 
 from collections.abc import Callable
 
@@ -31,17 +31,17 @@ def ranking_softmax_loss(
     Args:
       logits: the scores, floating-point, `[..., items]`.
       labels: the relevance of each item, not negative, of a shape that broadcasts with it.
-      where: which items are there, a mask that broadcasts to both. The scores, labels and weights
-        of the others have no say; a list without items has loss 0. Default: `None`, all.
+      where: which items are present, a mask that broadcasts to both. The scores, labels and weights
+        of the others are ignored; a list without items has loss 0. Default: `None`, all.
       weights: the weight of each item, of a shape that broadcasts with `logits`. Default: `None`,
         all 1.
-      reduce_fn: how to make one number of the losses, `jnp.mean` or `jnp.sum`; `None` for a loss a
-        list. With `where` it is called as `reduce_fn(losses, where=...)`, with a mask of the lists
-        that have items. Default: `jnp.mean`.
+      reduce_fn: the reduction of the losses to one number, `jnp.mean` or `jnp.sum`; `None` for one
+        loss for each list. With `where` it is called as `reduce_fn(losses, where=...)`, with a mask
+        of the lists that have items. Default: `jnp.mean`.
 
     Returns:
-      What `reduce_fn` gives; or the loss of each list, of the broadcast shape without the last axis
-      and of the dtype that `logits`, `labels` and `weights` promote to.
+      The result of `reduce_fn`; or the loss of each list, of the broadcast shape without the last
+      axis and of the dtype that `logits`, `labels` and `weights` promote to.
 
     Raises:
       TypeError: if `logits` are not floating-point.
@@ -77,5 +77,5 @@ def ranking_softmax_loss(
     if there is None:
         return reduce_fn(loss)
     lists = jnp.any(there, axis=-1)
-    # Where no list has items all of them count, with their loss of 0: a mean of none is nan.
+    # If no list has items, all of them count, with loss 0: the mean of none would be nan.
     return reduce_fn(loss, where=lists | ~jnp.any(lists))

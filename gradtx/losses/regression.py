@@ -1,4 +1,4 @@
-"""Losses for numbers: how far a prediction is off."""
+"""Losses for regression: functions of the difference of prediction and target."""
 
 import math
 from typing import Any
@@ -13,14 +13,14 @@ from gradtx.losses.arguments import accumulator, elementwise, floating
 def _errors(
     name: str, predictions: ArrayLike, targets: ArrayLike | None, same_shape: bool
 ) -> tuple[Array, Any]:
-    """Returns `predictions - targets` in the dtype to compute in, and the one to hand out."""
+    """Returns `predictions - targets` in the dtype to compute in, and the dtype of the result."""
     floating(name, "predictions", predictions)
     if targets is None:
         predictions = jnp.asarray(predictions)
         return predictions.astype(accumulator(predictions.dtype)), predictions.dtype
     if same_shape and jnp.shape(predictions) != jnp.shape(targets):
         raise ValueError(
-            f"{name}: predictions of shape {jnp.shape(predictions)} want targets of the same "
+            f"{name}: predictions of shape {jnp.shape(predictions)} need targets of the same "
             f"shape, got {jnp.shape(targets)}"
         )
     x, y, dtype = elementwise(name, predictions=predictions, targets=targets)
@@ -96,7 +96,7 @@ def huber_loss(
     Args:
       predictions: floating-point numbers of any shape.
       targets: numbers of that shape, or one that broadcasts with it. Default: `None`, zeros.
-      delta: where the line begins, in the unit of the errors; positive. Default: 1.
+      delta: the error from which on the loss is linear; positive. Default: 1.
 
     Returns:
       The loss of each element, of the dtype that both promote to.
@@ -127,7 +127,8 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
         loss = log(cosh(e))
 
     which is nearly `e^2 / 2` for small errors and `|e| - log(2)` for large ones, smooth between,
-    with the gradient `tanh(e)`. Neither end overflows or loses its digits.
+    with the gradient `tanh(e)`. It does not overflow at large errors, nor lose digits at small
+    ones.
 
     Args:
       predictions: floating-point numbers of any shape.

@@ -1,4 +1,4 @@
-"""Dice losses: how far a predicted region and the true one fail to overlap."""
+"""Dice losses: the lack of overlap between a predicted region and the true one."""
 
 import math
 from typing import Any
@@ -20,14 +20,14 @@ def _regions(
     """Returns both as probabilities `[..., classes]` in the dtype to compute in."""
     p, t = floating(name, "predictions", predictions), jnp.asarray(targets)
     dtype = common_dtype(p, t)
-    # One class needs no axis: who leaves it out in one of the two means the same.
+    # One class needs no axis, which may be missing from either of the two.
     if p.ndim == t.ndim - 1 and t.shape[-1] == 1:
         p = p[..., None]
     if t.ndim == p.ndim - 1 and p.shape[-1] == 1:
         t = t[..., None]
     if p.shape != t.shape or not p.ndim:
         raise ValueError(
-            f"{name}: predictions of shape {jnp.shape(predictions)} want targets of the same "
+            f"{name}: predictions of shape {jnp.shape(predictions)} need targets of the same "
             f"shape, [..., classes], got {jnp.shape(targets)}"
         )
     if not as_logits:
@@ -46,12 +46,14 @@ def _check_probabilities(name: str, p: Array) -> None:
     slack = math.sqrt(float(jnp.finfo(p.dtype).eps))
     low, high = float(p.min()), float(p.max())
     if low < -slack or high > 1 + slack:
-        raise ValueError(f"{name}: probabilities lie in [0, 1], predictions in [{low}, {high}]")
+        raise ValueError(
+            f"{name}: predictions must be probabilities in [0, 1], got [{low}, {high}]"
+        )
     totals = p.astype(accumulator(p.dtype)).sum(axis=-1)
     low, high = float(totals.min()), float(totals.max())
     if p.shape[-1] > 1 and (low < 1 - slack or high > 1 + slack):
         raise ValueError(
-            f"{name}: predictions are no valid probability distributions, they sum to between "
+            f"{name}: predictions are not valid probability distributions, they sum to between "
             f"{low} and {high} along the classes"
         )
 
@@ -65,8 +67,8 @@ def _overlap_losses(
 ) -> Array:
     both = jnp.sum(p * t, axis=axis)
     wrong = jnp.sum(alpha * p * (1 - t) + beta * t * (1 - p), axis=axis)
-    # 1 - (both + smooth) / whole, without the subtraction. A class that is neither predicted nor
-    # there has nothing wrong, and without smoothing no size either.
+    # 1 - (both + smooth) / whole, without cancellation. For a class that is neither predicted nor
+    # present, `wrong` is 0, and without smoothing `whole` as well.
     whole = both + wrong + smooth
     return wrong / jnp.where(whole == 0, 1, whole)
 
@@ -84,7 +86,7 @@ def dice_loss(
     ignore_background: bool = False,
     axis: Axis = None,
 ) -> Array:
-    r"""Dice loss of segmentations, or with other weights Tversky's.
+    r"""Dice loss of segmentations; with other weights, the Tversky loss.
 
     For each class, with the predicted probabilities `p` and the targets `t` of its pixels::
 
@@ -102,14 +104,14 @@ def dice_loss(
         of a sigmoid, and its axis may be left out if `targets` have it.
       targets: the true regions, one-hot or soft, of the same shape. With one class its axis may be
         left out if `predictions` have it.
-      class_weights: what the losses of the classes are multiplied by, `[classes]` with the
-        background included. Default: `None`, 1.
-      smooth: what is added to both sides of the fraction, not negative. Default: 1.
+      class_weights: the factors of the losses of the classes, `[classes]` with the background
+        included. Default: `None`, 1.
+      smooth: added to numerator and denominator, not negative. Default: 1.
       alpha: the weight of false positives. Default: 0.5.
       beta: the weight of false negatives. Default: 0.5, for which this is Dice's coefficient.
       apply_softmax: whether `predictions` are logits. If not, they are probabilities. Default:
         `True`.
-      reduction: what to make of the classes' losses: `"mean"`, `"sum"`, or `"none"` for one each.
+      reduction: the reduction over the classes: `"mean"`, `"sum"`, or `"none"` for one loss each.
         Default: `"mean"`.
       ignore_background: whether to leave out class 0, if there are several. Default: `False`.
       axis: the axis or axes of the pixels. Default: `None`, all but the first and the last.
@@ -120,8 +122,8 @@ def dice_loss(
 
     Raises:
       TypeError: if `predictions` are not floating-point.
-      ValueError: if shapes differ, `reduction` is not known, classes would be summed over before
-        they are reduced, or (outside of `jit`) `predictions` are no probabilities and should be.
+      ValueError: if shapes differ, `reduction` is unknown, `axis` includes the classes before they
+        are reduced, or (outside of `jit`) `predictions` should be probabilities and are not.
 
     Example:
       >>> import jax.numpy as jnp
@@ -141,8 +143,8 @@ def dice_loss(
         reduction != "none" or class_weights is not None
     ):
         raise ValueError(
-            f"{name}: axis={axis} sums over the classes, the last of {p.ndim} axes; that leaves "
-            f'none to weigh or reduce, and wants reduction="none" without class_weights'
+            f"{name}: axis={axis} sums over the classes, the last of {p.ndim} axes, and leaves "
+            f'none to weight or reduce: use reduction="none" without class_weights'
         )
     loss = _overlap_losses(p, t, axes, smooth, alpha, beta)
     if class_weights is not None:
@@ -150,7 +152,7 @@ def dice_loss(
         weights = jnp.asarray(class_weights)
         if weights.shape not in ((), (1,), (classes,)):
             raise ValueError(
-                f"{name}: {classes} classes want class_weights of shape {(classes,)}, got "
+                f"{name}: {classes} classes need class_weights of shape {(classes,)}, got "
                 f"{weights.shape}"
             )
         loss = loss * jnp.broadcast_to(weights, (classes,))[-p.shape[-1] :]
@@ -167,22 +169,22 @@ def multiclass_generalized_dice_loss(
     apply_softmax: bool = True,
     ignore_background: bool = False,
 ) -> Array:
-    r"""Dice loss in which rare classes weigh as much as common ones.
+    r"""Generalized Dice loss: rare classes have as much weight as common ones.
 
     With the Dice losses `loss[c]` of the classes (see `dice_loss`)::
 
         w[c]   = 1 / (sum of the targets of c in the whole batch)^2
         result = mean over the batch of  sum_c w[c] loss[c] / sum_c w[c]
 
-    A class that is nowhere in the batch has weight 0. The weights are those of "Generalised Dice
-    overlap as a deep learning loss function for highly unbalanced segmentations"
-    (arXiv:1707.03237), which however applies them inside of one fraction for all classes; this
-    mean of fractions is what the function of this name in optax gives.
+    A class that does not occur in the batch has weight 0. The weights are those of "Generalised
+    Dice overlap as a deep learning loss function for highly unbalanced segmentations"
+    (arXiv:1707.03237), which applies them inside of one fraction for all classes; this mean of
+    fractions is what optax computes under this name.
 
     Args:
       predictions: logits, floating-point, `[batch, ..., classes]`.
       targets: the true regions, one-hot or soft, of the same shape.
-      smooth: what is added to both sides of the fraction, not negative. Default: 1.
+      smooth: added to numerator and denominator, not negative. Default: 1.
       apply_softmax: whether `predictions` are logits. If not, they are probabilities. Default:
         `True`.
       ignore_background: whether to leave out class 0, if there are several. Default: `False`.
@@ -192,8 +194,8 @@ def multiclass_generalized_dice_loss(
 
     Raises:
       TypeError: if `predictions` are not floating-point.
-      ValueError: if shapes differ, or (outside of `jit`) `predictions` are no probabilities and
-        should be.
+      ValueError: if shapes differ, or (outside of `jit`) `predictions` should be probabilities and
+        are not.
 
     Example:
       >>> import jax.numpy as jnp
@@ -208,7 +210,7 @@ def multiclass_generalized_dice_loss(
     volume = jnp.sum(t, axis=tuple(range(t.ndim - 1)))
     there = volume > 0
     weights = jnp.where(there, 1 / jnp.where(there, volume, 1) ** 2, 0)
-    weights = jnp.where(jnp.any(there), weights, 1)  # nothing is there: all classes alike
+    weights = jnp.where(jnp.any(there), weights, 1)  # no class is present: equal weights
     return jnp.mean(jnp.sum(loss * weights, axis=-1) / jnp.sum(weights)).astype(dtype)
 
 
@@ -227,7 +229,7 @@ def binary_dice_loss(
     Args:
       predictions: logits of a sigmoid, floating-point, `[batch, ...]` or `[batch, ..., 1]`.
       targets: the true region, 0 and 1 or soft, of the same shape, but for a last axis of 1.
-      smooth: what is added to both sides of the fraction, not negative. Default: 1.
+      smooth: added to numerator and denominator, not negative. Default: 1.
       apply_sigmoid: whether `predictions` are logits. If not, they are probabilities. Default:
         `True`.
 
@@ -236,8 +238,8 @@ def binary_dice_loss(
 
     Raises:
       TypeError: if `predictions` are not floating-point.
-      ValueError: if shapes differ, or (outside of `jit`) `predictions` are no probabilities and
-        should be.
+      ValueError: if shapes differ, or (outside of `jit`) `predictions` should be probabilities and
+        are not.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Losses that make embeddings of like things alike."""
+"""Losses that make embeddings of similar examples similar."""
 
 import math
 from typing import Any
@@ -14,22 +14,24 @@ from gradtx.losses.cosine import directed
 
 
 def ntxent(embeddings: Any, labels: ArrayLike, temperature: Scalar = 0.07) -> Array:
-    r"""Normalized, temperature-scaled cross entropy: like pairs against all unlike ones.
+    r"""Normalized, temperature-scaled cross entropy of similar pairs against dissimilar ones.
 
     With `s[i, j]` the cosine of the angle between the embeddings `i` and `j`, divided by the
     temperature, each pair `(i, j)` of the same label, `i != j`, has the loss::
 
         loss[i, j] = -log(exp(s[i, j]) / (exp(s[i, j]) + sum_k exp(s[i, k])))
 
-    where `k` goes over the examples of other labels. Their mean is returned. With two views of
-    each image, labelled by the image, this is the loss of "A simple framework for contrastive
-    learning of visual representations" (arXiv:2002.05709), with labels for larger groups.
+    where `k` runs over the examples of other labels. The result is the mean of these losses. With
+    two views of each image, labelled by the image, this is the loss of "A simple framework for
+    contrastive learning of visual representations" (arXiv:2002.05709), with labels for larger
+    groups.
 
     Args:
-      embeddings: floating-point, `[batch, features]`. One of zeros has cosine 0 with all others.
-      labels: `[batch]`; examples of equal labels are alike.
-      temperature: what cosines are divided by, positive: the smaller, the more the nearest unlike
-        examples count. Default: 0.07.
+      embeddings: floating-point, `[batch, features]`. A vector of zeros has cosine 0 with all
+        others.
+      labels: `[batch]`; examples of equal labels are similar.
+      temperature: the divisor of cosines, positive: the smaller it is, the more the nearest
+        dissimilar examples count. Default: 0.07.
 
     Returns:
       A scalar of the dtype of `embeddings`; 0 if no two labels are equal.
@@ -50,7 +52,7 @@ def ntxent(embeddings: Any, labels: ArrayLike, temperature: Scalar = 0.07) -> Ar
     embeddings, labels = floating(name, "embeddings", embeddings), jnp.asarray(labels)
     if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(
-            f"{name}: wants embeddings of shape [batch, features] and labels of shape [batch], got "
+            f"{name}: needs embeddings of shape [batch, features] and labels of shape [batch], got "
             f"{embeddings.shape} and {labels.shape}"
         )
     if isinstance(temperature, (int, float)) and not temperature > 0:
@@ -75,7 +77,7 @@ def triplet_margin_loss(
     margin: Scalar = 1.0,
     eps: Scalar = 1e-6,
 ) -> Array:
-    r"""Triplet loss: an anchor should be nearer to its like than to the unlike, by a margin.
+    r"""Triplet loss: an anchor should be nearer to its positive than to its negative, by a margin.
 
     With an anchor `a`, its positive `p` and negative `n`::
 
@@ -87,13 +89,14 @@ def triplet_margin_loss(
 
     Args:
       anchors: the embeddings, floating-point, `[..., features]`.
-      positives: embeddings of things like the anchors, of a shape that broadcasts with it.
-      negatives: embeddings of things unlike them, of a shape that broadcasts with it.
-      axis: the axis or axes that an embedding lies along; `None` for all. Default: the last.
+      positives: the embeddings that should be near the anchors, of a shape that broadcasts with it.
+      negatives: the embeddings that should be far from the anchors, of a shape that broadcasts with
+        it.
+      axis: the axis or axes of an embedding; `None` for all. Default: the last.
       norm_degree: the degree of the norm, 1 or more; `math.inf` for the largest element, without
         `eps`. Default: 2.
       margin: by how much the positive should be nearer, in the embeddings' unit. Default: 1.
-      eps: what is added to the sum, so that the root has a slope at 0. Default: 1e-6.
+      eps: added to the sum, so that the root has a finite derivative at 0. Default: 1e-6.
 
     Returns:
       The loss of each triplet, of the broadcast shape without `axis` and of the dtype that all
@@ -125,7 +128,7 @@ def triplet_margin_loss(
         if isinstance(norm_degree, float) and math.isinf(norm_degree):
             return jnp.max(size, axis=axis)
         power = jnp.sum(size**norm_degree, axis=axis) + eps
-        positive = power > 0  # with eps=0 it may not be, and a root of 0 has no slope
+        positive = power > 0  # with eps=0 it may be 0, where the root has no finite derivative
         return jnp.where(positive, jnp.where(positive, power, 1) ** (1 / norm_degree), 0)
 
     return jnp.maximum(0, distance(a, p) - distance(a, n) + margin).astype(dtype)

@@ -1,4 +1,4 @@
-"""Making hard labels a little softer."""
+"""Label smoothing."""
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -16,17 +16,17 @@ def smooth_labels(
 ) -> Array:
     """Label smoothing: `(1 - alpha) * labels + alpha / n` for `n` classes.
 
-    What a one-hot label gives to its class is shared in part among all of them, so that no logit
-    is driven to infinity. Section 7 of "Rethinking the Inception architecture for computer vision"
+    A part of the probability of a one-hot label is shared among all classes, so that no logit is
+    driven to infinity. Section 7 of "Rethinking the Inception architecture for computer vision"
     (arXiv:1512.00567).
 
     Args:
       labels: the probabilities of the classes, one-hot as a rule, floating-point,
         `[..., classes]`.
-      alpha: how much is shared, in [0, 1].
+      alpha: the part that is shared, in [0, 1].
       axis: the axis or axes that hold the classes; `None` for all. Default: the last.
-      where: which classes take part, a mask that broadcasts to `labels`: the others are not
-        counted in `n`, and stay as they are. Default: `None`, all.
+      where: which classes take part, a mask that broadcasts to `labels`: the others are not counted
+        in `n`, and are returned unchanged. Default: `None`, all.
 
     Returns:
       The smoothed labels, of the shape and dtype of `labels`.

@@ -16,15 +16,15 @@ from gradtx.projections.simplex import onto_simplex
 
 
 def _sparse_plus(z: Array) -> Array:
-    """0 below -1, `z` above 1, and the parabola `(z + 1)^2 / 4` between."""
+    """Returns 0 below -1, `z` above 1, and the parabola `(z + 1)^2 / 4` in between."""
     return (jnp.clip(z, -1, 1) + 1) ** 2 / 4 + jnp.maximum(z - 1, 0)
 
 
 def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
-    r"""Sparsemax loss of one class or not.
+    r"""Sparsemax loss for binary labels.
 
-    With a score `z`, the probability `y`, and `plus(z)` which is 0 below -1, `z` above 1 and
-    `(z + 1)^2 / 4` between::
+    With a score `z`, the probability `y`, and `plus(z)`, which is 0 below -1, `z` above 1 and
+    `(z + 1)^2 / 4` in between::
 
         loss = y plus(-z) + (1 - y) plus(z) - y (1 - y)
 
@@ -63,14 +63,14 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
         loss = sum_k p[k] s[k] - sum_k p[k]^2 / 2 - s[y] + 1/2
 
-    Its gradient is `p` less one at `y`. It is 0 where the score of `y` leads all others by 1 at
+    Its gradient is `p`, minus 1 at `y`. It is 0 where the score of `y` leads all others by 1 at
     least. "From softmax to sparsemax" (arXiv:1602.02068).
 
     Args:
       scores: real numbers, `[..., classes]`.
       labels: the classes' numbers, integers of the shape of `scores` without the last axis, or one
-        that broadcasts with it. A number that is no class, a negative one too, gives NaN, as
-        nothing can be raised under `jit`.
+        that broadcasts with it. A number that is not a class, including a negative one, gives NaN,
+        as no error can be raised under `jit`.
 
     Returns:
       The loss of each example, of the dtype of `scores`.
@@ -87,7 +87,7 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
       [1.0, 0.2433]
     """
     s, y, dtype = scores_and_labels("multiclass_sparsemax_loss", scores, labels)
-    # The loss of shifted scores is the same, and that of small ones loses no digits.
+    # A shift of the scores does not change the loss, and small scores lose no digits.
     s = s - stop_gradient(jnp.max(s, axis=-1, keepdims=True))
     p = onto_simplex(s, 1)
     expected = jnp.sum(weighted(p, s) - p * p / 2, axis=-1)

@@ -1,4 +1,4 @@
-"""Big batches in little memory: a function runs on one part of the batch after the other."""
+"""Large batches in little memory: a function runs on one part of the batch after another."""
 
 from gradtx.microbatching.accumulators import (
     AccumulationType as AccumulationType,

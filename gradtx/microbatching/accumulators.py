@@ -1,4 +1,4 @@
-"""Accumulators: from the results of micro-batches to the result of the batch."""
+"""Accumulators, which combine the results of micro-batches."""
 
 import enum
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from gradtx.engine.numerics import compute_dtype, default_float
 
 
 class AccumulationType(enum.Enum):
-    """The usual ways to put results together.
+    """The standard ways to combine results.
 
     Sums and means over half precision are taken in float32 and rounded once, at the end.
 
     Attributes:
       MEAN: the sum, divided by the number of micro-batches in the batch. Those that
-        `num_real_microbatches` leaves out count as zeros.
+        `num_real_microbatches` excludes count as zeros.
       SUM: the sum.
       RUNNING_MEAN: the mean over the micro-batches that ran, updated with each.
-      CONCAT: the results one after the other along their first axis, in the order of the batch.
-        Those that were left out are zeros.
+      CONCAT: the results, concatenated along their first axis in the order of the batch. Those that
+        were left out are zeros.
     """
 
     MEAN = enum.auto()
@@ -37,7 +37,7 @@ class AccumulationType(enum.Enum):
 class Accumulator:
     """A fold over the results of micro-batches.
 
-    Given the results `x[0], ..., x[k-1]` it stands for::
+    For the results `x[0], ..., x[k-1]` it computes::
 
         carry = init(shapes and dtypes of x[0])
         for i in range(k):
@@ -77,7 +77,7 @@ def resolve(accumulator: PyTree, struct: PyTree, num_microbatches: int) -> Accum
       accumulator: an `Accumulator`, an `AccumulationType`, or a tree of them that is a prefix of
         the result.
       struct: the shapes and dtypes of a micro-batch's result.
-      num_microbatches: how many micro-batches the batch has.
+      num_microbatches: the number of micro-batches in the batch.
 
     Raises:
       ValueError: an accumulator is something else, or the tree is not a prefix of the result.
@@ -109,7 +109,7 @@ def of_examples(accumulator: Accumulator) -> Accumulator:
     """Returns an accumulator of results that have an axis of examples.
 
     Args:
-      accumulator: one for the aggregates of these.
+      accumulator: an accumulator of aggregates over examples.
     """
     a = accumulator
     return Accumulator(
@@ -177,7 +177,7 @@ def _running_mean(dtype: DTypeLike, num_microbatches: int) -> Accumulator:
 
 
 def _concat(dtype: DTypeLike, num_microbatches: int) -> Accumulator:
-    # Micro-batch `i` has the examples `i, i + num_microbatches, ...`: its results are a column.
+    # Micro-batch `i` has the examples `i, i + num_microbatches, ...`: its results form a column.
     def init(x: Array) -> Array:
         if not x.shape:
             raise ValueError("microbatching: CONCAT needs results with an axis, got a scalar")

@@ -1,4 +1,4 @@
-"""Running a function on the micro-batches of a batch, one after the other."""
+"""Evaluation of a function on the micro-batches of a batch, one after another."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -65,25 +65,25 @@ def microbatch(
 
         sum(fun(part) for part in the parts of batch with 4 examples)
 
-    as a loop that holds what `fun` needs for one part only. Which examples make a part is told by
-    `reshape_batch_axis`. The caller says how the results combine: a function that takes a mean
-    wants `MEAN`, one that gives something for each example `CONCAT`.
+    as a loop that needs the memory of `fun` for one part only. The examples of a part are those of
+    `reshape_batch_axis`. The accumulator must fit the function: `MEAN` for one that takes a mean,
+    `CONCAT` for one that returns something for each example.
 
-    The loop can be differentiated in both modes, save in reverse when `num_real_microbatches` is
-    traced; in reverse it keeps what `fun` needs for every part. To save memory in training, take
-    the micro-batches of the gradient: `microbatch(jax.grad(loss), ...)`.
+    The loop can be differentiated in both modes, except in reverse mode if `num_real_microbatches`
+    is traced. In reverse mode it stores what `fun` needs for every part. To save memory in
+    training, use micro-batches of the gradient: `microbatch(jax.grad(loss), ...)`.
 
     Args:
       fun: any function of arrays.
       argnums: the positions of the arguments that have a batch axis; trees of arrays.
-      microbatch_size: the examples in a part; it divides the size of the batch. `None` for one part
-        that is the batch.
+      microbatch_size: the examples in a part; it divides the size of the batch. `None` for the
+        whole batch as one part.
       accumulator: how results combine: an `AccumulationType` or `Accumulator`, or a tree of them
         that is a prefix of the result of `fun`. Default: `AccumulationType.SUM`.
       argnames: the names of the keyword arguments that have a batch axis. Default: none.
       in_axes: the batch axis of each of these arguments, `argnums` before `argnames`; one number
         for all of them. Default: 0.
-      num_real_microbatches: how many parts to evaluate, the first ones; may be traced, so that
+      num_real_microbatches: the number of parts to evaluate, the first ones; may be traced, so that
         batches of several sizes, padded to one, need one compilation. Default: all.
 
     Returns:
@@ -124,10 +124,10 @@ def in_parts(
     num_real_microbatches: int | Array | None,
     examples: bool,
 ) -> Callable[..., PyTree]:
-    """Does what `microbatch` does.
+    """Implements `microbatch` and `micro_vmap`.
 
     Args:
-      name: who asks, for errors.
+      name: the name of the calling function, for errors.
       fun: see `microbatch`.
       argnums: see there.
       microbatch_size: see there.
@@ -202,7 +202,7 @@ def _batch_size(name: str, batches: dict[Any, tuple[Any, int]]) -> int:
         for path, size in _sizes(f"{name}: argument {key}", tree, axis).items()
     }
     if not sizes:
-        raise ValueError(f"{name}: no argument has a batch axis; argnums and argnames tell which")
+        raise ValueError(f"{name}: no argument has a batch axis; name one in argnums or argnames")
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{name}: batch axes must have equal sizes, got {sizes}")
     return next(iter(sizes.values()))

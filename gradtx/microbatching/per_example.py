@@ -16,7 +16,7 @@ class Aux(NamedTuple):
 
     Attributes:
       values: the values of the function, `[batch]`.
-      metrics: what `metrics_fn` made of the gradients, with a leading batch axis.
+      metrics: the results of `metrics_fn`, with a leading batch axis.
       aux: the function's own auxiliary results, with a leading batch axis, or `None`.
     """
 
@@ -35,25 +35,25 @@ def micro_vmap(
     accumulator: PyTree = AccumulationType.CONCAT,
     num_real_microbatches: int | Array | None = None,
 ) -> Callable[..., PyTree]:
-    """Does what `jax.vmap` does, on some examples at a time, and may reduce over the batch.
+    """Maps a function over a batch like `jax.vmap`, in parts and optionally with a reduction.
 
     With the default accumulator the result is that of `jax.vmap(fun, in_axes)`. With `SUM`, `MEAN`
-    or another one it is that, summed, averaged or folded over the batch, without ever holding the
-    results of more than `microbatch_size` examples.
+    or another one it is that result, summed, averaged or folded over the batch, where only the
+    results of `microbatch_size` examples are stored at once.
 
     Args:
       fun: a function of one example.
       in_axes: the batch axis of each positional argument, `None` if it has none; one number for all
         of them. Keyword arguments have their batch axis first. Default: 0.
-      out_axes: where results have their batch axis; it must be 0. Default: 0.
+      out_axes: the batch axis of the results; it must be 0. Default: 0.
       microbatch_size: the examples in a part; it divides the size of the batch. Default: all.
-      vmap_fn: what is used for `jax.vmap`, with its signature. Default: `jax.vmap`.
+      vmap_fn: a replacement for `jax.vmap`, with its signature. Default: `jax.vmap`.
       accumulator: an `AccumulationType` or `Accumulator`, or a tree of them that is a prefix of the
         result of `fun`. Default: `AccumulationType.CONCAT`.
-      num_real_microbatches: how many parts to evaluate, see `microbatch`. Default: all.
+      num_real_microbatches: the number of parts to evaluate, see `microbatch`. Default: all.
 
     Returns:
-      A function of the arguments of `fun` with a batch axis more.
+      A function of the arguments of `fun`, each with an additional batch axis.
 
     Raises:
       NotImplementedError: `out_axes` is not 0.
@@ -117,16 +117,16 @@ def micro_grad(
 
         sum of transform_fn(g[e]) over e,   Aux(values[e], metrics_fn(g[e]), aux[e])
 
-    so that gradients can be clipped, squared or measured one by one, as private or robust training
-    wants it, while no more than `microbatch_size` of them are held.
+    so that each gradient can be clipped, squared or measured, as in private or robust training,
+    while no more than `microbatch_size` of them are stored at once.
 
     Args:
       fun: a loss, `fun(params, batch, ...)`, a scalar.
-      has_aux: whether `fun` gives a pair, the loss and something else. Default: no.
-      argnums: the positions of the arguments to differentiate by; several give a tuple of
-        gradients. Default: 0.
-      batch_argnums: the positions of the arguments that have a batch axis, their first. Keyword
-        arguments have one too. Default: 1.
+      has_aux: whether `fun` returns a pair, the loss and something else. Default: no.
+      argnums: the positions of the arguments to differentiate by; for several, the result is a
+        tuple of gradients. Default: 0.
+      batch_argnums: the positions of the arguments whose first axis is the batch. Keyword arguments
+        have a batch axis too. Default: 1.
       keep_batch_dim: whether `fun` sees each example as a batch of one, and not without a batch
         axis. Default: yes.
       microbatch_size: the examples whose gradients are taken at once. Default: all.
@@ -135,10 +135,10 @@ def micro_grad(
       transform_fn: a function of one example's gradient. Default: the gradient itself.
       metrics_fn: a function of one example's gradient whose result is kept for each example.
         Default: nothing.
-      num_real_microbatches: how many parts to evaluate, see `microbatch`. Default: all.
+      num_real_microbatches: the number of parts to evaluate, see `microbatch`. Default: all.
 
     Returns:
-      A function of the arguments of `fun` that gives the gradient and an `Aux`.
+      A function of the arguments of `fun` that returns the gradient and an `Aux`.
 
     Raises:
       ValueError: sizes of batches differ, are not divisible, or accumulators do not fit.

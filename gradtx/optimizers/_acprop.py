@@ -1,4 +1,4 @@
-"""ACProp: AdaBelief whose denominator does not know this step's gradient."""
+"""ACProp: AdaBelief whose denominator excludes this step's gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,9 +22,9 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 def scale_by_acprop(
     b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16
 ) -> GradientTransformation:
-    """Divides gradients by how far earlier ones have been from their average.
+    """Divides gradients by the root mean square deviation of earlier gradients from their average.
 
-    `u = g / (sqrt(nu / (1-b2**(t-1))) + eps)` with the `nu` of the steps before; then
+    `u = g / (sqrt(nu / (1-b2**(t-1))) + eps)` with the `nu` of the last step; then
     `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g-mu|^2 + eps_root`, where `t` is 1 at the first
     step. The first step, before which there is no `nu`, is `g / (1 + eps)`; in the paper it is
     `g / sqrt(eps)`, a jump.
@@ -33,7 +33,7 @@ def scale_by_acprop(
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
-      eps_root: added to `nu` at every step, and so gathered in it, up to `eps_root / (1-b2)`.
+      eps_root: added to `nu` at every step, so that it accumulates, up to `eps_root / (1-b2)`.
         Default: 1e-16.
 
     Source: Zhuang et al., "Momentum Centering and Asynchronous Update for Adaptive Gradient
@@ -61,7 +61,8 @@ def scale_by_acprop(
 
 
 def _weight(b2: Scalar) -> Callable[[Any], dict[str, Array]]:
-    # Of the squares before this step; at the first there are none, and nothing is divided by it.
+    # The weight of the squares before this step; at the first step there are none, and it is not
+    # used.
     return lambda step: {"nu_weight": gathered_weight(b2, jnp.maximum(step, 1))}
 
 
@@ -83,7 +84,8 @@ def acprop(
     """ACProp: AdaBelief without momentum, divided by the last step's second moment.
 
     `p - learning_rate * (g / (sqrt(nu_hat) + eps) + weight_decay * p)`, see `scale_by_acprop`. A
-    gradient that is far larger than its forerunners makes a step that is as much larger.
+    gradient that is far larger than the earlier ones makes a step that is larger by the same
+    factor.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -91,9 +93,10 @@ def acprop(
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
       eps_root: added to the average of squares at every step. Default: 1e-16.
-      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
-        each step. Default: 0.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
+        Default: 0.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Example:
       >>> import jax.numpy as jnp

@@ -39,23 +39,22 @@ def scale_by_belief(
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """Divides an average of gradients by how far gradients have been from that average.
+    """Divides an average of gradients by the root mean square deviation of gradients from it.
 
-    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g - mu|^2 + eps_root;
-    mu_hat = mu / (1-b1**t); nu_hat = nu / (1-b2**t); mu_hat / (sqrt(nu_hat) + eps)`,
-    where `t` is 1 at the first step. With Nesterov's look-ahead,
-    `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)`.
+    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g - mu|^2 + eps_root; mu_hat = mu / (1-b1**t);
+    nu_hat = nu / (1-b2**t); mu_hat / (sqrt(nu_hat) + eps)`, where `t` is 1 at the first step. With
+    Nesterov momentum, `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)`.
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
-      eps_root: added to `nu` at every step, and so gathered in it, up to `eps_root / (1-b2)`.
+      eps_root: added to `nu` at every step, so that it accumulates, up to `eps_root / (1-b2)`.
         Default: 1e-16.
-      nesterov: whether to look one step ahead. Default: no.
+      nesterov: whether to use Nesterov momentum. Default: no.
 
     Source: Zhuang et al., "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed
-    Gradients", arXiv:2010.07468, which has one epsilon in both places.
+    Gradients", arXiv:2010.07468, which has the same epsilon in both places.
 
     Example:
       >>> import jax.numpy as jnp
@@ -102,7 +101,7 @@ def adabelief(
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
       eps_root: added to the average of squares at every step. Default: 1e-16.
-      nesterov: whether to look one step ahead. Default: no.
+      nesterov: whether to use Nesterov momentum. Default: no.
 
     Example:
       >>> import jax.numpy as jnp

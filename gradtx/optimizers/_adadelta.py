@@ -28,13 +28,13 @@ class ScaleByAdaDeltaState(NamedTuple):
 
 @piece
 def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> GradientTransformation:
-    """Scales gradients by the ratio of two averages, of steps and of gradients.
+    """Scales gradients by the ratio of the root mean squares of past steps and of gradients.
 
     `e_g = rho*e_g + (1-rho)*|g|^2; u = sqrt(e_x + eps) / sqrt(e_g + eps) * g;
     e_x = rho*e_x + (1-rho)*|u|^2`.
 
     Args:
-      rho: the decay of both averages. Default: 0.9.
+      rho: the decay rate of both averages. Default: 0.9.
       eps: added under both roots; it sets the size of the first steps. Default: 1e-6.
 
     Source: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", arXiv:1212.5701.
@@ -76,12 +76,12 @@ def adadelta(
 
     Args:
       learning_rate: a number, a scalar array or a schedule. Default: `None`, the paper's rate of 1.
-      rho: the decay of both averages. Default: 0.9; the paper also uses 0.95.
+      rho: the decay rate of both averages. Default: 0.9; the paper also uses 0.95.
       eps: added under both roots. Default: 1e-6.
       weight_decay: L2 regularization: the multiple of the parameters that is added to the gradient
         before it is scaled. Default: 0.
-      weight_decay_mask: a tree of booleans, or a function that makes one, of what decays.
-        Default: all.
+      weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
+        parameters that returns one. Default: all.
 
     Example:
       >>> import jax.numpy as jnp

@@ -50,11 +50,11 @@ class FactoredState(NamedTuple):
 
 
 def power_decay(step: Scalar, exponent: Scalar = 0.8) -> Array:
-    """Returns a decay that starts at 0 and comes near 1: `1 - (step + 1)**-exponent`.
+    """Returns a decay rate that starts at 0 and approaches 1: `1 - (step + 1)**-exponent`.
 
     Args:
       step: the step count, 0 at the first step.
-      exponent: how fast it comes near. Default: 0.8.
+      exponent: the larger it is, the faster the decay rate approaches 1. Default: 0.8.
 
     Source: Shazeer and Stern, arXiv:1804.04235, section 7.2.
     """
@@ -62,7 +62,7 @@ def power_decay(step: Scalar, exponent: Scalar = 0.8) -> Array:
 
 
 def _power_weight(step: Scalar, exponent: Scalar) -> Array:
-    """Returns what `power_decay` leaves to the new value, to the last digits."""
+    """Returns `1 - power_decay`, the weight of the new value, without cancellation."""
     return step_number(step) ** -exponent
 
 
@@ -75,26 +75,27 @@ def scale_by_factored_rms(
     epsilon: Scalar = 1e-30,
     decay_rate_fn: Callable[[Any, Any], Any] = power_decay,
 ) -> GradientTransformation:
-    """Divides by the root of averaged squares, of which matrices keep the row and column means.
+    """Divides by the root of averaged squares; of matrices only row and column means are stored.
 
-    With `decay = decay_rate_fn(t, decay_rate)` and `t = max(count - step_offset, 0)`:
-    `v = decay*v + (1-decay) * (|g|^2 + epsilon); g / sqrt(v)`. Of a leaf whose two largest axes
-    have at least `min_dim_size_to_factor` elements each, only the means of `v` over either of them
-    are kept, and `v[i,j]` is taken to be `v_row[i] * v_col[j] / mean(v_row)`.
+    With the decay rate `decay = decay_rate_fn(t, decay_rate)` and
+    `t = max(count - step_offset, 0)`: `v = decay*v + (1-decay) * (|g|^2 + epsilon); g / sqrt(v)`.
+    For a leaf whose two largest axes have at least `min_dim_size_to_factor` elements each, only the
+    means of `v` over each of them are stored, and `v[i,j]` is approximated by
+    `v_row[i] * v_col[j] / mean(v_row)`.
 
     Args:
-      factored: whether matrices are factored. Default: yes.
-      decay_rate: the exponent of the decay. Default: 0.8.
-      step_offset: the count at which fine-tuning began; the decay starts from 0 there, and is 0
-        before. Default: 0.
-      min_dim_size_to_factor: the size of the second largest axis from which on a leaf is factored;
-        a whole number, as the state's shapes depend on it. Default: 128.
+      factored: whether the second moments of matrices are factored. Default: yes.
+      decay_rate: the exponent in the decay rate. Default: 0.8.
+      step_offset: the step count at which fine-tuning began; until then the decay rate is 0.
+        Default: 0.
+      min_dim_size_to_factor: the least size of the second largest axis of a leaf that is factored;
+        an integer, as the shapes of the state depend on it. Default: 128.
       epsilon: added to squares. Default: 1e-30.
-      decay_rate_fn: a function of `t` and `decay_rate` that gives the decay. Default:
+      decay_rate_fn: a function of `t` and `decay_rate` that returns the decay rate. Default:
         `1 - (t + 1)**-decay_rate`.
 
     Raises:
-      TypeError: `min_dim_size_to_factor` is traced or no whole number.
+      TypeError: `min_dim_size_to_factor` is traced or not an integer.
 
     Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
     arXiv:1804.04235, Algorithm 4.
@@ -180,7 +181,7 @@ def _by_factored_rms(
         v_row = average(s.v_row, jnp.mean(square, axis=col))
         v_col = average(s.v_col, jnp.mean(square, axis=row))
         rows, cols = jnp.expand_dims(v_row, col), jnp.expand_dims(v_col, row)
-        # One root after the other, because products of squares leave float32.
+        # Roots before products, because products of squares overflow or underflow in float32.
         mean_root = root(jnp.mean(rows, axis=row, keepdims=True))
         u = g / root(rows) * mean_root / root(cols)
         return u, Slots(v=s.v, v_row=v_row, v_col=v_col)
@@ -191,7 +192,8 @@ def _by_factored_rms(
 @optimizer(
     "Shazeer and Stern, 'Adafactor: Adaptive Learning Rates with Sublinear Memory Cost', "
     "arXiv:1804.04235",
-    # The default threshold is where the first step's slope has a kink: it is 1 long.
+    # With the default threshold of 1, the derivative has a jump at the first step, whose `rms(u)`
+    # is 1.
     probe={"learning_rate": 0.1, "clipping_threshold": 0.8},
     usual_rate=0.01,
     scale_free=True,
@@ -214,32 +216,33 @@ def adafactor(
 
     `u = g / sqrt(v)`, see `scale_by_factored_rms`; `u = u / max(1, rms(u) / clipping_threshold);
     u = learning_rate * max(rms(p), 1e-3) * u; m = momentum*m + (1-momentum)*u;
-    p - m - weight_decay_rate*p`, with root mean squares over one leaf. Without momentum `u` stands
-    for `m`. The learning rate does not multiply the decay.
+    p - m - weight_decay_rate*p`, with root mean squares over one leaf. Without momentum, `m = u`.
+    The learning rate does not multiply the weight decay.
 
     Args:
       learning_rate: a number, a scalar array or a schedule. Default: 1. The paper's is
         `min(0.01, 1 / sqrt(t))`.
-      min_dim_size_to_factor: the size of the second largest axis from which on a leaf is factored;
-        a whole number, as the state's shapes depend on it. Default: 128.
-      decay_rate: the exponent in the decay of `v`, `1 - t**-decay_rate`. Default: 0.8, as in the
-        paper.
-      decay_offset: the count at which fine-tuning began, from which on `t` counts. Default: 0.
+      min_dim_size_to_factor: the least size of the second largest axis of a leaf that is factored;
+        an integer, as the shapes of the state depend on it. Default: 128.
+      decay_rate: the exponent in the decay rate of `v`, `1 - t**-decay_rate`. Default: 0.8, as in
+        the paper.
+      decay_offset: the step count at which fine-tuning began; `t` counts from there. Default: 0.
       multiply_by_parameter_scale: whether steps are relative to the root mean square of the
         parameters. Default: yes.
-      clipping_threshold: the largest root mean square of `u`, or `None` for any. Default: 1.
+      clipping_threshold: the largest root mean square of `u`, or `None` for no clipping. Default:
+        1.
       momentum: the decay rate of the average of steps. Default: no momentum.
       dtype_momentum: the dtype in which that average is stored, or `None` for that of the
         parameters; complex parameters need `None`. Default: float32.
-      weight_decay_rate: the multiple of the parameters that each step takes off. Default: none.
+      weight_decay_rate: the multiple of the parameters that each step subtracts. Default: none.
       eps: added to squares. Default: 1e-30, as in the paper.
-      factored: whether matrices are factored. Default: yes.
-      weight_decay_mask: a tree of booleans, or a function that makes one, of what decays. Default:
-        all.
+      factored: whether the second moments of matrices are factored. Default: yes.
+      weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
+        parameters that returns one. Default: all.
 
     Raises:
-      TypeError: `min_dim_size_to_factor` is traced or no whole number.
-      ValueError: `update` was called without params, where something depends on them.
+      TypeError: `min_dim_size_to_factor` is traced or not an integer.
+      ValueError: `update` was called without params, and an option needs them.
 
     Example:
       >>> import jax.numpy as jnp
@@ -256,7 +259,7 @@ def adafactor(
         scale_by_learning_rate(learning_rate, flip_sign=False),
         scale_by_param_block_rms() if multiply_by_parameter_scale else absent,
         absent if momentum is None else ema(momentum, False, dtype_momentum),
-        # A mask is looked at even if nothing decays.
+        # The mask is checked even if nothing decays.
         absent
         if weight_decay_rate is None and weight_decay_mask is None
         else add_decayed_weights(

@@ -32,7 +32,7 @@ def scale_by_rss(
     `sum = sum + |g|^2; g / sqrt(sum + eps)`, and 0 where the sum is 0.
 
     Args:
-      initial_accumulator_value: what the sum starts from. Default: 0.1.
+      initial_accumulator_value: the initial value of the sum. Default: 0.1.
       eps: added under the root. Default: 1e-7.
 
     Source: Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and
@@ -67,12 +67,12 @@ def adagrad(
 ) -> GradientTransformation:
     """AdaGrad: each element divided by the root of its summed squared gradients.
 
-    `sum = sum + g^2; p - learning_rate * g / sqrt(sum + eps)`. The sum only grows, so that the
-    effective rate dies out; RMSProp's average is the remedy.
+    `sum = sum + g^2; p - learning_rate * g / sqrt(sum + eps)`. The sum only grows, so the effective
+    learning rate tends to 0; RMSProp uses a moving average instead.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the textbooks' default is 0.01.
-      initial_accumulator_value: what the sum starts from. Default: 0.1; the textbooks' is 0.
+      initial_accumulator_value: the initial value of the sum. Default: 0.1; the textbooks' is 0.
       eps: added under the root. Default: 1e-7.
 
     Example:

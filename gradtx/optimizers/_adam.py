@@ -1,4 +1,4 @@
-"""Adam and its close kin: AdamW, NAdam, NAdamW, and Adam without bias correction."""
+"""Adam and its closest variants: AdamW, NAdam, NAdamW, and Adam without bias correction."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -53,14 +53,14 @@ def zero_moments(p: Array) -> Slots:
 def moment_weights(
     b1: Scalar, b2: Scalar, look_ahead: bool = False
 ) -> Callable[[Any], dict[str, Array]]:
-    """Returns the function of the step count that gives the weights gathered in the two moments.
+    """Returns a function of the step count that returns the total weights in the two moments.
 
     `mu_weight = 1 - b1**t` and `nu_weight = 1 - b2**t`, where `t = step + 1`.
 
     Args:
       b1: the decay rate of the average of gradients.
       b2: the decay rate of the average of squares.
-      look_ahead: whether to give `next_mu_weight = 1 - b1**(t+1)` as well. Default: no.
+      look_ahead: whether to return `next_mu_weight = 1 - b1**(t+1)` as well. Default: no.
     """
 
     def per_step(step: Scalar) -> dict[str, Array]:
@@ -83,10 +83,9 @@ def scale_by_adam(
 ) -> GradientTransformation:
     """Divides an average of gradients by the root of an average of their squares.
 
-    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2;
-    mu_hat = mu / (1-b1**t); nu_hat = nu / (1-b2**t); mu_hat / (sqrt(nu_hat + eps_root) + eps)`,
-    where `t` is 1 at the first step. With Nesterov's look-ahead,
-    `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)`.
+    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; mu_hat = mu / (1-b1**t);
+    nu_hat = nu / (1-b2**t); mu_hat / (sqrt(nu_hat + eps_root) + eps)`, where `t` is 1 at the first
+    step. With Nesterov momentum, `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)`.
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.
@@ -94,11 +93,11 @@ def scale_by_adam(
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
-        half precision; `nu` is stored in that always.
-      nesterov: whether to look one step ahead. Default: no.
+        half precision; `nu` always has this default.
+      nesterov: whether to use Nesterov momentum. Default: no.
 
-    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980; with the
-    look-ahead Dozat, "Incorporating Nesterov Momentum into Adam" (ICLR workshop 2016).
+    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980; with
+    Nesterov momentum: Dozat, "Incorporating Nesterov Momentum into Adam" (ICLR workshop 2016).
 
     Example:
       >>> import jax.numpy as jnp
@@ -123,7 +122,7 @@ def scale_by_adam(
 def scale_by_uncorrected_adam(
     b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
 ) -> GradientTransformation:
-    """Does what `scale_by_adam` does, without correcting the averages for their start at zero.
+    """Scales by Adam's rule without bias correction.
 
     `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; mu / (sqrt(nu) + eps)`. The first steps are
     up to `(1-b1) / sqrt(1-b2)` times too long: 3.2 with the defaults.
@@ -134,7 +133,7 @@ def scale_by_uncorrected_adam(
       eps: added to the root. Default: 1e-8.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, section
-    6.4, where it serves to show what the correction is good for.
+    6.4, which uses it to show the effect of bias correction.
 
     Example:
       >>> import jax.numpy as jnp
@@ -174,7 +173,7 @@ def adam(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether to look one step ahead, see `nadam`. Default: no.
+      nesterov: whether to use Nesterov momentum, see `nadam`. Default: no.
 
     Example:
       >>> import jax.numpy as jnp
@@ -239,10 +238,11 @@ def adamw(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
-        each step. Default: 1e-4; PyTorch's is 1e-2.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
-      nesterov: whether to look one step ahead, see `nadamw`. Default: no.
+      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
+        Default: 1e-4; PyTorch's is 1e-2.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
+      nesterov: whether to use Nesterov momentum, see `nadamw`. Default: no.
 
     Example:
       >>> import jax.numpy as jnp
@@ -272,8 +272,8 @@ def nadam(
 ) -> GradientTransformation:
     """NAdam: Adam with Nesterov momentum, which is `adam(..., nesterov=True)`.
 
-    `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)` takes the place of Adam's; the decay
-    `b1` is constant, where the paper also warms it up.
+    `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)` takes the place of Adam's `mu_hat`.
+    The decay rate `b1` is constant; the paper also warms it up.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -283,7 +283,7 @@ def nadam(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether to look one step ahead. Default: yes.
+      nesterov: whether to use Nesterov momentum. Default: yes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -318,10 +318,11 @@ def nadamw(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
-        each step. Default: 1e-4.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
-      nesterov: whether to look one step ahead. Default: yes.
+      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
+        Default: 1e-4.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
+      nesterov: whether to use Nesterov momentum. Default: yes.
 
     Example:
       >>> import jax.numpy as jnp

@@ -44,7 +44,7 @@ def scale_by_adamax(
         u = over(mu, s.mu_weight)
         if is_never_zero(eps, nu.dtype):
             return u / nu, Slots(mu=mu, nu=nu)
-        seen = nu != 0  # without an eps, elements that never saw a gradient stay still
+        seen = nu != 0  # without an eps, elements without a gradient do not move
         return jnp.where(seen, u / jnp.where(seen, nu, 1), 0), Slots(mu=mu, nu=nu)
 
     return leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2))
@@ -92,9 +92,10 @@ def adamaxw(
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the maximum. Default: 0.999.
       eps: added to the magnitude. Default: 1e-8.
-      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
-        each step. Default: 1e-4.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
+        Default: 1e-4.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Example:
       >>> import jax.numpy as jnp

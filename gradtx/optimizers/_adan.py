@@ -33,8 +33,8 @@ class ScaleByAdanState(NamedTuple):
 
     Attributes:
       m: moving average of gradients.
-      v: moving average of the differences between gradients that follow each other.
-      n: moving average of the squares of gradients that look ahead, real.
+      v: moving average of the differences between consecutive gradients.
+      n: moving average of the squared look-ahead gradients `g + b2*d`, real.
       g: the last gradient.
       t: the number of steps taken.
     """
@@ -54,18 +54,18 @@ def scale_by_adan(
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
 ) -> GradientTransformation:
-    """Does what Adam does, with Nesterov's look-ahead from differences of gradients.
+    """Scales by Adan's rule: Adam with Nesterov momentum from differences of gradients.
 
-    With `d = g - g_last`, and 0 at the first step:
-    `m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*d; n = b3*n + (1-b3)*|g + b2*d|^2;
-    (m_hat + b2 * v_hat) / (sqrt(n_hat + eps_root) + eps)`, where `m_hat = m / (1-b1**t)`, likewise
-    `v_hat` and `n_hat`, and `t` is 1 at the first step. The decays are one minus the paper's betas.
-    The corrections by `1 - b**t` are those of the authors' code.
+    With `d = g - g_last`, and 0 at the first step: `m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*d;
+    n = b3*n + (1-b3)*|g + b2*d|^2; (m_hat + b2 * v_hat) / (sqrt(n_hat + eps_root) + eps)`, where
+    `m_hat = m / (1-b1**t)`, likewise `v_hat` and `n_hat`, and `t` is 1 at the first step. The decay
+    rates are one minus the paper's betas. The bias corrections `1 - b**t` are those of the authors'
+    code.
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.98.
-      b2: the decay rate of the average of differences, and the part of them that is looked ahead.
-        Default: 0.92.
+      b2: the decay rate of the average of differences, and their weight in the look-ahead. Default:
+        0.92.
       b3: the decay rate of the average of squares. Default: 0.99.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
@@ -135,14 +135,15 @@ def adan(
     Args:
       learning_rate: a number, a scalar array or a schedule.
       b1: the decay rate of the average of gradients. Default: 0.98.
-      b2: the decay rate of the average of differences, and the part of them that is looked ahead.
-        Default: 0.92.
+      b2: the decay rate of the average of differences, and their weight in the look-ahead. Default:
+        0.92.
       b3: the decay rate of the average of squares. Default: 0.99.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 1e-8.
-      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
-        each step. Default: 0.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
+        Default: 0.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Example:
       >>> import jax.numpy as jnp

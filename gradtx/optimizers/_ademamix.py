@@ -34,8 +34,8 @@ class ScaleByAdemamixState(NamedTuple):
 
     Attributes:
       count: the number of steps taken, for the bias corrections.
-      count_m2: the number of steps taken, for the schedules of `b3` and `alpha`; set to 0, they
-        begin again.
+      count_m2: the number of steps taken, for the schedules of `b3` and `alpha`; set it to 0 to
+        restart them.
       m1: fast moving average of gradients.
       m2: slow moving average of gradients.
       nu: moving average of squared gradients, real.
@@ -54,7 +54,7 @@ class ScaleBySimplifiedAdEMAMixState(NamedTuple):
 
     Attributes:
       t: the number of steps taken.
-      m: sum of gradients, with decay.
+      m: decaying sum of gradients.
       n: moving average of squared gradients, real.
     """
 
@@ -73,22 +73,23 @@ def scale_by_ademamix(
     eps_root: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """Does what `scale_by_adam` does, and adds a slow average of gradients to the fast one.
+    """Scales by Adam's rule, with a slow average of gradients added to the fast one.
 
     `m1 = b1*m1 + (1-b1)*g; m2 = b3*m2 + (1-b3)*g; nu = b2*nu + (1-b2)*|g|^2;
     (m1 / (1-b1**t) + alpha * m2) / (sqrt(nu / (1-b2**t) + eps_root) + eps)`, where `t` is 1 at the
-    first step. `m2` remembers about `1 / (1-b3)` steps, and is not corrected for its start at zero.
+    first step. `m2` averages over about `1 / (1-b3)` steps, and has no bias correction.
 
     Args:
       b1: the decay rate of the fast average. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       b3: the decay rate of the slow average; a number, an array or a schedule. Default: 0.9999.
-      alpha: the weight of the slow average; a number, a scalar array or a schedule. The paper lets
-        both rise from `b1` and 0, without which long runs begin unstably. Default: 6.
+      alpha: the weight of the slow average; a number, a scalar array or a schedule. In the paper
+        `b3` rises from `b1` and `alpha` from 0; without this, long runs are unstable at the
+        beginning. Default: 6.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `m1` and `m2` are stored. Default: the parameters' dtype, and
-        float32 for half precision. In bfloat16 the slow average would stand still.
+        float32 for half precision. In bfloat16 the slow average would not change.
 
     Source: Pagliardini et al., "The AdEMAMix Optimizer: Better, Faster, Older", arXiv:2409.03137,
     Algorithm 1.
@@ -152,16 +153,17 @@ def ademamix(
       learning_rate: a number, a scalar array or a schedule.
       b1: the decay rate of the fast average. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
-      b3: the decay rate of the slow average; a number, an array or a schedule. Default: 0.9999,
-        for runs of at least as many steps as it remembers.
+      b3: the decay rate of the slow average; a number, an array or a schedule. Default: 0.9999, for
+        runs of at least the 10,000 steps over which it averages.
       alpha: the weight of the slow average; a number, a scalar array or a schedule. Default: 5.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which both averages of gradients are stored. Default: the parameters'
         dtype, and float32 for half precision.
-      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
-        each step. Default: 0.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
+        Default: 0.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Example:
       >>> import jax.numpy as jnp
@@ -186,11 +188,11 @@ def scale_by_simplified_ademamix(
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
 ) -> GradientTransformation:
-    """Does what `scale_by_ademamix` does with one sum: momentum, and this gradient once more.
+    """Scales by the simplified AdEMAMix rule: one sum as momentum, plus the gradient itself.
 
-    `m = b1*m + g; n = b2*n + (1-b2)*|g|^2;
-    (m + alpha*g) / (sqrt(n / (1-b2**t) + eps_root) + eps)`, where `t` is 1 at the first step. `m`
-    is a sum, so that steps become up to `1 / (1-b1)` times as long as Adam's.
+    `m = b1*m + g; n = b2*n + (1-b2)*|g|^2; (m + alpha*g) / (sqrt(n / (1-b2**t) + eps_root) + eps)`,
+    where `t` is 1 at the first step. `m` is a sum, so that steps are up to `1 / (1-b1)` times as
+    long as Adam's.
 
     Args:
       b1: the decay rate of the sum of gradients. Default: 0.99.
@@ -253,12 +255,14 @@ def simplified_ademamix(
       b1: the decay rate of the sum of gradients. Default: 0.99.
       b2: the decay rate of the average of squares. Default: 0.95.
       alpha: the additional weight of this step's gradient, larger for smaller batches: the authors
-        found near 0 for a million tokens, near 100 for 32 thousand. Default: 0.
+        found values near 0 best for batches of a million tokens, near 100 for 32 thousand. Default:
+        0.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
-      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
-        each step. Default: 0.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
+        Default: 0.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Example:
       >>> import jax.numpy as jnp

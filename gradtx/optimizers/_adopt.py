@@ -1,4 +1,4 @@
-"""ADOPT: Adam that converges for any decay of its second moment."""
+"""ADOPT: Adam that converges for any decay rate of its second moment."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def _fourth_root() -> Schedule:
 
 
 FOURTH_ROOT = _fourth_root()
-"""The bound of normalized gradients, by the step count."""
+"""The bound of normalized gradients, as a function of the step count."""
 
 
 @piece
@@ -37,25 +37,24 @@ def scale_by_adopt(
     use_clipping: bool = True,
     clip_value_fn: Schedule = FOURTH_ROOT,
 ) -> GradientTransformation:
-    """Averages gradients that were divided by a second moment of the gradients before them.
+    """Averages gradients, each divided by the root of the second moment of earlier gradients.
 
-    The first gradient makes `nu = |g|^2`, and the step is 0. From then on, with the step count `t`
-    from 1,
-    `n = clip(g / max(sqrt(nu), eps), clip_value_fn(t)); mu = b1*mu + (1-b1)*n;
-    nu = b2*nu + (1-b2)*|g|^2; mu`. `clip` bounds each element's magnitude. With Nesterov's
-    look-ahead the result is `b1*mu + (1-b1)*n`. There are no bias corrections: `nu` starts from a
-    gradient, and `mu` warms up.
+    The first gradient sets `nu = |g|^2`, and the first step is 0. After that, with the step count
+    `t` from 1, `n = clip(g / max(sqrt(nu), eps), clip_value_fn(t)); mu = b1*mu + (1-b1)*n;
+    nu = b2*nu + (1-b2)*|g|^2; mu`. `clip` bounds each element's magnitude. With Nesterov momentum
+    the result is `b1*mu + (1-b1)*n`. There are no bias corrections: `nu` starts from a gradient,
+    and `mu` warms up.
 
     Args:
       b1: the decay rate of the average of normalized gradients. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.9999.
-      eps: the least that gradients are divided by. Default: 1e-6.
+      eps: the smallest denominator. Default: 1e-6.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
-        half precision; `nu` is stored in that always.
-      nesterov: whether to look one step ahead. Default: no.
+        half precision; `nu` always has this default.
+      nesterov: whether to use Nesterov momentum. Default: no.
       use_clipping: whether to bound normalized gradients. Default: yes; without it, an element
         whose first gradient happened to be small makes a large second step.
-      clip_value_fn: a function of the step count that gives the bound. Default: `t**0.25`, for
+      clip_value_fn: a function of the step count that returns the bound. Default: `t**0.25`, for
         which the paper proves convergence.
 
     Source: Taniguchi et al., "ADOPT: Modified Adam Can Converge with Any beta2 with the Optimal
@@ -124,12 +123,12 @@ def adopt(
       learning_rate: a number, a scalar array or a schedule.
       b1: the decay rate of the average of normalized gradients. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.9999.
-      eps: the least that gradients are divided by. Default: 1e-6.
+      eps: the smallest denominator. Default: 1e-6.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether to look one step ahead. Default: no.
+      nesterov: whether to use Nesterov momentum. Default: no.
       use_clipping: whether to bound normalized gradients. Default: yes.
-      clip_value_fn: a function of the step count, 1 at the second step, that gives the bound.
+      clip_value_fn: a function of the step count, 1 at the second step, that returns the bound.
         Default: `t**0.25`.
 
     Example:

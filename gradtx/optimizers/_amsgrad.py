@@ -43,7 +43,7 @@ def scale_by_amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ) -> GradientTransformation:
-    """Does what `scale_by_adam` does, with the largest average of squares so far.
+    """Scales by Adam's rule with the largest second moment so far.
 
     `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; nu_max = max(nu_max, nu_hat);
     mu_hat / (sqrt(nu_max + eps_root) + eps)`.

@@ -43,16 +43,16 @@ class COCOBState(NamedTuple):
 def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> GradientTransformation:
     """Computes steps from negative gradients by coin betting, for each coordinate.
 
-    With `c` for the negative gradient that comes in,
-    `L = max(L, |c|); G = G + |c|; R = max(R + (p - p_0) * c, 0); T = T + c;
-    p_0 + T / (L * max(G + L, alpha * L)) * (L + R) - p`. The parameters are thus led to where their
-    bet says, wherever they are, and only ratios of gradients matter. A complex number is one
-    coordinate, whose bet has an angle and where products are real parts. The start is stored in
-    float32 or wider.
+    With the incoming negative gradient `c`, `L = max(L, |c|); G = G + |c|;
+    R = max(R + (p - p_0) * c, 0); T = T + c; p_0 + T / (L * max(G + L, alpha * L)) * (L + R) - p`.
+    The step leads to the point that the bets determine, wherever the parameters are, and depends on
+    ratios of gradients only. A complex number is one coordinate: its bet is complex, and
+    `(p - p_0) * c` is the real inner product. The start `p_0` is stored in float32 or wider.
 
     Args:
-      alpha: how many times the largest magnitude the first bets are divided by. Default: 100.
-      eps: the first `L`. Default: 1e-8; the paper's is 0.
+      alpha: the first bets are divided by `alpha` times the largest magnitude of a gradient.
+        Default: 100.
+      eps: the initial `L`. Default: 1e-8; the paper's is 0.
 
     Raises:
       ValueError: `update` was called without params.
@@ -85,7 +85,8 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> GradientTransfo
         won = jnp.real(jnp.conj(p - start) * g)
         reward = jnp.maximum(s.reward + won, 0)
         gathered = s.cumulative_gradients + g
-        # All in units of the largest, whose square may be no number; it begins with `eps`.
+        # In units of the largest magnitude, whose square may overflow or underflow; it starts at
+        # `eps`.
         unit = largest
         if not is_never_zero(eps, largest.dtype):
             unit = jnp.where(largest > 0, largest, 1)
@@ -116,17 +117,19 @@ def cocob(
 ) -> GradientTransformation:
     """COCOB: coin betting for each parameter, without a learning rate.
 
-    `p` goes to the bet that `scale_by_cocob` places on
+    The step of `scale_by_cocob` for the negative gradient
     `-learning_rate * (g + weight_decay * p)`.
 
     Args:
-      learning_rate: the weight of this step's gradient among all; a number, a scalar array or a
-        schedule. A constant changes nothing, as only ratios of gradients matter; a schedule that
-        falls brings the parameters to rest. Default: 1.
-      alpha: how many times the largest magnitude the first bets are divided by. Default: 100.
-      eps: the least that the largest magnitude is taken for. Default: 1e-8; the paper's is 0.
+      learning_rate: the weight of this step's gradient relative to the others; a number, a scalar
+        array or a schedule. A constant has no effect, as only ratios of gradients matter; under a
+        decreasing schedule the parameters come to rest. Default: 1.
+      alpha: the first bets are divided by `alpha` times the largest magnitude of a gradient.
+        Default: 100.
+      eps: the initial value of the largest magnitude. Default: 1e-8; the paper's is 0.
       weight_decay: the multiple of the parameters that is added to gradients. Default: 0.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Raises:
       ValueError: `update` was called without params.

@@ -26,13 +26,13 @@ class DAdaptAdamWState(NamedTuple):
     """The state of `dadapt_adamw`.
 
     Attributes:
-      exp_avg: moving average of gradients, times the step sizes `d * learning_rate` they came with.
+      exp_avg: moving average of gradients, each times its step size `d * learning_rate`.
       exp_avg_sq: moving average of squared gradients.
-      grad_sum: the same as `exp_avg`, with the slower decay `sqrt(b2)`.
+      grad_sum: the same as `exp_avg`, with the larger decay rate `sqrt(b2)`.
       estim_lr: the estimate `d` of the distance to the solution.
       numerator_weighted: moving average of the products from which `d` is estimated.
       count: the number of steps taken.
-      learning_rate: the rate that the last step used; before any step, the first one's.
+      learning_rate: the rate that the last step used; before any step, that of the first step.
     """
 
     exp_avg: Slot
@@ -67,21 +67,21 @@ def dadapt_adamw(
         d = max(d, r / ((1-sqrt(b2)) * sum(|s|)))
         p - m / (sqrt(v) + eps) - weight_decay * w * p
 
-    where sums and products are over all leaves, and `r` is taken with the `s` and `v` that were
-    there before this gradient. `d` is a lower bound of the distance to the solution in the largest
-    norm, which only grows.
+    where sums and products are over all leaves, and `r` is computed with the `s` and `v` of the
+    last step. `d` is a lower bound of the distance to the solution in the largest norm, which only
+    grows.
 
     Args:
-      learning_rate: a factor of `d`, best a schedule that begins or peaks at 1; a number, a scalar
-        array or a schedule. Default: 1.
-      betas: the decays `b1` and `b2`. Default: 0.9 and 0.999.
+      learning_rate: a factor of `d`, preferably a schedule that starts or peaks at 1; a number, a
+        scalar array or a schedule. Default: 1.
+      betas: the decay rates `b1` and `b2`. Default: 0.9 and 0.999.
       eps: added to the root. Default: 1e-8.
       estim_lr0: the first `d`, positive and less than the distance. Default: 1e-6.
-      weight_decay: the multiple of the parameters that is taken off, times `w`. Default: 0.
+      weight_decay: the coefficient of decoupled weight decay, which `w` multiplies. Default: 0.
 
     Raises:
       ValueError: `update` was called without params.
-      TypeError: parameters are complex; their distances are measured number by number.
+      TypeError: parameters are complex; distances are measured coordinate by coordinate.
 
     Example:
       >>> import jax.numpy as jnp
@@ -162,9 +162,9 @@ _TREES = ("exp_avg", "exp_avg_sq", "grad_sum")
 
 
 def adam_correction(b1: Scalar, b2: Scalar, t: Scalar) -> Array:
-    """Returns what turns Adam's step with plain averages into the one with corrected ones.
+    """Returns the factor by which bias correction multiplies Adam's step.
 
-    `sqrt(1-b2**t) / (1-b1**t)`, which leaves out only that `eps` is not corrected.
+    `sqrt(1-b2**t) / (1-b1**t)`, which neglects only the effect on `eps`.
 
     Args:
       b1: the decay rate of the average of gradients.

@@ -35,7 +35,7 @@ class DoGState(NamedTuple):
     Attributes:
       is_init_step: whether no step was taken yet.
       init_params: the parameters at the start.
-      max_dist: the farthest that the parameters have been from there, or the first guess of it.
+      max_dist: the largest distance of the parameters from there so far, or its initial guess.
       sum_sq_norm_grads: the sum of the squared norms of all gradients.
     """
 
@@ -52,8 +52,8 @@ class DoWGState(NamedTuple):
     Attributes:
       init_params: the parameters at the start.
       weighted_sq_norm_grads: the sum of squared norms of gradients, times the squared distances.
-      estim_sq_dist: the square of the farthest that the parameters have been from their start, or
-        the first guess of it.
+      estim_sq_dist: the square of the largest distance of the parameters from their start so far,
+        or its initial guess.
     """
 
     init_params: Slot
@@ -152,14 +152,15 @@ def _squared_norm(leaves: list[Array], like: Array) -> Array:
 def _decay(weight_decay: Scalar | None, mask: MaskOrFn | None) -> GradientTransformation:
     if weight_decay is None and mask is None:
         return identity()
-    # A mask is looked at even if nothing decays.
+    # The mask is checked even if nothing decays.
     return add_decayed_weights(0.0 if weight_decay is None else weight_decay, mask)
 
 
 @optimizer(
     "Ivgi, Hinder and Carmon, 'DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size "
     "Schedule', arXiv:2302.12022",
-    # With a rate of 1, the first step goes exactly as far as is guessed, where `max` has a kink.
+    # With a rate of 1, the first step is exactly as long as the initial guess, where `max` has a
+    # kink.
     probe={"learning_rate": 0.9, "init_step": ("distance", 0.1)},
     scale_free=True,
 )
@@ -175,19 +176,20 @@ def dog(
     `r = max(r, norm(p - p_0)); G = G + norm(g)^2; p - learning_rate * r / sqrt(G + eps) * g`, with
     norms over all leaves. The first steps are tiny, and the rate grows as fast as the distance.
     Evaluate an average of the parameters, as the paper does. The start is stored in float32 or
-    wider; in half precision the parameters themselves cannot show a small distance, so start from
-    a larger one, or keep them in float32.
+    wider; half-precision parameters cannot represent a small distance from it, so choose a larger
+    first `r`, or keep the parameters in float32.
 
     Args:
       learning_rate: a factor of the rate that is found; a number, a scalar array or a schedule.
         Default: 1.
       init_step: the first `r`: `("distance", r)`; or `("heuristic", a)`, which is
         `a * (1 + norm(p_0))`, where the paper advises 1e-6, and 1e-4 with batch normalization; or
-        `("learning_rate", rate)`, which gives the first step's rate and leaves `r` to the distance.
+        `("learning_rate", rate)`, which sets the first step's rate; `r` is then the distance alone.
         Default: `("heuristic", 1e-6)`.
       eps: added under the root. Default: 1e-8.
       weight_decay: the multiple of the parameters that is added to gradients. Default: none.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Raises:
       ValueError: `init_step` is of another kind, or `update` was called without params.
@@ -229,11 +231,12 @@ def dowg(
     Args:
       learning_rate: a factor of the rate that is found; a number, a scalar array or a schedule.
         Default: 1.
-      init_estim_sq_dist: the first `R`, positive; small enough that the first steps do no harm.
+      init_estim_sq_dist: the first `R`, positive; so small that the first steps do no harm.
         Default: `eps`.
       eps: added to the root. Default: 1e-4.
       weight_decay: the multiple of the parameters that is added to gradients. Default: none.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Raises:
       ValueError: `update` was called without params.

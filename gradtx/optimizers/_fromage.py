@@ -23,11 +23,12 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Gradien
 
     `(p - learning_rate * g * size(p) / size(g)) / sqrt(1 + learning_rate**2)`, where
     `size(x) = max(norm(x), min_norm)` is taken over one leaf; see `scale_by_trust_ratio`. The
-    divisor keeps the norm of a leaf from growing, as it would by steps at right angles to it.
+    divisor keeps the norm of a leaf from growing, as it would with steps orthogonal to the leaf.
 
     Args:
       learning_rate: the fraction; a number, a scalar array or a schedule. The paper's is 0.01.
-      min_norm: the smallest size of either, so that parameters can leave zero. Default: 1e-6.
+      min_norm: the smallest size of parameters and gradient, so that parameters can leave zero.
+        Default: 1e-6.
 
     Raises:
       ValueError: `update` was called without params.
@@ -55,7 +56,7 @@ def _descend_and_shrink(learning_rate: ScalarOrSchedule) -> GradientTransformati
 def _step(g: Array, s: Slots, step: Scalar, p: Array) -> tuple[Array, Slots]:
     rate = s.learning_rate
     length = (1 + rate * rate) ** 0.5
-    # 1 - 1 / length, without taking the difference of two numbers that are near.
+    # 1 - 1 / length, without cancellation.
     shrink = rate * rate / (length * (1 + length))
     moved = lax.add(times(rate / length, g), times(shrink, p).astype(g.dtype))
     return lax.neg(moved), Slots()

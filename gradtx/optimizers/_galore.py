@@ -1,4 +1,4 @@
-"""GaLore: optimizing matrices among the largest singular vectors of their gradients."""
+"""GaLore: an optimizer on projections onto the largest singular vectors of gradients."""
 
 import math
 from typing import Any, NamedTuple
@@ -69,40 +69,41 @@ def scale_by_galore(
     """Runs an optimizer on low-rank projections of matrices, so that its state is small.
 
     Every `update_proj_gap` steps, from the first on, `P` becomes the `rank` largest left singular
-    vectors of `g`; then `scale * P @ base(P.H @ g)`. That is for matrices that have no more rows
-    than columns; taller ones are projected from the right, as their transposes would be. So it is
-    the shorter side that shrinks, and for `m <= n` the state of Adam has `m * rank + 2 * n * rank`
-    numbers in place of `2 * m * n`. Where the rank is not below the shorter side, projecting that
-    would shrink nothing, and it is the longer one that shrinks, to the size of the shorter. Other
-    leaves go to the base optimizer as they are. Matrices of one shape travel in one batch, and
-    singular values are only taken at steps that are due.
+    vectors of `g`; then `scale * P @ base(P.H @ g)`. Tall matrices are projected from the right, as
+    their transposes are from the left. So the shorter side shrinks, and for `m <= n` the state of
+    Adam has `m * rank + 2 * n * rank` numbers in place of `2 * m * n`. If the rank is not below the
+    shorter side, the longer side is projected instead, to the size of the shorter. Other leaves go
+    to the base optimizer unchanged. Matrices of one shape are processed in one batch, and singular
+    vectors are computed only at the steps that renew `P`.
 
-    The signs of singular vectors mean nothing: each new vector gets the sign (for complex numbers
-    the phase) with which it points along the one that it replaces, so that what the base optimizer
-    remembers keeps its sense, and the steps do not depend on the library that finds the vectors.
-    A base optimizer that is linear sees nothing of the basis at all, only `P @ P.H`. One that is
-    not, such as Adam, works with these coordinates: where singular values are equal, or 0, their
-    vectors are not determined, and neither are its steps. Its moments are not turned when `P`
-    changes.
+    The signs of singular vectors are arbitrary: each new vector gets the sign (for complex numbers
+    the phase) for which its inner product with the vector that it replaces is positive. So the
+    moments of the base optimizer keep their meaning, and the steps do not depend on the linear
+    algebra library. The steps of a linear base optimizer depend on `P @ P.H` only. A nonlinear one,
+    such as Adam, depends on the basis: where singular values are equal, or 0, their vectors are not
+    determined, and neither are its steps. Its moments are not rotated when `P` changes.
 
-    A gradient of zeros, or one that is not finite, leaves `P` as it was. At the start `P` holds the
-    first unit vectors. Derivatives take `P` for a constant.
+    A gradient of zeros, or one that is not finite, leaves `P` unchanged. At the start `P` holds the
+    first unit vectors. For derivatives `P` is a constant.
 
     Args:
-      rank: how many singular vectors are kept; a whole number from 1. Default: 128.
-      update_proj_gap: how many steps `P` stays; a whole number from 1. Default: 200.
-      scale: what the steps of projected matrices are multiplied by, the paper's `alpha`.
-        Default: 1; the paper takes 0.25.
-      base_optimizer: the optimizer of the projected gradients; if it needs parameters, it sees
-        them projected, too. Default: `scale_by_adam()`.
-      weight_dimension_numbers: a tree of `GaLoreDimensionNumbers`, like the parameters or a prefix
-        of them, or a function that makes one, which says where tensors have their matrices; leaves
-        that are not to be projected have `None`. One for the whole tree leaves out what has fewer
-        than two axes. Default: the leaves with two axes are projected.
+      rank: the number of singular vectors; an integer, at least 1. Default: 128.
+      update_proj_gap: the number of steps for which `P` is kept; an integer, at least 1. Default:
+        200.
+      scale: the factor of the steps of projected matrices, the paper's `alpha`. Default: 1; the
+        paper takes 0.25.
+      base_optimizer: the optimizer of the projected gradients; if it needs parameters, they are
+        projected as well. Default: `scale_by_adam()`.
+      weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of
+        `GaLoreDimensionNumbers`, like the parameters or a prefix of them, or a function of the
+        parameters that returns one; leaves that are not projected have `None`. A single one for the
+        whole tree applies to leaves with at least two axes. Default: the leaves with two axes are
+        projected.
 
     Raises:
-      TypeError: `rank` is not a whole number.
-      ValueError: `rank` or `update_proj_gap` is less than 1, or a leaf's numbers do not fit it.
+      TypeError: `rank` is not an integer.
+      ValueError: `rank` or `update_proj_gap` is less than 1, or the dimension numbers of a leaf do
+        not fit it.
 
     Source: Zhao et al., "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection",
     arXiv:2403.03507, Algorithm 2.
@@ -213,7 +214,7 @@ def _places(tree: PyTree, name: str, axes: Any | None, rank: int) -> dict[int, P
     found = axes_of_leaves(axes, tree)
     if axes is None:
         found = [MatrixAxes() if getattr(x, "ndim", 0) == 2 else None for x in leaves]
-    elif isinstance(axes, MatrixAxes):  # one for all: vectors and scalars cannot be meant
+    elif isinstance(axes, MatrixAxes):  # one for all leaves: it cannot apply to vectors and scalars
         found = [axes if getattr(x, "ndim", 0) >= 2 else None for x in leaves]
     active = [
         x is not None and a is not None and math.prod(jnp.shape(x)) > 0
@@ -270,7 +271,7 @@ def _check(updates: Updates, state: GaLoreState, places: dict[int, Place], rank:
 def _of_projected(
     updates: Updates, state: GaLoreState, wanted: OptState, places: dict[int, Place]
 ) -> str:
-    """Returns an error that names the leaf for whose projection the base state was not made."""
+    """Returns the end of an error: the leaf whose projection does not fit the base state."""
     columns = jax.tree.leaves(state.projector, is_leaf=lambda x: x is None or x == MaskedNode())
     leaves = jax.tree.leaves(updates, is_leaf=is_none)
     for i in places:
@@ -316,7 +317,7 @@ def _back(p: Array, u: Array) -> Array:
 
 
 def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
-    """Returns the largest left singular vectors, each turned towards the one that it replaces.
+    """Returns the largest left singular vectors, each with the sign of the one that it replaces.
 
     Args:
       g: matrices `(n, rows, columns)`.
@@ -324,20 +325,20 @@ def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
     """
     size = jnp.max(jnp.abs(g), (1, 2), keepdims=True)
     tells = (size > 0) & (size < jnp.inf)
-    # Not every algorithm bears very large or small elements. The scale's reciprocal, by which it
-    # may be compiled to multiply, is a normal number too.
+    # Some algorithms fail for very large or small elements. The reciprocal of the scale must be a
+    # normal number as well: the division may be compiled to a multiplication by it.
     top = float(jnp.finfo(size.dtype).max) ** 0.75
     unit = jnp.where(tells, g / jnp.clip(size, 1 / top, top).astype(g.dtype), 0)
     if g.shape[2] > g.shape[1]:
-        # `g = r.H @ q.H` has the left singular vectors of `r.H`, which is square, and the long
-        # right ones, which nobody needs, are not computed.
+        # `g = r.H @ q.H` has the left singular vectors of `r.H`, which is square: the long right
+        # singular vectors are not needed, and not computed.
         unit = jnp.linalg.qr(unit.mT.conj(), mode="r").mT.conj()
     u = jnp.linalg.svd(unit, full_matrices=False)[0][:, :, : old.shape[2]]
     along = jnp.sum(old.conj() * u, 1, keepdims=True)
     length = jnp.abs(along)
     turned = u * jnp.where(length > 0, along.conj() / jnp.where(length > 0, length, 1), 1)
     found = tells & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)
-    # Of the stack, each leaf takes a slice: not with all of this once more in each one's kernel.
+    # Each leaf takes a slice of this stack, without all of the above in its own kernel.
     return (finished(lax.convert_element_type(jnp.where(found, turned, old), old.dtype)),)
 
 
@@ -359,26 +360,30 @@ def galore(
     """GaLore: Adam, or another optimizer, on low-rank projections of matrices.
 
     `p - learning_rate * (scale * P @ base(P.H @ g) + weight_decay * p)`, where `P` is computed anew
-    every `update_proj_gap` steps; see `scale_by_galore`. What is no matrix gets `base(g)`.
+    every `update_proj_gap` steps; see `scale_by_galore`. Leaves that are not matrices get
+    `base(g)`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      rank: how many singular vectors are kept; a whole number from 1. Default: 128.
-      update_proj_gap: how many steps `P` stays; a whole number from 1. Default: 200.
-      scale: what the steps of projected matrices are multiplied by. Default: 1; the paper takes
-        0.25.
+      rank: the number of singular vectors; an integer, at least 1. Default: 128.
+      update_proj_gap: the number of steps for which `P` is kept; an integer, at least 1. Default:
+        200.
+      scale: the factor of the steps of projected matrices. Default: 1; the paper takes 0.25.
       base_optimizer: the optimizer of the projected gradients, without a learning rate. Default:
         `scale_by_adam()`.
-      weight_decay: decoupled decay of the parameters, which the learning rate multiplies.
+      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
         Default: 0.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
-      weight_dimension_numbers: a tree of `GaLoreDimensionNumbers`, like the parameters or a prefix
-        of them, or a function that makes one; leaves that are not to be projected have `None`.
-        Default: the leaves with two axes are projected.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
+      weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of
+        `GaLoreDimensionNumbers`, like the parameters or a prefix of them, or a function of the
+        parameters that returns one; leaves that are not projected have `None`. Default: the leaves
+        with two axes are projected.
 
     Raises:
-      TypeError: `rank` is not a whole number.
-      ValueError: `rank` or `update_proj_gap` is less than 1, or a leaf's numbers do not fit it.
+      TypeError: `rank` is not an integer.
+      ValueError: `rank` or `update_proj_gap` is less than 1, or the dimension numbers of a leaf do
+        not fit it.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -29,25 +29,27 @@ def lars(
     """LARS: momentum, with each leaf's step in proportion to the leaf's norm.
 
     `g = g + weight_decay*p; u = trust_coefficient * norm(p) / (norm(g) + eps) * g;
-    v = momentum*v + learning_rate*u; p - v`, with norms over one leaf; where one is 0, `u = g`. The
-    paper divides by `norm(g) + weight_decay*norm(p)`, with the gradient before the decay, instead
-    of the norm of their sum.
+    v = momentum*v + learning_rate*u; p - v`, with norms over one leaf; where a norm is 0, `u = g`.
+    The paper divides by `norm(g) + weight_decay*norm(p)`, with the gradient before the decay,
+    instead of the norm of their sum.
 
     Args:
-      learning_rate: a number, a scalar array or a schedule; inside of the velocity.
+      learning_rate: a number, a scalar array or a schedule; it multiplies gradients before they
+        enter the velocity.
       weight_decay: the multiple of the parameters that is added to the gradient. Default: 0.
-      weight_decay_mask: a tree of booleans, or a function that makes one, of what decays. Default:
-        all.
-      trust_coefficient: how far a leaf may move, relative to its norm. Default: 0.001, as in the
-        paper.
+      weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
+        parameters that returns one. Default: all.
+      trust_coefficient: the length of a leaf's step, relative to the leaf's norm. Default: 0.001,
+        as in the paper.
       eps: added to the norm of the gradient. Default: 0.
-      trust_ratio_mask: a tree of booleans, or a function that makes one, of the leaves whose step
-        is scaled to their norm; often biases are left out. Default: all.
-      momentum: how much of the velocity stays. Default: 0.9, as in the paper.
-      nesterov: whether the momentum looks one step ahead. Default: no.
+      trust_ratio_mask: the leaves whose step is scaled to their norm: a pytree of booleans, or a
+        function of the parameters that returns one. Biases are often left out. Default: all.
+      momentum: the momentum coefficient. Default: 0.9, as in the paper.
+      nesterov: whether to use Nesterov momentum. Default: no.
 
     Raises:
-      ValueError: `update` was called without params, or a mask has another structure than they.
+      ValueError: `update` was called without params, or the structure of a mask differs from
+        theirs.
 
     Example:
       >>> import jax.numpy as jnp
@@ -85,8 +87,8 @@ def lamb(
     """LAMB: AdamW, with each leaf's step in proportion to the leaf's norm.
 
     `u = mu_hat / (sqrt(nu_hat + eps_root) + eps) + weight_decay*p` as in AdamW, see
-    `scale_by_adam`; `p - learning_rate * norm(p) / norm(u) * u`, with norms over one leaf; where
-    one is 0, `p - learning_rate * u`. The paper's function `phi` of the norm of `p` is the
+    `scale_by_adam`; `p - learning_rate * norm(p) / norm(u) * u`, with norms over one leaf; where a
+    norm is 0, `p - learning_rate * u`. The paper's function `phi` of the norm of `p` is the
     identity.
 
     Args:
@@ -97,10 +99,12 @@ def lamb(
       eps_root: added under the root. Default: 0.
       weight_decay: the multiple of the parameters that is added to the direction. Default: 0; the
         paper's is 0.01.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Raises:
-      ValueError: `update` was called without params, or the mask has another structure than they.
+      ValueError: `update` was called without params, or the structure of the mask differs from
+        theirs.
 
     Example:
       >>> import jax.numpy as jnp

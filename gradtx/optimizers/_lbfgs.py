@@ -32,7 +32,7 @@ from gradtx.transforms.scaling import scale, scale_by_learning_rate
 class ScaleByLBFGSState(NamedTuple):
     """The state of `scale_by_lbfgs`.
 
-    Step `k` keeps what changed since step `k - 1` at the place `(k - 1) % memory_size`.
+    Step `k` stores the changes since step `k - 1` at index `(k - 1) % memory_size`.
 
     Attributes:
       count: the number of steps taken.
@@ -68,11 +68,11 @@ def scale_by_lbfgs(
     `H` indefinite, and its direction might lead uphill; its weight is 0, which leaves it out.
 
     Args:
-      memory_size: how many pairs are kept. Default: 10.
+      memory_size: the number of pairs that are stored. Default: 10.
       scale_init_precond: whether `gamma` is as above; otherwise it is 1. Default: yes.
 
     Raises:
-      ValueError: `memory_size` is not a whole number from 1, or `update` was called without
+      ValueError: `memory_size` is not a positive integer, or `update` was called without
         parameters.
 
     Source: Nocedal, "Updating Quasi-Newton Matrices with Limited Storage" (1980); Liu and Nocedal,
@@ -201,7 +201,7 @@ def _first_scale(g: list[Array], all_y: list[Array], places: Array, weights: Arr
 
 
 def _inner(a: list[Array], b: list[Array], dtype: DTypeLike) -> Array:
-    """Returns the inner product of two lists of arrays, complex numbers taken as planes."""
+    """Returns the inner product of two lists of arrays, complex numbers as pairs of real ones."""
     # Not `vdot`: on accelerators a matrix unit would round its factors.
     found = [jnp.sum(jnp.real(jnp.conj(x) * y)) for x, y in zip(a, b, strict=True)]
     return jnp.asarray(total(found), dtype)
@@ -243,15 +243,15 @@ def lbfgs(
     Args:
       learning_rate: a factor of the direction that is searched; a number, a scalar array, or a
         schedule. Default: `None`, no factor.
-      memory_size: how many steps `H` is made from. Default: 10.
+      memory_size: the number of steps from which `H` is computed. Default: 10.
       scale_init_precond: whether `H` starts from a scaled identity. Default: yes.
       linesearch: the line search, or `None` for none. Default: `scale_by_zoom_linesearch`, with at
-        most 20 evaluations a step, of which the first is that of rate 1.
+        most 20 evaluations a step, of which the first is at rate 1.
 
     Raises:
-      ValueError: `memory_size` is not a whole number from 1, or `update` was called without
+      ValueError: `memory_size` is not a positive integer, or `update` was called without
         parameters.
-      TypeError: `update` was called without what the line search needs.
+      TypeError: `update` was called without an argument that the line search needs.
 
     Example:
       >>> import jax, jax.numpy as jnp

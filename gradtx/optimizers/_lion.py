@@ -45,7 +45,7 @@ def scale_by_lion(
     the sign's jump at 0, so that small `c` make small steps.
 
     Args:
-      b1: the momentum's part in the mix. Default: 0.9.
+      b1: the weight of the momentum in the mix. Default: 0.9.
       b2: the decay rate of the average of gradients. Default: 0.99.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
@@ -55,7 +55,7 @@ def scale_by_lion(
       smooth_beta: the slope at 0 of the smooth mode; the others ignore it. Default: 1.
 
     Raises:
-      ValueError: the mode is unknown; at the first update.
+      ValueError: `mode` is unknown; raised at the first update.
 
     Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", arXiv:2302.06675. The
     other modes are gradients of other norm-like functions in place of `|c|`: Chen et al., "Lion
@@ -75,7 +75,7 @@ def scale_by_lion(
     }
 
     def bound(c: Array) -> Array:
-        if mode not in bounds:  # said at the first update, as people's tests expect it
+        if mode not in bounds:  # raised at the first update, as in optax
             raise ValueError(f"mode is {mode!r}, not one of {sorted(bounds)}")
         return bounds[mode](c)
 
@@ -89,7 +89,7 @@ def scale_by_lion(
 
 
 def _tanh(c: Array) -> Array:
-    # The complex tanh has poles, and depends on where angles are counted from.
+    # The complex tanh has poles, and does not commute with a change of phase.
     return jnp.sign(c) * jnp.tanh(jnp.abs(c)) if jnp.iscomplexobj(c) else jnp.tanh(c)
 
 
@@ -114,17 +114,18 @@ def lion(
 
     `p - learning_rate * (sign(b1*mu + (1-b1)*g) + weight_decay * p)`, see `scale_by_lion`. The
     paper's advice is a learning rate 3 to 10 times smaller than AdamW's, and a weight decay larger
-    by as much.
+    by the same factor.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      b1: the momentum's part in the mix. Default: 0.9.
+      b1: the weight of the momentum in the mix. Default: 0.9.
       b2: the decay rate of the average of gradients. Default: 0.99.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      weight_decay: the multiple of the parameters that is taken off, times the learning rate, at
-        each step. Default: 1e-3.
-      mask: a tree of booleans, or a function that makes one, of what decays. Default: all.
+      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
+        Default: 1e-3.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
 
     Example:
       >>> import jax.numpy as jnp

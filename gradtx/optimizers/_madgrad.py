@@ -23,7 +23,7 @@ class MadgradState(NamedTuple):
       grad_sum_sq: weighted sum of squared gradients, real.
       s: weighted sum of gradients.
       x0: the parameters at the start.
-      learning_rate: the rate that the last step used; before any step, the first one's.
+      learning_rate: the rate that the last step used; before any step, that of the first step.
     """
 
     count: Count
@@ -37,7 +37,7 @@ class MadgradState(NamedTuple):
 def scale_by_madgrad(
     learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, eps: Scalar = 1e-6
 ) -> GradientTransformation:
-    """Returns steps towards the point to which all gradients together lead.
+    """Computes steps towards the point that the weighted sum of all gradients determines.
 
     With the weight `w = learning_rate * sqrt(t)`, where `t` is 1 at the first step,
     `s = s + w*g; grad_sum_sq = grad_sum_sq + w*|g|^2; z = x0 - s / (cbrt(grad_sum_sq) + eps);
@@ -46,7 +46,7 @@ def scale_by_madgrad(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      momentum: how much of the way to `z` is left. Default: 0.9.
+      momentum: the fraction of the way to `z` that is left after a step. Default: 0.9.
       eps: added to the cube root. Default: 1e-6.
 
     Raises:
@@ -71,7 +71,7 @@ def scale_by_madgrad(
         weight = s.learning_rate * s.root_t
         total = s.s + times(weight, g)
         square = s.grad_sum_sq + times(weight, abs_sq(g))
-        # No cube root of 0, whose gradient is infinite; one of the least normal number is 1e-13.
+        # The cube root of 0 has an infinite derivative; that of the least normal number is 1e-13.
         size = plus(jnp.cbrt(plus(square, jnp.finfo(square.dtype).tiny)), eps)
         step_to_z = (s.x0 - p) - total / size
         return times(1 - momentum, step_to_z), Slots(grad_sum_sq=square, s=total, x0=s.x0)
@@ -105,12 +105,12 @@ def madgrad(
 
     `p + (1 - momentum) * (z - p)`, with `z` from gradients `g + weight_decay * p`, see
     `scale_by_madgrad`. The learning rate is part of the sums: it weighs this step's gradient
-    against those before, and is not comparable with that of SGD or Adam. A weight decay that is
-    good for these is too much here.
+    against those before, and is not comparable with that of SGD or Adam. A weight decay that suits
+    these is too large here.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      momentum: how much of the way is left at each step. Default: 0.9.
+      momentum: the fraction of the way to `z` that is left after a step. Default: 0.9.
       weight_decay: the multiple of the parameters that is added to gradients. Default: 0.
       eps: added to the cube root. Default: 1e-6.
 

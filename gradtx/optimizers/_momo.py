@@ -1,4 +1,4 @@
-"""MoMo: momentum, with a step size that a model of the loss allows."""
+"""MoMo: momentum, with a step size that a model of the loss bounds."""
 
 from typing import Annotated, Any, NamedTuple
 
@@ -33,7 +33,7 @@ class MomoState(NamedTuple):
       gamma: moving average of the products `<g, p>` of gradients and parameters.
       lb: the lower bound of the loss.
       count: the number of steps taken.
-      learning_rate: the rate that the last step used; before any step, the first one's.
+      learning_rate: the rate that the last step used; before any step, that of the first step.
     """
 
     exp_avg: Slot
@@ -55,7 +55,7 @@ class MomoAdamState(NamedTuple):
       gamma: moving average of the products `<g, p>` of gradients and parameters.
       lb: the lower bound of the loss.
       count: the number of steps taken.
-      learning_rate: the rate that the last step used; before any step, the first one's.
+      learning_rate: the rate that the last step used; before any step, that of the first step.
     """
 
     exp_avg: Slot
@@ -68,7 +68,7 @@ class MomoAdamState(NamedTuple):
 
 
 class _Model(NamedTuple):
-    """A line that the averages of the past draw through the loss, and how far to trust it."""
+    """A linear model of the loss, from moving averages."""
 
     loss: Array  # the average of losses
     offset: Array  # the average of <g, p>
@@ -92,7 +92,7 @@ class _Model(NamedTuple):
         gap = jnp.maximum(height - shrink * self.weight * bound, 0)
         most = rate / self.weight
         positive = square > 0
-        # A square that underflows would give an infinite step, or none for a gap of 0.
+        # A square that underflows would give an infinite step, or NaN for a gap of 0.
         tau = finished(
             jnp.where(
                 positive,
@@ -125,8 +125,8 @@ def momo(
 ) -> GradientTransformation:
     """MoMo: SGD with momentum, with steps bounded by a model of the loss.
 
-    Averages with the decay `beta` that start from the first values: `d` of gradients, `f` of
-    losses, `gamma` of `<g, p>`. They are a line through the loss, whose value at `p` is
+    Moving averages with the decay rate `beta` start from the first values: `d` of gradients, `f` of
+    losses, `gamma` of `<g, p>`. They form a linear model of the loss, whose value at `p` is
     `f + <d, p> - gamma`, and Polyak's step leads to where it meets the lower bound. With
     `c = 1 + learning_rate * weight_decay`,
 
@@ -136,13 +136,14 @@ def momo(
     The loss comes with each call, `update(..., value=loss)`.
 
     Args:
-      learning_rate: the largest step size, best too large rather than too small; a number, a scalar
+      learning_rate: the largest step size, better too large than too small; a number, a scalar
         array or a schedule. Default: 1.
-      beta: the decay of the averages, in [0, 1). Default: 0.9.
-      lower_bound: a lower bound of the loss, or the first guess of it. Default: 0.
+      beta: the decay rate of the averages, in [0, 1). Default: 0.9.
+      lower_bound: a lower bound of the loss, or an initial guess of it. Default: 0.
       weight_decay: the factor of a penalty `norm(p)^2 / 2`, which is not linearized. Default: 0.
-      adapt_lower_bound: whether the bound follows what the model says after each step, not below
-        `lower_bound`, and halves where the model falls below it. Default: no.
+      adapt_lower_bound: whether to adapt the bound, never below `lower_bound`: it follows the model
+        after each step, and where the model is below it, it becomes half of the model's value.
+        Default: no.
 
     Raises:
       TypeError: `update` was called without `value`.
@@ -231,7 +232,7 @@ def momo_adam(
 ) -> GradientTransformation:
     """MoMo-Adam: Adam, with steps bounded by a model of the loss.
 
-    As `momo`, with averages that start at 0: `d`, `f` and `gamma` with the decay `b1`, `v` of
+    As `momo`, with averages that start at 0: `d`, `f` and `gamma` with the decay rate `b1`, `v` of
     squared gradients with `b2`. With `t` from 1, `rho = 1 - b1**t`,
     `q = d / (sqrt(v / (1-b2**t)) + eps)` and `c = 1 + learning_rate * weight_decay`,
 
@@ -242,16 +243,17 @@ def momo_adam(
     The loss comes with each call, `update(..., value=loss)`.
 
     Args:
-      learning_rate: the largest step size, best too large rather than too small; a number, a scalar
+      learning_rate: the largest step size, better too large than too small; a number, a scalar
         array or a schedule. Default: 0.01.
       b1: the decay rate of the averages of gradients, losses and products. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
-      lower_bound: a lower bound of the loss, or the first guess of it. Default: 0.
+      lower_bound: a lower bound of the loss, or an initial guess of it. Default: 0.
       weight_decay: the factor of a penalty `norm(p)^2 / 2`, in the norm in which steps are
         measured, which is not linearized. Default: 0.
-      adapt_lower_bound: whether the bound follows what the model says after each step, not below
-        `lower_bound`, and halves where the model falls below it. Default: no.
+      adapt_lower_bound: whether to adapt the bound, never below `lower_bound`: it follows the model
+        after each step, and where the model is below it, it becomes half of the model's value.
+        Default: no.
 
     Raises:
       TypeError: `update` was called without `value`, or parameters are complex.

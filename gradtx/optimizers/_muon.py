@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are made orthogonal."""
+"""Muon: orthogonalized momentum for matrices."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -50,8 +50,8 @@ MuonDimensionNumbers = MatrixAxes
 COEFFICIENTS = {
     # Jordan et al.: the steepest slope at 0, singular values end between 0.7 and 1.2
     "standard": (3.4445, -4.7750, 2.0315),
-    # of the programs beside Ahn et al., arXiv:2504.05295: a polynomial of its own for each of
-    # five steps, written down coefficient by coefficient
+    # from the code of Ahn et al., arXiv:2504.05295: one polynomial for each of five steps, listed
+    # coefficient by coefficient
     "dion": tuple(
         zip(
             (4.0848, 3.9505, 3.7418, 2.8769, 2.8366),
@@ -84,22 +84,22 @@ def newton_schulz(
     """Moves the singular values of matrices towards 1, using matrix products only.
 
     `x = g / norm(g)`, and then, `steps` times, `a = x @ x.H; x = (c0*I + c1*a + c2*a@a) @ x`. The
-    products are taken in the dtype of `g`, and in the precision that JAX is set to: inside of
-    `jax.default_matmul_precision("bfloat16")` an accelerator takes them at full speed, which is
+    products are computed in the dtype of `g`, and in JAX's current matmul precision: inside of
+    `jax.default_matmul_precision("bfloat16")` an accelerator computes them at full speed, which is
     accurate enough for five steps of Muon.
 
     Args:
       g: matrices `(n, rows, columns)`, with no more rows than columns.
-      coefficients: `(3,)`, or `(steps, 3)` for a polynomial of its own at each step.
-      steps: how many steps, where one polynomial serves all.
-      preconditioning: which norm: "frobenius", "spectral", "schatten" (the Schatten 4-norm), or
-        "aol", which scales the rows one by one.
+      coefficients: `(3,)`, or `(steps, 3)` for one polynomial at each step.
+      steps: the number of steps, if one polynomial is used for all.
+      preconditioning: the norm to divide by: "frobenius", "spectral", "schatten" (the Schatten
+        4-norm), or "aol", which scales each row separately.
       eps: added to the Frobenius and the spectral norm.
     """
     x = _PRECONDITIONERS[preconditioning](_within_range(g), eps)
     each = jnp.broadcast_to(coefficients, (steps, 3)) if coefficients.ndim == 1 else coefficients
 
-    # c0 goes into the diagonal, which is smaller than x: a pass over x less.
+    # c0 is added to the diagonal of the smaller matrix, which saves a pass over x.
     identity = jnp.asarray(np.eye(x.shape[1], dtype=x.dtype)[None])
 
     def step(x: Array, c: Array) -> tuple[Array, None]:
@@ -143,7 +143,7 @@ def _by_schatten_norm(g: Array, eps: Scalar) -> Array:
 
 
 def _by_row_sums(g: Array, eps: Scalar) -> Array:
-    # "almost orthogonal": what bounds the singular values of g by Gershgorin's theorem
+    # "almost orthogonal": row sums bound the singular values of g, by Gershgorin's theorem
     return _divided(g, safe_sqrt(jnp.sum(jnp.abs(_gram(g)), 2, keepdims=True)))
 
 
@@ -176,29 +176,30 @@ def scale_by_muon(
     """Orthogonalizes momentum: all its singular values become about 1.
 
     `mu = beta*mu + (1-beta)*g; m = mu / (1-beta**t)`, where `t` is 1 at the first step; with
-    Nesterov's look-ahead `m = beta * mu / (1-beta**(t+1)) + (1-beta) * g / (1-beta**t)`. Then
-    `u @ v.H` of the singular value decomposition `m = u @ s @ v.H`, approximately, by
-    `newton_schulz`. Matrices of one shape go through it in one batch, tall ones transposed.
+    Nesterov momentum `m = beta * mu / (1-beta**(t+1)) + (1-beta) * g / (1-beta**t)`. Then `u @ v.H`
+    of the singular value decomposition `m = u @ s @ v.H`, approximately, by `newton_schulz`.
+    Matrices of one shape go through it in one batch, tall ones transposed.
 
     Args:
       ns_coeffs: the three coefficients of the polynomial, or a tuple of three for each step.
         Default: those of Jordan et al.
-      ns_steps: how many steps, where one polynomial serves all. Default: 5.
+      ns_steps: the number of steps, if one polynomial is used for all. Default: 5.
       beta: the decay rate of the average of gradients. Default: 0.95.
       eps: added to the Frobenius or the spectral norm. Default: 1e-8.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether to look one step ahead. Default: yes.
+      nesterov: whether to use Nesterov momentum. Default: yes.
       adaptive: whether to multiply each matrix by `sum(m * (u @ v.H))`, the dual norm of its
         gradient (arXiv:2409.20325). Default: no.
-      preconditioning: how matrices are scaled before: "frobenius", "spectral", "schatten"
-        (arXiv:2506.10935) or "aol" (arXiv:2512.04632). Default: "frobenius".
-      weight_dimension_numbers: a tree of `MuonDimensionNumbers`, like the parameters or a prefix of
-        them, or a function that makes one, which says where tensors have their matrices. Default:
-        every leaf is a matrix.
+      preconditioning: the norm by which matrices are divided first: "frobenius", "spectral",
+        "schatten" (arXiv:2506.10935) or "aol" (arXiv:2512.04632). Default: "frobenius".
+      weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of
+        `MuonDimensionNumbers`, like the parameters or a prefix of them, or a function of the
+        parameters that returns one. Default: every leaf is a matrix.
 
     Raises:
-      ValueError: `preconditioning` is not known, or a leaf is no matrix and has no numbers.
+      ValueError: `preconditioning` is unknown, or a leaf is not a matrix and has no dimension
+        numbers.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
 
@@ -230,7 +231,7 @@ def _muon(
     axes: Any | None,
     factor: Callable[[int, int], Any] | None,
 ) -> GradientTransformation:
-    """`scale_by_muon`, with a factor for matrices of so many rows and columns."""
+    """Returns `scale_by_muon` with a factor that depends on a matrix's rows and columns."""
     if preconditioning not in _PRECONDITIONERS:
         known = ", ".join(map(repr, _PRECONDITIONERS))
         raise ValueError(
@@ -273,13 +274,13 @@ def _muon(
         EmptyState, None, orthogonalize, axes=axes, lying=True, after=after,
         name="scale_by_muon",
     )  # fmt: skip
-    # The matrices keep nothing, so the state is that of the momentum alone.
+    # The orthogonalization has no state, so the state is that of the momentum alone.
     links, (skeleton, _) = gather([pipeline_of(momentum), pipeline_of(matrices)])
     return Pipeline(links, skeleton).transformation()
 
 
 def _values(coefficients: Any) -> Any:
-    """Returns coefficients as an array; without starting JAX where they are plain numbers."""
+    """Returns coefficients as an array; plain numbers as one of NumPy, without initializing JAX."""
     plain = all(isinstance(x, (int, float)) for x in jax.tree.leaves(coefficients))
     return np.asarray(coefficients, float) if plain else jnp.asarray(coefficients)
 
@@ -321,15 +322,16 @@ def muon(
       learning_rate: a number, a scalar array or a schedule.
       ns_coeffs: the three coefficients of the Newton–Schulz polynomial, a tuple of three for each
         step, or "standard" or "dion". Default: those of Jordan et al.
-      ns_steps: how many Newton–Schulz steps, where one polynomial serves all. Default: 5.
+      ns_steps: the number of Newton–Schulz steps, if one polynomial is used for all. Default: 5.
       beta: the decay rate of the average of gradients. Default: 0.95.
       eps: added to the norm of the momentum, and to Adam's root. Default: 1e-8.
-      weight_decay: decoupled decay of the matrices, which the learning rate multiplies. Default: 0.
-      weight_decay_mask: a tree of booleans, or a function that makes one, of what decays. Default:
-        all.
+      weight_decay: the coefficient of decoupled weight decay of the matrices, which the learning
+        rate multiplies. Default: 0.
+      weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
+        parameters that returns one. Default: all.
       mu_dtype: the dtype in which averages of gradients are stored. Default: the parameters' dtype,
         and float32 for half precision.
-      nesterov: whether to look one step ahead, in both parts. Default: yes.
+      nesterov: whether to use Nesterov momentum, in both parts. Default: yes.
       adaptive: whether to multiply each matrix by its dual norm. Default: no.
       preconditioning: "frobenius", "spectral", "schatten" or "aol". Default: "frobenius".
       adam_b1: `b1` of AdamW. Default: 0.9.
@@ -337,14 +339,16 @@ def muon(
       adam_eps_root: `eps_root` of AdamW. Default: 0.
       adam_weight_decay: the weight decay of AdamW. Default: 0.
       adam_learning_rate: the learning rate of AdamW. Default: `learning_rate`.
-      muon_weight_dimension_numbers: a tree of `MuonDimensionNumbers`, like the parameters or a
-        prefix of them, or a function that makes one; leaves for AdamW have `None`. Default: Muon
-        takes the leaves with two axes.
+      muon_weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of
+        `MuonDimensionNumbers`, like the parameters or a prefix of them, or a function of the
+        parameters that returns one; leaves for AdamW have `None`. Default: Muon for the leaves with
+        two axes.
       consistent_rms: the root mean square of a step's elements at rate 1, for example 0.2, so that
-        both parts can share a learning rate (arXiv:2502.16982). Default: the other factor.
+        both parts can share a learning rate (arXiv:2502.16982). Default: `None`, for
+        `f = sqrt(max(1, columns / rows))`.
 
     Raises:
-      ValueError: `ns_coeffs` or `preconditioning` is not known.
+      ValueError: `ns_coeffs` or `preconditioning` is unknown.
 
     Example:
       >>> import jax.numpy as jnp

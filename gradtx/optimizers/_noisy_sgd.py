@@ -33,12 +33,12 @@ def noisy_sgd(
       learning_rate: a number, a scalar array or a schedule.
       eta: the variance of the noise at the first step. Default: 0.01; the paper tries 0.01, 0.3
         and 1.
-      gamma: how fast it fades. Default: 0.55, as in the paper.
+      gamma: the exponent with which the variance decays. Default: 0.55, as in the paper.
       key: a random key of JAX, or a seed. Default: the seed 0, and so the same noise in every run.
-      seed: another name for a `key` that is a seed. Default: `key` says it.
+      seed: another name for a `key` that is a seed. Default: `None`, for `key`.
 
     Raises:
-      ValueError: `eta` is negative, `key` and `seed` are both given, or `key` is several keys.
+      ValueError: `eta` is negative, `key` and `seed` are both given, or `key` holds several keys.
 
     Example:
       >>> import jax.numpy as jnp

@@ -22,7 +22,7 @@ class ScaleByNovogradState(NamedTuple):
 
     Attributes:
       count: the number of steps taken.
-      mu: sum with decay of normalized gradients.
+      mu: decaying sum of normalized gradients.
       nu: for each leaf one number, the moving average of its gradient's squared norm.
     """
 
@@ -40,18 +40,18 @@ def scale_by_novograd(
     weight_decay: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """Adds up gradients that are divided by an average of their norm, one number a leaf.
+    """Sums gradients, each divided by a moving average of its leaf's norm.
 
     `nu = b2*nu + (1-b2)*norm(g)^2`, but `nu = norm(g)^2` at the first step;
     `mu = b1*mu + g / (sqrt(nu + eps_root) + eps) + weight_decay*p`. The result is `mu`, in which
     equal gradients add up to `1 / (1-b1)` times one of them.
 
     Args:
-      b1: how much of the sum stays. Default: 0.9.
+      b1: the decay rate of the sum. Default: 0.9.
       b2: the decay rate of the average of squared norms. Default: 0.25.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
-      weight_decay: the multiple of the parameters that joins the sum. Default: 0.
+      weight_decay: the multiple of the parameters that is added to the sum. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
 
@@ -105,11 +105,11 @@ def novograd(
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the paper's is 0.01 and more.
-      b1: how much of the sum stays. Default: 0.9; the paper's is 0.95.
+      b1: the decay rate of the sum. Default: 0.9; the paper's is 0.95.
       b2: the decay rate of the average of squared norms. Default: 0.25; the paper's is 0.98.
       eps: added to the root. Default: 1e-6.
       eps_root: added under the root. Default: 0.
-      weight_decay: the multiple of the parameters that joins the sum. Default: 0.
+      weight_decay: the multiple of the parameters that is added to the sum. Default: 0.
 
     Raises:
       ValueError: `update` was called without params.

@@ -35,7 +35,7 @@ class ScaleByOptimisticGradientState(NamedTuple):
 
     Attributes:
       is_initial_step: whether no step has been taken.
-      previous_gradient: the last updates that came in.
+      previous_gradient: the updates of the last step, as they came in.
     """
 
     is_initial_step: Shared
@@ -44,7 +44,7 @@ class ScaleByOptimisticGradientState(NamedTuple):
 
 @piece
 def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> GradientTransformation:
-    """Adds to each update its change since the last, as if it would change so again.
+    """Adds to each update its change since the last step, as a prediction of the next change.
 
     `alpha * g + beta * (g - g_last)`, where `g_last` is `g` itself at the first step.
 
@@ -86,7 +86,7 @@ def optimistic_gradient_descent(
     """Optimistic gradient descent, which converges in games where plain descent cycles.
 
     `p - learning_rate * (alpha * g + beta * (g - g_last))`, see `scale_by_optimistic_gradient`. In
-    a game each player descends on a loss of its own.
+    a game each player minimizes its own loss.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -134,7 +134,7 @@ def optimistic_adam_v2(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether Adam looks one step ahead as well, which the paper's does not. Default: yes.
+      nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: yes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -172,8 +172,8 @@ def optimistic_adam(
     `beta = optimism / learning_rate`. It warns that it is deprecated, as it does in optax.
 
     Args:
-      learning_rate: a number or a scalar array, not 0 if there is `optimism`; for schedules there
-        is `optimistic_adam_v2`.
+      learning_rate: a number or a scalar array, not 0 if `optimism` is given; for schedules use
+        `optimistic_adam_v2`.
       optimism: the weight of the direction's change. Default: the learning rate, as in the paper.
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
@@ -181,7 +181,7 @@ def optimistic_adam(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether Adam looks one step ahead as well, which the paper's does not. Default: yes.
+      nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: yes.
 
     Raises:
       TypeError: the learning rate is a schedule.

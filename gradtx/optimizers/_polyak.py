@@ -38,13 +38,13 @@ def scale_by_polyak(
     zero.
 
     Args:
-      f_min: the least value of the loss, or a guess of it. Default: 0.
+      f_min: the minimum of the loss, or an estimate of it. Default: 0.
       max_learning_rate: the largest rate. Default: 1.
       eps: added to the denominator. Default: 0.
       variant: `"sps"` or `"sps+"`. Default: `"sps"`.
 
     Raises:
-      ValueError: the variant is neither of the two.
+      ValueError: `variant` is neither of the two.
       TypeError: `update` was called without `value`.
 
     Source: Loizou et al., "Stochastic Polyak Step-size for SGD: An Adaptive Learning Rate for Fast
@@ -71,7 +71,7 @@ def scale_by_polyak(
             gap = jnp.maximum(gap, 0)
         square = tree.norm(updates, squared=True) + margin
         positive = square > 0
-        # A square that underflows would give an infinite rate, or none for a gap of 0.
+        # A square that underflows would give an infinite rate, or NaN for a gap of 0.
         rate = finished(
             jnp.where(
                 positive,
@@ -106,18 +106,18 @@ def polyak_sgd(
     """SGD with Polyak's step size: a rate from the loss and the gradient's norm.
 
     `p - scaling * min((value - f_min) / (norm(g)**2 + eps), max_learning_rate) * g`, see
-    `scale_by_polyak`. It is for losses whose least value is known: 0, for instance, where a model
-    can fit its data exactly.
+    `scale_by_polyak`. It is for losses whose minimum is known: for instance 0, if a model can fit
+    its data exactly.
 
     Args:
       max_learning_rate: the largest rate, before it is scaled. Default: 1.
       scaling: a factor of the rate; a number, a scalar array, or a schedule. Default: 1.
-      f_min: the least value of the loss, or a guess of it. Default: 0.
+      f_min: the minimum of the loss, or an estimate of it. Default: 0.
       eps: added to the denominator. Default: 0.
-      variant: `"sps"`, or `"sps+"` that never steps uphill. Default: `"sps"`.
+      variant: `"sps"`, or `"sps+"`, which never steps uphill. Default: `"sps"`.
 
     Raises:
-      ValueError: the variant is neither of the two.
+      ValueError: `variant` is neither of the two.
       TypeError: `update` was called without `value`.
 
     Example:

@@ -1,4 +1,4 @@
-"""Prodigy: D-Adaptation with weights that let the estimate grow faster."""
+"""Prodigy: D-Adaptation with weights that make the estimate grow faster."""
 
 from typing import Any, NamedTuple
 
@@ -20,14 +20,14 @@ class ProdigyState(NamedTuple):
     """The state of `prodigy`.
 
     Attributes:
-      exp_avg: moving average of gradients, times the estimates `d` they came with.
+      exp_avg: moving average of gradients, each times the estimate `d` of its step.
       exp_avg_sq: moving average of squared gradients, times `d^2`.
       grad_sum: weighted sum of gradients.
       params0: the parameters at the start.
       estim_lr: the estimate `d` of the distance to the solution.
       numerator_weighted: weighted sum of the products from which `d` is estimated.
       count: the number of steps taken.
-      learning_rate: the rate that the last step used; before any step, the first one's.
+      learning_rate: the rate that the last step used; before any step, that of the first step.
     """
 
     exp_avg: Slot
@@ -67,24 +67,24 @@ def prodigy(
         d = max(d, estim_lr_coef * r / sum(|s|))
         p - w * (m / (sqrt(v) + d * eps) + weight_decay * p)
 
-    where sums and products are over all leaves, and the last line's `w` is that of the first. The
+    where sums and products are over all leaves, and `w` in the last line is that of the first. The
     start `p_0` is stored in float32 or wider.
 
     Args:
-      learning_rate: a factor of `d`, best a schedule that begins or peaks at 1; a number, a scalar
-        array or a schedule. Default: 1.
-      betas: the decays `b1` and `b2`. Default: 0.9 and 0.999.
-      beta3: the decay of the sums for `d`. Default: `sqrt(b2)`.
+      learning_rate: a factor of `d`, preferably a schedule that starts or peaks at 1; a number, a
+        scalar array or a schedule. Default: 1.
+      betas: the decay rates `b1` and `b2`. Default: 0.9 and 0.999.
+      beta3: the decay rate of the sums for `d`. Default: `sqrt(b2)`.
       eps: added to the root, in units of `d`. Default: 1e-8.
       estim_lr0: the first `d`, positive and less than the distance. Default: 1e-6.
       estim_lr_coef: a factor of the estimates. Default: 1.
-      weight_decay: the multiple of the parameters that is taken off, times `w`. Default: 0.
-      safeguard_warmup: whether `s` takes `d` in the place of `w`, so that a long warm-up, in which
-        `w` is small, does not drive the estimate up. Default: no.
+      weight_decay: the coefficient of decoupled weight decay, which `w` multiplies. Default: 0.
+      safeguard_warmup: whether `s` uses `d` in place of `w`, so that a long warm-up, in which `w`
+        is small, does not inflate the estimate. Default: no.
 
     Raises:
       ValueError: `update` was called without params.
-      TypeError: parameters are complex; their distances are measured number by number.
+      TypeError: parameters are complex; distances are measured coordinate by coordinate.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""RAdam, Adam that waits for its second moment."""
+"""RAdam: Adam, rectified while its second moment is uncertain."""
 
 import math
 
@@ -35,13 +35,14 @@ def scale_by_radam(
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """Does what `scale_by_adam` does, cautiously for as long as the second moment holds little.
+    """Scales by Adam's rule, rectified while the variance of the second moment is large.
 
-    `rho_inf = 2 / (1-b2) - 1; rho = rho_inf - 2 * t * b2**t / (1-b2**t)` is the number of squares
-    that the second moment amounts to, and `r = sqrt((rho-4) * (rho-2) * rho_inf / ((rho_inf-4) *
-    (rho_inf-2) * rho))` what makes up for its variance. With `mu_hat` and `nu_hat` as in
-    `scale_by_adam`, the result is `r * mu_hat / (sqrt(nu_hat + eps_root) + eps)` if `rho` is at
-    least `threshold`, and `mu_hat` alone before.
+    `rho_inf = 2 / (1-b2) - 1; rho = rho_inf - 2 * t * b2**t / (1-b2**t)` is the effective number of
+    squares in the second moment, and
+    `r = sqrt((rho-4) * (rho-2) * rho_inf / ((rho_inf-4) * (rho_inf-2) * rho))` corrects for its
+    variance. With `mu_hat` and `nu_hat` as in `scale_by_adam`, the result is
+    `r * mu_hat / (sqrt(nu_hat + eps_root) + eps)` if `rho` is at least `threshold`, and `mu_hat`
+    alone before.
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.
@@ -49,9 +50,9 @@ def scale_by_radam(
         0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
-      threshold: from which `rho` on to divide. There is no `r` for a `rho` of 4 or less, so that
-        thresholds below mean just above it, as in the paper. Default: 5, as in the authors' code.
-      nesterov: whether to look one step ahead. Default: no.
+      threshold: the least `rho` for which to divide. `r` is undefined for `rho` up to 4, so lower
+        thresholds mean just above 4, as in the paper. Default: 5, as in the authors' code.
+      nesterov: whether to use Nesterov momentum. Default: no.
 
     Raises:
       ValueError: `b2` is not in [0, 1).
@@ -81,7 +82,7 @@ def scale_by_radam(
     def per_step(step: Scalar) -> dict[str, Array]:
         rho = effective_length(b2, step_number(step))
         ready = jnp.logical_and(rho > 4, rho >= threshold)
-        # Before that any number above 4 will do, at which the root has a derivative.
+        # Before that, any number above 4 keeps the derivative of the root finite.
         rho, rho_inf = (jnp.where(ready, x, 5.0) for x in (rho, (1 + b2) / (1 - b2)))
         r = lax.sqrt(_inverse_variance(rho) / _inverse_variance(rho_inf))
         known = {"ready": finished(ready), "r": finished(r)}
@@ -104,15 +105,15 @@ def _inverse_variance(rho: Array) -> Array:
 
 
 def effective_length(decay: Scalar, steps: Scalar) -> Array:
-    """Returns the number of equally weighted values that an average which began at zero is worth.
+    """Returns the effective number of values in a moving average that started at zero.
 
-    `2 / (1-b) - 1 - 2 * t * b**t / (1-b**t)` for the decay `b` after `t` steps, which is 1 at the
+    `2 / (1-b) - 1 - 2 * t * b**t / (1-b**t)` for the decay rate `b` after `t` steps; 1 after the
     first. At `b=0.999` that is a small difference of numbers near 2000. With `x = -log(b) / 2` and
-    `f(y) = 1 + 1/y - coth(y)` it is `t * f(t*x) + 1 - f(x)`, of which every digit is good.
+    `f(y) = 1 + 1/y - coth(y)` it is `t * f(t*x) + 1 - f(x)`, without cancellation.
 
     Args:
       decay: the decay rate of the average, in [0, 1).
-      steps: how many values the average holds; a scalar, at least 1.
+      steps: the number of values in the average; a scalar, at least 1.
 
     Example:
       >>> from gradtx.optimizers._radam import effective_length
@@ -128,7 +129,7 @@ def effective_length(decay: Scalar, steps: Scalar) -> Array:
         x = -(decay.log if known else jnp.log(jnp.where(positive, decay, 0.5))) / 2
         x = jnp.where(positive, x, 1)
     x = jnp.asarray(x, t.dtype)
-    # An average that keeps nothing is worth the one value that it holds.
+    # With decay rate 0 the average holds one value.
     return jnp.where(positive, t * _falling(t * x) + 1 - _falling(x), 1)
 
 
@@ -170,9 +171,9 @@ def radam(
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
-      threshold: how many squares the second moment must amount to before it divides; above 4.
-        Default: 5.
-      nesterov: whether to look one step ahead. Default: no.
+      threshold: the effective number of squares in the second moment from which on it divides;
+        above 4. Default: 5.
+      nesterov: whether to use Nesterov momentum. Default: no.
 
     Raises:
       ValueError: `b2` is not in [0, 1).

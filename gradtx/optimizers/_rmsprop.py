@@ -76,7 +76,7 @@ def scale_by_rms(
     Args:
       decay: the decay rate of the average. Default: 0.9.
       eps: keeps the quotient finite. Default: 1e-8.
-      initial_scale: what the average starts from. Default: 0.
+      initial_scale: the initial value of the average. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
       bias_correction: whether `nu` is divided by `1 - decay**t`. Default: no.
 
@@ -117,7 +117,7 @@ def scale_by_stddev(
     Args:
       decay: the decay rate of both averages. Default: 0.9.
       eps: keeps the quotient finite. Default: 1e-8.
-      initial_scale: what `nu` starts from. Default: 0.
+      initial_scale: the initial value of `nu`. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
       bias_correction: whether both averages are divided by `1 - decay**t`. Default: no. The
         variance is then 0 at the first step, which makes that step as large as `eps` allows.
@@ -166,20 +166,20 @@ def rmsprop(
     """RMSProp: each element divided by the root of a moving average of squared gradients.
 
     `nu = decay*nu + (1-decay)*g^2; u = learning_rate * g / sqrt(nu + eps)`, centered with
-    `nu - mu^2` for `nu`; then `p - u`, or with momentum `v = momentum*v + u; p - v`, the rate
-    inside of the velocity.
+    `nu - mu^2` for `nu`; then `p - u`, or with momentum `v = momentum*v + u; p - v`, in which the
+    learning rate multiplies gradients before they enter the velocity.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the textbooks' default is 1e-3.
       decay: the decay rate of the averages. Default: 0.9, as in the textbooks.
       eps: keeps the quotient finite. Default: 1e-8, as in the textbooks.
-      initial_scale: what `nu` starts from. Default: 0.
+      initial_scale: the initial value of `nu`. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it; PyTorch
         adds it to the root.
       centered: whether to divide by the standard deviation instead. Default: no.
-      momentum: how much of the velocity stays. Default: no momentum.
-      nesterov: whether the momentum looks one step ahead. Default: no.
-      bias_correction: whether the averages are corrected for their start. Default: no.
+      momentum: the momentum coefficient. Default: no momentum.
+      nesterov: whether to use Nesterov momentum. Default: no.
+      bias_correction: whether to apply bias correction to the averages. Default: no.
 
     Example:
       >>> import jax.numpy as jnp

@@ -20,7 +20,7 @@ class ScaleByRpropState(NamedTuple):
 
     Attributes:
       step_sizes: each element's step size.
-      prev_updates: the last gradient, 0 where a change of sign held the element back.
+      prev_updates: the last gradient, 0 where its sign had changed.
     """
 
     step_sizes: Slot
@@ -35,14 +35,15 @@ def scale_by_rprop(
     min_step_size: Scalar = 1e-6,
     max_step_size: Scalar = 50.0,
 ) -> GradientTransformation:
-    """Replaces gradients by their sign times a step size that each element adapts.
+    """Replaces gradients by their sign times a step size that is adapted for each element.
 
     Where `g` has the sign of the last one, `size = min(size * eta_plus, max_step_size)`; where the
     sign changed, `size = max(size * eta_minus, min_step_size)` and this step's gradient counts as
-    0, so that the next one is free. The result is `sign(g) * size`, with *this* step's gradient.
+    0, so that the next step keeps the size. The result is `sign(g) * size`, with this step's
+    gradient.
 
     Args:
-      learning_rate: every element's first step size; a number or scalar array, not a schedule.
+      learning_rate: the first step size of every element; a number or scalar array, not a schedule.
       eta_minus: the factor after a change of sign, in (0, 1). Default: 0.5.
       eta_plus: the factor while the sign holds, above 1. Default: 1.2.
       min_step_size: the smallest size. Default: 1e-6.
@@ -106,7 +107,7 @@ def rprop(
     changes signs at random.
 
     Args:
-      learning_rate: every element's first step size; a number or scalar array, not a schedule.
+      learning_rate: the first step size of every element; a number or scalar array, not a schedule.
       eta_minus: the factor after a change of sign. Default: 0.5.
       eta_plus: the factor while the sign holds. Default: 1.2.
       min_step_size: the smallest size. Default: 1e-6.

@@ -33,17 +33,19 @@ def schedule_free_sgd(
 ) -> GradientTransformation:
     """Schedule-free SGD: averaged iterates instead of a decaying learning rate.
 
-    `z = z - rate * (g + weight_decay * y)`, and the parameters `y` stand between `z` and the
+    `z = z - rate * (g + weight_decay * y)`, and the parameters `y` interpolate between `z` and the
     average of all `z`; see `schedule_free`. The average is for evaluation: get it with
     `schedule_free_eval_params`. With `t` from 1, `rate = learning_rate * min(t / warmup_steps, 1)`.
 
     Args:
-      learning_rate: best larger than for SGD; a number, a scalar array or a schedule. Default: 1.
-      warmup_steps: in how many steps the rate rises to its full size. Default: no warm-up.
-      b1: how near to the average gradients are taken, in [0, 1]. Default: 0.9.
+      learning_rate: usually larger than for SGD; a number, a scalar array or a schedule. Default:
+        1.
+      warmup_steps: the number of steps in which the rate rises to its full size. Default: no
+        warm-up.
+      b1: the weight of the average in `y`, in [0, 1]. Default: 0.9.
       weight_decay: the multiple of the parameters that is added to the gradient. Default: none.
-      weight_lr_power: the power of the largest rate so far in the weights of the average; 0 for the
-        plain mean. Default: 2.
+      weight_lr_power: the weights of the average are this power of the largest rate so far; 0 for
+        the plain mean. Default: 2.
       state_dtype: the dtype in which `z` is stored. Default: the parameters' dtype, and float32 for
         half precision.
 
@@ -88,21 +90,23 @@ def schedule_free_adamw(
 
     With `nu = b2*nu + (1-b2)*|g|^2` and `t` from 1,
     `z = z - rate * (g / (sqrt(nu / (1-b2**t)) + eps) + weight_decay * y)`, and the parameters `y`
-    stand between `z` and the average of all `z`, which takes the place of momentum; see
+    interpolate between `z` and the average of all `z`, which takes the place of momentum; see
     `schedule_free`. The average is for evaluation: get it with `schedule_free_eval_params`. The
-    rate is `learning_rate * min(t / warmup_steps, 1)`. Here, as in the authors' program, the
-    correction of `nu` has no part in the weights of the average.
+    rate is `learning_rate * min(t / warmup_steps, 1)`. Here, as in the authors' code, the bias
+    correction of `nu` does not affect the weights of the average.
 
     Args:
-      learning_rate: best larger than for AdamW; a number, a scalar array or a schedule. Default:
+      learning_rate: usually larger than for AdamW; a number, a scalar array or a schedule. Default:
         0.0025.
-      warmup_steps: in how many steps the rate rises to its full size. Default: no warm-up.
-      b1: how near to the average gradients are taken, in [0, 1]. Default: 0.9.
+      warmup_steps: the number of steps in which the rate rises to its full size. Default: no
+        warm-up.
+      b1: the weight of the average in `y`, in [0, 1]. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
-      weight_decay: the multiple of the parameters that is taken off, times the rate. Default: 0.
-      weight_lr_power: the power of the largest rate so far in the weights of the average; 0 for the
-        plain mean. Default: 2.
+      weight_decay: the coefficient of decoupled weight decay, which the rate multiplies. Default:
+        0.
+      weight_lr_power: the weights of the average are this power of the largest rate so far; 0 for
+        the plain mean. Default: 2.
       state_dtype: the dtype in which `z` is stored. Default: the parameters' dtype, and float32 for
         half precision.
 
@@ -130,14 +134,14 @@ def schedule_free_adamw(
 def warmed_up(
     learning_rate: ScalarOrSchedule, warmup_steps: Any | None, name: str
 ) -> ScalarOrSchedule:
-    """Returns the learning rate with a rise in front: `learning_rate * min(t / warmup_steps, 1)`.
+    """Returns the learning rate with a warm-up: `learning_rate * min(t / warmup_steps, 1)`.
 
-    `t` is 1 at the first step, which thus is not lost.
+    `t` is 1 at the first step, which thus moves.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      warmup_steps: the number of steps, or `None` for no rise.
-      name: what errors call the optimizer.
+      warmup_steps: the number of steps, or `None` for no warm-up.
+      name: the name of the optimizer in errors.
     """
     if warmup_steps is None:
         return learning_rate

@@ -23,14 +23,14 @@ def sgd(
     """Gradient descent with optional momentum; the learning rate multiplies the velocity.
 
     Plain: `p - learning_rate * g`. With momentum: `v = momentum * v + g; p - learning_rate * v`;
-    with Nesterov's look-ahead: `p - learning_rate * (g + momentum * v)`. This is PyTorch's and
-    optax's form; in `gradtx.momentum` the rate is inside the velocity, as textbooks write it.
-    Whether it is batch, stochastic or mini-batch descent depends on the gradients it is given.
+    with Nesterov momentum: `p - learning_rate * (g + momentum * v)`. This is PyTorch's and optax's
+    form; in `gradtx.momentum` the rate is inside the velocity, as textbooks write it. Whether it is
+    batch, stochastic or mini-batch descent depends on the gradients it is given.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      momentum: how much of the velocity stays, in [0, 1). Default: no momentum.
-      nesterov: whether to look one step ahead. Default: no.
+      momentum: the momentum coefficient, in [0, 1). Default: no momentum.
+      nesterov: whether to use Nesterov momentum. Default: no.
       accumulator_dtype: the dtype in which the velocity is stored. Default: the parameters' dtype,
         and float32 for half precision.
 
@@ -56,12 +56,12 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9) -> GradientTr
     """Momentum as in textbooks: the velocity accumulates the scaled gradients.
 
     `v = decay * v - learning_rate * g; p + v`. At a constant rate this is `sgd` with momentum;
-    under a schedule, steps already taken keep the rate they were taken with.
+    under a schedule, gradients in the velocity keep the learning rate of their own step.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      decay: how much of the velocity stays, in [0, 1); often 0.5 at first, 0.9 or 0.99 later.
-        Default: 0.9.
+      decay: the momentum coefficient, in [0, 1); often 0.5 at first, 0.9 or 0.99 later. Default:
+        0.9.
 
     Example:
       >>> import jax.numpy as jnp
@@ -91,7 +91,7 @@ def nesterov(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9) -> GradientTr
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      decay: how much of the velocity stays, in [0, 1). Default: 0.9.
+      decay: the momentum coefficient, in [0, 1). Default: 0.9.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""SignSGD and Signum, which use nothing of a gradient but its signs."""
+"""SignSGD and Signum, which use only the signs of gradients."""
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -20,7 +20,7 @@ SIGN_SGD = (
 def scale_by_sign() -> GradientTransformation:
     """Replaces updates by their signs: `sign(g)`, which is -1, 0 or 1.
 
-    Of complex updates it keeps the angle: `g / |g|`, and 0 where `g` is 0.
+    Complex updates keep their angle: `g / |g|`, and 0 where `g` is 0.
 
     Source: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems",
     arXiv:1802.04434.

@@ -41,7 +41,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
 
     Args:
       b1: the decay rate of the average of scaled gradients. Default: 0.9.
-      b2: the decay rate of the bounds. Default: 1, they are sums as in the paper.
+      b2: the decay rate of the bounds. Default: 1, for sums as in the paper.
       eps: added under the root. Default: 1e-8; the paper has none, and takes 0/0 as 0.
 
     Source: Anil et al., "Memory-Efficient Adaptive Optimization", arXiv:1901.11150, Algorithm
@@ -73,7 +73,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
             times(b2, jnp.broadcast_to(functools.reduce(jnp.minimum, along), g.shape)),
             times(_weight_of_new(b2), abs_sq(g)),
         )
-        # No square is below 0, which lets an axis without elements have a largest one.
+        # Squares are not negative, so that 0 can be the maximum over an axis without elements.
         bounds = [jnp.max(v, axis=_others(g, i), initial=0) for i in axes]
         nu = ema(ratio(g, plus(v, eps), 0.0), s.nu, b1)
         return nu, Slots(mu=bounds, nu=nu)

@@ -33,13 +33,13 @@ from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 
 @declared
 class SophiaState(NamedTuple):
-    """The method's part of the state of `sophia`.
+    """The main part of the state of `sophia`.
 
     Attributes:
       count: the number of steps taken.
       mu: moving average of gradients.
       nu: moving average of estimates of the Hessian's diagonal.
-      hessian_fn_state: the state of what estimates it.
+      hessian_fn_state: the state of the estimator.
     """
 
     count: Count
@@ -86,28 +86,29 @@ def sophia(
       learning_rate: a number, a scalar array or a schedule.
       b1: the decay rate of the average of gradients. Default: 0.965.
       b2: the decay rate of the average of curvatures. Default: 0.99.
-      eps: the least denominator. Default: 1e-8.
-      weight_decay: the multiple of the parameters that is taken off, times the learning rate.
+      eps: the smallest denominator. Default: 1e-8.
+      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
         Default: 1e-4.
-      weight_decay_mask: a tree of booleans, or a function that makes one, of the parameters that
-        decay. Default: all.
-      gamma: how much of the curvature counts: the smaller, the more numbers are clipped. Default:
+      weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
+        parameters that returns one. Default: all.
+      gamma: the factor of the curvature: the smaller it is, the more elements are clipped. Default:
         0.01.
-      clip_threshold: the largest magnitude of a number, before the learning rate; `None` for no
+      clip_threshold: the largest magnitude of an element, before the learning rate; `None` for no
         bound. Default: 1.
       update_interval: the number of steps from one estimate to the next. Default: 10.
-      hessian_diagonal_fn: a transformation that gives the estimates in the place of the updates.
-        Default: `hutchinson_estimator_diag_hessian()`, whose random numbers are the same in every
-        run; give it another seed, `hutchinson_estimator_diag_hessian(seed)`, for others.
+      hessian_diagonal_fn: a transformation that returns the estimates as its updates. Default:
+        `hutchinson_estimator_diag_hessian()`, whose random numbers are the same in every run; give
+        it another seed, `hutchinson_estimator_diag_hessian(seed)`, for others.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      verbose: whether to print the share of numbers that were not clipped, the "win rate".
+      verbose: whether to print the share of elements that were not clipped, the "win rate".
         Default: no.
-      print_win_rate_every_n_steps: from one print to the next, if `verbose`. Default: 0, each step.
+      print_win_rate_every_n_steps: the number of steps between prints, if `verbose`. Default: 0,
+        for a print at each step.
 
     Raises:
-      TypeError: `update` was called without `obj_fn`, `hessian_diagonal_fn` is no transformation,
-        or parameters are complex.
+      TypeError: `update` was called without `obj_fn`, `hessian_diagonal_fn` is not a
+        transformation, or parameters are complex.
       ValueError: `update_interval` is less than 1, or `update` was called without params.
 
     Example:
@@ -224,11 +225,11 @@ class _Method(NamedTuple):
         return as_updates(clipped, given), stored, safe_increment(count), win_rate
 
     def _ratio(self, m: Array, nu: Array) -> Array:
-        least = jnp.finfo(nu.dtype).tiny ** 0.5  # the slope of a quotient needs its square
+        least = jnp.finfo(nu.dtype).tiny ** 0.5  # its square must not vanish in derivatives
         return m / jnp.maximum(jnp.maximum(self.gamma * nu, self.eps).astype(nu.dtype), least)
 
     def _report(self, count: Array, win_rate: Array) -> None:
-        """Prints the share of numbers that were not clipped, when it is time."""
+        """Prints the share of elements that were not clipped, at every `print_every`-th step."""
         if self.print_every is None:
             return
 

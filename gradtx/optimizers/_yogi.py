@@ -20,20 +20,19 @@ def scale_by_yogi(
     eps_root: Scalar = 0.0,
     initial_accumulator_value: Scalar = 1e-6,
 ) -> GradientTransformation:
-    """Does what `scale_by_adam` does, with a second moment that changes by addition.
+    """Scales by Adam's rule with a second moment that changes additively.
 
-    `mu = b1*mu + (1-b1)*g; nu = nu - (1-b2) * sign(nu - |g|^2) * |g|^2;
-    mu_hat = mu / (1-b1**t); nu_hat = nu / (1-b2**t); mu_hat / (sqrt(nu_hat + eps_root) + eps)`,
-    where `t` is 1 at the first step. However far `nu` is above `|g|^2`, it falls by `(1-b2)*|g|^2`
-    only, so that it forgets large gradients slowly. The division by the weights is Adam's, and not
-    in the paper.
+    `mu = b1*mu + (1-b1)*g; nu = nu - (1-b2) * sign(nu - |g|^2) * |g|^2; mu_hat = mu / (1-b1**t);
+    nu_hat = nu / (1-b2**t); mu_hat / (sqrt(nu_hat + eps_root) + eps)`, where `t` is 1 at the first
+    step. However far `nu` is above `|g|^2`, it falls by `(1-b2)*|g|^2` only, so that it forgets
+    large gradients slowly. The bias corrections are Adam's, and not in the paper.
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: one minus the rate at which `nu` changes. Default: 0.999.
       eps: added to the root. Default: 1e-3, as in the paper.
       eps_root: added under the root. Default: 0.
-      initial_accumulator_value: where `nu` starts; `mu` starts at 0. Default: 1e-6.
+      initial_accumulator_value: the initial value of `nu`; `mu` starts at 0. Default: 1e-6.
 
     Source: Zaheer et al., "Adaptive Methods for Nonconvex Optimization", NeurIPS 31 (2018).
 

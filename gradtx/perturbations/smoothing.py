@@ -31,22 +31,22 @@ def make_perturbed_fun(
 
     summed over all elements of `x`, so that `fun` itself is never differentiated. Each sample is
     weighted by `exp(log p - stop_gradient(log p))`, which is 1 and has that derivative; so all
-    orders of derivatives are unbiased estimates. They grow noisy: the variance of a gradient goes
-    with `1 / (num_samples * sigma^2)`. The same key gives the same noise.
+    orders of derivatives are unbiased estimates. Their variance is large: that of a gradient is
+    proportional to `1 / (num_samples * sigma^2)`. The same key gives the same noise.
 
     Args:
-      fun: a function of one tree of floating-point arrays that gives a tree of arrays.
-      num_samples: how many samples are averaged; `fun` is called once, under `jax.vmap`.
+      fun: a function from one pytree of floating-point arrays to a pytree of arrays.
+      num_samples: the number of samples to average; `fun` is called once, under `jax.vmap`.
         Default: 1000.
       sigma: the scale of the noise, positive, a number or a scalar array. Default: 0.1.
       noise: the distribution of `z`, with the methods of `Gumbel`. Note that the mean of a Gumbel
         variable is 0.577, not 0. Default: `Gumbel()`.
       use_baseline: whether to subtract `fun(x)` from the samples that weight the derivative, which
-        makes it less noisy and leaves its mean as it is. Default: yes.
+        reduces its variance and does not change its mean. Default: yes.
 
     Returns:
-      `perturbed(key, x)`, which gives a tree like `fun(x)`. Averages of half precision are taken in
-      float32; integers and booleans become floats.
+      `perturbed(key, x)`, which returns a pytree like `fun(x)`. Averages of half precision are
+      taken in float32; integers and booleans become floats.
 
     Raises:
       ValueError: `num_samples` is less than 1, or `sigma` is not positive.

@@ -1,4 +1,4 @@
-"""Classic problems to try minimizers on, with their starts and their published minima."""
+"""Classic test problems for minimizers, with their starting points and published minima."""
 
 from gradtx.problems.more_garbow_hillstrom import (
     bard as bard,

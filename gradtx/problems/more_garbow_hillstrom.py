@@ -21,7 +21,7 @@ def _squares(*residuals: ArrayLike) -> Array:
 
 @problem(f"{_MGH}2", start=(0.5, -2.0), minima=((5.0, 4.0),), elsewhere=(48.9842,))
 def freudenstein_roth(x: Array) -> Array:
-    """From the usual start, descent ends in a local minimum."""
+    """A function whose descent from the usual start ends in a local minimum."""
     a, b = x
     return _squares(
         -13 + a + ((5 - b) * b - 2) * b,
@@ -98,7 +98,7 @@ def meyer(x: Array) -> Array:
 
 @problem(f"{_MGH}11", start=(5.0, 2.5, 0.15), minima=((50.0, 25.0, 1.5),))
 def gulf(x: Array) -> Array:
-    """A Weibull distribution, fitted to a hundred less one of its values."""
+    """A Weibull distribution, fitted to 99 of its values."""
     a, b, c = x
     t = np.arange(1, 100) / 100
     y = 25 + (-50 * np.log(t)) ** (2 / 3)
@@ -107,7 +107,7 @@ def gulf(x: Array) -> Array:
 
 @problem(f"{_MGH}12", start=(0.0, 10.0, 20.0), minima=((1.0, 10.0, 1.0), (10.0, 1.0, -1.0)))
 def box(x: Array) -> Array:
-    """Exponentials; it is 0 also wherever `x[0] == x[1]` and `x[2] == 0`."""
+    """A difference of exponentials, which is also 0 wherever `x[0] == x[1]` and `x[2] == 0`."""
     a, b, c = x
     t = np.arange(1, 11) / 10
     return _squares(jnp.exp(-t * a) - jnp.exp(-t * b) - c * (np.exp(-t) - np.exp(-10 * t)))
@@ -115,7 +115,7 @@ def box(x: Array) -> Array:
 
 @problem(f"{_MGH}13", start=(3.0, -1.0, 0.0, 1.0), minima=((0.0, 0.0, 0.0, 0.0),))
 def powell_singular(x: Array) -> Array:
-    """At its minimum the Hessian is singular, so that all methods become slow there."""
+    """A function with a singular Hessian at its minimum, where all methods become slow."""
     a, b, c, d = x
     return _squares(
         a + 10 * b, math.sqrt(5) * (c - d), (b - 2 * c) ** 2, math.sqrt(10) * (a - d) ** 2
@@ -124,7 +124,7 @@ def powell_singular(x: Array) -> Array:
 
 @problem(f"{_MGH}14", start=(-3.0, -1.0, -3.0, -1.0), minima=((1.0, 1.0, 1.0, 1.0),))
 def wood(x: Array) -> Array:
-    """Two of Rosenbrock's valleys, coupled; near a saddle descent nearly stops."""
+    """A coupling of two Rosenbrock valleys; descent nearly stops near a saddle."""
     a, b, c, d = x
     return _squares(
         10 * (b - a**2),
@@ -165,7 +165,7 @@ _OSBORNE = (0.844, 0.908, 0.932, 0.936, 0.925, 0.908, 0.881, 0.850, 0.818, 0.784
 
 @problem(f"{_MGH}17", start=(0.5, 1.5, -1.0, 0.01, 0.02), least=5.46489e-5)
 def osborne(x: Array) -> Array:
-    """Two exponentials that nearly cancel, fitted to 33 measurements."""
+    """A sum of two exponentials that nearly cancel, fitted to 33 measurements."""
     a, b, c, d, e = x
     t = 10 * np.arange(33)
     return _squares(np.array(_OSBORNE) - (a + b * jnp.exp(-t * d) + c * jnp.exp(-t * e)))
@@ -178,7 +178,7 @@ def osborne(x: Array) -> Array:
     elsewhere=(5.65565e-3,),
 )
 def biggs(x: Array) -> Array:
-    """Three exponentials, fitted to thirteen values of such a sum."""
+    """A sum of three exponentials, fitted to thirteen values of such a sum."""
     a, b, c, d, e, f = x
     t = np.arange(1, 14) / 10
     y = np.exp(-t) - 5 * np.exp(-10 * t) + 3 * np.exp(-4 * t)

@@ -1,4 +1,4 @@
-"""Functions in the plane: what they look like can be drawn."""
+"""Functions of two variables, which can be drawn."""
 
 from gradtx.engine.base import Array
 from gradtx.problems.problem import problem
@@ -46,7 +46,7 @@ def beale(x: Array) -> Array:
     window=((-5.0, 5.0), (-5.0, 5.0)),
 )
 def himmelblau(x: Array) -> Array:
-    """Four minima of one depth, with saddles between them."""
+    """A function with four equal minima, and saddles between them."""
     return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
 
 

@@ -16,11 +16,12 @@ class Problem(NamedTuple):
       fun: the function, from an array `[n]` to a scalar; in JAX, so that it has a gradient.
       start: the point that minimizers start from, `n` numbers.
       least: the least value, to the digits that are published; exact where it is 0.
-      minima: the points where it is taken, as far as they are known in closed form or published.
+      minima: the points with that value, as far as they are known in closed form or published.
       elsewhere: values of local minima that are not the least, to the digits that are published.
         Infinity stands for a descent that never ends.
-      window: what a picture of a function in the plane shows: the ranges of `x[0]` and `x[1]`.
-      source: where it was published.
+      window: the part of the plane to draw: the ranges of `x[0]` and `x[1]`; `None` for more
+        variables.
+      source: the publication.
     """
 
     name: str
@@ -53,12 +54,12 @@ def problem(
     """Registers a function as a `Problem` of the function's name.
 
     Args:
-      source: where it was published.
+      source: the publication.
       start: where to start from.
       least: the least value. Default: 0.
-      minima: where it is taken. Default: not known.
+      minima: the points with that value. Default: not known.
       elsewhere: values of other local minima. Default: none are known.
-      window: the part of the plane to be drawn. Default: it is not in the plane.
+      window: the part of the plane to draw. Default: `None`, for functions of more variables.
     """
 
     def register(fun: Callable[[Array], Array]) -> Problem:

@@ -1,4 +1,4 @@
-"""Projections: the nearest point of a set, for trees of arrays as one vector."""
+"""Projections to the nearest point of a set; a pytree of arrays counts as one vector."""
 
 from gradtx.projections.affine import (
     projection_halfspace as projection_halfspace,

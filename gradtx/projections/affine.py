@@ -21,11 +21,11 @@ def _along(
     """Moves the leaves of `x` along those of `a`.
 
     Args:
-      name: the function that asks, for errors.
+      name: the name of the calling function, for errors.
       x: the tree to project.
       a: the tree of the direction.
       move: called with `<d, x>`, `<d, d>` (1 where `a` is 0) and `s`, where `d = a / s` has
-        moderate size, so that these products neither overflow nor vanish. It gives the function
+        moderate size, so that these products neither overflow nor vanish. It returns the function
         `(leaf of x, leaf of d) -> leaf`.
     """
     xs, treedef = flattened(name, x, complex_too=True)
@@ -68,7 +68,7 @@ def _checked_offset(name: str, b: ArrayLike) -> Array:
 def projection_vector(x: PyTree, a: PyTree) -> PyTree:
     """Projects onto the line through the origin and `a`: `p = a * <a, x> / <a, a>`.
 
-    This is the nearest point of `{t a : t a number}`, where inner products go over all leaves and
+    This is the nearest point of `{t a : t a number}`, where inner products are over all leaves and
     conjugate `a`. Where `a` is 0, so is the projection.
 
     Args:
@@ -79,7 +79,7 @@ def projection_vector(x: PyTree, a: PyTree) -> PyTree:
       A tree like `x`, with its dtypes; integers become floats.
 
     Raises:
-      TypeError: if a leaf is no number, or one of `x` is real where that of `a` is complex.
+      TypeError: if a leaf is not numeric, or one of `x` is real where that of `a` is complex.
       ValueError: if the structures or shapes differ.
 
     Example:
@@ -90,7 +90,7 @@ def projection_vector(x: PyTree, a: PyTree) -> PyTree:
     """
 
     def move(inner: Array, square: Array, size: Array) -> Callable[..., Array]:
-        del size  # a line has none
+        del size  # a line has no offset to scale
         step = finished(inner / square)
         return lambda leaf, d: d * step
 
@@ -100,8 +100,8 @@ def projection_vector(x: PyTree, a: PyTree) -> PyTree:
 def projection_hyperplane(x: PyTree, a: PyTree, b: ArrayLike) -> PyTree:
     """Projects onto a hyperplane: `p = x - a * (<a, x> - b) / <a, a>`.
 
-    This is the nearest point of `{p : <a, p> = b}`, where inner products go over all leaves and
-    conjugate `a`. Where `a` is 0 there is no hyperplane, and `x` stays as it is.
+    This is the nearest point of `{p : <a, p> = b}`, where inner products are over all leaves and
+    conjugate `a`. Where `a` is 0 there is no hyperplane, and `x` is returned unchanged.
 
     Args:
       x: what to project, a pytree of real or complex arrays.
@@ -112,8 +112,8 @@ def projection_hyperplane(x: PyTree, a: PyTree, b: ArrayLike) -> PyTree:
       A tree like `x`, with its dtypes; integers become floats.
 
     Raises:
-      TypeError: if a leaf is no number, or one of `x` is real where that of `a` is complex.
-      ValueError: if the structures or shapes differ, or `b` is no scalar.
+      TypeError: if a leaf is not numeric, or one of `x` is real where that of `a` is complex.
+      ValueError: if the structures or shapes differ, or `b` is not a scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -135,8 +135,8 @@ def projection_hyperplane(x: PyTree, a: PyTree, b: ArrayLike) -> PyTree:
 def projection_halfspace(x: PyTree, a: PyTree, b: ArrayLike) -> PyTree:
     """Projects onto a half-space: `p = x - a * max(<a, x> - b, 0) / <a, a>`.
 
-    This is the nearest point of `{p : <a, p> <= b}`, where inner products go over all leaves; of
-    complex ones the real part is taken. Where `a` is 0, `x` stays as it is.
+    This is the nearest point of `{p : <a, p> <= b}`, where inner products are over all leaves; of
+    complex ones the real part is taken. Where `a` is 0, `x` is returned unchanged.
 
     Args:
       x: what to project, a pytree of real or complex arrays.
@@ -147,8 +147,8 @@ def projection_halfspace(x: PyTree, a: PyTree, b: ArrayLike) -> PyTree:
       A tree like `x`, with its dtypes; integers become floats.
 
     Raises:
-      TypeError: if a leaf is no number, or one of `x` is real where that of `a` is complex.
-      ValueError: if the structures or shapes differ, or `b` is no scalar.
+      TypeError: if a leaf is not numeric, or one of `x` is real where that of `a` is complex.
+      ValueError: if the structures or shapes differ, or `b` is not a scalar.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Projections that look at one element at a time: onto boxes."""
+"""Projections onto boxes, which treat each element separately."""
 
 import operator
 from typing import Any
@@ -42,7 +42,9 @@ def projection_box(tree: PyTree, lower: PyTree, upper: PyTree) -> PyTree:
 def _clipped(name: str, tree: PyTree, lower: PyTree, upper: PyTree) -> PyTree:
     both = isinstance(lower, (int, float)) and isinstance(upper, (int, float))
     if both and lower > upper:
-        raise ValueError(f"{name}: no number lies between lower={lower} and upper={upper}")
+        raise ValueError(
+            f"{name}: lower must not be above upper, got lower={lower} and upper={upper}"
+        )
     leaves, treedef = flattened(name, tree)
 
     def bounds(role: str, given: PyTree) -> list[Any]:

@@ -11,8 +11,7 @@ from gradtx.projections.leaves import checked_scale, flattened, rebuilt
 
 
 def magnitude(arrays: Sequence[Array]) -> Array:
-    """Returns the largest absolute value in several arrays, or 1 where all are 0; for gradients a
-    constant.
+    """Returns the largest absolute value in several arrays, or 1 if all are 0; without gradient.
 
     Vectors divided by it have norms that neither overflow nor vanish.
 
@@ -35,8 +34,8 @@ def norm(arrays: Sequence[Array]) -> Array:
 def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """Projects onto the Euclidean sphere: `p = scale * x / norm(x)`.
 
-    This is the nearest point of `{p : norm(p) = scale}`, where the norm goes over all leaves. From
-    the origin all points are equally near: the one whose elements are all equal is taken, with
+    This is the nearest point of `{p : norm(p) = scale}`, where the norm is over all leaves. From
+    the origin all points are equally near: the result is the one whose elements are all equal, with
     gradient 0.
 
     Args:
@@ -47,8 +46,8 @@ def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
       A tree like `tree`, with its dtypes; integers become floats.
 
     Raises:
-      TypeError: if a leaf is no number.
-      ValueError: if there are no elements, or `scale` is negative or no scalar.
+      TypeError: if a leaf is not numeric.
+      ValueError: if there are no elements, or `scale` is negative or not a scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,7 +71,7 @@ def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
 def projection_l2_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """Projects onto the Euclidean ball: `p = x * min(1, scale / norm(x))`.
 
-    This is the nearest point of `{p : norm(p) <= scale}`, where the norm goes over all leaves.
+    This is the nearest point of `{p : norm(p) <= scale}`, where the norm is over all leaves.
 
     Args:
       tree: what to project, a pytree of real or complex arrays.
@@ -82,8 +81,8 @@ def projection_l2_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
       A tree like `tree`, with its dtypes; integers become floats.
 
     Raises:
-      TypeError: if a leaf is no number.
-      ValueError: if `scale` is negative or no scalar.
+      TypeError: if a leaf is not numeric.
+      ValueError: if `scale` is negative or not a scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -102,7 +101,7 @@ def projection_l2_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     unit = magnitude(arrays)
     length = norm([x / unit for x in arrays])
     inside = finished(unit * length <= scale)
-    # The origin is inside, and divides nothing.
+    # The origin is inside, where the factor is not used.
     factor = finished(scale / jnp.where(length == 0, 1, length))
 
     def project(x: Array) -> Array:

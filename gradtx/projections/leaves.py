@@ -16,12 +16,12 @@ def flattened(name: str, tree: PyTree, *, complex_too: bool = False) -> tuple[li
     """Returns a tree's leaves as floating arrays in the dtype to compute in, and its structure.
 
     Args:
-      name: the function that asks, for errors.
+      name: the name of the calling function, for errors.
       tree: a pytree of numbers and arrays. `None` leaves stay `None`.
-      complex_too: whether complex leaves may be.
+      complex_too: whether complex leaves are allowed.
 
     Raises:
-      TypeError: if a leaf is no number, or complex where it may not be.
+      TypeError: if a leaf is not numeric, or complex where it may not be.
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
     return [
@@ -33,9 +33,9 @@ def flattened(name: str, tree: PyTree, *, complex_too: bool = False) -> tuple[li
 def _wide(told: str, x: PyTree, complex_too: bool) -> Array:
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.number):
-        raise TypeError(f"{told} is of dtype {x.dtype}, want numbers")
+        raise TypeError(f"{told} must be numeric, got dtype {x.dtype}")
     if jnp.iscomplexobj(x) and not complex_too:
-        raise TypeError(f"{told} is of dtype {x.dtype}; this set has real points only")
+        raise TypeError(f"{told} must be real, got dtype {x.dtype}")
     return x.astype(_computed_in(x.dtype))
 
 
@@ -69,8 +69,8 @@ def aligned(name: str, other_name: str, other: PyTree, tree: PyTree, treedef: An
     """Returns the leaves of a second tree, in the order of those of the first.
 
     Args:
-      name: the function that asks, for errors.
-      other_name: what an error calls the second tree.
+      name: the name of the calling function, for errors.
+      other_name: the name of the second tree in errors.
       other: the second tree.
       tree: the first tree.
       treedef: its structure, from `flattened`.
@@ -85,14 +85,14 @@ def aligned(name: str, other_name: str, other: PyTree, tree: PyTree, treedef: An
 
 
 def checked_scale(name: str, scale: Scalar) -> PyTree:
-    """Returns the size of a set, once it is known that it can be one.
+    """Returns the size of a set, or raises if it is negative or not a scalar.
 
     Args:
-      name: the function that asks, for errors.
-      scale: a number, not negative, or a scalar array, whose value is not looked at.
+      name: the name of the calling function, for errors.
+      scale: a number, not negative, or a scalar array, whose value is not checked.
 
     Raises:
-      ValueError: if it is negative or no scalar.
+      ValueError: if it is negative or not a scalar.
     """
     if isinstance(scale, (int, float)) and not scale >= 0:
         raise ValueError(f"{name}: scale must not be negative, got {scale}")

@@ -1,4 +1,4 @@
-"""Projections onto the simplex and onto balls of the sum of absolute values.
+"""Projections onto the simplex, and onto the sphere and ball of the l1 norm.
 
 "Efficient projections onto the l1-ball for learning in high dimensions" (Duchi et al., ICML 2008).
 """
@@ -18,18 +18,19 @@ def onto_simplex(x: Array, scale: Scalar) -> Array:
     """Projects each row of `x`, along its last axis, onto the simplex.
 
     The projection is `max(x - tau, 0)`, with the `tau` for which it sums to `scale`. The elements
-    above `tau`, its support, are found by sorting. Then `tau` is computed again from them: this is
-    what gradients see, so that the Jacobian is exact, and costs no pass through the sort.
+    above `tau`, its support, are found by sorting. Then `tau` is computed again from them:
+    gradients pass through this alone, so that the Jacobian is exact and needs no derivative of the
+    sort.
 
     Args:
       x: real, `[..., n]`, with `n > 0`, in float32 or wider. Elements at `-inf` become 0.
-      scale: what a row sums to, a scalar that is not negative.
+      scale: the sum of each row, a scalar that is not negative.
     """
     return _above(x, *_thresholds(x, scale))
 
 
 def _thresholds(x: Array, scale: Scalar) -> tuple[Array, Array, Array]:
-    """Returns each row's largest element, and `tau` less that: as it is sorted out, and exact."""
+    """Returns each row's maximum, and `tau` minus that: as found by sorting, and recomputed."""
     largest = stop_gradient(jnp.max(x, axis=-1, keepdims=True))
     # Sums over elements near 0 keep the digits that sums over large ones would lose.
     z = x - largest
@@ -45,12 +46,12 @@ def _thresholds(x: Array, scale: Scalar) -> tuple[Array, Array, Array]:
 
 
 def _support(z: Array, tau: Array) -> Array:
-    # The largest is in it even when `scale` is 0. A nan is too, so that it is not lost.
+    # The support includes the largest element even if `scale` is 0, and any nan, to propagate it.
     return ~(z <= tau) | (z == 0)
 
 
 def _above(x: Array, largest: Array, found: Array, tau: Array) -> Array:
-    """Returns what is above the threshold."""
+    """Returns the excess over the threshold, and 0 below it."""
     z = x - largest
     return jnp.where(_support(z, found) & ~(z <= tau), z - tau, 0)
 
@@ -64,7 +65,7 @@ def _of_elements(name: str, tree: PyTree) -> tuple[list[Any], Any]:
 
 
 def _of_all(leaves: Sequence[Array | None], scale: Scalar) -> Callable[[Array], Array]:
-    """Returns the projection of each leaf where all are one vector together."""
+    """Returns the projection of a leaf, where all leaves together are one vector."""
     vector = jnp.concatenate([x.ravel() for x in leaves if x is not None])
     numbers = [finished(x[0]) for x in _thresholds(vector, scale)]
     return lambda x: _above(x, *numbers)
@@ -73,9 +74,9 @@ def _of_all(leaves: Sequence[Array | None], scale: Scalar) -> Callable[[Array], 
 def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """Projects onto the simplex: non-negative elements that sum to `scale`.
 
-    `p = max(x - tau, 0)`, with the number `tau` for which `sum(p) = scale`, is the nearest point
-    of `{p : p >= 0, sum(p) = scale}`, where sums go over all leaves. Of the vector of scores it
-    makes the sparse distribution "sparsemax" (arXiv:1602.02068).
+    `p = max(x - tau, 0)`, with the number `tau` for which `sum(p) = scale`, is the nearest point of
+    `{p : p >= 0, sum(p) = scale}`, where sums are over all leaves. For a vector of scores this is
+    the sparse distribution "sparsemax" (arXiv:1602.02068).
 
     Args:
       tree: what to project, a pytree of real arrays with one element at least. Elements at `-inf`
@@ -87,7 +88,7 @@ def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
     Raises:
       TypeError: if a leaf is not real.
-      ValueError: if there are no elements, or `scale` is negative or no scalar.
+      ValueError: if there are no elements, or `scale` is negative or not a scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -103,7 +104,7 @@ def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
 
 def _side(x: Array) -> Array:
-    return jnp.where(x < 0, -1, 1).astype(x.dtype)  # 0 has a side too, or it could not leave
+    return jnp.where(x < 0, -1, 1).astype(x.dtype)  # 0 counts as positive, or it could not move
 
 
 def _onto_l1_sphere(leaves: Sequence[Array | None], scale: Scalar) -> list[Any]:
@@ -112,11 +113,11 @@ def _onto_l1_sphere(leaves: Sequence[Array | None], scale: Scalar) -> list[Any]:
 
 
 def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
-    """Projects onto the sphere of the sum norm: absolute values that sum to `scale`.
+    """Projects onto the sphere of the l1 norm: absolute values that sum to `scale`.
 
-    `p = sign(x) * projection_simplex(|x|, scale)` is a nearest point of
-    `{p : sum(|p|) = scale}`, where sums go over all leaves and `sign(0)` counts as 1. (The nearest
-    point is not unique where elements that must grow are 0.)
+    `p = sign(x) * projection_simplex(|x|, scale)` is a nearest point of `{p : sum(|p|) = scale}`,
+    where sums are over all leaves and `sign(0)` counts as 1. (The nearest point is not unique where
+    elements that must grow are 0.)
 
     Args:
       tree: what to project, a pytree of real arrays with one element at least.
@@ -127,7 +128,7 @@ def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
     Raises:
       TypeError: if a leaf is not real.
-      ValueError: if there are no elements, or `scale` is negative or no scalar.
+      ValueError: if there are no elements, or `scale` is negative or not a scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -142,10 +143,10 @@ def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
 
 def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
-    """Projects onto the ball of the sum norm: absolute values that sum to `scale` at most.
+    """Projects onto the ball of the l1 norm: absolute values that sum to `scale` at most.
 
     `p = x` where `sum(|x|) <= scale`, else the projection onto the sphere, is the nearest point of
-    `{p : sum(|p|) <= scale}`, where sums go over all leaves. ("Efficient projections onto the
+    `{p : sum(|p|) <= scale}`, where sums are over all leaves. ("Efficient projections onto the
     l1-ball for learning in high dimensions", ICML 2008.)
 
     Args:
@@ -157,7 +158,7 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
     Raises:
       TypeError: if a leaf is not real.
-      ValueError: if there are no elements, or `scale` is negative or no scalar.
+      ValueError: if there are no elements, or `scale` is negative or not a scalar.
 
     Example:
       >>> import jax.numpy as jnp
