@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 import pytest
-from jaxtyping import install_import_hook
 
 # Tests compile thousands of programs, each for a few small arrays and to run once. XLA's own
 # settings are for programs that run long: here it makes no MLIR of its fusions, which LLVM then
@@ -35,6 +34,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if config.getoption("--runtime-types"):
+        from jaxtyping import install_import_hook
+
         # Before any of them is imported.
         install_import_hook(["gradtx.engine", "gradtx.losses"], "runtime_types.checked")
 

@@ -27,7 +27,7 @@ Scalar = float | np.number | np.ndarray | Array
 """A number, or an array of shape `()`, traced or not: a hyperparameter."""
 Schedule = Callable[[Scalar], Scalar]
 """A function of the step count, which is 0 at the first step."""
-ScalarOrSchedule = Scalar | Schedule
+ScalarOrSchedule = Scalar | np.ndarray | Schedule
 """A number, a scalar array, or a `Schedule`."""
 MaskOrFn = PyTree | Callable[[Params], PyTree]
 """A pytree of booleans, or a function that returns one for a tree like the parameters."""

@@ -319,7 +319,7 @@ def ratio(numerator: Array, square: Array, eps: Scalar) -> Array:
 
 
 @jax.custom_jvp
-def safe_sqrt(x: Array) -> Array:
+def safe_sqrt(x: Array | float) -> Array:
     """Returns the square root, with gradient 0 instead of infinity where `x` is 0.
 
     Args:

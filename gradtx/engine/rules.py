@@ -123,7 +123,7 @@ def field(state: OptState, name: str) -> PyTree:
     return getattr(state, name) if name in getattr(state, "_fields", ()) else None
 
 
-def value_at(scalar_or_schedule: ScalarOrSchedule, step: Any) -> Scalar:
+def value_at(scalar_or_schedule: ScalarOrSchedule, step: Any) -> Scalar | np.ndarray:
     """Returns a schedule's value at a step, and a number as it is.
 
     This is the only place that distinguishes the two.
