@@ -144,8 +144,8 @@ def test_multiclass_shapes_and_labels(loss, scores, classes):
     )
     assert loss(scores, 1).shape == (40,)
     assert loss(scores[0], 1).shape == ()
-    np.testing.assert_array_equal(loss(scores, classes - 5), loss(scores, classes))
-    assert np.isnan(loss(scores[0], 5)) and np.isnan(loss(scores[0], -6))
+    for no_class in (5, -1, -6):
+        assert np.isnan(loss(scores[0], no_class))
     with pytest.raises(TypeError, match=rf"{loss.__name__}: labels must be integers, not float"):
         loss(scores, np.ones(40))
     with pytest.raises(ValueError, match=r"\(40, 5\) need labels of shape \(40,\), got \(40, 1\)"):
@@ -160,7 +160,7 @@ def test_binary_shapes(name):
     assert loss(np.ones((4, 3)), 1.0).shape == (4, 3)
     assert loss(np.array([1, 0]), np.array([1, 1])).dtype == jnp.float32
     with pytest.raises(
-        ValueError, match=rf"{name}: .* \(4, 1\) and .* \(4,\) would make .* \(4, 4\)"
+        ValueError, match=rf"{name}: .* \(4, 1\) and .* \(4,\) would give .* \(4, 4\)"
     ):
         loss(np.ones((4, 1)), np.ones(4))
     with pytest.raises(TypeError, match=rf"{name}: .* must be real, not complex"):

@@ -356,7 +356,9 @@ def test_complex_vectors():
     np.testing.assert_allclose(np.vdot(a, p).imag, np.vdot(a, x).imag, rtol=1e-4)
     with pytest.raises(TypeError, match="x is real, a there is complex"):
         projection_vector(x.real, a)
-    with pytest.raises(TypeError, match="projection_l1_ball: tree is of dtype complex64"):
+    with pytest.raises(
+        TypeError, match="projection_l1_ball: tree must be real, got dtype complex64"
+    ):
         projection_l1_ball(x)
 
 
@@ -432,7 +434,11 @@ def test_integers_become_floats():
         (lambda x: projection_vector({"w": x}, {"v": x}), ValueError, "only tree has tree.*'w'"),
         (lambda x: projection_hyperplane((x, x), (x, None), 1.0), ValueError, r"a\[1\] is None"),
         (lambda x: projection_halfspace(x, x, x), ValueError, r"b must be a scalar, got .*\(3,\)"),
-        (lambda x: projection_l1_ball({"m": x > 0}), TypeError, r"tree\['m'\] is of dtype bool"),
+        (
+            lambda x: projection_l1_ball({"m": x > 0}),
+            TypeError,
+            r"tree\['m'\] must be numeric, got dtype bool",
+        ),
     ],
 )
 def test_errors_name_both_sides(call, error, words):

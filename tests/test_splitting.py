@@ -116,10 +116,12 @@ def test_complex_and_real_beside_each_other_are_refused():
     tx = split(gradtx.adam(0.1))
     state = tx.init(params)
     with pytest.raises(
-        TypeError, match=r"split_.*updates\['z'\] is float32, params\['z'\] is comp"
+        TypeError, match=r"split_.*updates\['z'\] is float32, but params\['z'\] is comp"
     ):
         tx.update({**g, "z": jnp.ones(3)}, state, params)
-    with pytest.raises(TypeError, match=r"updates\['b'\] is complex64, params\['b'\] is float32"):
+    with pytest.raises(
+        TypeError, match=r"updates\['b'\] is complex64, but params\['b'\] is float32"
+    ):
         tx.update({**g, "b": g["z"]}, state, params)
 
 
