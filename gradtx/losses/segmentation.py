@@ -1,6 +1,7 @@
 """Dice losses: the lack of overlap between a predicted region and the true one."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -76,7 +77,7 @@ def dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
     *,
-    class_weights: ArrayLike | None = None,
+    class_weights: ArrayLike | Sequence[float] | None = None,
     smooth: Scalar = 1.0,
     alpha: Scalar = 0.5,
     beta: Scalar = 0.5,
