@@ -163,22 +163,30 @@ def costs(tx, params):
     return np.array([found["bytes accessed"] / (4 * size), found["flops"] / size])
 
 
-@pytest.mark.parametrize("name, passes", [("sgd", 9.1), ("adamw", 12.1)])
-def test_what_watching_costs(name, passes):
-    """Three norms are 9 operations for each element: two products and a sum for each.
+@pytest.fixture
+def usual(monkeypatch):
+    """Compiles only what runs while squares do not overflow: XLA counts both ways of a branch."""
+    jax.clear_caches()
+    monkeypatch.setattr(jax.lax, "cond", lambda condition, yes, no: no())
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("name, passes", [("sgd", 6), ("adamw", 9)])
+def test_what_watching_costs(name, passes, usual):
+    """Three norms are 6 operations for each element: a product and a sum for each.
 
     The gradients and the parameters are read once more. XLA on CPUs puts no sum into a loop that
     writes arrays, and so it stores what the updates are made of, and their squares; these are the
-    other passes. An accelerator's compiler has fewer. One pass for each norm is only counted: XLA's
-    analysis takes what enters the loop of a norm (`gradtx.tree.norms`) for read twice.
+    other passes. An accelerator's compiler has fewer.
     """
     params = {f"w{i}": jnp.ones((64, 64)) for i in range(3)}
     plain = getattr(gradtx, name)(0.1)
     more = costs(gradtx.watch(plain), params) - costs(plain, params)
-    assert more[0] < passes and more[1] < 12.1, more
+    assert more[0] < passes and more[1] < 12, more
 
 
-def test_what_counting_costs():
+def test_what_counting_costs(usual):
     params = {f"w{i}": jnp.ones((64, 64)) for i in range(3)}
     clip, adam = gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)
     more = costs(gradtx.chain(gradtx.counted(clip), adam), params)

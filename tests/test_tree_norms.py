@@ -12,6 +12,18 @@ from gradtx.tree.norms import norms
 MANY = [trees.numbers((2, 3), 1), trees.numbers((3,), 2), trees.numbers((), 3)]
 
 
+@pytest.fixture(params=["cpu", "default"], autouse=True)
+def way(request, monkeypatch):
+    """Takes norms as on CPUs, and as on accelerators."""
+    if request.param == "cpu":
+        yield
+        return
+    jax.clear_caches()
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *, cpu, default: default())
+    yield
+    jax.clear_caches()
+
+
 def reference(leaves):
     return np.sqrt(sum(np.sum(np.abs(np.asarray(x, np.complex128)) ** 2) for x in leaves))
 

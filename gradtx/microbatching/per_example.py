@@ -98,6 +98,14 @@ def micro_vmap(
     return run
 
 
+def _unchanged(gradient: PyTree) -> PyTree:
+    return gradient
+
+
+def _no_metrics(gradient: PyTree) -> None:
+    del gradient
+
+
 def micro_grad(
     fun: Callable[..., PyTree],
     has_aux: bool = False,
@@ -107,8 +115,8 @@ def micro_grad(
     keep_batch_dim: bool = True,
     microbatch_size: int | None = None,
     accumulator: PyTree = AccumulationType.SUM,
-    transform_fn: Callable[[PyTree], PyTree] = lambda grads: grads,
-    metrics_fn: Callable[[PyTree], PyTree] = lambda grads: None,
+    transform_fn: Callable[[PyTree], PyTree] = _unchanged,
+    metrics_fn: Callable[[PyTree], PyTree] = _no_metrics,
     num_real_microbatches: int | Array | None = None,
 ) -> Callable[..., tuple[PyTree, Aux]]:
     """Returns a function that computes, transforms and combines per-example gradients.

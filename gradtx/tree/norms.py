@@ -2,7 +2,8 @@
 
 The squares of float32 numbers overflow from 1.8e19 on. Where their sum overflows, it is computed
 again for numbers scaled down by a power of two. CPUs compute the second sum only if it is needed.
-On accelerators, where a branch waits for the host, it is fused with the first one.
+On accelerators, where a branch waits for the host, both are always computed, from one reading of
+the arrays if the compiler fuses them.
 """
 
 import functools
@@ -82,8 +83,9 @@ def floating(x: ArrayLike) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
     """Returns one norm for each group of arrays."""
-    dtype = jnp.finfo(jnp.result_type(*[x for group in groups for x in group])).dtype
-    small = 2.0 ** (3 * int(jnp.finfo(dtype).minexp) // 4)  # its square does not underflow
+    arrays = [x for group in groups for x in group]
+    dtype = jnp.finfo(jnp.result_type(*arrays)).dtype
+    small = _at_run_time(2.0 ** (3 * int(jnp.finfo(dtype).minexp) // 4), arrays[0], dtype)
 
     def scaled(factor: float | Array) -> tuple[Array, ...]:
         return tuple(_root(group, factor, axis, dtype) for group in groups)
@@ -95,24 +97,22 @@ def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
         return functools.reduce(jnp.logical_or, [jnp.any(jnp.isinf(x)) for x in found])
 
     def branch() -> tuple[Array, ...]:
+        # Not a loop with the factor in its carry, which takes less time to compile: XLA stores such
+        # a factor as an array that leaves of one shape share, and reads it with each of them.
         found = scaled(1.0)
         return lax.cond(overflow(found), lambda: mended(found, scaled(small)), lambda: found)
 
-    def loop() -> tuple[Array, ...]:
-        # For many arrays, one loop body compiles in half the time of two branches.
-        def body(carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
-            factor, found = carry
-            found = mended(found, scaled(factor))
-            return jnp.where(overflow(found) & (factor == 1), small, 0).astype(dtype), found
+    return lax.platform_dependent(cpu=branch, default=lambda: mended(scaled(1.0), scaled(small)))
 
-        shapes = jax.eval_shape(lambda: scaled(1.0))
-        unknown = tuple(jnp.full(x.shape, jnp.inf, x.dtype) for x in shapes)
-        return lax.while_loop(lambda c: c[0] > 0, body, (jnp.ones((), dtype), unknown))[1]
 
-    return lax.platform_dependent(
-        cpu=loop if len(groups[0]) > 1 else branch,
-        default=lambda: mended(scaled(1.0), scaled(small)),
-    )
+def _at_run_time(number: float, x: Array, dtype: DTypeLike) -> Array:
+    """Returns a number that XLA does not know while it compiles.
+
+    Of a constant `c` it makes `(c*x) * (c*x) = (c*c) * (x*x)`, which is `0 * inf` here. So the
+    number depends on an element of `x`; it is 1 where that is NaN, and so is the norm.
+    """
+    element = jnp.sum(x[(slice(0, 1),) * x.ndim])  # 0 for an empty array
+    return jnp.where(jnp.isnan(element), 1, number).astype(dtype)
 
 
 def _root(group: tuple[Array, ...], factor: float | Array, axis: Axis, dtype: DTypeLike) -> Array:
