@@ -83,9 +83,11 @@ def floating(x: ArrayLike) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
     """Returns one norm for each group of arrays."""
-    arrays = [x for group in groups for x in group]
-    dtype = jnp.finfo(jnp.result_type(*arrays)).dtype
-    small = _at_run_time(2.0 ** (3 * int(jnp.finfo(dtype).minexp) // 4), arrays[0], dtype)
+    dtype = jnp.finfo(jnp.result_type(*[x for group in groups for x in group])).dtype
+    # Of a constant `c` XLA makes `(c*x) * (c*x) = (c*c) * (x*x)`, which is `0 * inf` here.
+    small = lax.optimization_barrier(
+        jnp.asarray(2.0 ** (3 * int(jnp.finfo(dtype).minexp) // 4), dtype)
+    )
 
     def scaled(factor: float | Array) -> tuple[Array, ...]:
         return tuple(_root(group, factor, axis, dtype) for group in groups)
@@ -103,16 +105,6 @@ def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
         return lax.cond(overflow(found), lambda: mended(found, scaled(small)), lambda: found)
 
     return lax.platform_dependent(cpu=branch, default=lambda: mended(scaled(1.0), scaled(small)))
-
-
-def _at_run_time(number: float, x: Array, dtype: DTypeLike) -> Array:
-    """Returns a number that XLA does not know while it compiles.
-
-    Of a constant `c` it makes `(c*x) * (c*x) = (c*c) * (x*x)`, which is `0 * inf` here. So the
-    number depends on an element of `x`; it is 1 where that is NaN, and so is the norm.
-    """
-    element = jnp.sum(x[(slice(0, 1),) * x.ndim])  # 0 for an empty array
-    return jnp.where(jnp.isnan(element), 1, number).astype(dtype)
 
 
 def _root(group: tuple[Array, ...], factor: float | Array, axis: Axis, dtype: DTypeLike) -> Array:
