@@ -7,9 +7,7 @@ from gradtx.engine.numerics import (
     compute_dtype as compute_dtype,
     default_float as default_float,
     ema as ema,
-    gathered_weight as gathered_weight,
     like as like,
-    one_minus_power as one_minus_power,
     over as over,
     plus as plus,
     ratio as ratio,
@@ -19,11 +17,15 @@ from gradtx.engine.numerics import (
     safe_increment as safe_increment,
     safe_int32_increment as safe_int32_increment,
     safe_sqrt as safe_sqrt,
-    step_number as step_number,
     times as times,
     value_of as value_of,
     widen as widen,
     zeros_without as zeros_without,
+)
+from gradtx.tree.moments import (
+    gathered_weight as gathered_weight,
+    one_minus_power as one_minus_power,
+    step_number as step_number,
 )
 from gradtx.tree.norms import (
     safe_norm as safe_norm,

@@ -262,7 +262,7 @@ def test_constants_are_exact_in_double():
 
 @pytest.mark.parametrize("t", [1, 2, 1000, 100_000])
 def test_bias_correction_is_exact_at_any_step(t):
-    from gradtx.engine.numerics import gathered_weight
+    from gradtx.tree.moments import gathered_weight
 
     for decay in (0.0, 0.5, 0.9, 0.999, 0.999999):
         exact = -np.expm1(t * np.log(np.float64(decay))) if decay else 1.0

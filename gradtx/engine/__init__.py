@@ -28,7 +28,8 @@ A call of `adamw(1e-3).update(updates, state, params)` passes through these modu
 
 `init` takes the same path, link by link; `storage.first_slots` returns a rule's slots. The roles of
 a state's fields are in `roles`; paths of leaves and differences of structures in `paths`; the
-distinction of traced and concrete arrays in `concrete`; the types in `base`.
+distinction of traced and concrete arrays in `concrete`; the types in `base`. Pipelines are compared
+and pickled by how they were made (`equality`).
 
 To extend it: a new rule needs none of these files. A new kind of link is a class like those in
 `links`. Only `storage` decides how slots are stored, and only `checks` which leaves are allowed.

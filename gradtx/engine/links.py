@@ -321,7 +321,7 @@ class Rule(Link):
 
     def freeze(self, freezer: Freezer, nested: bool = True) -> Frozen:
         """Returns the rule frozen; see `Link.freeze`."""
-        if nested and (self.opaque or self.shared is not None):
+        if nested and not freezer.whole and (self.opaque or self.shared is not None):
             raise Opaque(self.title)
         return super().freeze(freezer, nested)
 

@@ -6,7 +6,6 @@ numbers. The numbers are arguments of the compiled code, so that optimizers whic
 them share it. The factory is called again in each trace, so that it may create arrays.
 """
 
-import functools
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from gradtx.engine.base import PyTree, PyTreeDef, Scalar, Schedule
+from gradtx.engine.base import PyTree, PyTreeDef
 from gradtx.engine.numerics import NeedsConstant, Number
 from gradtx.engine.paths import StructureError
 from gradtx.engine.rules import LeafError
@@ -72,6 +71,8 @@ class Freezer:
     Args:
       constant: whether numbers remain in the values, as constants. Default: False.
     """
+
+    whole = False  # whether other objects are kept too, as in `gradtx.engine.equality`
 
     def __init__(self, constant: bool = False):
         self.constant = constant
@@ -133,7 +134,7 @@ class Freezer:
         for number, before in enumerate(self._calls):
             if before is made:
                 return Frozen(_again, number)
-        frozen = Frozen(_call, (made.factory, self.freeze(made.given, stand_in)))
+        frozen = Frozen(call, (made.factory, self.freeze(made.given, stand_in)))
         self._calls.append(made)
         return frozen
 
@@ -169,7 +170,8 @@ def _container(data: tuple[PyTreeDef, tuple[Frozen, ...]], source: Source) -> Py
     return treedef.unflatten([thaw(part, source) for part in parts])
 
 
-def _call(data: tuple[Callable[..., Any], Frozen], source: Source) -> Any:
+def call(data: tuple[Callable[..., Any], Frozen], source: Source) -> Any:
+    """Returns the result of a frozen call; see `thaw`."""
     factory, given = data
     args, kwargs = thaw(given, source)
     with warnings.catch_warnings():
@@ -224,8 +226,7 @@ class Constant(NamedTuple):
 
     def freeze(self, freezer: Freezer) -> Frozen:
         """Returns its frozen value, which is thawed to the argument itself."""
-
-        return Freezer(constant=True).freeze(self.value)
+        return (freezer if freezer.whole else Freezer(constant=True)).freeze(self.value)
 
 
 def call_of(
@@ -245,40 +246,3 @@ def call_of(
     for name in constants:
         bound.arguments[name] = Constant(bound.arguments[name])
     return Made(factory, (bound.args, bound.kwargs))
-
-
-class MadeSchedule:
-    """A schedule with a record of how it was made.
-
-    Args:
-      schedule: the function of the step count.
-      made: the call that returned it.
-    """
-
-    def __init__(self, schedule: Schedule, made: Made):
-        self._schedule, self._made = schedule, made
-        functools.update_wrapper(self, schedule, updated=())
-
-    def __call__(self, count: Scalar) -> Scalar:
-        """Returns the value at a step."""
-        return self._schedule(count)
-
-    def freeze(self, freezer: Freezer) -> Frozen:
-        """Returns its frozen value."""
-        return freezer.schedule(self._made)
-
-
-def known_schedule(factory: Callable[P, Schedule]) -> Callable[P, Schedule]:
-    """Decorates a factory of schedules so that these can be compiled.
-
-    Args:
-      factory: a function of hyperparameters that returns a pure function of the step count.
-    """
-    signature = inspect.signature(factory)
-
-    @functools.wraps(factory)
-    def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
-        schedule = factory(*args, **kwargs)
-        return MadeSchedule(schedule, call_of(signature, factory, args, kwargs, ()))
-
-    return make

@@ -235,51 +235,6 @@ def _through_a_sum(x: Array) -> Array:
     return total([x.astype(jnp.int32)]) > 0 if x.dtype == bool else total([x])
 
 
-def gathered_weight(decay: Scalar, steps: Scalar) -> Array:
-    """Returns `1 - decay**steps`: the sum of the weights in an average that started at zero.
-
-    Dividing the average by it is bias correction. It is computed as `-expm1(steps * log(decay))`,
-    because the plain form is inaccurate while `decay**steps` is near 1: for `decay=0.999` in
-    float32, the relative error is 1e-5 at the first step.
-
-    Args:
-      decay: decay rate of the average, in [0, 1].
-      steps: the number of values in the average, a scalar, at least 1.
-    """
-    steps = jnp.asarray(steps, default_float())
-    if isinstance(decay, Number):
-        positive = decay.value > 0
-        weight = one_minus_power(decay.log, steps)
-        return jnp.where(positive, weight, 1)
-    if not isinstance(decay, jax.Array):
-        decay = float(decay)
-        return one_minus_power(math.log(decay), steps) if decay > 0 else jnp.ones_like(steps)
-    positive = decay > 0
-    weight = one_minus_power(jnp.log(jnp.where(positive, decay, 1)), steps)
-    return jnp.where(positive, weight, 1)
-
-
-def step_number(count: ArrayLike) -> Array:
-    """Returns the number of the next step, 1 for the first, as a floating scalar.
-
-    `count + 1`, which would overflow in the dtype of an integer count at its largest value.
-
-    Args:
-      count: the number of steps taken, a scalar.
-    """
-    return lax.convert_element_type(count, default_float()) + 1
-
-
-def one_minus_power(log_base: Scalar, exponent: Array) -> Array:
-    """Returns `1 - base**exponent` from the logarithm of the base, with full accuracy.
-
-    Args:
-      log_base: the logarithm, a number or a scalar array.
-      exponent: a floating scalar.
-    """
-    return lax.neg(lax.expm1(times(log_base, exponent)))
-
-
 def root(x: Array) -> Array:
     """Returns the square root for use as a denominator: not 0, and with a finite gradient.
 

@@ -23,6 +23,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import is_traced
+from gradtx.engine.equality import Value
 from gradtx.engine.links import Effect, Link, Pair
 from gradtx.engine.made import Freezer, Frozen, Source, thaw
 from gradtx.engine.masks import hide
@@ -32,7 +33,7 @@ from gradtx.engine.segment import Segment, segments
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Pipeline:
+class Pipeline(Value):
     """A row of links, run from left to right.
 
     Attributes:
@@ -88,9 +89,9 @@ class Pipeline:
             yield from link.effects(tree)
 
     def freeze(self, freezer: Freezer) -> Frozen:
-        """Returns the frozen value of the pipeline, which is thawed to a transformation."""
+        """Returns its frozen value."""
         order, treedef = self._structure
-        links = tuple(link.freeze(freezer) for link in self.links)
+        links = tuple(map(freezer.freeze, self.links))
         return Frozen(_thaw_pipeline, (links, tuple(order), treedef, self.name))
 
     def _split(self, state: OptState) -> list[OptState]:
@@ -123,7 +124,7 @@ class Pipeline:
         )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Init:
     """The function `init` of a pipeline."""
 
@@ -134,7 +135,7 @@ class Init:
         return self.pipeline.init(params)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Update:
     """The function `update` of a pipeline."""
 
@@ -148,13 +149,17 @@ class Update:
 
     def freeze(self, freezer: Freezer) -> Frozen:
         """Returns the frozen value of the transformation."""
-        return self.pipeline.freeze(freezer)
+        return Frozen(_thaw_transformation, self.pipeline.freeze(freezer))
 
 
-def _thaw_pipeline(data: Any, source: Source) -> GradientTransformation:
+def _thaw_pipeline(data: Any, source: Source) -> Pipeline:
     frozen, order, treedef, name = data
     links = tuple(thaw(link, source) for link in frozen)
-    return Pipeline(links, treedef.unflatten(order), name).transformation()
+    return Pipeline(links, treedef.unflatten(order), name)
+
+
+def _thaw_transformation(data: Frozen, source: Source) -> GradientTransformation:
+    return thaw(data, source).transformation()
 
 
 def _titled(segment: Segment) -> Callable[..., Any]:

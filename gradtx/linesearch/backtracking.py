@@ -8,11 +8,12 @@ import jax.numpy as jnp
 
 from gradtx.engine.base import Array, GradientTransformation, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import branch, compiled_when_concrete
-from gradtx.engine.coupled import common_dtype, coupled
+from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.roles import Hyperparameter, Role, Shared, Slot, Told, declared
 from gradtx.linesearch.loop import loop_until_done
 from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, zero_gradient
+from gradtx.tree.present import common_dtype
 
 
 class BacktrackingLinesearchInfo(NamedTuple):

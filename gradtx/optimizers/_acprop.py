@@ -8,13 +8,14 @@ from jax import lax
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, gathered_weight, over, plus, ratio
+from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adabelief import ScaleByBeliefState
 from gradtx.optimizers._adam import zero_moments
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.moments import gathered_weight
 
 
 @piece

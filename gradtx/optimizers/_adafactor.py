@@ -12,16 +12,7 @@ from jax.typing import DTypeLike
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import (
-    abs_sq,
-    plus,
-    ratio,
-    real_full_like,
-    root,
-    step_number,
-    times,
-    zeros_without,
-)
+from gradtx.engine.numerics import abs_sq, plus, ratio, real_full_like, root, times, zeros_without
 from gradtx.engine.roles import Count, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.averaging import ema
@@ -30,6 +21,7 @@ from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.param_scale import scale_by_param_block_rms
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
+from gradtx.tree.moments import step_number
 
 
 @declared

@@ -15,10 +15,12 @@ from gradtx.engine.base import (
     Updates,
 )
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.coupled import common_dtype, coupled, present, replaced
-from gradtx.engine.numerics import ema, finished, gathered_weight, ratio, step_number, times
+from gradtx.engine.coupled import coupled
+from gradtx.engine.numerics import ema, finished, ratio, times
 from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
+from gradtx.tree.moments import gathered_weight, step_number
+from gradtx.tree.present import common_dtype, present, replaced
 
 
 @declared

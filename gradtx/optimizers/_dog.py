@@ -16,7 +16,7 @@ from gradtx.engine.base import (
     Updates,
 )
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import finished, plus, ratio, rescale, root
 from gradtx.engine.roles import Hyperparameter, Shared, Slot, Told, declared
@@ -24,6 +24,7 @@ from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.slots import as_slots, copied_slots
+from gradtx.tree.present import common_dtype, present, replaced
 
 FirstStep = tuple[Literal["heuristic", "distance", "learning_rate"], Scalar]
 FIRST_STEPS = ("heuristic", "distance", "learning_rate")

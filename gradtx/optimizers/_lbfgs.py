@@ -19,7 +19,7 @@ from gradtx.engine.base import (
     Updates,
 )
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import (
     abs_sq,
@@ -34,6 +34,7 @@ from gradtx.engine.roles import Count, Shared, Slot, Statistic, declared
 from gradtx.linesearch import scale_by_zoom_linesearch
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
+from gradtx.tree.present import common_dtype, present, replaced
 
 
 @declared

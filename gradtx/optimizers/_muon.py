@@ -21,19 +21,10 @@ from gradtx.engine.base import (
     Scalar,
     ScalarOrSchedule,
 )
-from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.matrix_layout import Layout, MatrixAxes, axes_of_leaves
 from gradtx.engine.matrixwise import matrixwise
-from gradtx.engine.numerics import (
-    abs_sq,
-    ema,
-    gathered_weight,
-    over,
-    safe_sqrt,
-    step_number,
-    times,
-    widen,
-)
+from gradtx.engine.numerics import abs_sq, ema, over, safe_sqrt, times, widen
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.engine.roles import Count, Shared, Slot, declared
@@ -43,6 +34,8 @@ from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.partitioning import partition
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.storing import store_as
+from gradtx.tree.moments import gathered_weight, step_number
 
 MUON = "Jordan et al., 'Muon: An optimizer for hidden layers in neural networks' (2024)"
 

@@ -17,11 +17,12 @@ from gradtx.engine.base import (
     init_empty_state,
 )
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.coupled import common_dtype, coupled
+from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import finished, rescale, value_of
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.present import common_dtype
 
 VARIANTS = ("sps", "sps+")
 

@@ -8,11 +8,13 @@ from gradtx import tree
 from gradtx.catalog import optimizer
 from gradtx.engine.base import GradientTransformation, Params, Scalar, ScalarOrSchedule, Updates
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.coupled import common_dtype, coupled, present, replaced
-from gradtx.engine.numerics import ema, finished, ratio, step_number, times
+from gradtx.engine.coupled import coupled
+from gradtx.engine.numerics import ema, finished, ratio, times
 from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.optimizers._dadapt import adam_correction, over_one_norm
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots, zero_slots
+from gradtx.tree.moments import step_number
+from gradtx.tree.present import common_dtype, present, replaced
 
 
 @declared

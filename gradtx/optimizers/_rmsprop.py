@@ -8,21 +8,13 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import (
-    abs_sq,
-    ema,
-    gathered_weight,
-    over,
-    plus,
-    ratio,
-    real_full_like,
-    step_number,
-)
+from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, real_full_like
 from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.moments import gathered_weight, step_number
 
 
 @declared

@@ -5,13 +5,13 @@ from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
-from gradtx.engine.numerics import step_number
 from gradtx.engine.rules import value_at
 from gradtx.optimizers._rmsprop import scale_by_rms
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.iterate_averaging import schedule_free
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.moments import step_number
 
 SOURCE = "Defazio et al., 'The Road Less Scheduled', arXiv:2405.15682"
 

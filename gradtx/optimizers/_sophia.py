@@ -20,7 +20,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
-from gradtx.engine.coupled import coupled, present, replaced
+from gradtx.engine.coupled import coupled
 from gradtx.engine.numerics import ema, safe_increment, total
 from gradtx.engine.pipeline import pipeline_of
 from gradtx.engine.roles import Count, Inner, Slot, Told, declared
@@ -30,6 +30,7 @@ from gradtx.transforms.guards import cast_like
 from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
+from gradtx.tree.present import present, replaced
 
 
 @declared

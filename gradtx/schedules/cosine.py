@@ -3,8 +3,8 @@
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar, Schedule
-from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import cosine, mix, safe_power
+from gradtx.schedules.made import known_schedule
 from gradtx.schedules.steps import check_not_negative, check_positive, exact, remaining
 
 

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar, Schedule
-from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import geometric
+from gradtx.schedules.made import known_schedule
 from gradtx.schedules.steps import (
     as_float,
     check_finite,

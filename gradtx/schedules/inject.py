@@ -25,6 +25,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import default_float, safe_increment
 from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Aside, Count, Inner, Role, declared
@@ -185,79 +186,91 @@ def inject_hyperparams(
         )
 
     def make(*args: Any, **kwargs: Any) -> GradientTransformation:
-        given = signature.bind(*args, **kwargs)
-        schedules: dict[str, StatefulSchedule] = {}
-        numbers: dict[str, ArrayLike] = {}
-        for name, value in given.arguments.items():
-            if name not in static and _is_schedule(value):
-                stateful = isinstance(value, StatefulSchedule)
-                schedules[name] = value if stateful else WrappedSchedule(value)
-        given.apply_defaults()
-        for name, value in given.arguments.items():
-            declared = signature.parameters[name]
-            if name not in static and name not in schedules and _is_number(value, declared):
-                numbers[name] = value
-
-        def inner(values: Mapping[str, ArrayLike]) -> GradientTransformation:
-            bound = inspect.BoundArguments(signature, {**given.arguments, **values})  # type: ignore
-            return with_extra_args_support(inner_factory(*bound.args, **bound.kwargs))
-
-        def scheduled(states: Mapping[str, PyTree], extra: ExtraArgs) -> dict[str, Array]:
-            found = {}
-            for name, schedule in schedules.items():
-                hint = (
-                    f"inject_hyperparams: {name} of {_name(inner_factory)} was used as a "
-                    f"schedule; if it is not one, add {name!r} to static_args"
-                )
-                try:
-                    value = schedule(states[name], **extra)
-                except Exception as error:
-                    error.add_note(hint)
-                    raise
-                if not _is_numeric(value):
-                    raise TypeError(f"{hint}; it returned {type(value).__name__}, not a number")
-                found[name] = _as_number(value, hyperparam_dtype)
-            return found
-
-        def init(params: Params) -> InjectStatefulHyperparamsState:
-            values = {name: _as_number(x, hyperparam_dtype) for name, x in numbers.items()}
-            states = {name: schedule.init() for name, schedule in schedules.items()}
-            values |= scheduled(states, {})
-            return InjectStatefulHyperparamsState(
-                jnp.zeros((), jnp.int32), values, states, inner(values).init(params)
-            )
-
-        @compiled_when_concrete
-        def update(
-            updates: Updates,
-            state: InjectStatefulHyperparamsState,
-            params: Params | None = None,
-            **extra: Any,
-        ) -> tuple[Updates, InjectStatefulHyperparamsState]:
-            values = {
-                name: jnp.asarray(state.hyperparams[name], _as_number(x, hyperparam_dtype).dtype)
-                for name, x in numbers.items()
-            }
-            values |= scheduled(state.hyperparams_states, extra)
-            updates, inner_state = inner(values).update(updates, state.inner_state, params, **extra)
-            states = {
-                name: schedule.update(state.hyperparams_states[name], **extra)
-                for name, schedule in schedules.items()
-            }
-            return updates, InjectStatefulHyperparamsState(
-                safe_increment(state.count), values, states, inner_state
-            )
-
-        def alike() -> GradientTransformation:
-            states = {name: schedule.init() for name, schedule in schedules.items()}
-            return inner({**numbers, **scheduled(states, {})})
-
-        return wrapped(init, update, alike)
+        return _injected(inner_factory, args, kwargs, tuple(sorted(static)), hyperparam_dtype)
 
     return make
 
 
 inject_stateful_hyperparams = inject_hyperparams
+
+
+@piece
+def _injected(
+    inner_factory: Callable[..., TransformationLike],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    static: tuple[str, ...],
+    hyperparam_dtype: DTypeLike | None,
+) -> GradientTransformation:
+    signature = inspect.signature(inner_factory)
+    given = signature.bind(*args, **kwargs)
+    schedules: dict[str, StatefulSchedule] = {}
+    numbers: dict[str, ArrayLike] = {}
+    for name, value in given.arguments.items():
+        if name not in static and _is_schedule(value):
+            stateful = isinstance(value, StatefulSchedule)
+            schedules[name] = value if stateful else WrappedSchedule(value)
+    given.apply_defaults()
+    for name, value in given.arguments.items():
+        declared = signature.parameters[name]
+        if name not in static and name not in schedules and _is_number(value, declared):
+            numbers[name] = value
+
+    def inner(values: Mapping[str, ArrayLike]) -> GradientTransformation:
+        bound = inspect.BoundArguments(signature, {**given.arguments, **values})  # type: ignore
+        return with_extra_args_support(inner_factory(*bound.args, **bound.kwargs))
+
+    def scheduled(states: Mapping[str, PyTree], extra: ExtraArgs) -> dict[str, Array]:
+        found = {}
+        for name, schedule in schedules.items():
+            hint = (
+                f"inject_hyperparams: {name} of {_name(inner_factory)} was used as a "
+                f"schedule; if it is not one, add {name!r} to static_args"
+            )
+            try:
+                value = schedule(states[name], **extra)
+            except Exception as error:
+                error.add_note(hint)
+                raise
+            if not _is_numeric(value):
+                raise TypeError(f"{hint}; it returned {type(value).__name__}, not a number")
+            found[name] = _as_number(value, hyperparam_dtype)
+        return found
+
+    def init(params: Params) -> InjectStatefulHyperparamsState:
+        values = {name: _as_number(x, hyperparam_dtype) for name, x in numbers.items()}
+        states = {name: schedule.init() for name, schedule in schedules.items()}
+        values |= scheduled(states, {})
+        return InjectStatefulHyperparamsState(
+            jnp.zeros((), jnp.int32), values, states, inner(values).init(params)
+        )
+
+    @compiled_when_concrete
+    def update(
+        updates: Updates,
+        state: InjectStatefulHyperparamsState,
+        params: Params | None = None,
+        **extra: Any,
+    ) -> tuple[Updates, InjectStatefulHyperparamsState]:
+        values = {
+            name: jnp.asarray(state.hyperparams[name], _as_number(x, hyperparam_dtype).dtype)
+            for name, x in numbers.items()
+        }
+        values |= scheduled(state.hyperparams_states, extra)
+        updates, inner_state = inner(values).update(updates, state.inner_state, params, **extra)
+        states = {
+            name: schedule.update(state.hyperparams_states[name], **extra)
+            for name, schedule in schedules.items()
+        }
+        return updates, InjectStatefulHyperparamsState(
+            safe_increment(state.count), values, states, inner_state
+        )
+
+    def alike() -> GradientTransformation:
+        states = {name: schedule.init() for name, schedule in schedules.items()}
+        return inner({**numbers, **scheduled(states, {})})
+
+    return wrapped(init, update, alike)
 
 
 def _name(factory: Callable[..., TransformationLike]) -> str:

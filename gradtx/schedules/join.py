@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar, Schedule
-from gradtx.engine.made import known_schedule
+from gradtx.schedules.made import known_schedule
 from gradtx.schedules.steps import as_float, check_not_negative, elapsed, is_number, whole
 
 

@@ -3,7 +3,7 @@
 import math
 
 from gradtx.engine.base import Scalar, Schedule
-from gradtx.engine.made import known_schedule
+from gradtx.schedules.made import known_schedule
 from gradtx.schedules.piecewise import interpolate
 from gradtx.schedules.steps import check_positive, exact, is_number
 

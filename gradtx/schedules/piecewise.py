@@ -9,8 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar, Schedule
-from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import cosine, mix
+from gradtx.schedules.made import known_schedule
 from gradtx.schedules.steps import (
     as_float,
     check_not_negative,

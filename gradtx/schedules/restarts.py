@@ -8,9 +8,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar, Schedule
-from gradtx.engine.made import known_schedule
 from gradtx.schedules.curves import cosine, mix
 from gradtx.schedules.join import join_schedules
+from gradtx.schedules.made import known_schedule
 from gradtx.schedules.steps import INT32_MAX, as_float, check_positive, how_many_reached
 from gradtx.schedules.warmup import warmup_cosine_decay_schedule
 

@@ -3,11 +3,11 @@
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar, Schedule
-from gradtx.engine.made import known_schedule
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.curves import cosine, mix, safe_power
 from gradtx.schedules.decay import exponential_decay
 from gradtx.schedules.join import join_schedules
+from gradtx.schedules.made import known_schedule
 from gradtx.schedules.polynomial import linear_schedule
 from gradtx.schedules.steps import (
     check_finite,

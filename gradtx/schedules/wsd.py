@@ -5,10 +5,10 @@ from typing import Literal, get_args
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar, Schedule
-from gradtx.engine.made import known_schedule
 from gradtx.schedules.constant import constant_schedule
 from gradtx.schedules.curves import cosine, geometric_mix, mix, one_minus_sqrt
 from gradtx.schedules.join import join_schedules
+from gradtx.schedules.made import known_schedule
 from gradtx.schedules.polynomial import linear_schedule
 from gradtx.schedules.steps import (
     check_not_negative,

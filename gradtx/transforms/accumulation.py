@@ -173,6 +173,15 @@ class MultiSteps:
         dtype = None if accumulator_dtype is None else jnp.dtype(accumulator_dtype)
         self._tx = _multi_steps(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, dtype)
 
+    def __repr__(self) -> str:
+        return f"MultiSteps({self._opt!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MultiSteps) and self._tx == other._tx
+
+    def __hash__(self) -> int:
+        return hash(self._tx)
+
     @property
     def inner_opt(self) -> TransformationLike:
         """The wrapped optimizer."""

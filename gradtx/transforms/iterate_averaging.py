@@ -19,7 +19,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import compiled_when_concrete, is_traced
-from gradtx.engine.coupled import coupled, present, replaced
+from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import (
     compute_dtype,
@@ -33,6 +33,7 @@ from gradtx.engine.numerics import (
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.roles import Count, Hyperparameter, Inner, Shared, Slot, Told, declared
 from gradtx.engine.rules import LeafError, MaskedNode, rate_at
+from gradtx.tree.present import present, replaced
 
 
 @declared

@@ -15,11 +15,12 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.coupled import common_dtype, coupled, present, replaced
+from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import finished, safe_increment, safe_sqrt, times
 from gradtx.engine.roles import Count, Hyperparameter, Inner, Shared, Slot, Told, declared
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots
+from gradtx.tree.present import common_dtype, present, replaced
 
 
 @declared

@@ -1,5 +1,6 @@
 """Applying different transformations to different leaves."""
 
+import dataclasses
 from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from gradtx.engine.base import (
     TransformationLike,
     is_function,
 )
+from gradtx.engine.equality import Value
+from gradtx.engine.made import Freezer, Frozen, Made
 from gradtx.engine.masks import Mask, spread
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
@@ -63,29 +66,48 @@ def partition(
       >>> print(updates["w"], updates["b"])
       [-0.1] [0.]
     """
-
-    def mask_of(label: Hashable) -> Callable[[PyTree], PyTree]:
-        def mask(tree: PyTree) -> PyTree:
-            leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
-            labels = param_labels(tree) if is_function(param_labels) else param_labels
-            labels = align(treedef, spread(labels, tree), "the labels", tree, "params")
-            for i, (found, leaf) in enumerate(zip(labels, leaves, strict=True)):
-                if leaf is not None and found not in transforms:
-                    raise ValueError(
-                        f"partition: params{nth_path(tree, i)} has the label {found!r}, which is "
-                        f"not among {list(transforms)}"
-                    )
-            return treedef.unflatten([found == label for found in labels])
-
-        return mask
-
     pipelines = [pipeline_of(tx) for tx in transforms.values()]
     links, skeletons = gather(pipelines)
     labels = [x for x, part in zip(transforms, pipelines, strict=True) for _ in part.links]
-    masks = {x: Mask(mask_of(x), mask_compatible_extra_args, x) for x in transforms}
+    known = tuple(transforms)
+    masks = {
+        x: Mask(HasLabel(x, param_labels, known), mask_compatible_extra_args, x) for x in known
+    }
     row = [link.narrow(masks[x]) for link, x in zip(links, labels, strict=True)]
     parts = {label: MaskedState(s) for label, s in zip(transforms, skeletons, strict=True)}
     return Pipeline(tuple(row), PartitionState(parts)).transformation()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HasLabel(Value):
+    """A mask: the leaves of a label.
+
+    Attributes:
+      label: the label.
+      labels: a pytree of labels, or a function that returns one.
+      known: all labels for which there are transformations.
+    """
+
+    label: Hashable
+    labels: PyTree | Callable[[Params], PyTree]
+    known: tuple[Hashable, ...]
+
+    def __call__(self, tree: PyTree) -> PyTree:
+        """Returns a tree of booleans."""
+        leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
+        labels = self.labels(tree) if is_function(self.labels) else self.labels
+        labels = align(treedef, spread(labels, tree), "the labels", tree, "params")
+        for i, (found, leaf) in enumerate(zip(labels, leaves, strict=True)):
+            if leaf is not None and found not in self.known:
+                raise ValueError(
+                    f"partition: params{nth_path(tree, i)} has the label {found!r}, which is "
+                    f"not among {list(self.known)}"
+                )
+        return treedef.unflatten([found == self.label for found in labels])
+
+    def freeze(self, freezer: Freezer) -> Frozen:
+        """Returns its frozen value."""
+        return freezer.call(Made(HasLabel, ((self.label, self.labels, self.known), {})))
 
 
 multi_transform = partition

@@ -20,11 +20,12 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
-from gradtx.engine.coupled import coupled, present, replaced
+from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.roles import Count, Inner, Slot, Told, declared
 from gradtx.transforms.guards import cast_like
+from gradtx.tree.present import present, replaced
 
 
 @declared

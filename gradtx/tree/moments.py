@@ -1,18 +1,21 @@
-"""Moments: exponential moving averages of powers of the gradients, over pytrees.
+"""Moments: exponential moving averages of powers of the gradients, and their bias correction.
 
-These are for transformations that are written over whole pytrees; leafwise rules use
+The functions of pytrees are for transformations written over whole pytrees; leafwise rules use
 `gradtx.numerics.ema`. Results are computed in float32 or wider and stored in the dtype of the
 moments, so that a state keeps its dtypes. Where `updates` is `None`, the result is `None`.
 """
 
+import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, PyTree, Scalar, Updates
-from gradtx.engine.numerics import abs_sq, gathered_weight, widen
+from gradtx.engine.numerics import Number, abs_sq, default_float, times, widen
 from gradtx.tree.mapping import map_leaves
 
 
@@ -142,3 +145,48 @@ def _stored(new: Array | np.ndarray, old: ArrayLike) -> Array:
         if jnp.issubdtype(new.dtype, kind) and not jnp.issubdtype(dtype, kind):
             return jnp.asarray(new)
     return jnp.asarray(new, dtype)
+
+
+def gathered_weight(decay: Scalar, steps: Scalar) -> Array:
+    """Returns `1 - decay**steps`: the sum of the weights in an average that started at zero.
+
+    Dividing the average by it is bias correction. It is computed as `-expm1(steps * log(decay))`,
+    because the plain form is inaccurate while `decay**steps` is near 1: for `decay=0.999` in
+    float32, the relative error is 1e-5 at the first step.
+
+    Args:
+      decay: decay rate of the average, in [0, 1].
+      steps: the number of values in the average, a scalar, at least 1.
+    """
+    steps = jnp.asarray(steps, default_float())
+    if isinstance(decay, Number):
+        positive = decay.value > 0
+        weight = one_minus_power(decay.log, steps)
+        return jnp.where(positive, weight, 1)
+    if not isinstance(decay, jax.Array):
+        decay = float(decay)
+        return one_minus_power(math.log(decay), steps) if decay > 0 else jnp.ones_like(steps)
+    positive = decay > 0
+    weight = one_minus_power(jnp.log(jnp.where(positive, decay, 1)), steps)
+    return jnp.where(positive, weight, 1)
+
+
+def step_number(count: ArrayLike) -> Array:
+    """Returns the number of the next step, 1 for the first, as a floating scalar.
+
+    `count + 1`, which would overflow in the dtype of an integer count at its largest value.
+
+    Args:
+      count: the number of steps taken, a scalar.
+    """
+    return lax.convert_element_type(count, default_float()) + 1
+
+
+def one_minus_power(log_base: Scalar, exponent: Array) -> Array:
+    """Returns `1 - base**exponent` from the logarithm of the base, with full accuracy.
+
+    Args:
+      log_base: the logarithm, a number or a scalar array.
+      exponent: a floating scalar.
+    """
+    return lax.neg(lax.expm1(times(log_base, exponent)))
