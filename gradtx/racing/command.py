@@ -11,9 +11,9 @@ from gradtx.racing.entrants import enter, rate_range
 from gradtx.racing.leaderboard import Race
 from gradtx.racing.problems import classification
 from gradtx.racing.run import run_race
-from gradtx.train.checkpoint import write_atomically
 from gradtx.train.data import load
 from gradtx.train.errors import TrainingError, extra
+from gradtx.train.files import write_atomically
 from gradtx.train.models import MODELS
 from gradtx.train.options import Options
 

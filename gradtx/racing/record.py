@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gradtx.racing.results import Row
-from gradtx.train.checkpoint import write_atomically
 from gradtx.train.errors import TrainingError
+from gradtx.train.files import write_atomically
 
 
 class Record:
