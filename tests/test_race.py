@@ -361,8 +361,11 @@ def test_another_loss_or_other_batches_are_another_race(tmp_path):
 @pytest.mark.parametrize("content", ["", "{}\n", "[1]\n", '{"race": {}}\n{"optimizer"'])
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "race.jsonl").write_text(content)
-    with pytest.raises(train.TrainingError, match=r"race\.jsonl: not the record of a race"):
-        Record(tmp_path, {}).begin(overwrite=False)
+    with (
+        pytest.raises(train.TrainingError, match=r"race\.jsonl: not the record of a race"),
+        Record(tmp_path, {}).begin(overwrite=False),
+    ):
+        pass
 
 
 # ---- The standings and the pictures -----------------------------------------------------------

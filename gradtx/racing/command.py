@@ -104,7 +104,14 @@ def _race(args: argparse.Namespace) -> None:
     data = load(options.data)
     size = len(data.y_train) if options.batch == "full" else int(options.batch)
     out = Path(args.out or Path("runs") / f"race-{Path(args.data).stem}-{args.model}")
-    result = run_race(
+
+    def finish(result: Race) -> None:
+        print(f"\n{result.table()}\n\n{_note(result)}")
+        for name, figure in (("curves", result.curves()), ("rates", result.rates())):
+            write_atomically(out / f"{name}.png", png(figure))
+        print(f"see {out}: race.jsonl, curves.png, rates.png")
+
+    run_race(
         classification(MODELS[options.model](), data, size),
         field,
         seeds=seeds,
@@ -113,11 +120,8 @@ def _race(args: argparse.Namespace) -> None:
         out=out,
         overwrite=args.overwrite,
         lines=True,
+        finish=finish,
     )
-    print(f"\n{result.table()}\n\n{_note(result)}")
-    for name, figure in (("curves", result.curves()), ("rates", result.rates())):
-        write_atomically(out / f"{name}.png", png(figure))
-    print(f"see {out}: race.jsonl, curves.png, rates.png")
 
 
 def _note(result: Race) -> str:

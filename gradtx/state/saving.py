@@ -24,6 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, OptState
+from gradtx.state.belonging import check_counts
 from gradtx.state.naming import VERSION, named_leaves
 
 Flat = Mapping[str, ArrayLike]
@@ -129,7 +130,9 @@ def load_state_dict(
     Raises:
       StateMismatch: a name is missing or unexpected, or a shape or dtype differs; its report lists
         all of them.
-      ValueError: `flat` has a version that `migrate` cannot convert to `version`.
+      ValueError: `flat` has a version that `migrate` cannot convert to `version`, or a negative
+        count.
+      TypeError: `flat` is not a mapping.
 
     Example:
       >>> import jax.numpy as jnp
@@ -191,8 +194,17 @@ def load_matching(
 
 
 def _migrated(flat: Flat, version: int, migrate: Migrations) -> dict[str, ArrayLike]:
-    saved = int(np.asarray(flat[VERSION])) if VERSION in flat else 0
-    if saved > version:
+    if not isinstance(flat, Mapping):
+        raise TypeError(
+            f"load: flat must be a mapping from names to arrays, got {type(flat).__name__}; "
+            "np.load(path) reads one from a file"
+        )
+    number = np.asarray(flat[VERSION]) if VERSION in flat else np.asarray(0)
+    if number.shape or number.dtype.kind not in "iu" or number < 0:
+        raise ValueError(
+            f"load: the saved version must be an integer of at least 0, got {str(number)[:60]}"
+        )
+    if (saved := int(number)) > version:
         raise ValueError(
             f"load: the saved version must be at most the program's, {version}, got {saved}"
         )
@@ -229,7 +241,12 @@ def _load(template: OptState, flat: Flat) -> tuple[OptState, LoadReport]:
     known = {name for name, _ in needed}
     found["unexpected"] = [name for name in flat if name not in known]
     report = LoadReport(**{k: tuple(v) for k, v in found.items()})
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), report
+    state = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    try:
+        check_counts(state)
+    except ValueError as error:
+        raise ValueError(f"load: {error}") from None
+    return state, report
 
 
 def _data(leaf: Any) -> Any:
@@ -258,8 +275,8 @@ def _readable(saved: ArrayLike, old: Any) -> Array | np.ndarray:
 
 def _castable(saved: np.dtype, needed: np.dtype) -> bool:
     """Returns whether arrays of one dtype can be cast to another, possibly with rounding."""
-    if saved.type is np.void:
-        return False
+    if not (jnp.issubdtype(saved, np.number) or saved.type is np.bool_):
+        return False  # words, dates, objects and bytes of unknown meaning
     to_complex = jnp.issubdtype(needed, jnp.complexfloating)
     return to_complex or not jnp.issubdtype(saved, jnp.complexfloating)
 

@@ -118,12 +118,13 @@ def read_npz(
 
 def _check_compression(name: str, info: zipfile.ZipInfo, compressed: bool) -> None:
     # The decoders of other methods may inflate any amount at once.
-    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)[: 1 + compressed]
+    methods = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
+    if not compressed:
+        del methods[zipfile.ZIP_DEFLATED]
     if info.compress_type not in methods:
-        method = zipfile.compressor_names.get(info.compress_type, info.compress_type)
         raise ValueError(
-            f"{name} is compressed with {method}, it must be "
-            + ("stored or deflated" if compressed else "stored")
+            f"{name} must be {' or '.join(methods.values())}, got compression method "
+            f"{info.compress_type}"
         )
 
 

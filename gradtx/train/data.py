@@ -183,7 +183,8 @@ def npz(path: str | Path) -> Data:
     keys = ("x_train", "y_train", "x_test", "y_test")
     with reading(path, DataError, "not a readable .npz file") as file:
         arrays = read_npz(file, keys)
-    return _checked(str(path), *(arrays[key] for key in keys))
+    x_train, y_train, x_test, y_test = (arrays[key] for key in keys)
+    return _checked(str(path), x_train, y_train, x_test, y_test)
 
 
 def _checked(

@@ -109,11 +109,7 @@ def _union(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
 
 def _fields(kind: Any, value: dict[str, Any], name: str) -> Any:
     hints = get_type_hints(kind)
-    if dataclasses.is_dataclass(kind):
-        fields = dataclasses.fields(kind)
-        needed = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
-    else:
-        needed = hints.keys() - kind._field_defaults
+    needed = hints.keys() - _defaults(kind)
     missing, unknown = sorted(needed - value.keys()), sorted(value.keys() - hints.keys())
     if missing or unknown:
         raise ValueError(
@@ -121,6 +117,15 @@ def _fields(kind: Any, value: dict[str, Any], name: str) -> Any:
             f"{', '.join(missing) or 'none'}, and has {', '.join(unknown) or 'none'} in excess"
         )
     return kind(**{key: _decode(hints[key], x, f"{name}.{key}") for key, x in value.items()})
+
+
+def _defaults(kind: Any) -> set[str]:
+    """Returns the names of the fields of a NamedTuple or a dataclass that have a default."""
+    if not dataclasses.is_dataclass(kind):
+        return {*kind._field_defaults}
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(kind)
+    return {f.name for f in fields if not f.default is f.default_factory is missing}
 
 
 def _require(right: bool, value: Any, name: str, what: str) -> Any:
