@@ -6,8 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from gradtx.engine.base import OptState, Params, PyTree
 from gradtx.engine.roles import Kind
@@ -87,38 +85,6 @@ def roles(state: OptState, params: Params | None = None) -> PyTree:
         for path, leaf in jax.tree.leaves_with_path(part.value)
     ]
     return jax.tree.unflatten(jax.tree.structure(state), leaves)
-
-
-def check_counts(state: OptState) -> None:
-    """Raises an error if a count in a state is negative, which no number of steps can make it.
-
-    Args:
-      state: the state of an optimizer, or any pytree that contains one. Traced arrays, and those
-        of which other processes have a part, are not checked.
-
-    Raises:
-      ValueError: a count is negative; the message has its name.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import gradtx
-      >>> from gradtx.state.belonging import check_counts
-      >>> state = gradtx.adam(0.1).init(jnp.ones(2))
-      >>> check_counts(gradtx.tree.set(state, count=jnp.int32(-5)))
-      Traceback (most recent call last):
-      ...
-      ValueError: scale_by_adam/count must be at least 0, got -5
-    """
-    for role, leaf in zip(jax.tree.leaves(roles(state)), jax.tree.leaves(state), strict=True):
-        counts = role.kind == "count" and _is_at_hand(leaf)
-        if counts and (least := np.min(leaf, initial=0)) < 0:
-            raise ValueError(f"{role.name} must be at least 0, got {least}")
-
-
-def _is_at_hand(leaf: Any) -> bool:
-    if isinstance(leaf, jax.Array):
-        return not isinstance(leaf, Tracer) and leaf.is_fully_addressable
-    return isinstance(leaf, (np.ndarray, np.generic, int))
 
 
 def _role(

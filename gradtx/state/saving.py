@@ -24,7 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, OptState
-from gradtx.state.belonging import check_counts
+from gradtx.state.counts import check_counts, is_at_hand
 from gradtx.state.naming import VERSION, named_leaves
 
 Flat = Mapping[str, ArrayLike]
@@ -40,8 +40,9 @@ class LoadReport:
       recast: names that were cast to another dtype, with the saved dtype and that of the template.
       missing: names that only the template has; they kept its values.
       unexpected: names that only the mapping has; they were ignored.
-      reshaped: names with different shapes, or with a complex dtype for a real one, with the saved
-        shape and dtype and those of the template; they kept the template's values.
+      reshaped: names with different shapes, with a complex dtype for a real one, or with numbers
+        that the template's integers cannot hold, with the saved shape and dtype and those of the
+        template; they kept the template's values.
     """
 
     loaded: tuple[str, ...] = ()
@@ -230,7 +231,7 @@ def _load(template: OptState, flat: Flat) -> tuple[OptState, LoadReport]:
             continue
         new = _readable(flat[name], old)
         shape, dtype = _data_type(old)
-        if new.shape != shape or not _castable(new.dtype, dtype):
+        if new.shape != shape or not _castable(new, dtype):
             found["reshaped"].append((name, _told(new), f"{dtype}{list(shape)}"))
             leaves.append(old)
             continue
@@ -273,12 +274,16 @@ def _readable(saved: ArrayLike, old: Any) -> Array | np.ndarray:
     return array.view(dtype) if array.dtype.type is np.void and of_jax else array
 
 
-def _castable(saved: np.dtype, needed: np.dtype) -> bool:
-    """Returns whether arrays of one dtype can be cast to another, possibly with rounding."""
-    if not (jnp.issubdtype(saved, np.number) or saved.type is np.bool_):
-        return False  # words, dates, objects and bytes of unknown meaning
-    to_complex = jnp.issubdtype(needed, jnp.complexfloating)
-    return to_complex or not jnp.issubdtype(saved, jnp.complexfloating)
+def _castable(saved: Array | np.ndarray, needed: np.dtype) -> bool:
+    """Returns whether an array can be cast to a dtype: with rounding, except to integers."""
+    if not (jnp.issubdtype(saved.dtype, np.number) or saved.dtype.type is np.bool_):
+        return False  # words, dates, objects, and bytes of unknown meaning
+    if jnp.issubdtype(saved.dtype, np.complexfloating):
+        return jnp.issubdtype(needed, np.complexfloating)
+    if saved.dtype == needed or not jnp.issubdtype(needed, np.integer) or not is_at_hand(saved):
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool(np.all(np.asarray(saved).astype(needed) == np.asarray(saved)))
 
 
 def _placed(new: Any, old: Any, dtype: np.dtype) -> ArrayLike:

@@ -165,7 +165,7 @@ def _read(path: Path) -> tuple[_Header, dict[str, np.ndarray]]:
         header = decode(_Header, content, "header")
         if header.leaves.keys() != arrays.keys():
             differ = sorted(header.leaves.keys() ^ arrays.keys())
-            raise ValueError(f"the leaves of the header must be the arrays, {differ} differ")
+            raise ValueError(f"the leaves of the header must be those of the file, {differ} differ")
         if (computed := _digest(content, arrays)) != header.sha256:
             raise ValueError(
                 f"its checksum is {computed[:16]}..., it should be {header.sha256[:16]}..."

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gradtx.state.belonging import check_counts
+from gradtx.state.counts import check_counts
 from gradtx.train import checkpoint
 from gradtx.train.curves import curves_png
 from gradtx.train.decoding import decode
