@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
 from gradtx.engine.base import OptState
 from gradtx.state.belonging import roles
@@ -42,8 +41,8 @@ def check_counts(state: OptState) -> None:
     """Raises an error if a count in a state is negative, which no number of steps can make it.
 
     Args:
-      state: the state of an optimizer, or any pytree that contains one. Traced arrays, and those
-        of which other processes have a part, are not checked.
+      state: the state of an optimizer, or any pytree that contains one. Arrays of which other
+        processes have a part are not checked.
 
     Raises:
       ValueError: a count is negative; the message has its name.
@@ -65,11 +64,11 @@ def check_counts(state: OptState) -> None:
 
 
 def is_at_hand(leaf: Any) -> bool:
-    """Returns whether the values of a leaf can be read, here and now.
+    """Returns whether this process has all values of a leaf.
 
     Args:
       leaf: a leaf of a state, or its shape and dtype.
     """
     if isinstance(leaf, jax.Array):
-        return not isinstance(leaf, Tracer) and leaf.is_fully_addressable
+        return leaf.is_fully_addressable
     return isinstance(leaf, (np.ndarray, np.generic, int))
