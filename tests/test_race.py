@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import warnings
 
@@ -454,14 +455,14 @@ def test_a_record_by_hand(tmp_path):
                 ({"optimizer": 3}, "line 2.optimizer must be a string, got 3"),
                 ({"learning_rate": "x"}, "line 2.learning_rate must be a finite number, got 'x'"),
                 ({"mood": 1}, "it lacks none, and has mood in excess"),
-                ({"seed": 1}, r"sgd must have a run for each .* and the seeds \[0, 1\], .*got"),
+                ({"seed": 1}, r"the seeds \[0, 1\], .*got .* \(0.1, 1\) instead of \(0.1, 0\)"),
                 ({"seed": 2}, r"sgd must have a run for each"),
-                ({"learning_rate": 0.2}, r"rates \[0.1, 0.2\] and the seeds"),
+                ({"learning_rate": 0.2}, r"got .* \(0.2, 0\) instead of \(0.1, 0\)"),
                 ({"optimizer": "adam"}, "adam must have a run for each"),
             ]
         ),
-        (sealed({"race": CONFIG}, RUNS[0]), "sgd must have a run for each"),
-        (sealed({"race": CONFIG}, *RUNS, *RUNS), "sgd must have a run for each"),
+        (sealed({"race": CONFIG}, RUNS[0]), r"got .* None instead of \(0.1, 1\)"),
+        (sealed({"race": CONFIG}, *RUNS, *RUNS), r"got .* \(0.1, 0\) instead of None"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_named(tmp_path, content, words):
@@ -473,6 +474,30 @@ def test_a_damaged_file_is_named(tmp_path, content, words):
     )
     assert str(caught.value).count("\n") == 0
     assert path.read_bytes() == content
+
+
+def test_no_byte_can_change_unnoticed(tmp_path):
+    for position in range(len(GOOD)):
+        damaged = bytearray(GOOD)
+        damaged[position] ^= 0x10
+        with pytest.raises(train.TrainingError, match=r"race\.jsonl"):
+            begin(tmp_path, bytes(damaged))
+
+
+def test_only_a_regular_file_is_read(tmp_path):
+    path = tmp_path / "race.jsonl"
+    for make, words in (
+        (os.mkfifo, "must be a regular file, is a pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "must be a regular file, is a device"),
+        (os.mkdir, "cannot be read: Is a directory"),
+    ):
+        make(path)
+        with (
+            pytest.raises(train.TrainingError, match=f"race.jsonl: {words}"),
+            Record(tmp_path, CONFIG).begin(overwrite=False),
+        ):
+            pass
+        path.rename(tmp_path / words)
 
 
 # ---- The standings and the pictures -----------------------------------------------------------

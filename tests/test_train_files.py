@@ -55,6 +55,7 @@ def test_a_pipe_does_not_hang_and_an_endless_device_is_not_read(tmp_path):
         (MemoryError(), "does not fit in memory"),
         (OSError(errno.EIO, "Input/output error"), "cannot be read: Input/output error"),
         (OSError("Not a gzipped file"), "damaged: Not a gzipped file"),
+        (ValueError("long\n" * 1000), "damaged: " + "long " * 80 + "..."),
         (DataError("as it is"), "as it is"),
     ],
 )

@@ -118,11 +118,12 @@ def _check_grids(rows: Sequence[Row], seeds: Sequence[int], epochs: int) -> None
                 f"{row.optimizer}: a run must have {epochs + 1} measurements at ascending steps "
                 f"from 0, got {len(row.loss)} losses at the steps {row.steps}"
             )
-    for name, group in itertools.groupby(rows, lambda row: row.optimizer):
-        found = [(row.learning_rate, row.seed) for row in group]
-        rates = sorted({rate for rate, _ in found})
-        if found != [*itertools.product(rates, seeds)]:
-            raise ValueError(
-                f"{name} must have a run for each of the rates {rates} and the seeds {seeds}, in "
-                f"this order, got {found}"
-            )
+    for name in dict.fromkeys(row.optimizer for row in rows):
+        found = [(row.learning_rate, row.seed) for row in rows if row.optimizer == name]
+        needed = [*itertools.product(sorted({rate for rate, _ in found}), seeds)]
+        for has, must in itertools.zip_longest(found, needed):
+            if has != must:
+                raise ValueError(
+                    f"{name} must have a run for each of its rates and the seeds {seeds}, in this "
+                    f"order: got (rate, seed) {has} instead of {must}"
+                )

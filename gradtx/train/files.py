@@ -74,7 +74,10 @@ def reading(path: str | Path, error: type[TrainingError], damage: str) -> Iterat
     except Exception as problem:
         if isinstance(problem, OSError) and problem.errno is not None:
             raise error(f"{path}: cannot be read: {problem.strerror}") from None
-        raise error(f"{path}: {damage}: {problem}") from None
+        # Some quote what they read.
+        text = " ".join(str(problem).split())
+        shown = text if len(text) <= 400 else f"{text[:400]}..."
+        raise error(f"{path}: {damage}: {shown}") from None
 
 
 def _opened(path: str | Path) -> BinaryIO:
