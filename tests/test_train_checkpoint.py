@@ -67,6 +67,13 @@ def test_float64_comes_back(path, x64):
     same(checkpoint.restore(path, tree)[0], tree)
 
 
+def test_float64_is_not_rounded_without_a_word(path):
+    with jax.enable_x64(True):
+        checkpoint.save(path, {"w": jnp.full(3, 0.1, "float64")}, {})
+    with pytest.raises(CheckpointError, match=r"w has dtype float64 .* needs float32"):
+        checkpoint.restore(path, {"w": jnp.ones(3)})
+
+
 def test_trees_of_every_kind(path):
     tree = Pair({"b": (jnp.ones(2), None, ()), "a": [Pair(jnp.zeros(1), {})]}, jnp.asarray(2.5))
     assert tree.second.weak_type

@@ -29,7 +29,7 @@ _HEADER = "header"
 
 
 class _Leaf(NamedTuple):
-    """What the header says of a leaf: NumPy's or JAX's dtype, shape, and kind of random key."""
+    """A leaf as the header describes it; `key` is the implementation of a random key."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -193,18 +193,18 @@ def _stored(name: str, leaf: _Leaf, array: np.ndarray) -> np.ndarray:
 
 
 def _leaf(path: str | Path, name: str, saved: _Leaf, array: np.ndarray, spec: Array) -> Array:
-    if saved.key is not None:
-        try:
-            leaf = jax.random.wrap_key_data(jnp.array(array), impl=saved.key)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: {name} is not a random key: {error}") from None
-    elif getattr(spec, "weak_type", False) and not array.shape:
-        leaf = jnp.asarray(array.item())  # a Python number becomes a weakly typed array again
-    else:
-        leaf = jnp.array(array)
+    try:
+        # `jnp.array` would round 64 bits to 32 without a word, so the array is compared as it is.
+        leaf = array if saved.key is None else jax.random.wrap_key_data(array, impl=saved.key)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {name} is not a random key: {error}") from None
     if (leaf.dtype, leaf.shape) != (spec.dtype, spec.shape):
         raise CheckpointError(
             f"{path}: {name} has dtype {leaf.dtype} and shape {leaf.shape}, but the model or "
             f"optimizer needs {spec.dtype} and {spec.shape}"
         )
-    return leaf
+    if isinstance(leaf, jax.Array):
+        return leaf
+    if getattr(spec, "weak_type", False) and not leaf.shape:
+        return jnp.asarray(leaf.item())  # a Python number becomes a weakly typed array again
+    return jnp.array(leaf)
