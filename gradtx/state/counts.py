@@ -59,7 +59,7 @@ def check_counts(state: OptState) -> None:
     """
     for role, leaf in zip(jax.tree.leaves(roles(state)), jax.tree.leaves(state), strict=True):
         counts = role.kind == "count" and is_at_hand(leaf)
-        if counts and (least := np.min(leaf, initial=0)) < 0:
+        if counts and (least := np.min(np.asarray(leaf), initial=0)) < 0:
             raise ValueError(f"{role.name} must be at least 0, got {least}")
 
 

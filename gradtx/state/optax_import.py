@@ -48,8 +48,8 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
     wanted = dict(named_leaves(template))
     counts = {name: x for name, x in flat.items() if name.endswith("/count")}
     given = None if count is None else step_count(count, "load_optax: count")
-    for name in wanted.keys() - flat.keys():
-        if name.endswith("/count"):
+    for name in wanted:
+        if name not in flat and name.endswith("/count"):
             flat[name] = _count_for(name, counts) if given is None else given
     flat = {n: x for n, x in flat.items() if n in wanted or n not in (*counts, VERSION)}
     result, report = load_matching(template, flat)

@@ -193,11 +193,13 @@ def _stored(name: str, leaf: _Leaf, array: np.ndarray) -> np.ndarray:
 
 
 def _leaf(path: str | Path, name: str, saved: _Leaf, array: np.ndarray, spec: Array) -> Array:
+    leaf = array
     try:
-        # `jnp.array` would round 64 bits to 32 without a word, so the array is compared as it is.
-        leaf = array if saved.key is None else jax.random.wrap_key_data(array, impl=saved.key)
+        if saved.key is not None:
+            leaf = jax.random.wrap_key_data(jnp.array(array), impl=saved.key)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {name} is not a random key: {error}") from None
+    # Compared before `jnp.array`, which rounds 64 bits to 32 without a word.
     if (leaf.dtype, leaf.shape) != (spec.dtype, spec.shape):
         raise CheckpointError(
             f"{path}: {name} has dtype {leaf.dtype} and shape {leaf.shape}, but the model or "
