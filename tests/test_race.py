@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import warnings
 
@@ -24,9 +25,11 @@ from gradtx.racing import (
     own_problem,
     progress,
     rate_range,
+    record,
     run,
     usual_rates,
 )
+from gradtx.train import files
 
 DATA = small()
 SOFTMAX = train.softmax()
@@ -358,11 +361,143 @@ def test_another_loss_or_other_batches_are_another_race(tmp_path):
         gradtx.race(parabola, start_at, list(TRAPS[::-1]), ["sgd"], **settings)
 
 
-@pytest.mark.parametrize("content", ["", "{}\n", "[1]\n", '{"race": {}}\n{"optimizer"'])
-def test_a_damaged_file_is_named(tmp_path, content):
-    (tmp_path / "race.jsonl").write_text(content)
-    with pytest.raises(train.TrainingError, match=r"race\.jsonl: not the record of a race"):
-        Record(tmp_path, {}).begin(overwrite=False)
+def test_finished_optimizers_keep_their_places(tmp_path):
+    """In the file and in the results, whatever the seed of Python's hashes."""
+    first = short_race(["sgd"], out=tmp_path)
+    names = ["e", "b", "g", "a", "f", "d", "c"]
+    rows = [row._replace(optimizer=name) for name in names for row in first.rows]
+    Record(tmp_path, head(tmp_path)["race"]).save(rows)
+    again = short_race({"c": refused, "new": "sgd", "a": refused}, out=tmp_path)
+    assert [row["optimizer"] for row in lines(tmp_path)[1:]] == [
+        name for name in [*names, "new"] for _ in range(4)
+    ]
+    assert again.optimizers == ["c", "new", "a", "e", "b", "g", "f", "d"]
+
+
+def test_two_races_do_not_write_in_one_folder(tmp_path):
+    with files.locked(tmp_path, ()):
+        for overwrite in (False, True):
+            with pytest.raises(train.TrainingError, match="another run writes in this folder, pro"):
+                short_race(["sgd"], out=tmp_path, overwrite=overwrite)
+    assert not [*tmp_path.iterdir()]
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "race.jsonl").read_text().splitlines()]
+
+
+def head(folder):
+    return lines(folder)[0]
+
+
+def sealed(first, *others):
+    """The text of a record with the right count and checksum, whatever its lines say."""
+    others = [line if isinstance(line, str) else json.dumps(line) for line in others]
+    config = first["race"] if isinstance(first, dict) else first
+    first = {"race": config, "rows": len(others), "sha256": record._digest(config, others)}
+    return "".join(f"{line}\n" for line in [json.dumps(first), *others]).encode()
+
+
+CONFIG = {"epochs": 2, "seeds": [0, 1]}
+RUN = {
+    "optimizer": "sgd", "learning_rate": 0.1, "seed": 0, "steps": [0, 3, 6],
+    "loss": [1.0, 0.5, None], "accuracy": None, "seconds": 1.0, "compile_seconds": 1.0,
+}  # fmt: skip
+RUNS = [RUN, RUN | {"seed": 1}]
+GOOD = sealed({"race": CONFIG}, *RUNS)
+
+
+def begin(folder, content):
+    (folder / "race.jsonl").write_bytes(content)
+    with Record(folder, CONFIG).begin(overwrite=False) as rows:
+        return rows
+
+
+def test_a_record_by_hand(tmp_path):
+    a, b = begin(tmp_path, GOOD)
+    assert (a.optimizer, a.seed, b.seed, a.steps) == ("sgd", 0, 1, (0, 3, 6))
+    assert a.loss == (1.0, 0.5, math.inf) and a.accuracy is None
+    assert not begin(tmp_path, sealed({"race": CONFIG}))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "its last line is not complete"),
+        (b"{}\n", "line 1 must have the fields race, rows, sha256; it lacks race, rows, sha256"),
+        (b"[1]\n", r"line 1 must be a mapping, got \[1\]"),
+        (b"words\n", "Expecting value"),
+        (b"\xff\xfe\n", "codec can't decode byte 0xff"),
+        (b"[" * 100_000 + b"\n", "the JSON is nested too deeply"),
+        (sealed({"race": CONFIG}, "[" * 100_000), "the JSON is nested too deeply"),
+        (b'{"race": {}, "rows": 0, "sha256": ""}\n{"optimizer"', "its last line is not complete"),
+        (GOOD[:-1], "its last line is not complete"),
+        (GOOD[: GOOD.rindex(b"{")], "line 1 announces 2 runs, the file has 1"),
+        (GOOD + b"{}\n", "line 1 announces 2 runs, the file has 3"),
+        (GOOD.replace(b"0.5", b"0.4", 1), r"its checksum is \w+\.\.\., it should be \w+\.\.\."),
+        (GOOD.replace(b'"epochs": 2', b'"epochs": 3'), r"its checksum is .*, it should be"),
+        (GOOD.replace(b'"rows": 2', b'"rows": "2"'), "line 1.rows must be an integer, got '2'"),
+        (sealed([1], *RUNS), r"line 1.race must be a mapping, got \[1\]"),
+        (sealed({"race": CONFIG}, [1]), r"line 2 must be a mapping, got \[1\]"),
+        *(
+            (sealed({"race": CONFIG}, RUN | changes, RUNS[1]), words)
+            for changes, words in [
+                ({"loss": [1.0, math.nan, 1.0]}, r"line 2.loss\[1\] must be a finite number"),
+                ({"loss": [1.0, math.inf, 1.0]}, r"line 2.loss\[1\] must be a finite number"),
+                ({"loss": ["low", 1.0, 1.0]}, r"loss\[0\] must be a finite .* null, got 'low'"),
+                ({"loss": 3}, "line 2.loss must be a list, got 3"),
+                ({"loss": [1.0]}, r"sgd: a run must have 3 measurements .* got 1 losses at"),
+                ({"accuracy": [1.0]}, "sgd: a run must have 3 measurements"),
+                ({"accuracy": [0.0, None, 1.0]}, r"line 2.accuracy\[1\] must be a finite number"),
+                ({"steps": [0, 6, 3]}, r"at ascending steps from 0, got .* \(0, 6, 3\)"),
+                ({"steps": [0, 3.5, 6]}, r"line 2.steps\[1\] must be an integer, got 3.5"),
+                ({"steps": [-3, 0, 3]}, r"at ascending steps from 0, got .* \(-3, 0, 3\)"),
+                ({"optimizer": 3}, "line 2.optimizer must be a string, got 3"),
+                ({"learning_rate": "x"}, "line 2.learning_rate must be a finite number, got 'x'"),
+                ({"mood": 1}, "it lacks none, and has mood in excess"),
+                ({"seed": 1}, r"the seeds \[0, 1\], .*got .* \(0.1, 1\) instead of \(0.1, 0\)"),
+                ({"seed": 2}, r"sgd must have a run for each"),
+                ({"learning_rate": 0.2}, r"got .* \(0.2, 0\) instead of \(0.1, 0\)"),
+                ({"optimizer": "adam"}, "adam must have a run for each"),
+            ]
+        ),
+        (sealed({"race": CONFIG}, RUNS[0]), r"got .* None instead of \(0.1, 1\)"),
+        (sealed({"race": CONFIG}, *RUNS, *RUNS), r"got .* \(0.1, 0\) instead of None"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_named(tmp_path, content, words):
+    with pytest.raises(train.TrainingError, match=words) as caught:
+        begin(tmp_path, content)
+    path = tmp_path / "race.jsonl"
+    assert str(caught.value).startswith(
+        f"{path}: not the record of a race, or damaged (to discard it: overwrite): "
+    )
+    assert str(caught.value).count("\n") == 0
+    assert path.read_bytes() == content
+
+
+def test_no_byte_can_change_unnoticed(tmp_path):
+    for position in range(len(GOOD)):
+        damaged = bytearray(GOOD)
+        damaged[position] ^= 0x10
+        with pytest.raises(train.TrainingError, match=r"race\.jsonl"):
+            begin(tmp_path, bytes(damaged))
+
+
+def test_only_a_regular_file_is_read(tmp_path):
+    path = tmp_path / "race.jsonl"
+    for make, words in (
+        (os.mkfifo, "must be a regular file, is a pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "must be a regular file, is a device"),
+        (os.mkdir, "cannot be read: Is a directory"),
+    ):
+        make(path)
+        with (
+            pytest.raises(train.TrainingError, match=f"race.jsonl: {words}"),
+            Record(tmp_path, CONFIG).begin(overwrite=False),
+        ):
+            pass
+        path.rename(tmp_path / words)
 
 
 # ---- The standings and the pictures -----------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from small_data import write_small
 
 from gradtx.__main__ import main
+from gradtx.train import files
 
 
 def race(*arguments):
@@ -82,3 +83,19 @@ def test_bad_input_gets_one_message(small, tmp_path, arguments, words, capsys):
 def test_a_folder_that_cannot_be_made(small, tmp_path, capsys):
     assert race("sgd", *small, "--out", tmp_path / "data.npz") == 2
     assert "data.npz: cannot create the folder" in capsys.readouterr().err
+
+
+def test_two_races_do_not_write_in_one_folder(small, tmp_path, capsys):
+    with files.locked(tmp_path / "race", ()):
+        assert race("sgd", *small, "--out", tmp_path / "race") == 2
+    _, err = capsys.readouterr()
+    assert err.startswith(f"gradtx race: {tmp_path / 'race'}: another run writes in this folder")
+    assert err.count("\n") == 1
+
+
+def test_a_damaged_record_gets_one_message(small, tmp_path, capsys):
+    (tmp_path / "race.jsonl").write_bytes(b"\xff\n")
+    assert race("sgd", *small, "--out", tmp_path) == 2
+    _, err = capsys.readouterr()
+    assert err.startswith(f"gradtx race: {tmp_path / 'race.jsonl'}: not the record of a race")
+    assert err.count("\n") == 1

@@ -117,3 +117,18 @@ def test_other_optimizers_are_refused(theirs, tx, words):
     with pytest.raises(gradtx.StateMismatch, match=r"load_optax: the saved arrays do not") as error:
         gradtx.load_optax(tx.init(PARAMS), theirs.init(PARAMS))
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("count", [-3, 2.5, "3", 2**31])
+def test_the_given_count_is_a_whole_number(count):
+    template = gradtx.sgd(0.1).init(jnp.ones(2))
+    with pytest.raises(ValueError, match="load_optax: count must be a whole number from 0 to"):
+        gradtx.load_optax(template, optax.sgd(0.1).init(jnp.ones(2)), count=count)
+
+
+@pytest.mark.parametrize("count", [-3, 2.5])
+def test_counts_of_optax_are_whole_numbers(count):
+    adam, rest = optax.adam(0.1).init(jnp.ones(2))
+    state = adam._replace(count=jnp.asarray(count)), rest
+    with pytest.raises(ValueError, match="load_optax: scale_by_adam/count must be a whole number"):
+        gradtx.load_optax(gradtx.adam(0.1).init(jnp.ones(2)), state)

@@ -16,6 +16,7 @@ from test_conformance import counted_traces
 from trees import assert_equal, avals, like, loss_around, numbers
 
 import gradtx
+from gradtx.state.counts import check_counts
 
 ROOT = Path(__file__).parent.parent
 PARAMS = {"layer": {"w": numbers((2, 3), 1)}, "h": numbers((3,), 2, jnp.bfloat16)}
@@ -409,3 +410,59 @@ def test_migrations_go_step_by_step(tmp_path):
         gradtx.load_state_dict(tx.init(params), flat, version=1, migrate=migrate)
     with pytest.raises(ValueError, match=r"version is 0, the program's is 3; .* for version 2"):
         gradtx.load_matching(tx.init(params), old, version=3, migrate=migrate)
+
+
+# ---- What no state can have -------------------------------------------------------------------
+
+NAME = "scale_by_adam/count"
+
+
+def adam_state():
+    return gradtx.adam(0.1).init({"w": jnp.ones(2)})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x", b"x", None, {}, np.datetime64("2020"), np.array(None), np.array("x"),
+     np.float32(5.5), np.float32(np.nan), np.int64(2**40), np.complex64(1)],
+)  # fmt: skip
+def test_counts_that_are_no_whole_numbers_are_not_cast(value):
+    flat = {**gradtx.state_dict(adam_state()), NAME: value}
+    with pytest.raises(gradtx.state.StateMismatch, match=f"reshaped: {NAME}: saved "):
+        gradtx.load_state_dict(adam_state(), flat)
+    loaded, report = gradtx.load_matching(adam_state(), flat)
+    assert [name for name, _, _ in report.reshaped] == [NAME] and loaded[0].count == 0
+
+
+def test_whole_numbers_of_other_dtypes_are_cast():
+    for value in (np.float32(5), np.int64(5), jnp.float32(5), 5):
+        flat = {**gradtx.state_dict(adam_state()), NAME: value}
+        loaded, report = gradtx.load_matching(adam_state(), flat)
+        assert loaded[0].count == 5 and not report.reshaped
+
+
+@pytest.mark.parametrize("load", [gradtx.load_state_dict, gradtx.load_matching])
+def test_negative_counts_are_refused(load):
+    flat = {**gradtx.state_dict(adam_state()), NAME: np.int32(-5)}
+    with pytest.raises(ValueError, match=f"load: {NAME} must be at least 0, got -5"):
+        load(adam_state(), flat)
+
+
+@pytest.mark.parametrize("version", ["x", -1, 1.5, np.ones(2), None])
+def test_versions_are_whole_numbers(version):
+    flat = {**gradtx.state_dict(adam_state()), "version": version}
+    with pytest.raises(ValueError, match="the saved version must be an integer of at least 0, got"):
+        gradtx.load_state_dict(adam_state(), flat)
+
+
+@pytest.mark.parametrize("flat", ["state.npz", None, [1], 3])
+def test_what_is_loaded_is_a_mapping(flat):
+    with pytest.raises(TypeError, match="load: flat must be a mapping from names to arrays, got"):
+        gradtx.load_state_dict(adam_state(), flat)
+
+
+def test_a_template_of_shapes_has_no_counts_to_be_checked():
+    shapes = jax.eval_shape(adam_state)
+    check_counts(shapes)
+    loaded = gradtx.load_state_dict(shapes, gradtx.state_dict(adam_state()))
+    assert loaded[0].count == 0

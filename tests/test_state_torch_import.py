@@ -326,3 +326,79 @@ def test_errors(tx, state, more, words):
 def test_a_state_that_took_no_step():
     state = gradtx.load_torch(gradtx.adam(LR).init(W), saved(ADAM, steps=0), ["w"], count=0)
     assert int(state[0].count) == 0 and not state[0].mu["w"].any()
+
+
+def changed(*keys, value):
+    """Adam's state with one value replaced."""
+    state = saved(ADAM)
+    inner = state
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    return state
+
+
+ENTRY, GROUP = ("state", 0), ("param_groups", 0)
+UNKNOWN = {"step": torch.tensor(1.0), "exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ([1], r"saved must be the state_dict\(\) of a PyTorch optimizer, got list"),
+        (changed("state", value=[1]), r"saved\['state'\] must be a mapping, got list"),
+        (changed("state", 0, value=[1]), r"saved\['state'\]\[0\] must be a mapping, got list"),
+        (changed("state", 7, value=UNKNOWN), r"must have parameters of a group, got \[7\]"),
+        (changed("param_groups", value={}), r"saved\['param_groups'\] must be a list, got dict"),
+        (changed("param_groups", value="ab"), r"\['param_groups'\] must be a list, got str"),
+        (changed(*GROUP, value=3), r"saved\['param_groups'\]\[0\] must be a mapping, got int"),
+        (changed(*GROUP, "params", value=0), r"\[0\]\['params'\] must be a list, got int"),
+        (changed(*GROUP, "params", value=[[0]]), "must be an integer or a name, got list"),
+        (changed(*GROUP, "lr", value="fast"), "lr must be numeric, got str"),
+        (changed(*GROUP, "lr", value=np.nan), "lr must be a finite number, got nan"),
+        (changed(*GROUP, "lr", value=np.ones(2)), r"lr must be a finite number, got \[1\. 1\.\]"),
+        (changed(*ENTRY, "step", value=torch.tensor(5.5)), "step of 'w' .* 2147483647, got 5.5"),
+        (changed(*ENTRY, "step", value=-5), "step of 'w' must be a whole number from 0 .* got -5"),
+        (changed(*ENTRY, "step", value=np.nan), "step of 'w' must be a whole number .* got nan"),
+        (changed(*ENTRY, "step", value=2**31), "step of 'w' must be .*, got 2147483648"),
+        (changed(*ENTRY, "step", value=np.ones(2)), r"step of 'w' must be .*, got \[1\. 1\.\]"),
+        (changed(*ENTRY, "step", value="5"), "step of 'w' must be numeric, got str"),
+        (changed(*ENTRY, "step", value=None), "step of 'w' must be numeric, got NoneType"),
+        (changed(*ENTRY, "exp_avg", value="x"), "exp_avg of 'w' must be numeric, got str"),
+        (changed(*ENTRY, "exp_avg", value={}), "exp_avg of 'w' must be numeric, got dict"),
+        (changed(*ENTRY, "exp_avg", value=[[1], [1, 2]]), "exp_avg of 'w' must be numeric: "),
+        (changed(*ENTRY, "exp_avg", value=torch.ones(2, 3) > 0), "must be numeric, got bool"),
+        (changed(*GROUP, "amsgrad", value=True), "no place for max_exp_avg_sq .* amsgrad needs"),
+    ],
+)
+def test_states_of_wrong_types_and_impossible_values(state, words):
+    with pytest.raises(ValueError, match=f"load_torch: .*{words}"):
+        gradtx.load_torch(gradtx.adam(LR).init(W), state, ["w"])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings", "tx", "setting"),
+    [
+        (ADAM, {"amsgrad": True}, gradtx.adam(LR), "amsgrad"),
+        (torch.optim.RMSprop, {"centered": True}, gradtx.rmsprop(LR), "centered"),
+        (torch.optim.RMSprop, {"momentum": 0.9}, gradtx.rmsprop(LR), "momentum"),
+        (SGD, {"momentum": 0.9}, gradtx.sgd(LR), "momentum"),
+    ],
+)
+def test_settings_need_their_slots_before_the_first_step_too(optimizer, settings, tx, setting):
+    state = saved(optimizer, steps=0, **settings)
+    with pytest.raises(ValueError, match=f"no place for .*, which PyTorch's {setting} needs"):
+        gradtx.load_torch(tx.init(W), state, ["w"], count=0)
+
+
+@pytest.mark.parametrize("count", [-3, 2.5, "3", 2**31, [1, 2], None])
+def test_the_given_count_is_a_whole_number(count):
+    words = "needs count=" if count is None else "count must be a whole number from 0 to 2147483647"
+    with pytest.raises(ValueError, match=f"load_torch: {words}"):
+        gradtx.load_torch(gradtx.sgd(LR).init(W), saved(SGD), ["w"], count=count)
+
+
+@pytest.mark.parametrize("names", ["w", 3, None])
+def test_names_are_a_list_or_a_mapping(names):
+    with pytest.raises(ValueError, match="load_torch: names must be a list or a mapping, got "):
+        gradtx.load_torch(gradtx.adam(LR).init(W), saved(ADAM), names)

@@ -40,7 +40,8 @@ Discards Displays Divides Draws Drops Encodes Enters Estimates Evaluates Exclude
 Exports Extends Extracts Fills Filters Finds Fits Flattens Follows Formats Freezes Gathers
 Generates Groups Halves Handles Holds Identifies Ignores Implements Imports Increases
 Increments Initializes Injects Inserts Interpolates Inverts Iterates Joins Keeps Labels
-Learns Leaves Lifts Limits Lists Loads Looks Maintains Maps Marks Masks Matches Measures Merges
+Learns Leaves Lifts Limits Lists Loads Locks Looks Maintains Maps Marks Masks Matches Measures
+Merges
 Minimizes Mixes Modifies Monitors Moves Multiplies Names Negates Normalizes Numbers Opens
 Orders Orthogonalizes Pads Parses Partitions Passes Performs Permutes Prepares Prints
 Processes Projects Propagates Quantizes Races Raises Ranks Reads Rebuilds Receives

@@ -16,6 +16,7 @@ from small_data import write_small
 
 from gradtx import catalog
 from gradtx.__main__ import main
+from gradtx.train import files, job
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
@@ -181,6 +182,34 @@ def test_a_damaged_checkpoint_is_named(begun, capsys):
     path.write_bytes(content)
     assert train("--resume", "--out", begun) == 2
     assert f"{path}: damaged checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [(), ("--resume",), ("--overwrite",)])
+def test_two_runs_do_not_write_in_one_folder(small, tmp_path, capsys, how):
+    folder = tmp_path / "run"
+    with files.locked(folder, ()):
+        assert train(*small, "--epochs", 1, "--out", folder, *how) == 2
+        assert [p.name for p in folder.iterdir()] == [".lock"]
+    out, err = capsys.readouterr()
+    assert err.startswith(f"gradtx train: {folder}: another run writes in this folder, process ")
+    assert err.count("\n") == 1 and "--resume" not in err and out == ""
+    assert train(*small, "--epochs", 1, "--out", folder, *how) == 0
+    assert {p.name for p in folder.iterdir()} == FILES
+
+
+def test_a_run_that_another_one_overtook_is_not_begun(small, tmp_path, capsys, monkeypatch):
+    """Another run has begun and ended in the folder while this one loaded its data."""
+    folder, prepare = tmp_path / "run", job.prepare
+
+    def prepare_slowly(options):
+        monkeypatch.setattr(job, "prepare", prepare)
+        assert train(*small, "--epochs", 2, "--out", folder) == 0
+        return prepare(options)
+
+    monkeypatch.setattr(job, "prepare", prepare_slowly)
+    assert train(*small, "--epochs", 1, "--out", folder) == 2
+    assert "already has a run" in capsys.readouterr().err
+    assert len(metrics(folder)) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """Reading data: exact values back, and a clear word on everything that can be wrong with them."""
 
 import gzip
+import os
+import struct
+import zipfile
 
 import numpy as np
 import pytest
+from arrays_in_files import npy_bytes, traced_memory
 from idx_files import CODES, idx_bytes, write_idx, write_mnist
 
-from gradtx.train import DataError, digits, load, mnist, npz, read_idx
+from gradtx.train import DataError, arrays as reader, digits, load, mnist, npz, read_idx
 
 
 def sample(count, seed=0):
@@ -57,6 +61,12 @@ PACKED = gzip.compress(idx_bytes(np.random.default_rng(0).integers(0, 256, (9, 9
         (PACKED[:30] + b"\x55\xaa\x55" + PACKED[33:], "damaged gzip file"),
         (PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "damaged gzip file: CRC"),
         (PACKED + b"more", "damaged gzip file"),
+        (gzip.compress(GOOD[:-1]), r"truncated: the header announces .* 24 bytes.* has 23"),
+        (gzip.compress(GOOD + b"!!"), r"trailing bytes: .* 24 bytes of data; the file has 25 or m"),
+        (gzip.compress(GOOD[:10]), r"3 dimensions, so 16 bytes of header; the file has 10"),
+        (b"\0\0\x08\xff" + 255 * b"\0\0\0\1" + b"!", "must have at most 64 dimensions, got 255"),
+        (b"\0\0\x08\4" + bytes(4) + 12 * b"\xff", r"less than 2\*\*63 bytes, got shape \(0, 42949"),
+        (b"\0\0\x08\1\x40" + bytes(3), "truncated: .* 1073741824 bytes of data; the file has 0"),
     ],
 )
 def test_damaged_idx_files_are_named(tmp_path, content, words):
@@ -65,6 +75,41 @@ def test_damaged_idx_files_are_named(tmp_path, content, words):
     with pytest.raises(DataError, match=words) as caught:
         read_idx(path)
     assert str(path) in str(caught.value)
+
+
+def packed_idx(shape, zeros):
+    """A compressed file that announces bytes of a shape, and inflates to many zeros."""
+    header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
+    return gzip.compress(header + bytes(zeros))
+
+
+def test_no_more_is_read_than_the_header_announces(tmp_path):
+    (tmp_path / "x.gz").write_bytes(packed_idx((2,), 2**25))
+    with traced_memory() as peak, pytest.raises(DataError, match="2 bytes of data; the file has 3"):
+        read_idx(tmp_path / "x.gz")
+    assert peak() < 2**22
+
+
+def test_what_would_inflate_too_much_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.gz"
+    path.write_bytes(packed_idx((2**25,), 2**25))
+    assert read_idx(path).shape == (2**25,)  # 1000 times its size, but not much
+    monkeypatch.setattr(reader, "ALWAYS_READ", 2**20)
+    with (
+        traced_memory() as peak,
+        pytest.raises(DataError, match=r"would inflate from 3\d+ to 33554432 bytes, more than 100"),
+    ):
+        read_idx(path)
+    assert peak() < 2**22
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for read in (read_idx, npz):
+        for name, words in (("pipe", "is a pipe"), ("zeros", "is a device")):
+            with pytest.raises(DataError, match=f"{name}: must be a regular file, {words}"):
+                read(tmp_path / name)
 
 
 def test_not_gzip_in_spite_of_its_name(tmp_path):
@@ -171,6 +216,77 @@ def test_npz_damaged(tmp_path):
         (tmp_path / "data.npz").write_bytes(damaged)
         with pytest.raises(DataError, match=r"not a readable .npz file"):
             npz(tmp_path / "data.npz")
+
+
+def write_entries(path, compression=zipfile.ZIP_STORED, **entries):
+    """A zip file with the four arrays, and entries that replace them or stand beside them."""
+    right = npy_bytes("|u1", (1, 1), b"x")
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        names = ("x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy")
+        for name, content in {**dict.fromkeys(names, right), **entries}.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"words", "x_train is not an array in NumPy's format: EOF: .* expected 8 bytes got 5"),
+        (b"P" * 100, "x_train is not an array in NumPy's format: the magic string is not correct"),
+        (
+            npy_bytes("<f8", (2**40,), b""),
+            "x_train: the header announces .* the file has 0",
+        ),
+        (npy_bytes("<f8", (2,), bytes(24)), "float64, 16 bytes; the file has 24"),
+        (npy_bytes("<f8", (-1, -2), bytes(16)), r"must be at least 0, got \(-1, -2\)"),
+        (npy_bytes("<f8", (0, 2**40, 2**40), b""), r"must have less than 2\*\*63 bytes"),
+        (npy_bytes("<f8", (1,) * 65, bytes(8)), "must have at most 64 dimensions, got 65"),
+        (npy_bytes("<f8", "words", bytes(8)), "x_train is not an array .*shape is not valid"),
+        (npy_bytes("words", (1,), bytes(8)), "x_train is not an array .*descr is not a valid"),
+        (npy_bytes("|O", (1,), bytes(8)), "x_train must hold numbers, not Python objects"),
+        (
+            npy_bytes("<f8", (1,), bytes(8), version=9),
+            r"must be 1\.0 or 2\.0, got \(9, 0\)",
+        ),
+    ],
+)
+def test_entries_that_are_no_arrays_are_named(tmp_path, content, words):
+    path = tmp_path / "data.npz"
+    write_entries(path, **{"x_train.npy": content})
+    with pytest.raises(DataError, match=words) as caught:
+        npz(path)
+    assert str(caught.value).startswith(f"{path}: not a readable .npz file: ")
+
+
+def test_entries_that_nobody_asked_for_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "ALWAYS_READ", 2**20)
+    path, zeros = tmp_path / "data.npz", bytes(2**22)
+    label = npy_bytes("|u1", (1,), b"\1")
+    right = {"y_train.npy": label, "y_test.npy": label}
+    more = {"notes.txt": zeros, "more.npy": b"words"}
+    write_entries(path, zipfile.ZIP_DEFLATED, **right, **more)
+    assert npz(path).classes == 2
+    image = npy_bytes("|u1", (1, 2**22), zeros)
+    write_entries(path, zipfile.ZIP_DEFLATED, **{"x_train.npy": image})
+    with (
+        traced_memory() as peak,
+        pytest.raises(DataError, match=r"would inflate from .*; if that is right, store it wi"),
+    ):
+        npz(path)
+    assert peak() < 2**21
+
+
+@pytest.mark.parametrize(("method", "number"), [(zipfile.ZIP_BZIP2, 12), (zipfile.ZIP_LZMA, 14)])
+def test_other_compression_is_refused(tmp_path, method, number):
+    write_entries(tmp_path / "data.npz", method)
+    words = f"x_train must be stored or deflated, got compression method {number}"
+    with pytest.raises(DataError, match=words):
+        npz(tmp_path / "data.npz")
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    write_entries(tmp_path / "data.npz", x_train=b"")
+    with pytest.raises(DataError, match="it has two entries of the same name"):
+        npz(tmp_path / "data.npz")
 
 
 def test_a_source_that_is_nothing(tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gradtx.draw.gallery import GALLERY
 from gradtx.draw.style import png
-from gradtx.train.checkpoint import write_atomically
 from gradtx.train.errors import TrainingError, extra
+from gradtx.train.files import write_atomically
 
 DESCRIPTION = "Draw what optimizers, learning rates, batches and schedules do."
 

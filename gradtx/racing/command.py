@@ -11,9 +11,9 @@ from gradtx.racing.entrants import enter, rate_range
 from gradtx.racing.leaderboard import Race
 from gradtx.racing.problems import classification
 from gradtx.racing.run import run_race
-from gradtx.train.checkpoint import write_atomically
 from gradtx.train.data import load
 from gradtx.train.errors import TrainingError, extra
+from gradtx.train.files import write_atomically
 from gradtx.train.models import MODELS
 from gradtx.train.options import Options
 
@@ -104,7 +104,14 @@ def _race(args: argparse.Namespace) -> None:
     data = load(options.data)
     size = len(data.y_train) if options.batch == "full" else int(options.batch)
     out = Path(args.out or Path("runs") / f"race-{Path(args.data).stem}-{args.model}")
-    result = run_race(
+
+    def finish(result: Race) -> None:
+        print(f"\n{result.table()}\n\n{_note(result)}")
+        for name, figure in (("curves", result.curves()), ("rates", result.rates())):
+            write_atomically(out / f"{name}.png", png(figure))
+        print(f"see {out}: race.jsonl, curves.png, rates.png")
+
+    run_race(
         classification(MODELS[options.model](), data, size),
         field,
         seeds=seeds,
@@ -113,11 +120,8 @@ def _race(args: argparse.Namespace) -> None:
         out=out,
         overwrite=args.overwrite,
         lines=True,
+        finish=finish,
     )
-    print(f"\n{result.table()}\n\n{_note(result)}")
-    for name, figure in (("curves", result.curves()), ("rates", result.rates())):
-        write_atomically(out / f"{name}.png", png(figure))
-    print(f"see {out}: race.jsonl, curves.png, rates.png")
 
 
 def _note(result: Race) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -98,6 +99,7 @@ def run_race(
     out: str | Path | None = None,
     overwrite: bool = False,
     lines: bool = False,
+    finish: Callable[[Race], None] | None = None,
 ) -> Race:
     """Runs a race on a `Problem`; see `race`.
 
@@ -110,6 +112,7 @@ def run_race(
       out: a folder for the results. Default: no file.
       overwrite: whether an existing race in the folder may be replaced. Default: no.
       lines: whether to print a line for each optimizer where no bar can be shown. Default: no.
+      finish: a callback that receives the results while the folder is still locked. Default: none.
 
     Returns:
       The results.
@@ -122,29 +125,38 @@ def run_race(
         raise TrainingError(f"race: epochs must be an integer of at least 1, got {epochs!r}")
     config = {**problem.config, "epochs": epochs, "seeds": numbers}
     record = None if out is None else Record(out, config)
-    held = record.begin(overwrite) if record else []
-    _check_rates(field, held, record)
-    known = {row.optimizer for row in held}
-    waiting = [entrant for entrant in field if entrant.name not in known]
-
-    found = {name: [row for row in held if row.optimizer == name] for name in known}
-    with display(epochs * len(numbers) * len(waiting), lines) as shown:
-        shown.say(
-            f"{problem.title or 'race'}: {epochs} epochs of {problem.steps} steps, "
-            f"{len(numbers)} seeds"
-        )
-        for name in (entrant.name for entrant in field if entrant.name in known):
-            shown.say(f"{name}: finished earlier")
-        if waiting:
-            start = jax.jit(make_start(problem))(jnp.asarray(numbers, jnp.int32), problem.data)
-            # All grids are traced before any of them runs, so that errors are raised at once.
-            grids = [_Grid(entrant, problem, start, epochs, shown) for entrant in waiting]
-            for grid in grids:
+    with record.begin(overwrite) if record else nullcontext([]) as held:
+        _check_rates(field, held, record)
+        found: dict[str, list[Row]] = {}
+        for row in held:
+            found.setdefault(row.optimizer, []).append(row)
+        waiting = [entrant for entrant in field if entrant.name not in found]
+        with display(epochs * len(numbers) * len(waiting), lines) as shown:
+            shown.say(
+                f"{problem.title or 'race'}: {epochs} epochs of {problem.steps} steps, "
+                f"{len(numbers)} seeds"
+            )
+            for name in (entrant.name for entrant in field if entrant.name in found):
+                shown.say(f"{name}: finished earlier")
+            for grid in _traced(problem, waiting, numbers, epochs, shown):
                 found[grid.entrant.name] = grid.run(numbers)
                 if record:
                     record.save([row for rows in found.values() for row in rows])
-    order = dict.fromkeys([*(entrant.name for entrant in field), *(row.optimizer for row in held)])
-    return Race(tuple(row for name in order for row in found[name]), target, problem.title)
+        order = dict.fromkeys([*(entrant.name for entrant in field), *found])
+        result = Race(tuple(row for name in order for row in found[name]), target, problem.title)
+        if finish is not None:
+            finish(result)
+    return result
+
+
+def _traced(
+    problem: Problem, field: Sequence[Entrant], seeds: Sequence[int], epochs: int, shown: Display
+) -> list["_Grid"]:
+    """Returns all grids, traced before any of them runs, so that errors are raised at once."""
+    if not field:
+        return []
+    start = jax.jit(make_start(problem))(jnp.asarray(seeds, jnp.int32), problem.data)
+    return [_Grid(entrant, problem, start, epochs, shown) for entrant in field]
 
 
 class _Grid:

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gradtx.engine.base import OptState
 from gradtx.state.belonging import roles
+from gradtx.state.counts import step_count
 from gradtx.state.naming import VERSION, named_leaves
 from gradtx.state.saving import StateMismatch, load_matching, state_dict
 
@@ -44,10 +46,11 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
     # In optax, the name of a state depends on a flag by which it counts.
     flat = {name.replace("_with_count/", "/"): x for name, x in state_dict(state).items()}
     wanted = dict(named_leaves(template))
-    counts = {name: int(x) for name, x in flat.items() if name.endswith("/count")}
-    for name in wanted.keys() - flat.keys():
-        if name.endswith("/count"):
-            flat[name] = np.int32(_count_for(name, counts) if count is None else count)
+    counts = {name: x for name, x in flat.items() if name.endswith("/count")}
+    given = None if count is None else step_count(count, "load_optax: count")
+    for name in wanted:
+        if name not in flat and name.endswith("/count"):
+            flat[name] = _count_for(name, counts) if given is None else given
     flat = {n: x for n, x in flat.items() if n in wanted or n not in (*counts, VERSION)}
     result, report = load_matching(template, flat)
     lost = any(jnp.promote_types(a, b) != b for _, a, b in report.recast)
@@ -58,12 +61,12 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
     return result
 
 
-def _count_for(name: str, counts: dict[str, int]) -> int:
+def _count_for(name: str, counts: dict[str, ArrayLike]) -> np.int32:
     """Returns the count of the pieces under the same label, or of all pieces."""
     label = name.split("/")[:-2]
-    near = {n for name, n in counts.items() if name.split("/")[:-2] == label}
-    found = near or set(counts.values())
+    near = [n for n in counts if n.split("/")[:-2] == label] or counts
+    found = {step_count(counts[n], f"load_optax: {n}") for n in near}
     if len(found) != 1:
-        told = "no step count" if not found else f"the step counts {sorted(found)}"
+        told = "no step count" if not found else f"the step counts {sorted(map(int, found))}"
         raise ValueError(f"load_optax: needs count= for {name}, because optax's state has {told}")
     return found.pop()

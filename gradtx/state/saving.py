@@ -24,6 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, OptState
+from gradtx.state.counts import check_counts, is_at_hand
 from gradtx.state.naming import VERSION, named_leaves
 
 Flat = Mapping[str, ArrayLike]
@@ -39,8 +40,9 @@ class LoadReport:
       recast: names that were cast to another dtype, with the saved dtype and that of the template.
       missing: names that only the template has; they kept its values.
       unexpected: names that only the mapping has; they were ignored.
-      reshaped: names with different shapes, or with a complex dtype for a real one, with the saved
-        shape and dtype and those of the template; they kept the template's values.
+      reshaped: names with different shapes, with a complex dtype for a real one, or with numbers
+        that the template's integers cannot hold, with the saved shape and dtype and those of the
+        template; they kept the template's values.
     """
 
     loaded: tuple[str, ...] = ()
@@ -129,7 +131,9 @@ def load_state_dict(
     Raises:
       StateMismatch: a name is missing or unexpected, or a shape or dtype differs; its report lists
         all of them.
-      ValueError: `flat` has a version that `migrate` cannot convert to `version`.
+      ValueError: `flat` has a version that `migrate` cannot convert to `version`, or a negative
+        count.
+      TypeError: `flat` is not a mapping.
 
     Example:
       >>> import jax.numpy as jnp
@@ -191,8 +195,17 @@ def load_matching(
 
 
 def _migrated(flat: Flat, version: int, migrate: Migrations) -> dict[str, ArrayLike]:
-    saved = int(np.asarray(flat[VERSION])) if VERSION in flat else 0
-    if saved > version:
+    if not isinstance(flat, Mapping):
+        raise TypeError(
+            f"load: flat must be a mapping from names to arrays, got {type(flat).__name__}; "
+            "np.load(path) reads one from a file"
+        )
+    number = np.asarray(flat[VERSION]) if VERSION in flat else np.asarray(0)
+    if number.shape or number.dtype.kind not in "iu" or number < 0:
+        raise ValueError(
+            f"load: the saved version must be an integer of at least 0, got {str(number)[:60]}"
+        )
+    if (saved := int(number)) > version:
         raise ValueError(
             f"load: the saved version must be at most the program's, {version}, got {saved}"
         )
@@ -218,7 +231,7 @@ def _load(template: OptState, flat: Flat) -> tuple[OptState, LoadReport]:
             continue
         new = _readable(flat[name], old)
         shape, dtype = _data_type(old)
-        if new.shape != shape or not _castable(new.dtype, dtype):
+        if new.shape != shape or not _castable(new, dtype):
             found["reshaped"].append((name, _told(new), f"{dtype}{list(shape)}"))
             leaves.append(old)
             continue
@@ -229,7 +242,12 @@ def _load(template: OptState, flat: Flat) -> tuple[OptState, LoadReport]:
     known = {name for name, _ in needed}
     found["unexpected"] = [name for name in flat if name not in known]
     report = LoadReport(**{k: tuple(v) for k, v in found.items()})
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), report
+    state = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    try:
+        check_counts(state)
+    except ValueError as error:
+        raise ValueError(f"load: {error}") from None
+    return state, report
 
 
 def _data(leaf: Any) -> Any:
@@ -256,12 +274,16 @@ def _readable(saved: ArrayLike, old: Any) -> Array | np.ndarray:
     return array.view(dtype) if array.dtype.type is np.void and of_jax else array
 
 
-def _castable(saved: np.dtype, needed: np.dtype) -> bool:
-    """Returns whether arrays of one dtype can be cast to another, possibly with rounding."""
-    if saved.type is np.void:
-        return False
-    to_complex = jnp.issubdtype(needed, jnp.complexfloating)
-    return to_complex or not jnp.issubdtype(saved, jnp.complexfloating)
+def _castable(saved: Array | np.ndarray, needed: np.dtype) -> bool:
+    """Returns whether an array can be cast to a dtype: with rounding, except to integers."""
+    if not (jnp.issubdtype(saved.dtype, np.number) or saved.dtype.type is np.bool_):
+        return False  # words, dates, objects, and bytes of unknown meaning
+    if jnp.issubdtype(saved.dtype, np.complexfloating):
+        return jnp.issubdtype(needed, np.complexfloating)
+    if saved.dtype == needed or not jnp.issubdtype(needed, np.integer) or not is_at_hand(saved):
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool(np.all(np.asarray(saved).astype(needed) == np.asarray(saved)))
 
 
 def _placed(new: Any, old: Any, dtype: np.dtype) -> ArrayLike:

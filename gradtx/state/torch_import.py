@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradtx.engine.base import OptState
+from gradtx.state.counts import step_count
 from gradtx.state.naming import named_leaves
 from gradtx.state.saving import load_matching
 from gradtx.state.selecting import Rules, by_path
@@ -28,6 +29,13 @@ SCALARS = {
     "scale_by_learning_rate": ("count", "learning_rate"),
 }
 """The fields of further pieces that hold the number of steps or the learning rate."""
+
+NEEDED = {
+    "amsgrad": "max_exp_avg_sq",
+    "centered": "grad_avg",
+    "momentum": "momentum_buffer",
+}
+"""Settings of PyTorch, and the slots that they need."""
 
 TorchNames = Sequence[str | None] | Mapping[int | str, str | None]
 
@@ -83,7 +91,8 @@ def load_torch(
 
     Raises:
       ValueError: PyTorch's state has arrays without a place in the template, or lacks some; shapes
-        or step counts differ; or gradtx does not support PyTorch's settings.
+        or step counts differ; `saved` is not of the form that PyTorch gives it; or gradtx does not
+        support PyTorch's settings.
 
     Example:
       >>> import numpy as np
@@ -98,6 +107,7 @@ def load_torch(
       (3, 2) 10
     """
     theirs = _read(saved, names, axes)
+    count = count if count is None else int(step_count(count, "load_torch: count"))
     leaves = [_leaf(name, theirs.rates) for name, _ in named_leaves(template)]
     flat: dict[str, Any] = {}
     taken: dict[tuple[str, str], str] = {}
@@ -121,6 +131,11 @@ def load_torch(
                 raise _error(f"{leaf.name} needs {leaf.key}, which is missing in PyTorch's state")
     if left := [f"{key} of {path!r}" for path, key in theirs.slots if (path, key) not in taken]:
         raise _error(f"the template has no place for {', '.join(left)}")
+    for (path, key), setting in theirs.needed.items():
+        if (path, key) not in taken:
+            raise _error(
+                f"the template has no place for {key} of {path!r}, which PyTorch's {setting} needs"
+            )
     state, report = load_matching(template, flat)
     if report.reshaped:
         raise _error(f"PyTorch's arrays must have the template's shapes, see axes\n{report}")
@@ -135,12 +150,14 @@ class _Saved(NamedTuple):
       steps: a dict from paths to step counts; empty if PyTorch did not save them.
       rates: a dict from all paths to learning rates.
       moved: the paths of parameters that have a state.
+      needed: a dict from the slots that PyTorch's settings need to these settings.
     """
 
     slots: dict[tuple[str, str], np.ndarray]
     steps: dict[str, int]
     rates: dict[str, float]
     moved: set[str]
+    needed: dict[tuple[str, str], str]
 
 
 class _Leaf(NamedTuple):
@@ -155,34 +172,67 @@ class _Leaf(NamedTuple):
 
 
 def _read(saved: Mapping[str, Any], names: TorchNames, axes: Rules | None) -> _Saved:
-    if not {"state", "param_groups"} <= saved.keys():
-        raise _error(
-            f"saved must be the state_dict() of a PyTorch optimizer, got keys {sorted(saved)}"
-        )
-    groups = saved["param_groups"]
+    found = f"keys {[*saved]}" if isinstance(saved, Mapping) else type(saved).__name__
+    if not (isinstance(saved, Mapping) and {"state", "param_groups"} <= saved.keys()):
+        raise _error(f"saved must be the state_dict() of a PyTorch optimizer, got {found}")
+    groups = _groups(saved["param_groups"])
     for name, why in REFUSED.items():
         if any(group.get(name) for group in groups):
             raise _error(f"PyTorch's {name} is not supported: {why}")
-    paths = _paths(groups, names)
+    numbers = [number for group in groups for number in group["params"]]
+    paths = _paths(groups, numbers, names)
     order = by_path(axes, (), unused=True)(dict.fromkeys(paths.values(), 0)) if axes else {}
+    state = _checked(saved["state"], Mapping, "saved['state']", "a mapping")
+    if unknown := [number for number in state if number not in numbers]:
+        raise _error(f"saved['state'] must have parameters of a group, got {unknown}")
     slots, steps, moved = {}, {}, set()
-    for number, entry in saved["state"].items():
+    for number, entry in state.items():
+        _checked(entry, Mapping, f"saved['state'][{number!r}]", "a mapping")
         if (path := paths.get(number)) is None:
             continue
         moved.add(path)
         for key, value in entry.items():
+            what = f"{key} of {path!r}"
             if key == "step":
-                steps[path] = int(value)
+                steps[path] = int(step_count(_numbers(value, what), f"load_torch: {what}"))
             elif value is not None:
-                slots[path, key] = _array(value, order.get(path, ()), f"{key} of {path!r}")
-    rates = {paths[n]: float(g["lr"]) for g in groups for n in g["params"] if n in paths}
+                slots[path, key] = _array(value, order.get(path, ()), what)
+    used = [(paths[n], group) for group in groups for n in group["params"] if n in paths]
+    rates = {path: _rate(group) for path, group in used}
+    needed = {(p, NEEDED[s]): s for p, group in used for s in NEEDED if group.get(s)}
     # If some parameters have step counts, those without a state have taken no step.
-    return _Saved(slots, {p: steps.get(p, 0) for p in rates} if steps else {}, rates, moved)
+    counts = {p: steps.get(p, 0) for p in rates} if steps else {}
+    return _Saved(slots, counts, rates, moved, needed)
 
 
-def _paths(groups: Sequence[Mapping[str, Any]], names: TorchNames) -> dict[int, str]:
+def _groups(groups: Any) -> Sequence[Mapping[str, Any]]:
+    for i, group in enumerate(_checked(groups, (list, tuple), "saved['param_groups']", "a list")):
+        what = f"saved['param_groups'][{i}]"
+        _checked(group, Mapping, what, "a mapping")
+        for number in _checked(group.get("params"), (list, tuple), f"{what}['params']", "a list"):
+            _checked(number, (int, str), f"a parameter in {what}", "an integer or a name")
+    return groups
+
+
+def _checked(value: Any, kinds: type | tuple[type, ...], what: str, needed: str) -> Any:
+    if not isinstance(value, kinds):
+        raise _error(f"{what} must be {needed}, got {type(value).__name__}")
+    return value
+
+
+def _rate(group: Mapping[str, Any]) -> float:
+    rate = _numbers(group.get("lr"), "lr")
+    if rate.size != 1 or not np.isfinite(rate).all():
+        raise _error(f"lr must be a finite number, got {group['lr']}")
+    return float(rate.item())
+
+
+def _paths(
+    groups: Sequence[Mapping[str, Any]], numbers: Sequence[int | str], names: TorchNames
+) -> dict[int | str, str]:
     """Returns the paths of PyTorch's parameters by number, except for those that are omitted."""
-    numbers = [number for group in groups for number in group["params"]]
+    if isinstance(names, str) or not isinstance(names, (Sequence, Mapping)):
+        raise _error(f"names must be a list or a mapping, got {type(names).__name__}")
     if not isinstance(names, Mapping):
         if len(names) != len(numbers):
             raise _error(f"needs {len(numbers)} names for PyTorch's parameters, got {len(names)}")
@@ -202,14 +252,26 @@ def _paths(groups: Sequence[Mapping[str, Any]], names: TorchNames) -> dict[int, 
 
 
 def _array(tensor: Any, axes: Sequence[int], what: str) -> np.ndarray:
+    array = _numbers(tensor, what)
+    if axes and sorted(axes) != list(range(array.ndim)):
+        raise _error(f"axes must permute the shape {array.shape} of {what} in PyTorch, got {axes}")
+    return array.transpose(axes) if axes else array
+
+
+def _numbers(tensor: Any, what: str) -> np.ndarray:
+    """Returns a tensor of PyTorch, an array or a number as an array of NumPy."""
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         # PyTorch cannot convert bfloat16 to NumPy.
         tensor = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
-    array = np.asarray(tensor)
-    if axes and sorted(axes) != list(range(array.ndim)):
-        raise _error(f"axes must permute the shape {array.shape} of {what} in PyTorch, got {axes}")
-    return array.transpose(axes) if axes else array
+    try:
+        array = np.asarray(tensor)
+    except ValueError as error:
+        raise _error(f"{what} must be numeric: {error}") from None
+    if array.dtype.kind not in "iufc":
+        found = array.dtype if isinstance(tensor, np.ndarray) else type(tensor).__name__
+        raise _error(f"{what} must be numeric, got {found}")
+    return array
 
 
 def _leaf(name: str, paths: Container[str]) -> _Leaf:

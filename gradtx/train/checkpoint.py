@@ -9,55 +9,38 @@ everything.
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.engine.base import Array, PyTree
+from gradtx.train.arrays import read_npz, size_in_bytes
+from gradtx.train.decoding import decode, parse_json
 from gradtx.train.errors import CheckpointError
+from gradtx.train.files import reading, write_atomically
 
 _FORMAT = "gradtx checkpoint 1"
 _HEADER = "header"
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes a file atomically: after a crash it has either the old or the new content.
+class _Leaf(NamedTuple):
+    """A leaf as the header describes it; `key` is the implementation of a random key."""
 
-    Args:
-      path: the file.
-      content: the new content.
+    dtype: str
+    shape: tuple[int, ...]
+    key: str | None = None
 
-    Example:
-      >>> import pathlib, tempfile
-      >>> from gradtx.train import checkpoint
-      >>> path = pathlib.Path(tempfile.mkdtemp()) / "note.txt"
-      >>> checkpoint.write_atomically(path, b"whole or not at all")
-      >>> path.read_text()
-      'whole or not at all'
-    """
-    path = Path(path)
-    # Always the same name, so that the next write replaces what a crash left.
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the rename is durable once the folder is synced
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+
+class _Header(NamedTuple):
+    format: str
+    leaves: dict[str, _Leaf]
+    extra: dict[str, Any]
+    sha256: str
 
 
 def save(path: str | Path, tree: PyTree, extra: Mapping[str, Any]) -> None:
@@ -117,7 +100,7 @@ def restore(path: str | Path, template: PyTree) -> tuple[PyTree, dict[str, Any]]
         the message names them.
     """
     header, arrays = _read(Path(path))
-    saved, wanted = header["leaves"], _named(template)
+    saved, wanted = header.leaves, _named(template)
     missing, unknown = wanted.keys() - saved.keys(), saved.keys() - wanted.keys()
     if missing or unknown:
         raise CheckpointError(
@@ -125,7 +108,7 @@ def restore(path: str | Path, template: PyTree) -> tuple[PyTree, dict[str, Any]]
             f"and has {sorted(unknown) or 'nothing'} in excess"
         )
     leaves = [_leaf(path, name, saved[name], arrays[name], spec) for name, spec in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), header["extra"]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves), header.extra
 
 
 def read_extra(path: str | Path) -> dict[str, Any]:
@@ -137,7 +120,7 @@ def read_extra(path: str | Path) -> dict[str, Any]:
     Raises:
       CheckpointError: the file is missing or damaged.
     """
-    return _read(Path(path))[0]["extra"]
+    return _read(Path(path))[0].extra
 
 
 def _named(tree: PyTree) -> dict[str, Array]:
@@ -167,42 +150,63 @@ def _digest(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read(path: Path) -> tuple[_Header, dict[str, np.ndarray]]:
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such checkpoint")
+    with reading(path, CheckpointError, "damaged checkpoint") as file:
+        arrays = read_npz(file, compressed=False)
+        if _HEADER not in arrays:
+            raise ValueError(f"it has no entry {_HEADER!r}")
+        content = decode(dict[str, Any], parse_json(arrays.pop(_HEADER).tobytes()), "header")
+        if (kind := content.get("format")) != _FORMAT:
+            raise CheckpointError(
+                f"{path}: its format is {kind!r}, but this version reads {_FORMAT!r}"
+            )
+        header = decode(_Header, content, "header")
+        if header.leaves.keys() != arrays.keys():
+            differ = sorted(header.leaves.keys() ^ arrays.keys())
+            raise ValueError(f"the leaves of the header must be those of the file, {differ} differ")
+        if (computed := _digest(content, arrays)) != header.sha256:
+            raise ValueError(
+                f"its checksum is {computed[:16]}..., it should be {header.sha256[:16]}..."
+            )
+        return header, {n: _stored(n, leaf, arrays[n]) for n, leaf in header.leaves.items()}
+
+
+def _stored(name: str, leaf: _Leaf, array: np.ndarray) -> np.ndarray:
+    """Returns the array of an entry as the header describes it."""
     try:
-        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop(_HEADER).tobytes())
-        kind, digest, computed = header["format"], header["sha256"], _digest(header, arrays)
-    # A damaged zip file raises exceptions of many types, all with the same meaning.
-    except Exception as error:
-        raise CheckpointError(f"{path}: damaged checkpoint: {error}") from None
-    if kind != _FORMAT:
-        raise CheckpointError(f"{path}: its format is {kind!r}, but this version reads {_FORMAT!r}")
-    if digest != computed:
-        raise CheckpointError(
-            f"{path}: damaged checkpoint: its checksum is {computed[:16]}..., it should be "
-            f"{digest[:16]}..."
+        dtype = jnp.dtype(leaf.dtype)
+        size = size_in_bytes(leaf.shape, dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool)):
+        raise ValueError(f"{name} must have a dtype of numbers, got {leaf.dtype}")
+    native = _is_native(dtype)
+    needed = (dtype, leaf.shape) if native else (np.dtype(np.uint8), (size,))
+    if (array.dtype, array.shape) != needed:
+        raise ValueError(
+            f"{name}: the header says {leaf.dtype} of shape {leaf.shape}, the entry has "
+            f"{array.dtype} of shape {array.shape}"
         )
-    return header, arrays
+    return array if native else np.frombuffer(array.tobytes(), dtype).reshape(leaf.shape)
 
 
-def _leaf(
-    path: str | Path, name: str, saved: Mapping[str, Any], array: np.ndarray, spec: Array
-) -> Array:
-    dtype, shape = jnp.dtype(saved["dtype"]), tuple(saved["shape"])
-    if not _is_native(dtype):
-        array = np.frombuffer(array.tobytes(), dtype).reshape(shape)
-    if "key" in saved:
-        leaf = jax.random.wrap_key_data(jnp.array(array), impl=saved["key"])
-    elif getattr(spec, "weak_type", False) and not shape:
-        leaf = jnp.asarray(array.item())  # a Python number becomes a weakly typed array again
-    else:
-        leaf = jnp.array(array)
+def _leaf(path: str | Path, name: str, saved: _Leaf, array: np.ndarray, spec: Array) -> Array:
+    leaf = array
+    try:
+        if saved.key is not None:
+            leaf = jax.random.wrap_key_data(jnp.array(array), impl=saved.key)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {name} is not a random key: {error}") from None
+    # Compared before `jnp.array`, which rounds 64 bits to 32 without a word.
     if (leaf.dtype, leaf.shape) != (spec.dtype, spec.shape):
         raise CheckpointError(
             f"{path}: {name} has dtype {leaf.dtype} and shape {leaf.shape}, but the model or "
             f"optimizer needs {spec.dtype} and {spec.shape}"
         )
-    return leaf
+    if isinstance(leaf, jax.Array):
+        return leaf
+    if getattr(spec, "weak_type", False) and not leaf.shape:
+        return jnp.asarray(leaf.item())  # a Python number becomes a weakly typed array again
+    return jnp.array(leaf)

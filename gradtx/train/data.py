@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradtx.train.arrays import read_npz
 from gradtx.train.errors import DataError, extra
+from gradtx.train.files import reading
 from gradtx.train.idx import read_idx
 
 
@@ -158,7 +160,8 @@ def npz(path: str | Path) -> Data:
     Inputs are floating-point numbers, which are used unchanged, or unsigned bytes, which are
     divided by 255. Their shape is `[examples, ...]`; the convolutional models need
     `[examples, height, width]` or `[examples, height, width, channels]`. Labels are integers from
-    0.
+    0. A compressed file must not inflate to more than 100 times its size, or 256 MiB if that is
+    more.
 
     Args:
       path: the file.
@@ -178,17 +181,10 @@ def npz(path: str | Path) -> Data:
       2
     """
     keys = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        with Path(path).open("rb") as content, np.load(content, allow_pickle=False) as file:
-            found = list(file.keys())
-            arrays = [file[key] for key in keys if key in found]
-    # A damaged zip file raises exceptions of many types.
-    except Exception as error:
-        raise DataError(f"{path}: not a readable .npz file: {error}") from None
-    missing = [key for key in keys if key not in found]
-    if missing:
-        raise DataError(f"{path}: lacks {', '.join(missing)}; it has {', '.join(found) or 'none'}")
-    return _checked(str(path), *arrays)
+    with reading(path, DataError, "not a readable .npz file") as file:
+        arrays = read_npz(file, keys)
+    x_train, y_train, x_test, y_test = (arrays[key] for key in keys)
+    return _checked(str(path), x_train, y_train, x_test, y_test)
 
 
 def _checked(
@@ -231,7 +227,7 @@ def _checked(
 
 def _scaled(name: str, part: str, x: np.ndarray) -> np.ndarray:
     if x.dtype == np.uint8:
-        return x.astype(np.float32) / 255
+        return np.divide(x, 255, dtype=np.float32)
     if not np.issubdtype(x.dtype, np.floating):
         raise DataError(
             f"{name}: {part} must be unsigned bytes (divided by 255) or floating-point, not "

@@ -2,14 +2,33 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from gradtx.state.counts import check_counts
 from gradtx.train import checkpoint
 from gradtx.train.curves import curves_png
+from gradtx.train.decoding import decode
 from gradtx.train.epoch import TrainState
-from gradtx.train.errors import TrainingError
+from gradtx.train.errors import CheckpointError, TrainingError
+from gradtx.train.files import locked, write_atomically
 from gradtx.train.loop import Progress, Row
+from gradtx.train.options import Options
+
+
+class _Config(NamedTuple):
+    options: Options
+    data: str
+    versions: dict[str, str]
+    device: str
+
+
+class _Extra(NamedTuple):
+    """The metadata of a run's checkpoint."""
+
+    config: _Config
+    history: tuple[Row, ...]
 
 
 class RunFolder:
@@ -33,18 +52,16 @@ class RunFolder:
         """Returns the files of a run that exist."""
         return [p for p in (self.checkpoint, self.metrics, self.curves) if p.exists()]
 
-    def create(self) -> None:
-        """Creates the folder, and deletes the files of an earlier run in it.
+    def locked(self) -> AbstractContextManager[None]:
+        """Locks the folder, which is created if necessary, so that no other run writes in it.
 
         Raises:
-          TrainingError: it cannot be created.
+          TrainingError: another run writes in it, or it cannot be created.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(
-                f"{self.path}: cannot create the folder: {error.strerror}"
-            ) from None
+        return locked(self.path, {p.name for p in (self.checkpoint, self.metrics, self.curves)})
+
+    def clear(self) -> None:
+        """Deletes the files of an earlier run."""
         for path in self.existing():
             path.unlink()
 
@@ -60,17 +77,46 @@ class RunFolder:
         checkpoint.save(self.checkpoint, progress.state._asdict(), extra)
 
     def config(self) -> dict[str, Any]:
-        """Reads the configuration of the run from the checkpoint."""
-        return checkpoint.read_extra(self.checkpoint)["config"]
+        """Reads the configuration of the run from the checkpoint.
+
+        Raises:
+          CheckpointError: the checkpoint is missing or damaged, or is not one of a run.
+        """
+        extra = checkpoint.read_extra(self.checkpoint)
+        self._decoded(extra)
+        return extra["config"]
 
     def restore(self, template: TrainState) -> Progress:
         """Reads the checkpoint.
 
         Args:
           template: the shapes and dtypes of parameters and state.
+
+        Raises:
+          CheckpointError: the checkpoint is missing or damaged, or is not one of such a run.
         """
-        state, extra = checkpoint.restore(self.checkpoint, template._asdict())
-        return Progress(TrainState(**state), tuple(Row(**row) for row in extra["history"]))
+        leaves, extra = checkpoint.restore(self.checkpoint, template._asdict())
+        state = TrainState(**leaves)
+        try:
+            check_counts(state)
+        except ValueError as error:
+            raise CheckpointError(f"{self.checkpoint}: {error}") from None
+        return Progress(state, self._decoded(extra).history)
+
+    def _decoded(self, extra: Mapping[str, Any]) -> _Extra:
+        try:
+            decoded = decode(_Extra, extra, "header.extra")
+        except (ValueError, TrainingError) as error:
+            raise CheckpointError(
+                f"{self.checkpoint}: not the checkpoint of a run: {error}"
+            ) from None
+        epochs = [row.epoch for row in decoded.history]
+        if epochs != [*range(1, len(epochs) + 1)]:
+            raise CheckpointError(
+                f"{self.checkpoint}: the history must have the epochs 1 to {len(epochs)}, got "
+                f"{epochs}"
+            )
+        return decoded
 
     def append(self, row: Row) -> None:
         """Adds an epoch to `metrics.jsonl`.
@@ -83,9 +129,8 @@ class RunFolder:
 
     def rewrite_metrics(self) -> tuple[Row, ...]:
         """Writes `metrics.jsonl` from the checkpoint, and returns the history."""
-        rows = checkpoint.read_extra(self.checkpoint)["history"]
-        history = tuple(Row(**row) for row in rows)
-        checkpoint.write_atomically(self.metrics, "".join(map(_line, history)).encode())
+        history = self._decoded(checkpoint.read_extra(self.checkpoint)).history
+        write_atomically(self.metrics, "".join(map(_line, history)).encode())
         return history
 
     def finish(self, title: str) -> None:
@@ -96,7 +141,7 @@ class RunFolder:
         """
         history = self.rewrite_metrics()
         if history:
-            checkpoint.write_atomically(self.curves, curves_png(history, title))
+            write_atomically(self.curves, curves_png(history, title))
 
 
 def _line(row: Row) -> str:

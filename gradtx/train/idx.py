@@ -1,13 +1,14 @@
 """The IDX file format, in which MNIST is distributed."""
 
 import gzip
-import math
-import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from gradtx.train.arrays import check_inflation, file_size, size_in_bytes
 from gradtx.train.errors import DataError
+from gradtx.train.files import reading
 
 # The third byte of a file says how its numbers are stored; all are big-endian.
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -19,7 +20,8 @@ def read_idx(path: str | Path) -> np.ndarray:
 
     The file is two zero bytes, a byte for the dtype, a byte for the number of dimensions, each
     dimension as a big-endian 32-bit integer, and the numbers in row-major order. Compression is
-    recognized by the first bytes, whatever the name.
+    recognized by the first bytes, whatever the name. No more is read than the header announces, and
+    a compressed file must not announce more than 100 times its size, or 256 MiB if that is more.
 
     Args:
       path: the file.
@@ -28,7 +30,8 @@ def read_idx(path: str | Path) -> np.ndarray:
       The array, in the machine's byte order.
 
     Raises:
-      DataError: the file cannot be read, or its size differs from that of its header.
+      DataError: the file cannot be read or is not a regular file, or its size differs from that of
+        its header.
 
     Example:
       >>> import tempfile, pathlib
@@ -38,49 +41,67 @@ def read_idx(path: str | Path) -> np.ndarray:
       >>> read_idx(path)
       array([7, 2, 1], dtype=uint8)
     """
-    content = _content(Path(path))
-    if len(content) < 4:
-        raise DataError(f"{path}: {len(content)} bytes are too short for an IDX header of 4 bytes")
-    if content[:2] != b"\0\0":
+    path = Path(path)
+    with reading(path, DataError, "damaged gzip file") as file:
+        start = file.read(2)
+        file.seek(0)
+        if start == _GZIP_MAGIC:
+            return _array(path, file, gzip.GzipFile(fileobj=file))
+        if path.suffix == ".gz" and start != b"\0\0":
+            raise DataError(
+                f"{path}: damaged gzip file: it begins with bytes {start.hex(' ')}, not "
+                f"{_GZIP_MAGIC.hex(' ')}"
+            )
+        return _array(path, file, file)
+
+
+def _array(path: Path, file: BinaryIO, content: BinaryIO | gzip.GzipFile) -> np.ndarray:
+    """Reads the header, and then no more than the header announces."""
+    start = content.read(4)
+    if len(start) < 4:
+        raise DataError(f"{path}: {len(start)} bytes are too short for an IDX header of 4 bytes")
+    if start[:2] != b"\0\0":
         raise DataError(
-            f"{path}: not an IDX file: it begins with bytes {content[:2].hex(' ')}, not 00 00"
+            f"{path}: not an IDX file: it begins with bytes {start[:2].hex(' ')}, not 00 00"
         )
-    code, ndim = content[2], content[3]
+    code, ndim = start[2], start[3]
     if code not in _DTYPES:
         known = ", ".join(f"{c:#04x}" for c in _DTYPES)
         raise DataError(f"{path}: dtype code {code:#04x} is not one of IDX's: {known}")
-    start = 4 + 4 * ndim
-    if len(content) < start:
+    lengths = content.read(4 * ndim)
+    if len(lengths) < 4 * ndim:
         raise DataError(
-            f"{path}: the header announces {ndim} dimensions, so {start} bytes of header; the file "
-            f"has {len(content)}"
+            f"{path}: the header announces {ndim} dimensions, so {4 + 4 * ndim} bytes of header; "
+            f"the file has {4 + len(lengths)}"
         )
-    shape = tuple(np.frombuffer(content, ">u4", ndim, 4).tolist())
+    shape = tuple(np.frombuffer(lengths, ">u4").tolist())
     dtype = np.dtype(_DTYPES[code])
-    announced, found = math.prod(shape) * dtype.itemsize, len(content) - start
+    compressed = content is not file
+    try:
+        announced = size_in_bytes(shape, dtype)
+        if compressed:
+            check_inflation(file, announced)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    # The size of a plain file is known before it is read.
+    found = announced if compressed else file_size(file) - file.tell()
+    data = np.empty(announced if found == announced else 0, np.uint8)
+    if found == announced:
+        found = _fill(data, content) + len(content.read(1))
     if found != announced:
         what = "truncated" if found < announced else "trailing bytes"
+        more = " or more" if compressed and found > announced else ""
         raise DataError(
             f"{path}: {what}: the header announces shape {shape}, {announced} bytes of data; the "
-            f"file has {found}"
+            f"file has {found}{more}"
         )
-    array = np.frombuffer(content, dtype, offset=start).reshape(shape)
-    return array.astype(dtype.newbyteorder("="))
+    return data.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
-def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not content.startswith(_GZIP_MAGIC):
-        if path.suffix == ".gz" and content[:2] != b"\0\0":
-            raise DataError(
-                f"{path}: damaged gzip file: it begins with bytes {content[:2].hex(' ')}, not "
-                f"{_GZIP_MAGIC.hex(' ')}"
-            )
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged gzip file: {error}") from None
+def _fill(data: np.ndarray, content: BinaryIO | gzip.GzipFile) -> int:
+    """Reads bytes into an array, in pieces, and returns how many there were."""
+    found = 0
+    while found < len(data) and (piece := content.read(min(len(data) - found, 2**20))):
+        data[found : found + len(piece)] = np.frombuffer(piece, np.uint8)
+        found += len(piece)
+    return found

@@ -67,8 +67,8 @@ def run(
       The progress after the last epoch.
 
     Raises:
-      TrainingError: the options, the data, or the folder are invalid; the subclasses distinguish
-        them.
+      TrainingError: the options, the data, or the folder are invalid, or another run writes in the
+        folder; the subclasses distinguish them.
       DivergenceError: the loss or the parameters are not finite. The folder keeps the last finite
         checkpoint.
 
@@ -84,22 +84,34 @@ def run(
     """
     began = time.perf_counter()
     folder = RunFolder(options.folder if out is None else out)
-    resume = resume and folder.checkpoint.exists()
-    if folder.existing() and not (resume or overwrite):
-        raise TrainingError(
-            f"{folder.path} already has a run ({', '.join(p.name for p in folder.existing())}): "
-            "continue it with --resume, replace it with --overwrite, or choose another --out"
-        )
+    _resumes(folder, resume, overwrite)  # before the data are loaded
     extra("matplotlib.figure", "to draw the curves")  # before hours of training
     job = prepare(options)
-    if resume:
-        start = _resumed(job, folder)
-    else:
-        folder.create()
-        start = begin(job.model, job.data, job.recipe.tx, seed=options.seed)
-        folder.save(start, job.config)
-    folder.rewrite_metrics()
+    with folder.locked():
+        if _resumes(folder, resume, overwrite):
+            start = _resumed(job, folder)
+        else:
+            folder.clear()
+            start = begin(job.model, job.data, job.recipe.tx, seed=options.seed)
+            folder.save(start, job.config)
+        folder.rewrite_metrics()
+        return _trained(job, folder, start, began)
 
+
+def _resumes(folder: RunFolder, resume: bool, overwrite: bool) -> bool:
+    """Returns whether there is a run to be resumed; another run must not be in the way."""
+    resume = resume and folder.checkpoint.exists()
+    if (found := folder.existing()) and not (resume or overwrite):
+        raise TrainingError(
+            f"{folder.path} already has a run ({', '.join(p.name for p in found)}): "
+            "continue it with --resume, replace it with --overwrite, or choose another --out"
+        )
+    return resume
+
+
+def _trained(job: Job, folder: RunFolder, start: Progress, began: float) -> Progress:
+    """Trains from a start, with checkpoints and display."""
+    options = job.options
     with display(options.epochs, start.epoch) as shown:
         _introduce(job, folder, start, shown)
 
