@@ -40,7 +40,7 @@ class MomoState(NamedTuple):
     barf: Annotated[Shared, Told("average_loss")]
     gamma: Shared
     lb: Annotated[Hyperparameter, Told("lower_bound")]
-    count: Count = KEPT
+    count: Count
     learning_rate: Rate = KEPT
 
 
@@ -63,7 +63,7 @@ class MomoAdamState(NamedTuple):
     barf: Annotated[Shared, Told("average_loss")]
     gamma: Shared
     lb: Annotated[Hyperparameter, Told("lower_bound")]
-    count: Count = KEPT
+    count: Count
     learning_rate: Rate = KEPT
 
 
@@ -169,6 +169,7 @@ def momo(
             barf=jnp.zeros((), dtype),
             gamma=jnp.zeros((), dtype),
             lb=jnp.asarray(lower_bound, dtype),
+            count=KEPT,
         )
 
     @compiled_when_concrete
@@ -190,7 +191,7 @@ def momo(
         model = _Model(barf, gamma, d, d, 1)
         moves, lb = model.step(p, rate, weight_decay, state.lb, adapt_from)
         return replaced(updates, updates, as_updates(moves, given)), MomoState(
-            replaced(state.exp_avg, updates, d), barf, gamma, lb
+            replaced(state.exp_avg, updates, d), barf, gamma, lb, state.count
         )
 
     def update(
@@ -277,6 +278,7 @@ def momo_adam(
             barf=jnp.zeros((), dtype),
             gamma=jnp.zeros((), dtype),
             lb=jnp.asarray(lower_bound, dtype),
+            count=KEPT,
         )
 
     @compiled_when_concrete
@@ -302,6 +304,7 @@ def momo_adam(
             barf=barf,
             gamma=gamma,
             lb=lb,
+            count=state.count,
         )
 
     def update(

@@ -36,7 +36,7 @@ class ProdigyState(NamedTuple):
     params0: Slot
     estim_lr: Hyperparameter
     numerator_weighted: Shared
-    count: Count = KEPT
+    count: Count
     learning_rate: Rate = KEPT
 
 
@@ -110,6 +110,7 @@ def prodigy(
             params0=copied_slots(params),
             estim_lr=jnp.asarray(estim_lr0, dtype),
             numerator_weighted=jnp.zeros((), dtype),
+            count=KEPT,
         )
 
     @compiled_when_concrete
@@ -141,6 +142,7 @@ def prodigy(
             params0=state.params0,
             estim_lr=d,
             numerator_weighted=r,
+            count=state.count,
         )
 
     def update(
