@@ -147,10 +147,10 @@ class Link:
         return merge(updates, new), state
 
     def accepts(self, state: OptState) -> bool:
-        """Returns whether a state has the fields of the link's own, maybe without the optional ones.
+        """Returns whether a state has the fields of the link's own, except for optional ones.
 
-        Fields whose default is `KEPT` are optional, so that states of optax, which have fewer
-        fields, can be passed on; see `gradtx.optax_layout`.
+        Fields with the default `KEPT` are optional, because optax's states do not have them. The
+        next state has the fields that the state has.
         """
         if self.state in (None, type(state)):
             return True

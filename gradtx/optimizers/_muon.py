@@ -39,7 +39,7 @@ from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import adamw
-from gradtx.transforms.combining import chain
+from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.partitioning import partition
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -396,6 +396,7 @@ def muon(
             axes,
             factor,
         ),
+        identity(),  # here optax multiplies by the factor
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -33,7 +33,7 @@ class _CountAndRate(NamedTuple):
 
 
 @declared
-class ScaleByLearningRateState(_CountAndRate, ScaleByScheduleState):
+class ScaleByLearningRateState(_CountAndRate, ScaleByScheduleState):  # type: ignore[misc]
     """The state of `scale_by_learning_rate`; both fields are optional, as optax has neither.
 
     Attributes:
