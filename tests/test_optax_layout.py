@@ -19,6 +19,7 @@ import gradtx
 import gradtx.contrib
 from gradtx import catalog
 from gradtx.crosschecking import factory_of, known_differences, settings
+from gradtx.schedules import inject
 from gradtx.state import layout
 
 API = json.loads((pathlib.Path(__file__).parent / "peer" / "optax_api.json").read_text())
@@ -81,7 +82,7 @@ def as_ours(state):
     """A state of optax in classes of gradtx with the same names."""
     if hasattr(state, "_fields"):
         name = type(state).__name__
-        modules = (gradtx, gradtx.contrib, gradtx.schedules, gradtx.linesearch, layout)
+        modules = (gradtx, gradtx.contrib, layout, inject)
         (kind, *_) = [getattr(m, name) for m in modules if hasattr(m, name)]
         return kind(**{f: as_ours(getattr(state, f)) for f in state._fields})
     if isinstance(state, dict):
@@ -198,7 +199,7 @@ def test_states_of_optax_are_gone_on_with(entry):
         wanted, _ = run(tx, entry, start)
         reached, last = run(tx, entry, given)
         assert_equal(reached, wanted)
-        assert avals(last) == avals(given)
+        assert described(last) == described(given)
         lean = gradtx.optax_layout(tx)
         reached, last = run(lean, entry, with_values(lean.init(PARAMS), given))
         assert_equal(reached, wanted)
@@ -219,7 +220,7 @@ def test_wrappers_go_on_with_the_layout_that_they_are_given(name):
     wanted, _ = run(tx, None, with_values(tx.init(PARAMS), given))
     reached, last = run(tx, None, given)
     assert_equal(reached, wanted)
-    assert avals(last) == avals(given)
+    assert described(last) == described(given)
 
 
 @pytest.mark.parametrize("rate", [0.1, falling])
@@ -285,24 +286,24 @@ class Other(NamedTuple):
         (
             gradtx.sgd(falling),
             (gradtx.EmptyState(), gradtx.EmptyState()),
-            r"^sgd \(scale_by_learning_rate\): needs the step count, which is not in the state$",
+            r"^sgd \(scale_by_learning_rate\): needs the step count, which is not in the state",
         ),
         (
             gradtx.add_decayed_weights(falling),
             gradtx.AddDecayedWeightsState(),
-            r"^add_decayed_weights: needs the step count, which is not in the state$",
+            r"^add_decayed_weights: needs the step count, which is not in the state",
         ),
         (
             gradtx.scale_by_rms(bias_correction=True),
             gradtx.ScaleByRmsState(PARAMS),
-            r"^scale_by_rms: needs the step count, which is not in the state$",
+            r"^scale_by_rms: needs the step count, which is not in the state",
         ),
         (
             gradtx.scale_by_learning_rate(0.1),
             Other(jnp.int32(0), jnp.ones(2)),
             r"made of ScaleByLearningRateState, got a Other",
         ),
-        (gradtx.scale_by_learning_rate(0.1), jnp.ones(2), r"got a ArrayImpl"),
+        (gradtx.scale_by_learning_rate(0.1), jnp.ones(2), r"got a (ArrayImpl|DynamicJaxprTracer)"),
         (gradtx.scale_by_rms(), gradtx.EmptyState(), r"made of ScaleByRmsState, got a EmptyState"),
     ],
 )
