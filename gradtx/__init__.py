@@ -59,7 +59,7 @@ from gradtx.engine.base import (
     with_extra_args_support as with_extra_args_support,
 )
 from gradtx.engine.coupled import coupled as coupled
-from gradtx.engine.leafwise import leafwise as leafwise, piece as piece, store_as as store_as
+from gradtx.engine.leafwise import leafwise as leafwise, piece as piece
 from gradtx.engine.matrix_layout import MatrixAxes as MatrixAxes
 from gradtx.engine.matrixwise import matrixwise as matrixwise
 from gradtx.engine.numerics import (
@@ -239,6 +239,7 @@ from gradtx.transforms import (
     skip_not_finite as skip_not_finite,
     snapshot as snapshot,
     split_real_and_imaginary as split_real_and_imaginary,
+    store_as as store_as,
     trace as trace,
     watch as watch,
     zero_nans as zero_nans,

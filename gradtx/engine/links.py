@@ -154,8 +154,9 @@ class Link:
         """
         if self.state in (None, type(state)):
             return True
-        own, has = set(self.state._fields), set(getattr(state, "_fields", [""]))
-        return own <= has or own - self.state._field_defaults.keys() <= has <= own
+        own, has = (set(getattr(x, "_fields", [""])) for x in (self.state, state))
+        optional = getattr(self.state, "_field_defaults", {})
+        return own <= has or own - optional.keys() <= has <= own
 
     def init_seen(self, params: Params) -> OptState:
         """Returns the first state for the leaves that are not masked."""
@@ -291,7 +292,7 @@ class Rule(Link):
 
     @property
     def timed(self) -> bool:
-        """Whether a step depends on the step count, if that is optional in the state."""
+        """True if a step depends on a step count that is optional in the state."""
         return self.kernel.per_step is not None or any(map(callable, self.scalars.values()))
 
     def clock(self, state: OptState) -> Array | None:

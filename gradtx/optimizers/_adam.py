@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
-from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import (
     abs_sq,
     ema,
@@ -24,6 +24,7 @@ from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.storing import store_as
 
 ADAM = "Kingma and Ba, 'Adam: A Method for Stochastic Optimization', arXiv:1412.6980"
 ADAMW = "Loshchilov and Hutter, 'Decoupled Weight Decay Regularization', arXiv:1711.05101"

@@ -6,13 +6,14 @@ from jax.typing import DTypeLike
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule, Schedule
-from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.made import known_schedule
 from gradtx.engine.numerics import abs_sq, ema, root, value_of
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import ScaleByAdamState, zero_moments
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.storing import store_as
 
 
 @known_schedule

@@ -21,7 +21,7 @@ from gradtx.engine.base import (
     Scalar,
     ScalarOrSchedule,
 )
-from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.matrix_layout import Layout, MatrixAxes, axes_of_leaves
 from gradtx.engine.matrixwise import matrixwise
 from gradtx.engine.numerics import (
@@ -43,6 +43,7 @@ from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.partitioning import partition
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.storing import store_as
 
 MUON = "Jordan et al., 'Muon: An optimizer for hidden layers in neural networks' (2024)"
 

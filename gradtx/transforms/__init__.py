@@ -129,6 +129,7 @@ from gradtx.transforms.splitting import (
     SplitRealAndImaginaryState as SplitRealAndImaginaryState,
     split_real_and_imaginary as split_real_and_imaginary,
 )
+from gradtx.transforms.storing import store_as as store_as
 from gradtx.transforms.trust_ratio import (
     ScaleByTrustRatioState as ScaleByTrustRatioState,
     scale_by_trust_ratio as scale_by_trust_ratio,

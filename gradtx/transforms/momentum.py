@@ -7,10 +7,11 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from gradtx.engine.base import Array, GradientTransformation, Scalar
-from gradtx.engine.leafwise import leafwise, piece, store_as
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
 from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
+from gradtx.transforms.storing import store_as
 
 
 @declared

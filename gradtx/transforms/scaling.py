@@ -12,7 +12,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
-from gradtx.engine.roles import KEPT, Clock, Count, Rate, declared
+from gradtx.engine.roles import KEPT, Clock, Count, Rate, declared, declared_as
 from gradtx.engine.rules import Slots
 
 
@@ -27,6 +27,7 @@ class ScaleByScheduleState(NamedTuple):
     count: Count
 
 
+@declared_as("scale_by_learning_rate")
 class _CountAndRate(NamedTuple):
     count: Clock = KEPT
     learning_rate: Rate = KEPT
