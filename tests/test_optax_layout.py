@@ -314,6 +314,20 @@ def test_what_cannot_be_gone_on_with(tx, state, message, compiled):
         update(PARAMS, state, PARAMS)
 
 
+@pytest.mark.parametrize("params", [None, {}, {"a": None}, 1.0, jnp.bfloat16(1.0)])
+def test_parameters_of_any_kind(params):
+    state = gradtx.optax_layout(gradtx.adam(falling)).init(params)
+    assert described(state) == described(optax.adam(falling).init(params))
+
+
+def test_the_slots_can_be_mapped():
+    tx = gradtx.optax_layout(gradtx.adamw(0.1))
+    state = tx.init(HALF)
+    for library in (optax, gradtx):
+        found = library.tree_utils.tree_map_params(tx, lambda x: x.ndim, state)
+        assert (found[0].mu, found[0].count) == ({"w": 2, "b": 1}, 0)
+
+
 def test_fields_that_optax_does_not_have_are_absent():
     state = gradtx.optax_layout(gradtx.contrib.prodigy()).init(PARAMS)
     assert isinstance(state, gradtx.contrib.ProdigyState) and state.count == 0

@@ -40,6 +40,10 @@ OPTIMIZERS = {
     "rmsprop": lambda lib: lib.rmsprop(falling, momentum=0.9),
     "rmsprop, centered": lambda lib: lib.rmsprop(falling, eps=1e-2, centered=True),
     "rmsprop, corrected": lambda lib: lib.rmsprop(falling, bias_correction=True),
+    "rmsprop, centered and corrected": lambda lib: lib.rmsprop(
+        falling, eps=1e-2, centered=True, bias_correction=True
+    ),
+    "decay, scheduled": lambda lib: lib.adamw(falling, weight_decay=growing),
     "adagrad": lambda lib: lib.adagrad(falling),
     "lion": lambda lib: lib.lion(falling, weight_decay=0.1),
     "clipped": lambda lib: lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(falling)),

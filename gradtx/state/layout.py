@@ -12,7 +12,6 @@ from jax.typing import DTypeLike
 from gradtx.engine.base import Array, EmptyState, GradientTransformation, OptState, Params, PyTree
 from gradtx.engine.leafwise import piece
 from gradtx.engine.links import Link, Rule
-from gradtx.engine.numerics import widen
 from gradtx.engine.pipeline import FORM, wrapped
 from gradtx.engine.roles import Clock, Count, Slot, declared_as
 from gradtx.optimizers import ScaleByRmsState, ScaleByRStdDevState
@@ -115,12 +114,14 @@ def optax_layout(tx: GradientTransformation) -> GradientTransformation:
 
 
 Dtypes = Mapping[str, DTypeLike]
+HALF = (jnp.bfloat16, jnp.float16)
 
 
 def _half_precision(params: Params) -> Dtypes:
     """Returns the dtypes of half-precision parameters, by their paths."""
-    leaves = jax.tree.leaves_with_path(params)
-    return {path_name(path): x.dtype for path, x in leaves if widen(x).dtype != x.dtype}
+    dtypes = jax.tree.map(jnp.result_type, params)
+    leaves = jax.tree.leaves_with_path(dtypes)
+    return {path_name(path): dtype for path, dtype in leaves if dtype in HALF}
 
 
 def _as_in_optax(outer: Dtypes, link: Link, state: OptState, params: Params) -> OptState:

@@ -41,8 +41,7 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
       >>> print(state[0].mu["w"], gradtx.tree.get(state, "count"))
       [0.1 0.1] 1
     """
-    # In optax, the name of a state depends on a flag by which it counts.
-    flat = {name.replace("_with_count/", "/"): x for name, x in state_dict(state).items()}
+    flat = state_dict(state)
     wanted = dict(named_leaves(template))
     counts = {name: int(x) for name, x in flat.items() if name.endswith("/count")}
     for name in wanted.keys() - flat.keys():
