@@ -1,5 +1,6 @@
 """optax's states: trajectories that go on in gradtx as they would have in optax."""
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,3 +122,24 @@ def test_other_optimizers_are_refused(theirs, tx, words):
     with pytest.raises(gradtx.StateMismatch, match=r"load_optax: the saved arrays do not") as error:
         gradtx.load_optax(tx.init(PARAMS), theirs.init(PARAMS))
     assert words in str(error.value)
+
+
+def test_states_without_their_classes_are_refused():
+    """Checkpoints that flax restored without a target; the message names the target."""
+    bare = flax.serialization.to_state_dict(optax.adam(0.1).init(PARAMS))
+    message = (
+        r"load_optax: state must have the classes of optax's states, got a dict without them; "
+        r"restore checkpoints of flax and orbax into gradtx.optax_layout\(tx\).init\(params\)$"
+    )
+    with pytest.raises(TypeError, match=message):
+        gradtx.load_optax(gradtx.adam(0.1).init(PARAMS), bare)
+
+
+def test_states_restored_into_the_layout_of_optax():
+    _, old = run(optax.adam(falling), PARAMS, optax.adam(falling).init(PARAMS), range(STEPS))
+    tx = gradtx.adam(falling)
+    bare = flax.serialization.to_state_dict(old)
+    restored = flax.serialization.from_state_dict(gradtx.optax_layout(tx).init(PARAMS), bare)
+    state = gradtx.load_optax(tx.init(PARAMS), restored)
+    assert jax.tree.structure(state) == jax.tree.structure(tx.init(PARAMS))
+    assert state[-1].count == state[0].count == STEPS
