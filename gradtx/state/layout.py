@@ -9,9 +9,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx.engine.base import Array, EmptyState, GradientTransformation, OptState, Params, PyTree
+from gradtx.engine.base import (
+    Array,
+    EmptyState,
+    GradientTransformation,
+    OptState,
+    Params,
+    PyTree,
+    TransformationLike,
+    with_extra_args_support,
+)
 from gradtx.engine.leafwise import piece
-from gradtx.engine.links import Link, Rule
+from gradtx.engine.links import Link, Pair, Rule
 from gradtx.engine.pipeline import FORM, wrapped
 from gradtx.engine.roles import Clock, Count, Slot, declared_as
 from gradtx.optimizers import ScaleByRmsState, ScaleByRStdDevState
@@ -63,6 +72,8 @@ class WeightDecaySchedule(NamedTuple):
     count: Clock
 
 
+Dtypes = Mapping[str, DTypeLike]
+HALF = (jnp.bfloat16, jnp.float16)
 CLASSES: Mapping[tuple[type, bool], type] = {
     (ScaleByLearningRateState, False): EmptyState,
     (ScaleByLearningRateState, True): ScaleByScheduleState,
@@ -75,7 +86,7 @@ CLASSES: Mapping[tuple[type, bool], type] = {
 
 
 @piece
-def optax_layout(tx: GradientTransformation) -> GradientTransformation:
+def optax_layout(tx: TransformationLike) -> GradientTransformation:
     """Returns a transformation whose states are exactly those of optax.
 
     Its `init` returns the tuples, classes, fields and dtypes that optax's does, under the names of
@@ -102,6 +113,7 @@ def optax_layout(tx: GradientTransformation) -> GradientTransformation:
       >>> print(updates, state[1])
       [-0.1 -0.1] EmptyState()
     """
+    tx = with_extra_args_support(tx)
 
     def init(params: Params) -> OptState:
         token = FORM.set(functools.partial(_as_in_optax, _half_precision(params)))
@@ -113,15 +125,10 @@ def optax_layout(tx: GradientTransformation) -> GradientTransformation:
     return wrapped(init, tx.update, tx)
 
 
-Dtypes = Mapping[str, DTypeLike]
-HALF = (jnp.bfloat16, jnp.float16)
-
-
 def _half_precision(params: Params) -> Dtypes:
     """Returns the dtypes of half-precision parameters, by their paths."""
-    dtypes = jax.tree.map(jnp.result_type, params)
-    leaves = jax.tree.leaves_with_path(dtypes)
-    return {path_name(path): dtype for path, dtype in leaves if dtype in HALF}
+    leaves = jax.tree.leaves_with_path(params)
+    return {path_name(path): x.dtype for path, x in leaves if getattr(x, "dtype", None) in HALF}
 
 
 def _as_in_optax(outer: Dtypes, link: Link, state: OptState, params: Params) -> OptState:
@@ -134,8 +141,8 @@ def _as_in_optax(outer: Dtypes, link: Link, state: OptState, params: Params) -> 
       state: its state.
       params: its parameters.
     """
-    if type(state) is not link.state:  # a wrapper's: its inner state has optax's layout already
-        return state
+    if isinstance(link, Pair) or type(state) is not link.state:
+        return state  # if it is that of a wrapper, the state inside has optax's layout already
     timed = isinstance(link, Rule) and link.timed
     fields = _stored_as_in_optax(link, state, params, {**outer, **_half_precision(params)})
     optional = set(link.state._field_defaults) - ({"count"} if timed else set())
