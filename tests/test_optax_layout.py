@@ -158,6 +158,23 @@ def test_the_layout_of_optax_at_every_setting(entry):
         assert described(gradtx.optax_layout(ours).init(PARAMS)) == described(theirs.init(PARAMS))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda lib: lib.adafactor(),
+        lambda lib: lib.adafactor(0.1, clipping_threshold=None, multiply_by_parameter_scale=False),
+        lambda lib: lib.adafactor(falling, momentum=0.9, weight_decay_rate=0.1),
+        lambda lib: lib.sgd(falling),
+        lambda lib: lib.rmsprop(0.1, momentum=0.9, bias_correction=True),
+        lambda lib: lib.contrib.schedule_free_sgd(0.1, weight_decay=0.1),
+    ],
+)
+def test_the_layout_with_and_without_optional_parts(make):
+    assert described(gradtx.optax_layout(make(gradtx)).init(PARAMS)) == described(
+        make(optax).init(PARAMS)
+    )
+
+
 @each_wrapper
 def test_the_layout_of_wrappers(name):
     theirs, ours = (WRAPPERS[name](lib) for lib in (optax, gradtx))
