@@ -145,6 +145,7 @@ from gradtx.state import (
     load_torch as load_torch,
     metrics as metrics,
     multiply_by_path as multiply_by_path,
+    optax_layout as optax_layout,
     state_dict as state_dict,
     summary as summary,
 )

@@ -11,23 +11,22 @@ from gradtx.engine.numerics import (
     over as over,
     plus as plus,
     ratio as ratio,
-    real_full_like as real_full_like,
-    rescale as rescale,
     root as root,
     safe_increment as safe_increment,
     safe_int32_increment as safe_int32_increment,
-    safe_sqrt as safe_sqrt,
     times as times,
     value_of as value_of,
     widen as widen,
-    zeros_without as zeros_without,
 )
+from gradtx.tree.filling import real_full_like as real_full_like, zeros_without as zeros_without
 from gradtx.tree.moments import (
     gathered_weight as gathered_weight,
     one_minus_power as one_minus_power,
     step_number as step_number,
 )
 from gradtx.tree.norms import (
+    rescale as rescale,
     safe_norm as safe_norm,
     safe_root_mean_squares as safe_root_mean_squares,
+    safe_sqrt as safe_sqrt,
 )

@@ -1,5 +1,6 @@
 """optax's states: trajectories that go on in gradtx as they would have in optax."""
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +41,10 @@ OPTIMIZERS = {
     "rmsprop": lambda lib: lib.rmsprop(falling, momentum=0.9),
     "rmsprop, centered": lambda lib: lib.rmsprop(falling, eps=1e-2, centered=True),
     "rmsprop, corrected": lambda lib: lib.rmsprop(falling, bias_correction=True),
+    "rmsprop, centered and corrected": lambda lib: lib.rmsprop(
+        falling, eps=1e-2, centered=True, bias_correction=True
+    ),
+    "decay, scheduled": lambda lib: lib.adamw(falling, weight_decay=growing),
     "adagrad": lambda lib: lib.adagrad(falling),
     "lion": lambda lib: lib.lion(falling, weight_decay=0.1),
     "clipped": lambda lib: lib.chain(lib.clip_by_global_norm(1.0), lib.adamw(falling)),
@@ -132,3 +137,24 @@ def test_counts_of_optax_are_whole_numbers(count):
     state = adam._replace(count=jnp.asarray(count)), rest
     with pytest.raises(ValueError, match="load_optax: scale_by_adam/count must be a whole number"):
         gradtx.load_optax(gradtx.adam(0.1).init(jnp.ones(2)), state)
+
+
+def test_states_without_their_classes_are_refused():
+    """Checkpoints that flax restored without a target; the message names the target."""
+    bare = flax.serialization.to_state_dict(optax.adam(0.1).init(PARAMS))
+    message = (
+        r"load_optax: state must have the classes of optax's states, got a dict without them; "
+        r"restore checkpoints of flax and orbax into gradtx.optax_layout\(tx\).init\(params\)$"
+    )
+    with pytest.raises(TypeError, match=message):
+        gradtx.load_optax(gradtx.adam(0.1).init(PARAMS), bare)
+
+
+def test_states_restored_into_the_layout_of_optax():
+    _, old = run(optax.adam(falling), PARAMS, optax.adam(falling).init(PARAMS), range(STEPS))
+    tx = gradtx.adam(falling)
+    bare = flax.serialization.to_state_dict(old)
+    restored = flax.serialization.from_state_dict(gradtx.optax_layout(tx).init(PARAMS), bare)
+    state = gradtx.load_optax(tx.init(PARAMS), restored)
+    assert jax.tree.structure(state) == jax.tree.structure(tx.init(PARAMS))
+    assert state[-1].count == state[0].count == STEPS

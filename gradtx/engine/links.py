@@ -146,6 +146,18 @@ class Link:
         new, state = self.update_seen(hide(updates, active), state, seen, extra)
         return merge(updates, new), state
 
+    def accepts(self, state: OptState) -> bool:
+        """Returns whether a state has the fields of the link's own, except for optional ones.
+
+        Fields with the default `KEPT` are optional, because optax's states do not have them. The
+        next state has the fields that the state has.
+        """
+        if self.state in (None, type(state)):
+            return True
+        own, has = (set(getattr(x, "_fields", [""])) for x in (self.state, state))
+        optional = getattr(self.state, "_field_defaults", {})
+        return own <= has or own - optional.keys() <= has <= own
+
     def init_seen(self, params: Params) -> OptState:
         """Returns the first state for the leaves that are not masked."""
         raise NotImplementedError
@@ -278,6 +290,11 @@ class Rule(Link):
         """The scalars that cannot be compiled: the values of schedules that are not of gradtx."""
         return tuple(n for n, x in self.scalars.items() if callable(x) and not is_known(x))
 
+    @property
+    def timed(self) -> bool:
+        """True if a step depends on a step count that is optional in the state."""
+        return self.kernel.per_step is not None or any(map(callable, self.scalars.values()))
+
     def clock(self, state: OptState) -> Array | None:
         """Returns the step count for schedules, or `None`."""
         return field(state, self.kernel.counter.fields[-1])
@@ -292,6 +309,8 @@ class Rule(Link):
           extra: the extra arguments.
           given: those that `outside` has computed. Default: `None`, all are computed.
         """
+        if step is None and self.kernel.counter.field in self.state._fields and self.timed:
+            raise TypeError(f"{self.title}: needs the step count, which is not in the state")
         found = {}
         for name, x in self.scalars.items():
             if given is not None and name in given:
@@ -385,9 +404,11 @@ class Coupled(Link):
             return self.own_update(updates, state, params, **extra)
         rate = value_of(rate_at(self.rate, state.count, extra))
         updates, new = self.own_update(updates, state, params, **{**extra, "learning_rate": rate})
-        kept = jnp.asarray(rate, jnp.result_type(state.learning_rate))
-        used = rate_kept(kept, state.count)
-        return updates, new._replace(count=safe_increment(state.count), learning_rate=used)
+        known = {**new._asdict(), "count": safe_increment(state.count)}
+        if (kept := field(state, "learning_rate")) is not None:
+            used = jnp.asarray(rate, jnp.result_type(kept))
+            known["learning_rate"] = rate_kept(used, state.count)
+        return updates, state._replace(**{name: known[name] for name in state._fields})
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -156,30 +156,6 @@ def abs_sq(x: Array) -> Array:
     return lax.mul(x, x)
 
 
-def real_full_like(x: Array | jax.ShapeDtypeStruct, value: Scalar) -> Array:
-    """Returns an array of the shape of `x` in its real dtype, such as a second moment.
-
-    Args:
-      x: a real or complex array, or its shape and dtype; its values are not used.
-      value: the value of all elements.
-    """
-    dtype = jnp.finfo(x.dtype).dtype if _inexact(x) else None
-    return lax.full_like(x, value_of(value), dtype)
-
-
-def zeros_without(x: Array | jax.ShapeDtypeStruct, axes: int | tuple[int, ...]) -> Array:
-    """Returns zeros of the shape of `x` without some axes, in its real dtype and with its sharding.
-
-    Args:
-      x: a real or complex array, or its shape and dtype; its values are not used.
-      axes: the axis or axes to leave out.
-    """
-    return real_full_like(_sum.eval_shape(x, axes), 0)
-
-
-_sum = jax.jit(jnp.sum, static_argnums=1)  # one function, so that JAX caches its trace
-
-
 def ema(x: Array, average: Array, decay: Scalar) -> Array:
     """Updates an exponential moving average: `decay * average + (1 - decay) * x`.
 
@@ -273,23 +249,6 @@ def ratio(numerator: Array, square: Array, eps: Scalar) -> Array:
     )
 
 
-@jax.custom_jvp
-def safe_sqrt(x: Array | float) -> Array:
-    """Returns the square root, with gradient 0 instead of infinity where `x` is 0.
-
-    Args:
-      x: a real array, not negative; NaN stays NaN.
-    """
-    return lax.sqrt(x)
-
-
-@safe_sqrt.defjvp
-def _(primals: tuple[Array | float], tangents: tuple[Array]) -> tuple[Array, Array]:
-    y = safe_sqrt(*primals)
-    zero = y == 0
-    return y, tangents[0] * jnp.where(zero, 0, 0.5 / jnp.where(zero, 1, y))
-
-
 def safe_increment(count: Array) -> Array:
     """Returns a counter plus one, or the dtype's largest value instead of an overflow.
 
@@ -343,16 +302,6 @@ def widen(x: ArrayLike | jax.ShapeDtypeStruct) -> Array:
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return x
     return lax.convert_element_type(x, compute_dtype(x.dtype))
-
-
-def rescale(x: ArrayLike, factor: Scalar) -> Array:
-    """Returns `factor * x`, multiplied in float32 or wider and rounded once to the dtype of `x`.
-
-    Args:
-      x: an array.
-      factor: a scalar array or a number.
-    """
-    return jnp.asarray(widen(x) * factor, jnp.result_type(x))
 
 
 def default_float() -> np.dtype:

@@ -8,6 +8,7 @@ number.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -30,6 +31,11 @@ from gradtx.engine.masks import hide
 from gradtx.engine.paths import StructureError
 from gradtx.engine.rules import LeafError
 from gradtx.engine.segment import Segment, segments
+
+FORM: ContextVar[Callable[[Link, OptState, Params], OptState]] = ContextVar(
+    "FORM", default=lambda link, state, params: state
+)
+"""The function that returns the form in which `init` returns a link's first state."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -61,11 +67,9 @@ class Pipeline(Value):
 
     def init(self, params: Params) -> OptState:
         """Returns the first state."""
-        states: list[OptState] = []
-        for segment in self._segments:
-            with_titles = _titled(segment)
-            states.extend(with_titles(segment.init, params))
-        return self._join(states)
+        states = [x for part in self._segments for x in _titled(part)(part.init, params)]
+        given = zip(self.links, states, strict=True)
+        return self._join([FORM.get()(link, state, params) for link, state in given])
 
     def update(
         self, updates: Updates, state: OptState, params: Params | None, extra: ExtraArgs
@@ -103,10 +107,8 @@ class Pipeline(Value):
         states: list[OptState] = [EmptyState()] * len(self.links)
         for number, piece in zip(order, found, strict=True):
             states[number] = piece
-        for link, piece in zip(self.links, states, strict=True):
-            wanted = getattr(link.state, "_fields", ())
-            if any(f not in getattr(piece, "_fields", ()) for f in wanted):
-                raise self._not_my_state(state)
+        if not all(map(Link.accepts, self.links, states)):
+            raise self._not_my_state(state)
         return states
 
     def _join(self, states: Sequence[OptState]) -> OptState:

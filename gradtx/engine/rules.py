@@ -152,10 +152,11 @@ def rate_kept(rate: Array, count: ArrayLike) -> Array:
 
     XLA's GPU backend returns results that no kernel computes, such as constants, by an additional
     copy, with which a donated step of 144 leaves takes a quarter longer (measured on an H200). So a
-    kernel computes it, from the count, which is never negative.
+    kernel computes it, from the count, which is never negative. Outside `jit` it is a copy, because
+    the state may be donated.
 
     Args:
       rate: the learning rate, in the dtype in which it is stored.
       count: the step count before the step.
     """
-    return jnp.where(count < 0, 0, rate) if isinstance(count, Tracer) else rate
+    return jnp.where(count < 0, 0, rate) if isinstance(count, Tracer) else jnp.copy(rate)

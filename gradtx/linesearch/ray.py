@@ -11,7 +11,8 @@ from jax.typing import DTypeLike
 from gradtx._apply import apply_updates
 from gradtx.engine.base import Array, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.numerics import compute_dtype, finished, rescale, total, widen
+from gradtx.engine.numerics import compute_dtype, finished, total, widen
+from gradtx.tree.norms import rescale
 from gradtx.tree.present import present, replaced
 
 

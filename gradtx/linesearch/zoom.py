@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx import tree
 from gradtx.engine.base import Array, GradientTransformation, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import branch
 from gradtx.engine.coupled import coupled
@@ -163,9 +164,11 @@ def scale_by_zoom_linesearch(
         value_fn: Callable[..., Array],
         **extra: Any,
     ) -> tuple[Updates, ScaleByZoomLinesearchState]:
-        ray = Ray(loss_of_params(value_fn, extra), params, updates, state.value.dtype)
+        dtype = common_dtype(params)
+        ray = Ray(loss_of_params(value_fn, extra), params, updates, dtype)
         here = gradient_here(state.grad, updates, grad)
-        guess = state.learning_rate if initial_guess_strategy == "keep" else None
+        keep = initial_guess_strategy == "keep"
+        guess = jnp.asarray(state.learning_rate, dtype) if keep else None
         search = begin(jnp.asarray(value), ray.slope(grad), here, guess, limits)
         origin = search.low
 
@@ -178,8 +181,8 @@ def scale_by_zoom_linesearch(
         if verbose:
             _report(origin, search)
         info = ZoomLinesearchInfo(search.steps, search.decrease_error, search.curvature_error)
-        state = ScaleByZoomLinesearchState(chosen.rate, chosen.value, search.grad, info)
-        return scaled(updates, chosen.rate), state
+        new = ScaleByZoomLinesearchState(chosen.rate, chosen.value, search.grad, info)
+        return scaled(updates, chosen.rate), tree.cast_like(new, state)
 
     return coupled(
         ScaleByZoomLinesearchState,

@@ -6,8 +6,8 @@ from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar
-from gradtx.engine.numerics import safe_sqrt
 from gradtx.losses.arguments import Axis, over_axes
+from gradtx.tree.norms import safe_sqrt
 
 
 def directed(x: Array, axis: Axis = -1, epsilon: Scalar = 0.0) -> Array:

@@ -5,12 +5,13 @@ from typing import NamedTuple
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, plus, ratio, real_full_like, root
+from gradtx.engine.numerics import abs_sq, ema, plus, ratio, root
 from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.filling import real_full_like
 
 
 @declared

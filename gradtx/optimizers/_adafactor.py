@@ -12,15 +12,16 @@ from jax.typing import DTypeLike
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, plus, ratio, real_full_like, root, times, zeros_without
+from gradtx.engine.numerics import abs_sq, plus, ratio, root, times
 from gradtx.engine.roles import Count, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.averaging import ema
 from gradtx.transforms.clipping import clip_by_block_rms
-from gradtx.transforms.combining import chain, identity
+from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.param_scale import scale_by_param_block_rms
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
+from gradtx.tree.filling import real_full_like, zeros_without
 from gradtx.tree.moments import step_number
 
 
@@ -245,18 +246,19 @@ def adafactor(
       >>> print(tx.update(jnp.array([4.0, -0.5]), tx.init(params), params)[0])
       [-0.03  0.03]
     """
-    absent = identity()
-    return chain(
+    parts = (
         scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps),
-        absent if clipping_threshold is None else clip_by_block_rms(clipping_threshold),
-        scale_by_learning_rate(learning_rate, flip_sign=False),
-        scale_by_param_block_rms() if multiply_by_parameter_scale else absent,
-        absent if momentum is None else ema(momentum, False, dtype_momentum),
+        None if clipping_threshold is None else clip_by_block_rms(clipping_threshold),
+        None if learning_rate is None else scale_by_learning_rate(learning_rate, flip_sign=False),
+        scale_by_param_block_rms() if multiply_by_parameter_scale else None,
+        None if momentum is None else ema(momentum, False, dtype_momentum),
         # The mask is checked even if nothing decays.
-        absent
+        None
         if weight_decay_rate is None and weight_decay_mask is None
         else add_decayed_weights(
             0.0 if weight_decay_rate is None else weight_decay_rate, weight_decay_mask
         ),
-        scale(-1.0),
+        # Without a learning rate of its own, it takes that of the call here.
+        scale_by_learning_rate() if learning_rate is None else scale(-1.0),
     )
+    return chain(*(part for part in parts if part is not None))

@@ -5,11 +5,12 @@ from typing import NamedTuple
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, plus, ratio, real_full_like
+from gradtx.engine.numerics import abs_sq, plus, ratio
 from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.filling import real_full_like
 
 
 @declared

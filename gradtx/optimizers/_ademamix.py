@@ -10,13 +10,14 @@ from jax.typing import DTypeLike
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, real_full_like, times
+from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, times
 from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Counter, Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.storing import store_as
+from gradtx.tree.filling import real_full_like
 from gradtx.tree.moments import gathered_weight, step_number
 
 

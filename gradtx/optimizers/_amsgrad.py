@@ -8,13 +8,14 @@ from jax.typing import DTypeLike
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, real_full_like
+from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
 from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import moment_weights, zero_moments
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.storing import store_as
+from gradtx.tree.filling import real_full_like
 
 
 @declared

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import is_never_zero, real_full_like, value_of
+from gradtx.engine.numerics import is_never_zero, value_of
 from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.filling import real_full_like
 
 COCOB = (
     "Orabona and Tommasi, 'Training Deep Networks without Learning Rates Through Coin Betting', "

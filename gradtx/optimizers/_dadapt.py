@@ -42,7 +42,7 @@ class DAdaptAdamWState(NamedTuple):
     grad_sum: Slot
     estim_lr: Hyperparameter
     numerator_weighted: Shared
-    count: Count = KEPT
+    count: Count
     learning_rate: Rate = KEPT
 
 
@@ -106,8 +106,9 @@ def dadapt_adamw(
             exp_avg=zero_slots(params),
             exp_avg_sq=zero_slots(params),
             grad_sum=zero_slots(params),
-            estim_lr=jnp.asarray(estim_lr0, dtype),
+            estim_lr=jnp.array(estim_lr0, dtype),
             numerator_weighted=jnp.zeros((), dtype),
+            count=KEPT,
         )
 
     @compiled_when_concrete
@@ -136,6 +137,7 @@ def dadapt_adamw(
             grad_sum=replaced(state.grad_sum, updates, s),
             estim_lr=jnp.maximum(d, bound),
             numerator_weighted=r,
+            count=state.count,
         )
 
     def update(

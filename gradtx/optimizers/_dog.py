@@ -18,12 +18,13 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished, plus, ratio, rescale, root
+from gradtx.engine.numerics import finished, plus, ratio, root
 from gradtx.engine.roles import Hyperparameter, Shared, Slot, Told, declared
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.slots import as_slots, copied_slots
+from gradtx.tree.norms import rescale
 from gradtx.tree.present import common_dtype, present, replaced
 
 FirstStep = tuple[Literal["heuristic", "distance", "learning_rate"], Scalar]
@@ -81,7 +82,7 @@ def _scale_by_dog(init_step: FirstStep, eps: Scalar) -> GradientTransformation:
         return DoGState(
             is_init_step=jnp.ones((), bool),
             init_params=copied_slots(params),
-            max_dist=jnp.asarray(distance, dtype),
+            max_dist=jnp.array(distance, dtype),
             sum_sq_norm_grads=jnp.zeros((), dtype),
         )
 
@@ -115,7 +116,7 @@ def _scale_by_dowg(init_estim_sq_dist: Scalar | None, eps: Scalar) -> GradientTr
         return DoWGState(
             init_params=copied_slots(params),
             weighted_sq_norm_grads=jnp.zeros((), dtype),
-            estim_sq_dist=jnp.asarray(first, dtype),
+            estim_sq_dist=jnp.array(first, dtype),
         )
 
     @compiled_when_concrete

@@ -8,7 +8,8 @@ from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
-from gradtx.transforms.scaling import ScaleByLearningRateState
+from gradtx.transforms.decay import AddDecayedWeightsState
+from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.trust_ratio import scale_by_trust_ratio
 
 
@@ -42,21 +43,24 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Gradien
       >>> print(params + updates)
       [0. 5.]
     """
-    return chain(scale_by_trust_ratio(min_norm), _descend_and_shrink(learning_rate))
-
-
-@piece
-def _descend_and_shrink(learning_rate: ScalarOrSchedule) -> GradientTransformation:
-    """Returns the step to `(p - learning_rate * g) / sqrt(1 + learning_rate**2)`."""
-    return leafwise(
-        ScaleByLearningRateState, None, _step, params=True, rate=learning_rate, name="fromage"
+    return chain(
+        scale_by_trust_ratio(min_norm),
+        scale_by_learning_rate(learning_rate),
+        _shrink(learning_rate),
     )
 
 
-def _step(g: Array, s: Slots, step: Scalar, p: Array) -> tuple[Array, Slots]:
+@piece
+def _shrink(learning_rate: ScalarOrSchedule) -> GradientTransformation:
+    """Divides the parameters after the step by `sqrt(1 + learning_rate**2)`."""
+    return leafwise(
+        AddDecayedWeightsState, None, _divide, params=True, rate=learning_rate, name="fromage"
+    )
+
+
+def _divide(u: Array, s: Slots, step: Scalar, p: Array) -> tuple[Array, Slots]:
     rate = s.learning_rate
     length = (1 + rate * rate) ** 0.5
     # 1 - 1 / length, without cancellation.
     shrink = rate * rate / (length * (1 + length))
-    moved = lax.add(times(rate / length, g), times(shrink, p).astype(g.dtype))
-    return lax.neg(moved), Slots()
+    return lax.sub(times(1 / length, u), times(shrink, p).astype(u.dtype)), Slots()

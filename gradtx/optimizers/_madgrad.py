@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, plus, real_full_like, times
+from gradtx.engine.numerics import abs_sq, plus, times
 from gradtx.engine.roles import KEPT, Count, Rate, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.tree.filling import real_full_like
 from gradtx.tree.moments import step_number
 
 

@@ -42,7 +42,7 @@ class MomoState(NamedTuple):
     barf: Annotated[Shared, Told("average_loss")]
     gamma: Shared
     lb: Annotated[Hyperparameter, Told("lower_bound")]
-    count: Count = KEPT
+    count: Count
     learning_rate: Rate = KEPT
 
 
@@ -65,7 +65,7 @@ class MomoAdamState(NamedTuple):
     barf: Annotated[Shared, Told("average_loss")]
     gamma: Shared
     lb: Annotated[Hyperparameter, Told("lower_bound")]
-    count: Count = KEPT
+    count: Count
     learning_rate: Rate = KEPT
 
 
@@ -170,7 +170,8 @@ def momo(
             exp_avg=zero_slots(params),
             barf=jnp.zeros((), dtype),
             gamma=jnp.zeros((), dtype),
-            lb=jnp.asarray(lower_bound, dtype),
+            lb=jnp.array(lower_bound, dtype),
+            count=KEPT,
         )
 
     @compiled_when_concrete
@@ -192,7 +193,7 @@ def momo(
         model = _Model(barf, gamma, d, d, 1)
         moves, lb = model.step(p, rate, weight_decay, state.lb, adapt_from)
         return replaced(updates, updates, as_updates(moves, given)), MomoState(
-            replaced(state.exp_avg, updates, d), barf, gamma, lb
+            replaced(state.exp_avg, updates, d), barf, gamma, lb, state.count
         )
 
     def update(
@@ -278,7 +279,8 @@ def momo_adam(
             exp_avg_sq=zero_slots(params),
             barf=jnp.zeros((), dtype),
             gamma=jnp.zeros((), dtype),
-            lb=jnp.asarray(lower_bound, dtype),
+            lb=jnp.array(lower_bound, dtype),
+            count=KEPT,
         )
 
     @compiled_when_concrete
@@ -304,6 +306,7 @@ def momo_adam(
             barf=barf,
             gamma=gamma,
             lb=lb,
+            count=state.count,
         )
 
     def update(

@@ -24,18 +24,19 @@ from gradtx.engine.base import (
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.matrix_layout import Layout, MatrixAxes, axes_of_leaves
 from gradtx.engine.matrixwise import matrixwise
-from gradtx.engine.numerics import abs_sq, ema, over, safe_sqrt, times, widen
+from gradtx.engine.numerics import abs_sq, ema, over, times, widen
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import adamw
-from gradtx.transforms.combining import chain
+from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.partitioning import partition
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.storing import store_as
 from gradtx.tree.moments import gathered_weight, step_number
+from gradtx.tree.norms import safe_sqrt
 
 MUON = "Jordan et al., 'Muon: An optimizer for hidden layers in neural networks' (2024)"
 
@@ -389,6 +390,7 @@ def muon(
             axes,
             factor,
         ),
+        identity(),  # here optax multiplies by the factor
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )

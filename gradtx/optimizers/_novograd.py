@@ -9,12 +9,13 @@ from jax.typing import DTypeLike
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, over, plus, real_full_like, root, times
+from gradtx.engine.numerics import abs_sq, ema, over, plus, root, times
 from gradtx.engine.roles import Count, Slot, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.storing import store_as
+from gradtx.tree.filling import real_full_like
 
 
 @declared

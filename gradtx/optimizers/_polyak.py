@@ -19,9 +19,10 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished, rescale, value_of
-from gradtx.transforms.combining import chain
+from gradtx.engine.numerics import finished, value_of
+from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.norms import rescale
 from gradtx.tree.present import common_dtype
 
 VARIANTS = ("sps", "sps+")
@@ -135,6 +136,7 @@ def polyak_sgd(
       >>> print(p + updates)
       [0.5 1. ]
     """
-    return chain(
-        scale_by_polyak(f_min, max_learning_rate, eps, variant), scale_by_learning_rate(scaling)
-    )
+    parts = scale_by_polyak(f_min, max_learning_rate, eps, variant), scale_by_learning_rate(scaling)
+    links, (polyak, rate) = gather(list(map(pipeline_of, parts)))
+    # States nested as in optax, which scales first.
+    return Pipeline(links, ((EmptyState(), rate), polyak)).transformation()

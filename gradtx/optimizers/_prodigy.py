@@ -38,7 +38,7 @@ class ProdigyState(NamedTuple):
     params0: Slot
     estim_lr: Hyperparameter
     numerator_weighted: Shared
-    count: Count = KEPT
+    count: Count
     learning_rate: Rate = KEPT
 
 
@@ -110,8 +110,9 @@ def prodigy(
             exp_avg_sq=zero_slots(params),
             grad_sum=zero_slots(params),
             params0=copied_slots(params),
-            estim_lr=jnp.asarray(estim_lr0, dtype),
+            estim_lr=jnp.array(estim_lr0, dtype),
             numerator_weighted=jnp.zeros((), dtype),
+            count=KEPT,
         )
 
     @compiled_when_concrete
@@ -143,6 +144,7 @@ def prodigy(
             params0=state.params0,
             estim_lr=d,
             numerator_weighted=r,
+            count=state.count,
         )
 
     def update(

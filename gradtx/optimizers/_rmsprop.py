@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, real_full_like
-from gradtx.engine.roles import Count, Slot, declared
+from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
+from gradtx.engine.roles import KEPT, Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.filling import real_full_like
 from gradtx.tree.moments import gathered_weight, step_number
 
 
@@ -22,12 +23,12 @@ class ScaleByRmsState(NamedTuple):
     """The state of `scale_by_rms`.
 
     Attributes:
-      count: the number of steps taken.
       nu: moving average of squared gradients, real.
+      count: the number of steps taken; optional without bias correction.
     """
 
-    count: Count
     nu: Slot
+    count: Count = KEPT
 
 
 @declared
@@ -35,22 +36,23 @@ class ScaleByRStdDevState(NamedTuple):
     """The state of `scale_by_stddev`.
 
     Attributes:
-      count: the number of steps taken.
       mu: moving average of gradients.
       nu: moving average of squared gradients, real.
+      count: the number of steps taken; optional without bias correction.
     """
 
-    count: Count
     mu: Slot
     nu: Slot
+    count: Count = KEPT
 
 
 def _divide(g: Array, nu: Array, eps: Scalar, eps_in_sqrt: bool) -> Array:
     return ratio(g, plus(nu, eps), 0.0) if eps_in_sqrt else ratio(g, nu, eps)
 
 
-def _weight(decay: Scalar) -> Callable[[Scalar], dict[str, Array]]:
-    return lambda step: {"weight": gathered_weight(decay, step_number(step))}
+def _weight(decay: Scalar, wanted: bool) -> Callable[[Scalar], dict[str, Array]] | None:
+    """Returns the function for bias correction, if that is wanted."""
+    return (lambda step: {"weight": gathered_weight(decay, step_number(step))}) if wanted else None
 
 
 @piece
@@ -90,7 +92,7 @@ def scale_by_rms(
         nu_hat = over(nu, s.weight) if bias_correction else nu
         return _divide(g, nu_hat, eps, eps_in_sqrt), Slots(nu=nu)
 
-    return leafwise(ScaleByRmsState, init, update, per_step=_weight(decay))
+    return leafwise(ScaleByRmsState, init, update, per_step=_weight(decay, bias_correction))
 
 
 @piece
@@ -135,7 +137,7 @@ def scale_by_stddev(
         variance = jnp.maximum(nu_hat - abs_sq(mu_hat), 0)
         return _divide(g, variance, eps, eps_in_sqrt), Slots(mu=mu, nu=nu)
 
-    return leafwise(ScaleByRStdDevState, init, update, per_step=_weight(decay))
+    return leafwise(ScaleByRStdDevState, init, update, per_step=_weight(decay, bias_correction))
 
 
 @optimizer(

@@ -7,7 +7,7 @@ from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.rules import value_at
 from gradtx.optimizers._rmsprop import scale_by_rms
-from gradtx.transforms.combining import chain
+from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.iterate_averaging import schedule_free
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -63,7 +63,7 @@ def schedule_free_sgd(
       [0.225] [0.25]
     """
     rate = warmed_up(learning_rate, warmup_steps, "schedule_free_sgd")
-    descent = scale_by_learning_rate(rate)
+    descent = chain(identity(), scale_by_learning_rate(rate))  # states nested as in optax
     if weight_decay is not None:
         descent = chain(add_decayed_weights(weight_decay), descent)
     return schedule_free(descent, rate, b1, weight_lr_power, state_dtype)

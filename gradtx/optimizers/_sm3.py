@@ -9,11 +9,12 @@ from jax import lax
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, plus, ratio, times, zeros_without
+from gradtx.engine.numerics import abs_sq, ema, plus, ratio, times
 from gradtx.engine.roles import Slot, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.filling import zeros_without
 
 
 @declared

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, real_full_like, times
+from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, times
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import ScaleByAdamState, moment_weights
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.filling import real_full_like
 
 
 @piece

@@ -17,6 +17,7 @@ from gradtx.engine.roles import (
     Told as Told,
 )
 from gradtx.state.belonging import LeafRole as LeafRole, roles as roles
+from gradtx.state.layout import optax_layout as optax_layout
 from gradtx.state.optax_import import load_optax as load_optax
 from gradtx.state.reading import hyperparams as hyperparams, metrics as metrics
 from gradtx.state.saving import (

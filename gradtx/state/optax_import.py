@@ -10,6 +10,7 @@ from gradtx.state.belonging import roles
 from gradtx.state.counts import step_count
 from gradtx.state.naming import VERSION, named_leaves
 from gradtx.state.saving import StateMismatch, load_matching, state_dict
+from gradtx.tree.walking import holds_states
 
 
 def load_optax(template: OptState, state: OptState, *, count: int | None = None) -> OptState:
@@ -28,6 +29,8 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
         constant learning rate), or has several different ones. Default: the one of optax's state.
 
     Raises:
+      TypeError: `state` is a nesting of dicts and arrays, as flax and orbax return checkpoints that
+        are restored without a target; the target is `gradtx.optax_layout(tx).init(params)`.
       ValueError: `count` is needed.
       StateMismatch: a slot is missing or unexpected, or has another shape or a wider dtype than the
         template.
@@ -43,8 +46,13 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
       >>> print(state[0].mu["w"], gradtx.tree.get(state, "count"))
       [0.1 0.1] 1
     """
-    # In optax, the name of a state depends on a flag by which it counts.
-    flat = {name.replace("_with_count/", "/"): x for name, x in state_dict(state).items()}
+    if holds_states(template) and not holds_states(state):
+        raise TypeError(
+            f"load_optax: state must have the classes of optax's states, got a "
+            f"{type(state).__name__} without them; restore checkpoints of flax and orbax into "
+            "gradtx.optax_layout(tx).init(params)"
+        )
+    flat = state_dict(state)
     wanted = dict(named_leaves(template))
     counts = {name: x for name, x in flat.items() if name.endswith("/count")}
     given = None if count is None else step_count(count, "load_optax: count")

@@ -19,8 +19,8 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.leafwise import piece
 from gradtx.engine.links import Pair
-from gradtx.engine.numerics import rescale
 from gradtx.engine.pipeline import Pipeline
+from gradtx.tree.norms import rescale
 from gradtx.tree.walking import Path, path_name
 
 Rules = Mapping[str | re.Pattern[str], Any] | Callable[[str, Any], Any]

@@ -7,7 +7,7 @@ from jax import lax
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
-from gradtx.engine.roles import Clock, declared
+from gradtx.engine.roles import KEPT, Clock, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.masking import masked
 
@@ -17,10 +17,10 @@ class AddDecayedWeightsState(NamedTuple):
     """The state of `add_decayed_weights`.
 
     Attributes:
-      count: the number of steps taken.
+      count: the number of steps taken; optional without a schedule.
     """
 
-    count: Clock
+    count: Clock = KEPT
 
 
 @piece

@@ -127,6 +127,28 @@ def cast_like(new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(cast, new, old)
 
 
+def begun_again(tx: TransformationLike, params: Params, state: OptState) -> OptState:
+    """Returns the first state of a transformation with the fields and dtypes of another state.
+
+    Args:
+      tx: the transformation.
+      params: the parameters.
+      state: a state of `tx`, possibly in optax's layout, see `gradtx.optax_layout`.
+    """
+
+    def with_fields(new: PyTree, old: PyTree) -> PyTree:
+        if hasattr(old, "_fields"):
+            fields = {f: with_fields(getattr(new, f), getattr(old, f)) for f in old._fields}
+            return old._replace(**fields)
+        if isinstance(old, dict):
+            return {key: with_fields(new[key], x) for key, x in old.items()}
+        if isinstance(old, (tuple, list)):
+            return type(old)(map(with_fields, new, old))
+        return None if old is None else new
+
+    return cast_like(with_fields(tx.init(params), state), state)
+
+
 @compiled_when_concrete
 def count_not_finite(updates: Updates) -> Array:
     """Returns the number of infinities and NaNs in a pytree.

@@ -154,7 +154,7 @@ def schedule_free(
 
         pairs = [one(*row) for row in zip(moves, y, z, strict=True)]
         new = {
-            "b1": jnp.asarray(value_of(b1), dtype),
+            "b1": jnp.array(value_of(b1), dtype),
             "weight_sum": weight_sum,
             "step_count": safe_increment(state.step_count),
             "max_lr": max_lr,

@@ -22,6 +22,7 @@ from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import align, is_none
 from gradtx.engine.roles import Count, Role, Told, declared
+from gradtx.transforms.guards import begun_again
 
 
 class LookaheadParams(NamedTuple):
@@ -128,7 +129,7 @@ def lookahead(
         if reset_state:
             fast_state = branch(
                 due,
-                lambda: _like(fast_optimizer.init(apply_updates(params.fast, fast)), fast_state),
+                lambda: begun_again(fast_optimizer, apply_updates(params.fast, fast), fast_state),
                 lambda: fast_state,
             )
         steps = jnp.where(due, 0, steps)
@@ -163,8 +164,3 @@ def _follow(
 
     pairs = [one(*row) for row in rows]
     return treedef.unflatten(f for f, _ in pairs), treedef.unflatten(s for _, s in pairs)
-
-
-def _like(new: OptState, old: OptState) -> OptState:
-    """Casts a state to the dtypes of another, because optimizers may change theirs."""
-    return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), new, old)

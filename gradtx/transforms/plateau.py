@@ -9,8 +9,9 @@ from jax.typing import ArrayLike
 from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished, rescale
+from gradtx.engine.numerics import finished
 from gradtx.engine.roles import Count, Hyperparameter, Shared, Told, declared_as
+from gradtx.tree.norms import rescale
 
 
 @declared_as("reduce_on_plateau")

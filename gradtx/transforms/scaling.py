@@ -12,7 +12,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
-from gradtx.engine.roles import Clock, Count, Rate, declared
+from gradtx.engine.roles import KEPT, Clock, Count, Rate, declared, declared_as
 from gradtx.engine.rules import Slots
 
 
@@ -27,17 +27,22 @@ class ScaleByScheduleState(NamedTuple):
     count: Count
 
 
+@declared_as("scale_by_learning_rate")
+class _CountAndRate(NamedTuple):
+    count: Clock = KEPT
+    learning_rate: Rate = KEPT
+
+
 @declared
-class ScaleByLearningRateState(NamedTuple):
-    """The state of `scale_by_learning_rate`.
+class ScaleByLearningRateState(_CountAndRate, ScaleByScheduleState):  # type: ignore[misc]
+    """The state of `scale_by_learning_rate`; both fields are optional, as optax has neither.
 
     Attributes:
-      count: the number of steps taken.
+      count: the number of steps taken; needed for a schedule.
       learning_rate: the learning rate of the last step; before any step, that of the first.
     """
 
-    count: Clock
-    learning_rate: Rate
+    __slots__ = ()
 
 
 ScaleState = EmptyState

@@ -24,7 +24,7 @@ from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.roles import Count, Inner, Slot, Told, declared
-from gradtx.transforms.guards import cast_like
+from gradtx.transforms.guards import begun_again, cast_like
 from gradtx.tree.present import present, replaced
 
 
@@ -141,8 +141,8 @@ def sam(
         moves, opt_state = optimizer.update(g, state.opt_state, p, **extra)
         state = state._replace(opt_state=cast_like(opt_state, state.opt_state))
         if reset_state:
-            adv_state = adv_optimizer.init(apply_updates(p, moves))
-            state = state._replace(adv_state=cast_like(adv_state, state.adv_state))
+            adv_state = begun_again(adv_optimizer, apply_updates(p, moves), state.adv_state)
+            state = state._replace(adv_state=adv_state)
         return cast_like(moves, g), state
 
     def transparent_update(

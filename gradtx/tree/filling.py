@@ -1,12 +1,14 @@
-"""Pytrees with the shapes of other pytrees."""
+"""Arrays and pytrees with the shapes of others."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradtx.engine.base import PyTree
+from gradtx.engine.base import Array, PyTree, Scalar
+from gradtx.engine.numerics import value_of
 
 
 def zeros_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
@@ -72,3 +74,27 @@ def batch_shape(tree: PyTree, shape: Sequence[int] = ()) -> PyTree:
       (3, 2)
     """
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), tree)
+
+
+def real_full_like(x: Array | jax.ShapeDtypeStruct, value: Scalar) -> Array:
+    """Returns an array of the shape of `x` in its real dtype, such as a second moment.
+
+    Args:
+      x: a real or complex array, or its shape and dtype; its values are not used.
+      value: the value of all elements.
+    """
+    dtype = jnp.finfo(x.dtype).dtype if jnp.issubdtype(x.dtype, jnp.inexact) else None
+    return lax.full_like(x, value_of(value), dtype)
+
+
+def zeros_without(x: Array | jax.ShapeDtypeStruct, axes: int | tuple[int, ...]) -> Array:
+    """Returns zeros of the shape of `x` without some axes, in its real dtype and with its sharding.
+
+    Args:
+      x: a real or complex array, or its shape and dtype; its values are not used.
+      axes: the axis or axes to leave out.
+    """
+    return real_full_like(_sum.eval_shape(x, axes), 0)
+
+
+_sum = jax.jit(jnp.sum, static_argnums=1)  # one function, so that JAX caches its trace

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, PyTree, Scalar
-from gradtx.engine.numerics import rescale
+from gradtx.tree.norms import rescale
 
 
 def scale_gradient(inputs: PyTree, scale: Scalar) -> PyTree:

@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array, PyTree, Scalar
-from gradtx.engine.numerics import abs_sq, default_float, like, safe_sqrt, total, widen
+from gradtx.engine.numerics import abs_sq, default_float, like, total, widen
 
 Axis = tuple[int, ...] | None
 Groups = tuple[tuple[Array, ...], ...]
@@ -78,6 +78,23 @@ def floating(x: ArrayLike) -> Array:
     """
     x = widen(x)
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(default_float())
+
+
+@jax.custom_jvp
+def safe_sqrt(x: Array | float) -> Array:
+    """Returns the square root, with gradient 0 instead of infinity where `x` is 0.
+
+    Args:
+      x: a real array, not negative; NaN stays NaN.
+    """
+    return lax.sqrt(x)
+
+
+@safe_sqrt.defjvp
+def _(primals: tuple[Array | float], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = safe_sqrt(*primals)
+    zero = y == 0
+    return y, tangents[0] * jnp.where(zero, 0, 0.5 / jnp.where(zero, 1, y))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -198,3 +215,13 @@ def safe_root_mean_squares(x: ArrayLike, min_rms: Scalar) -> Array:
     """
     rms = root_mean_square(x)
     return jnp.where(rms <= min_rms, min_rms, rms)
+
+
+def rescale(x: ArrayLike, factor: Scalar) -> Array:
+    """Returns `factor * x`, multiplied in float32 or wider and rounded once to the dtype of `x`.
+
+    Args:
+      x: an array.
+      factor: a scalar array or a number.
+    """
+    return jnp.asarray(widen(x) * factor, jnp.result_type(x))

@@ -14,9 +14,9 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, PyTree
-from gradtx.engine.numerics import abs_sq, finished, safe_sqrt, total, widen
+from gradtx.engine.numerics import abs_sq, finished, total, widen
 from gradtx.tree.mapping import map_leaves
-from gradtx.tree.norms import floating, global_norm
+from gradtx.tree.norms import floating, global_norm, safe_sqrt
 
 
 def sum(tree: PyTree, associative_reduction: bool = False) -> Array:

@@ -17,7 +17,7 @@ from gradtx.engine.base import (
     Updates,
 )
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.numerics import abs_sq, default_float, ema, real_full_like, widen
+from gradtx.engine.numerics import abs_sq, default_float, ema, widen
 from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.experimental.aggregating.processing import process
 from gradtx.experimental.aggregating.types import (
@@ -28,6 +28,7 @@ from gradtx.experimental.aggregating.types import (
     get_batch_size_from_per_elt_updates,
 )
 from gradtx.transforms.combining import chain, identity
+from gradtx.tree.filling import real_full_like
 from gradtx.tree.moments import gathered_weight
 
 
