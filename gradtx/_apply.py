@@ -16,8 +16,9 @@ from gradtx.engine.paths import StructureError, describe_difference, is_none, nt
 def apply_updates(params: Params, updates: Updates) -> Params:
     """Adds updates to parameters, leaf by leaf: `params + updates`, in the parameters' dtypes.
 
-    The sum is computed in the wider of the two dtypes and rounded once. Where `updates` is `None`,
-    the parameter does not change; where `params` is `None`, the result is `None`.
+    The sum is computed in the wider of the two dtypes and rounded once. Where `updates` is `None`
+    or has the dtype `float0`, as the gradients of integers and booleans do, the parameter does not
+    change; where `params` is `None`, the result is `None`. The sum of booleans is "or".
 
     Args:
       params: a pytree of arrays.
@@ -109,7 +110,8 @@ def periodic_update(
 @compiled_when_concrete
 def _add_trees(params: Params, updates: Updates) -> Params:
     def add(p: ArrayLike, u: ArrayLike) -> Array:
-        return lax.add(p, u) if shape_and_dtype(p) == shape_and_dtype(u) else _add_and_round(p, u)
+        same = shape_and_dtype(p) == shape_and_dtype(u) and jnp.result_type(p) != bool
+        return lax.add(p, u) if same else _add_and_round(p, u)
 
     return _with_each("apply_updates", add, params, updates, ("params", "updates"))
 
@@ -169,7 +171,7 @@ def _with_each(
         raise StructureError(f"{function}: {told}") from None
     results = []
     for i, (k, c) in enumerate(zip(leaves, others, strict=True)):
-        if k is None or c is None:
+        if k is None or c is None or getattr(c, "dtype", None) == jax.dtypes.float0:
             results.append(k)
             continue
         if averages or shape_and_dtype(k) != shape_and_dtype(c):

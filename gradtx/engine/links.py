@@ -143,7 +143,7 @@ class Link:
         all_trees = any(mask.all_trees for mask in self.masks)
         extra = hide_extra(extra, updates, params, active, all_trees)
         seen = None if params is None else hide(params, active)
-        new, state = self.update_seen(hide(updates, active), state, seen, extra)
+        new, state = self.update_seen(hide(updates, active, params), state, seen, extra)
         return merge(updates, new), state
 
     def accepts(self, state: OptState) -> bool:

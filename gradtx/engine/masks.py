@@ -81,23 +81,35 @@ def narrowed(
       tree_name: its name in error messages.
       whole: whether each mask sees the whole pytree instead of the leaves kept by those around it.
     """
-    active = [True] * len(jax.tree.leaves(tree, is_leaf=is_none))
+    leaves = jax.tree.leaves(tree, is_leaf=is_none)
+    active = [True] * len(leaves)
     for mask in reversed(masks):
         there = [True] * len(active) if whole else active
         seen = tree if whole else hide(tree, active)
         found = iter(flags(mask.tree, seen, tree_name))
-        if whole:
-            active = [a and f for a, f in zip(active, found, strict=True)]
-        else:  # masked leaves are not among those found
-            active = [a and next(found) for a in active]
+        # masked leaves are not among those found, but each `None` is
+        active = [
+            (whole or a or leaf is None) and next(found) and a
+            for a, leaf in zip(active, leaves, strict=True)
+        ]
         yield mask, seen, there, active
 
 
-def hide(tree: PyTree, keep: Sequence[bool]) -> PyTree:
-    """Replaces the leaves that are not kept by `MaskedNode()`, which has no leaves."""
+def hide(tree: PyTree, keep: Sequence[bool], params: Params | None = None) -> PyTree:
+    """Replaces the leaves that are not kept by `MaskedNode()`, which has no leaves.
+
+    A leaf that is `None` in the parameters, or without these in the tree, is not replaced.
+
+    Args:
+      tree: the tree.
+      keep: for each leaf, whether it is kept.
+      params: the parameters of which the tree has the gradients. Default: `None`, unknown.
+    """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
+    own = leaves if params is None else align(treedef, params, "params", tree)
     return treedef.unflatten(
-        leaf if k or leaf is None else MaskedNode() for leaf, k in zip(leaves, keep, strict=True)
+        leaf if k or p is None else MaskedNode()
+        for leaf, k, p in zip(leaves, keep, own, strict=True)
     )
 
 
@@ -127,11 +139,11 @@ def hide_extra(
     for name, value in extra.items():
         is_like = jax.tree.structure(value, is_leaf=is_none) == treedef
         if is_like and (all_trees or name == "grad"):
-            found[name] = hide(value, keep)
+            found[name] = hide(value, keep, params)
         elif name in ("value_fn", "obj_fn") and value is not None and params is not None:
             found[name] = _of_kept(value, params)
         elif name == "grad_fn" and value is not None and params is not None:
-            found[name] = _masked_result(_of_kept(value, params), keep)
+            found[name] = _masked_result(_of_kept(value, params), keep, params)
     return found
 
 
@@ -145,11 +157,13 @@ def _of_kept(function: Callable[..., R], params: Params) -> Callable[..., R]:
     return of_part
 
 
-def _masked_result(grad_fn: Callable[..., Updates], keep: Sequence[bool]) -> Callable[..., Updates]:
+def _masked_result(
+    grad_fn: Callable[..., Updates], keep: Sequence[bool], params: Params
+) -> Callable[..., Updates]:
     """Returns a gradient function whose result is masked."""
 
     @functools.wraps(grad_fn)
     def of_part(part: Params, *args: Any, **kwargs: Any) -> Updates:
-        return hide(grad_fn(part, *args, **kwargs), keep)
+        return hide(grad_fn(part, *args, **kwargs), keep, params)
 
     return of_part
