@@ -12,6 +12,7 @@ from gradtx import (
     engine as engine,
     experimental as experimental,
     gradcheck as gradcheck,
+    interop as interop,
     linear_algebra as linear_algebra,
     linesearch as linesearch,
     losses as losses,
@@ -43,6 +44,7 @@ from gradtx._minimize import Minimum as Minimum, Stop as Stop, minimize as minim
 from gradtx._range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
 from gradtx.crosschecking import Comparison as Comparison, crosscheck as crosscheck
 from gradtx.engine.base import (
+    ArrayTree as ArrayTree,
     EmptyState as EmptyState,
     GradientTransformation as GradientTransformation,
     GradientTransformationExtraArgs as GradientTransformationExtraArgs,
@@ -69,6 +71,7 @@ from gradtx.engine.numerics import (
 from gradtx.engine.pipeline import wrapped as wrapped
 from gradtx.engine.rules import Slots as Slots
 from gradtx.gradcheck import GradientReport as GradientReport, check_gradients as check_gradients
+from gradtx.interop import as_optax as as_optax, to_optax as to_optax
 from gradtx.linear_algebra import (
     matrix_inverse_pth_root as matrix_inverse_pth_root,
     nnls as nnls,
