@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gradtx
+from gradtx.interop import command
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,7 +41,7 @@ assert optax.adam is gradtx.adam and optax.contrib.muon is muon is gradtx.muon
 assert losses.l2_loss is optax.losses.l2_loss is gradtx.losses.l2_loss
 assert optax.tree.norm is otu.tree_norm is gradtx.tree.norm and MaskedNode is gradtx.MaskedNode
 assert aggregating is optax.experimental.aggregating
-assert aggregating.per_example_ema is gradtx.experimental.aggregating.per_example_ema
+assert aggregating.process is gradtx.experimental.aggregating.process
 assert optax._src.transform.ScaleByAdamState is ScaleByAdamState is gradtx.ScaleByAdamState
 assert isinstance(optax.adam(1.0), (GradientTransformation, GradientTransformationExtraArgs))
 assert base.NO_PARAMS_MSG and canonicalize_dtype(None) is None
@@ -51,23 +52,24 @@ assert optax.__version__ == importlib.metadata.version("optax") == "0.2.8"
 assert importlib.util.find_spec("optax") and not importlib.util.find_spec("optax.absent")
 assert not hasattr(optax, "absent") and not hasattr(optax, "_private")
 gradtx.as_optax()  # changes nothing
+assert isinstance(gradtx.to_optax(optax.sgd(1.0)), optax.GradientTransformationExtraArgs)
 assert __name__ == "__main__" and sys.argv[1:] == ["-m", "x"], sys.argv
-print("all is well", gradtx.to_optax(optax.sgd(1.0)) == optax.sgd(1.0))
+print("all is well")
 sys.exit(3)
 """
 
 
 def run(*arguments, folder):
-    command = [sys.executable, "-m", "gradtx.as_optax", *arguments]
+    argv = [sys.executable, "-m", "gradtx.as_optax", *arguments]
     environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+    result = subprocess.run(argv, capture_output=True, text=True, cwd=folder, env=environment)
     return result.returncode, result.stdout, result.stderr
 
 
 def test_a_program_gets_gradtx_for_optax(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     code, out, err = run("program.py", "-m", "x", folder=tmp_path)
-    assert (code, out) == (3, "all is well True\n"), err
+    assert (code, out) == (3, "all is well\n"), err
 
 
 def test_a_module_gets_gradtx_for_optax(tmp_path):
