@@ -44,13 +44,13 @@ from gradtx._minimize import Minimum as Minimum, Stop as Stop, minimize as minim
 from gradtx._range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
 from gradtx.crosschecking import Comparison as Comparison, crosscheck as crosscheck
 from gradtx.engine.base import (
-    ArrayTree as ArrayTree,
     EmptyState as EmptyState,
     GradientTransformation as GradientTransformation,
     GradientTransformationExtraArgs as GradientTransformationExtraArgs,
     MaskOrFn as MaskOrFn,
     OptState as OptState,
     Params as Params,
+    PyTree as _PyTree,
     ScalarOrSchedule as ScalarOrSchedule,
     Schedule as Schedule,
     TransformInitFn as TransformInitFn,
@@ -262,5 +262,7 @@ from gradtx.tree.norms import (
     safe_norm as safe_norm,
     safe_root_mean_squares as safe_root_mean_squares,
 )
+
+ArrayTree = _PyTree  # its name in optax
 
 __version__ = "0.1.0"

@@ -13,8 +13,6 @@ import numpy as np
 Array = jax.Array
 PyTree = Any
 """A nesting of containers that JAX has registered, with arrays or `None` at its leaves."""
-ArrayTree = PyTree
-"""The name of `PyTree` in optax."""
 PyTreeDef = Any
 """The structure of a pytree, as `jax.tree.structure` returns it; a type that pyright cannot see."""
 Params = PyTree
