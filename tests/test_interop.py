@@ -1,15 +1,17 @@
 """gradtx in the place of optax, and as an instance of optax's classes."""
 
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
 import gradtx
-from gradtx.interop import command
+from gradtx.interop import command, importing
 
 ROOT = Path(__file__).parent.parent
 
@@ -118,3 +120,26 @@ def test_to_optax_without_optax(monkeypatch):
 
 def test_the_name_of_pytrees():
     assert gradtx.ArrayTree is gradtx.engine.base.PyTree
+
+
+def test_the_version_is_that_of_the_oracle():
+    assert importing.VERSION == optax.__version__ == importlib.metadata.version("optax")
+
+
+class Variable:
+    """A container of an array, as flax's mutable variables are: JAX cannot compile for it."""
+
+    shape, dtype, ndim, size = (2, 2), jnp.dtype("float32"), 2, 4
+
+    def __jax_array__(self):
+        return jnp.ones((2, 2))
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "lion", "adafactor", "muon", "prodigy", "dog"])
+def test_variables_as_parameters(name):
+    """`init` sees the variables of a model, `update` the arrays in them."""
+    tx = getattr(gradtx, name)(0.1)
+    state, wanted = tx.init({"w": Variable()}), tx.init({"w": jnp.ones((2, 2))})
+    assert jax.tree.structure(state) == jax.tree.structure(wanted)
+    for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True):
+        assert jnp.array_equal(x, y) and x.dtype == y.dtype
