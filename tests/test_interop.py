@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 import optax.losses as losses
-from optax import tree_utils as otu
+from optax import tree_utils
 from optax._src import base, utils
 from optax._src.base import (
     EmptyState, GradientTransformation, GradientTransformationExtraArgs, OptState, Params, Updates,
@@ -41,7 +41,7 @@ import gradtx
 
 assert optax.adam is gradtx.adam and optax.contrib.muon is muon is gradtx.muon
 assert losses.l2_loss is optax.losses.l2_loss is gradtx.losses.l2_loss
-assert optax.tree.norm is otu.tree_norm is gradtx.tree.norm and MaskedNode is gradtx.MaskedNode
+assert optax.tree.norm is tree_utils.tree_norm is gradtx.tree.norm and MaskedNode is gradtx.MaskedNode
 assert aggregating is optax.experimental.aggregating
 assert aggregating.process is gradtx.experimental.aggregating.process
 assert optax._src.transform.ScaleByAdamState is ScaleByAdamState is gradtx.ScaleByAdamState

@@ -19,7 +19,7 @@ VERSION = "0.2.8"
 
 
 def as_optax() -> None:
-    """Makes gradtx the answer to every later `import optax` in this process.
+    """Replaces optax by gradtx in every later `import optax` of this process.
 
     For libraries that import optax themselves, call this first; or run an unchanged program with
     `python -m gradtx.as_optax program.py`, or `-m module`. Then
