@@ -41,7 +41,8 @@ import gradtx
 
 assert optax.adam is gradtx.adam and optax.contrib.muon is muon is gradtx.muon
 assert losses.l2_loss is optax.losses.l2_loss is gradtx.losses.l2_loss
-assert optax.tree.norm is tree_utils.tree_norm is gradtx.tree.norm and MaskedNode is gradtx.MaskedNode
+assert optax.tree.norm is tree_utils.tree_norm is gradtx.tree.norm
+assert MaskedNode is gradtx.MaskedNode
 assert aggregating is optax.experimental.aggregating
 assert aggregating.process is gradtx.experimental.aggregating.process
 assert optax._src.transform.ScaleByAdamState is ScaleByAdamState is gradtx.ScaleByAdamState
