@@ -12,6 +12,7 @@ from gradtx import (
     engine as engine,
     experimental as experimental,
     gradcheck as gradcheck,
+    interop as interop,
     linear_algebra as linear_algebra,
     linesearch as linesearch,
     losses as losses,
@@ -49,6 +50,7 @@ from gradtx.engine.base import (
     MaskOrFn as MaskOrFn,
     OptState as OptState,
     Params as Params,
+    PyTree as _PyTree,
     ScalarOrSchedule as ScalarOrSchedule,
     Schedule as Schedule,
     TransformInitFn as TransformInitFn,
@@ -69,6 +71,7 @@ from gradtx.engine.numerics import (
 from gradtx.engine.pipeline import wrapped as wrapped
 from gradtx.engine.rules import Slots as Slots
 from gradtx.gradcheck import GradientReport as GradientReport, check_gradients as check_gradients
+from gradtx.interop import as_optax as as_optax, to_optax as to_optax
 from gradtx.linear_algebra import (
     matrix_inverse_pth_root as matrix_inverse_pth_root,
     nnls as nnls,
@@ -261,5 +264,7 @@ from gradtx.tree.norms import (
     safe_norm as safe_norm,
     safe_root_mean_squares as safe_root_mean_squares,
 )
+
+ArrayTree = _PyTree  # its name in optax
 
 __version__ = "0.1.0"

@@ -110,10 +110,14 @@ def periodic_update(
 @compiled_when_concrete
 def _add_trees(params: Params, updates: Updates) -> Params:
     def add(p: ArrayLike, u: ArrayLike) -> Array:
-        same = shape_and_dtype(p) == shape_and_dtype(u) and jnp.result_type(p) != bool
+        same = shape_and_dtype(p) == shape_and_dtype(u) and not _is_boolean(p)
         return lax.add(p, u) if same else _add_and_round(p, u)
 
     return _with_each("apply_updates", add, params, updates, ("params", "updates"))
+
+
+def _is_boolean(x: ArrayLike) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.bool_)
 
 
 @jax.jit

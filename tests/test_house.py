@@ -57,15 +57,17 @@ LAYERS = (
     "draw",
     "_range_test",
     "racing",
+    "interop",
     "__init__",
     "__main__",
+    "as_optax",
 )
 
 # What a user may write `gradtx.` before: these modules, and names that are no modules.
 SUBMODULES = {
     *("assignment", "catalog", "contrib", "crosschecking", "draw", "engine", "experimental"),
-    *("gradcheck", "linear_algebra", "linesearch", "losses", "microbatching", "numerics"),
-    *("optimizers", "perturbations", "problems", "projections", "racing", "schedules"),
+    *("gradcheck", "interop", "linear_algebra", "linesearch", "losses", "microbatching"),
+    *("numerics", "optimizers", "perturbations", "problems", "projections", "racing", "schedules"),
     *("second_order", "state", "train", "transforms", "tree", "tree_utils"),
 }
 
@@ -116,6 +118,10 @@ def by_module(path):
     return module_of(path)
 
 
+# Run with `python -m`, and never imported: `gradtx.as_optax` is a function.
+MODULES = [path for path in FILES if module_of(path) != "as_optax"]
+
+
 def test_every_module_has_its_floor():
     assert {layer_of(module_of(path)) for path in FILES} <= set(LAYERS)
     there = {layer_of(module_of(path)) for path in FILES}
@@ -153,7 +159,7 @@ def test_nothing_imports_in_a_circle():
 @pytest.mark.parametrize("path", FILES, ids=by_module)
 def test_foreign_imports(path):
     """JAX without its private parts, NumPy; what the demo needs inside of functions; optax in the
-    cross-check alone."""
+    cross-check and in `interop`."""
     free = set(sys.stdlib_module_names) | {"jax", "numpy", "gradtx"}
     lazily = {"rich", "matplotlib", "sklearn"}
     for name, at_once in imports_of(path):
@@ -164,7 +170,7 @@ def test_foreign_imports(path):
         if top in free:
             continue
         if top == "optax":
-            assert layer_of(module_of(path)) == "crosschecking" and not at_once
+            assert layer_of(module_of(path)) in {"crosschecking", "interop"} and not at_once
         else:
             assert top in lazily and not at_once, f"{module_of(path)} imports {name}"
 
@@ -203,11 +209,17 @@ def imported(path):
     return gradtx if name == "__init__" else importlib.import_module(f"gradtx.{name}")
 
 
-@pytest.mark.parametrize("path", FILES, ids=by_module)
+@pytest.mark.parametrize("path", MODULES, ids=by_module)
 def test_no_name_hides_a_module(path):
     """After `import gradtx.a.b`, the module is what `gradtx.a.b` gives."""
     module = imported(path)
     assert functools.reduce(getattr, module.__name__.split(".")[1:], gradtx) is module
+
+
+def test_the_program_as_optax_does_not_hide_the_function():
+    with pytest.raises(ImportError, match="is a function"):
+        importlib.import_module("gradtx.as_optax")
+    assert inspect.isfunction(gradtx.as_optax)
 
 
 def test_gradtx_shows_its_public_submodules_and_no_others():
@@ -217,7 +229,7 @@ def test_gradtx_shows_its_public_submodules_and_no_others():
     )
     at_once = printed_by(program)
     assert {name for name in at_once if not name.startswith("_")} == SUBMODULES
-    for path in FILES:  # each becomes an attribute of its package when it is imported
+    for path in MODULES:  # each becomes an attribute of its package when it is imported
         imported(path)
     later = [name for name, _ in inspect.getmembers(gradtx, inspect.ismodule)]
     assert {name for name in later if not name.startswith("_")} == SUBMODULES

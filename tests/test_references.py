@@ -357,6 +357,13 @@ def of_optax(name):
 SHARED = [entry for entry in ENTRIES if of_optax(entry.name)]
 
 
+# Arguments that optax's main branch has since the release with which we are compared.
+SINCE = {
+    "adabelief": {"weight_decay", "weight_decay_mask"},
+    "prodigy": {"weight_decay_mask"},
+}
+
+
 @pytest.mark.parametrize("entry", SHARED, ids=by_name)
 def test_signatures_are_those_of_optax(entry):
     def default(p):
@@ -370,7 +377,9 @@ def test_signatures_are_those_of_optax(entry):
             (p.name, p.kind, default(p)) for p in inspect.signature(function).parameters.values()
         ]
 
-    assert parameters(entry.factory) == parameters(of_optax(entry.name))
+    since = SINCE.get(entry.name, set())
+    ours, theirs = parameters(entry.factory), parameters(of_optax(entry.name))
+    assert [p for p in ours if p[0] not in since] == theirs
 
 
 @pytest.mark.parametrize("name", sorted(PIECES))

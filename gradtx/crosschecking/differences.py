@@ -35,6 +35,7 @@ _SCHEDULE_FREE_STEPS = {
 
 KNOWN: Mapping[str, Known] = {
     "acprop": Known("optax centres by the average without this gradient, the paper with it"),
+    "adabelief": Known(refuses=("weight_decay",)),  # optax 0.2.8; its main branch has it
     "adadelta": Known(when={"complex": "optax squares gradients without conjugating them"}),
     "adafactor": Known("optax rounds the decay 1 - t**-0.8 to float32 in float64 too"),
     "adan": Known("optax weights gradient differences by 1 - b2 (0.08), the paper by b2 (0.92)"),

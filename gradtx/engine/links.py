@@ -273,7 +273,8 @@ class Rule(Link):
     ) -> list[list[PyTree]]:
         """Returns the first slots of each leaf, in the order of their names."""
         where = [i for i, takes_part in enumerate(takes) if takes_part]
-        mine = [leaves[i] for i in where]
+        # a variable of flax converts itself to an array, but cannot be an argument of compiled code
+        mine = [jnp.asarray(x) if hasattr(x := leaves[i], "__jax_array__") else x for i in where]
         make: FirstSlots = self._first
         if any(map(spans_devices, mine)):  # in compiled code their shardings are not available
             make = functools.partial(first_slots, self.kernel)

@@ -96,9 +96,7 @@ def zero_gradient(params: Params) -> Updates:
     Args:
       params: the parameters.
     """
-    return jax.tree.map(
-        lambda p: jnp.zeros(jnp.shape(p), compute_dtype(jnp.result_type(p))), params
-    )
+    return jax.tree.map(lambda p: jnp.zeros_like(p, compute_dtype(jnp.result_type(p))), params)
 
 
 @compiled_when_concrete

@@ -5,13 +5,20 @@ from typing import NamedTuple
 from jax import lax
 
 from gradtx.catalog import optimizer
-from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    MaskOrFn,
+    Scalar,
+    ScalarOrSchedule,
+)
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
 from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import moment_weights, zero_moments
 from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
@@ -88,12 +95,14 @@ def adabelief(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-16,
     eps_root: Scalar = 1e-16,
+    weight_decay: ScalarOrSchedule | None = None,
+    weight_decay_mask: MaskOrFn | None = None,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
     """AdaBelief: Adam that takes long steps where gradients are close to their average.
 
-    `p - learning_rate * mu_hat / (sqrt(nu_hat) + eps)`, see `scale_by_belief`.
+    `p - learning_rate * (mu_hat / (sqrt(nu_hat) + eps) + weight_decay * p)`, see `scale_by_belief`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -101,7 +110,14 @@ def adabelief(
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
       eps_root: added to the average of squares at every step. Default: 1e-16.
+      weight_decay: the coefficient of decoupled weight decay; a number, a scalar array or a
+        schedule. Default: `None`, no decay, and no state for it.
+      weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
+        parameters that returns one. Default: all.
       nesterov: whether to use Nesterov momentum. Default: no.
+
+    Raises:
+      ValueError: `update` was called without params, and there is weight decay.
 
     Example:
       >>> import jax.numpy as jnp
@@ -110,7 +126,9 @@ def adabelief(
       >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
       [-0.00111111]
     """
+    decay = [] if weight_decay is None else [add_decayed_weights(weight_decay, weight_decay_mask)]
     return chain(
         scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov),
+        *decay,
         scale_by_learning_rate(learning_rate),
     )

@@ -2,14 +2,24 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx.catalog import optimizer
-from gradtx.engine.base import GradientTransformation, Params, Scalar, ScalarOrSchedule, Updates
+from gradtx.engine.base import (
+    GradientTransformation,
+    MaskOrFn,
+    Params,
+    Scalar,
+    ScalarOrSchedule,
+    Updates,
+)
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
+from gradtx.engine.masks import flags
 from gradtx.engine.numerics import ema, finished, ratio, times
+from gradtx.engine.paths import is_none
 from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.optimizers._dadapt import adam_correction, over_one_norm
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots, zero_slots
@@ -57,6 +67,7 @@ def prodigy(
     estim_lr_coef: Scalar = 1.0,
     weight_decay: Scalar = 0.0,
     safeguard_warmup: bool = False,
+    weight_decay_mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """Prodigy: D-Adaptation for AdamW with a faster growing estimate of the distance.
 
@@ -83,9 +94,12 @@ def prodigy(
       weight_decay: the coefficient of decoupled weight decay, which `w` multiplies. Default: 0.
       safeguard_warmup: whether `s` uses `d` in place of `w`, so that a long warm-up, in which `w`
         is small, does not inflate the estimate. Default: no.
+      weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
+        parameters that returns one. Default: all.
 
     Raises:
-      ValueError: `update` was called without params.
+      ValueError: `update` was called without params, or the structure of the mask differs from
+        theirs.
       TypeError: parameters are complex; distances are measured coordinate by coordinate.
 
     Example:
@@ -102,6 +116,7 @@ def prodigy(
     """
     b1, b2 = betas
     b3 = b2**0.5 if beta3 is None else beta3
+    mask = True if weight_decay_mask is None else weight_decay_mask
 
     def init(params: Params) -> ProdigyState:
         dtype = common_dtype(params)
@@ -133,9 +148,12 @@ def prodigy(
         m = [ema(times(d, x), y, b1) for x, y in zip(g, m, strict=True)]
         v = [ema(jnp.square(times(d, x)), y, b2) for x, y in zip(g, v, strict=True)]
         d = finished(jnp.maximum(d, over_one_norm(times(estim_lr_coef, r), s)))
+        with_none = jax.tree.leaves(updates, is_leaf=is_none)
+        pairs = zip(with_none, flags(mask, params, "params"), strict=True)
+        decays = [flag for u, flag in pairs if u is not None]
         moves = [
-            -times(w, ratio(x, y, d * eps) + times(weight_decay, z))
-            for x, y, z in zip(m, v, p, strict=True)
+            -times(w, ratio(x, y, d * eps) + (times(weight_decay, z) if decay else 0))
+            for x, y, z, decay in zip(m, v, p, decays, strict=True)
         ]
         return replaced(updates, updates, as_updates(moves, given)), ProdigyState(
             exp_avg=replaced(state.exp_avg, updates, m),

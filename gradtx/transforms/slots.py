@@ -23,7 +23,7 @@ def zero_slots(params: Params, *, real: bool = False) -> Params:
 
     def zeros(p: ArrayLike) -> Array:
         dtype = compute_dtype(jnp.result_type(p))
-        return jnp.zeros(jnp.shape(p), jnp.finfo(dtype).dtype if real else dtype)
+        return jnp.zeros_like(p, jnp.finfo(dtype).dtype if real else dtype)  # with its sharding
 
     return jax.tree.map(zeros, params)
 

@@ -10,7 +10,6 @@ import operator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, PyTree
@@ -97,8 +96,9 @@ def vdot(tree_x: PyTree, tree_y: PyTree) -> Array:
 def _vdot(x: ArrayLike, y: ArrayLike) -> Array:
     if jnp.shape(x) != jnp.shape(y):
         raise ValueError(f"the shapes must be equal, got {jnp.shape(x)} and {jnp.shape(y)}")
-    # the default precision is lower than float32 on some accelerators
-    return jnp.vdot(widen(x), widen(y), precision=lax.Precision.HIGHEST)
+    # Not `jnp.vdot`: it flattens arrays, which explicitly sharded ones do not allow, and a matrix
+    # unit would round the factors.
+    return jnp.sum(jnp.conj(widen(x)) * widen(y))
 
 
 def norm(tree: PyTree, ord: float | str | None = None, squared: bool = False) -> Array:

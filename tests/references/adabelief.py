@@ -31,6 +31,7 @@ def scale_by_belief(gradients, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, nest
         -0.3 * 2 / 7 / (sqrt(131 / 28) + 1),
     ),
 )
-def adabelief(gradients, start, learning_rate, **hyperparameters):
-    """Zhuang et al., arXiv:2010.07468, Algorithm 2."""
-    return descend(scale_by_belief(gradients, **hyperparameters), start, learning_rate)
+def adabelief(gradients, start, learning_rate, weight_decay=None, **hyperparameters):
+    """Zhuang et al., arXiv:2010.07468, Algorithm 2; the decay is decoupled, as in their program."""
+    steps = scale_by_belief(gradients, **hyperparameters)
+    return descend(steps, start, learning_rate, weight_decay or 0.0)

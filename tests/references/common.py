@@ -146,6 +146,15 @@ MASK = {"b": False, "w": True, "z": True}
 """What takes part, of the leaves that the tests have."""
 
 
+def decays_of(x, weight_decay, mask):
+    """The coefficient of each entry of all leaves in one vector; `MASK` leaves out the first leaf,
+    `b`, of three numbers."""
+    decays = np.full(np.shape(x), float(weight_decay))
+    if mask is not None:
+        decays[:3] = 0
+    return decays
+
+
 def mask_of(params):
     """The same mask, as a function."""
     return {name: MASK[name] for name in params}

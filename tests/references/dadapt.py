@@ -4,7 +4,7 @@ from math import sqrt
 
 import numpy as np
 
-from references.common import optimizer, rate
+from references.common import decays_of, optimizer, rate
 
 BETAS = {
     "betas": [(0.5, 0.9), (0.9, 0.25)],
@@ -102,11 +102,13 @@ def prodigy(
     estim_lr_coef=1.0,
     weight_decay=0.0,
     safeguard_warmup=False,
+    weight_decay_mask=None,
 ):
     """Mishchenko and Defazio, arXiv:2306.06101, "Prodigy (Adam version)"; in the authors' program,
     and here, `eps` is in units of the new estimate, and `r` and `s` in those of the first."""
     b1, b2 = betas
     b3 = np.sqrt(b2) if beta3 is None else beta3
+    decays = decays_of(start, weight_decay, weight_decay_mask)
     x, d, r, steps = start, estim_lr0, 0.0, []
     m = v = s = np.zeros_like(start)
     for t, g in enumerate(gradients):
@@ -116,6 +118,6 @@ def prodigy(
         m = b1 * m + (1 - b1) * d * g
         v = b2 * v + (1 - b2) * d**2 * g**2
         d = max(d, estim_lr_coef * r / np.sum(np.abs(s)))
-        steps.append(-w * (m / (np.sqrt(v) + d * eps) + weight_decay * x))
+        steps.append(-w * (m / (np.sqrt(v) + d * eps) + decays * x))
         x = x + steps[-1]
     return steps
