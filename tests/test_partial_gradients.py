@@ -25,7 +25,7 @@ WRAPPERS = {
     ),
     "watch": gradtx.watch,
     "flatten": gradtx.flatten,
-    "sam": lambda tx: gradtx.contrib.sam(tx, gradtx.sgd(0.1)),
+    "sam": lambda tx: gradtx.contrib.sam(tx, gradtx.sgd(0.05)),
     "schedule_free": lambda tx: gradtx.contrib.schedule_free(tx, 0.1),
     "mechanize": gradtx.contrib.mechanize,
 }

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,6 @@ import jax.numpy as jnp
 from gradtx.engine.base import ExtraArgs, MaskOrFn, Params, PyTree, Updates, is_function
 from gradtx.engine.paths import StructureError, align, is_none, nth_path
 from gradtx.engine.rules import MaskedNode
-
-R = TypeVar("R")
 
 
 class Mask(NamedTuple):
@@ -88,10 +86,8 @@ def narrowed(
         seen = tree if whole else hide(tree, active)
         found = iter(flags(mask.tree, seen, tree_name))
         # masked leaves are not among those found, but each `None` is
-        active = [
-            (whole or a or leaf is None) and next(found) and a
-            for a, leaf in zip(active, leaves, strict=True)
-        ]
+        asked = [whole or a or x is None for a, x in zip(active, leaves, strict=True)]
+        active = [q and next(found) and a for q, a in zip(asked, active, strict=True)]
         yield mask, seen, there, active
 
 
@@ -143,27 +139,17 @@ def hide_extra(
         elif name in ("value_fn", "obj_fn") and value is not None and params is not None:
             found[name] = _of_kept(value, params)
         elif name == "grad_fn" and value is not None and params is not None:
-            found[name] = _masked_result(_of_kept(value, params), keep, params)
+            found[name] = _of_kept(value, params, lambda g: hide(g, keep, params))
     return found
 
 
-def _of_kept(function: Callable[..., R], params: Params) -> Callable[..., R]:
+def _of_kept(
+    function: Callable[..., PyTree], params: Params, after: Callable[[PyTree], PyTree] = lambda x: x
+) -> Callable[..., PyTree]:
     """Returns a function of all parameters as a function of those kept, with the others fixed."""
 
     @functools.wraps(function)
-    def of_part(part: Params, *args: Any, **kwargs: Any) -> R:
-        return function(merge(params, part), *args, **kwargs)
-
-    return of_part
-
-
-def _masked_result(
-    grad_fn: Callable[..., Updates], keep: Sequence[bool], params: Params
-) -> Callable[..., Updates]:
-    """Returns a gradient function whose result is masked."""
-
-    @functools.wraps(grad_fn)
-    def of_part(part: Params, *args: Any, **kwargs: Any) -> Updates:
-        return hide(grad_fn(part, *args, **kwargs), keep, params)
+    def of_part(part: Params, *args: Any, **kwargs: Any) -> PyTree:
+        return after(function(merge(params, part), *args, **kwargs))
 
     return of_part
