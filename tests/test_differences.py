@@ -4,6 +4,7 @@ Each test states both sides, so that a row that is no longer true fails.
 """
 
 import functools
+import pickle
 import warnings
 
 import jax
@@ -320,6 +321,14 @@ def test_selective_transform_with_a_function():
     updates, _ = tx.update(params, tx.init(params), params)
     np.testing.assert_allclose(updates["a"], -0.1, rtol=1e-6)
     np.testing.assert_array_equal(updates["b"], 0.0)
+
+
+def test_optimizers_made_alike():
+    assert gradtx.adam(0.1) == gradtx.adam(0.1)
+    assert optax.adam(0.1) != optax.adam(0.1)
+    assert pickle.loads(pickle.dumps(gradtx.adam(0.1))) == gradtx.adam(0.1)
+    with pytest.raises(AttributeError, match="local object"):
+        pickle.dumps(optax.adam(0.1))
 
 
 def test_flatten_keeps_dtypes():
