@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ParamSpec
 
-from gradtx._hyperparameters import Range
+from gradtx._arguments import Range
 from gradtx.engine.base import GradientTransformation
 from gradtx.engine.leafwise import piece
 from gradtx.engine.links import Link
@@ -109,7 +109,7 @@ def optimizer(
     *,
     probe: Mapping[str, Any],
     constants: Sequence[str] = (),
-    ranges: Mapping[str, Range] | None = None,
+    ranges: Mapping[str, Range | None] | None = None,
     **traits: Any,
 ) -> Callable[[Callable[P, GradientTransformation]], Callable[P, GradientTransformation]]:
     """Registers an optimizer's factory, and adds the optimizer's name to its errors.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx._hyperparameters import MEANINGS
+from gradtx._arguments import MEANINGS
 from gradtx.engine.base import ExtraArgs, Params, PyTree, Updates
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError
@@ -120,6 +120,9 @@ def check_given(
         call = ", ".join(f"{n}=..." for n in needs)
         problem = f"needs {told}: call update(updates, state, params, {call})"
         raise LeafError(TypeError, problem, stage)
+    if "value" in needs and (shape := jnp.shape(extra["value"])):
+        problem = f"value has shape {shape}, but must be a scalar, the loss"
+        raise LeafError(ValueError, problem, stage)
     if needs_params and params is None:
         problem = "needs the parameters: call update(updates, state, params)"
         raise LeafError(ValueError, problem, stage)

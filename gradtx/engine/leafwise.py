@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx._hyperparameters import Range, Requirements
+from gradtx._arguments import Range, Requirements
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.links import Link, Origin, Rule
 from gradtx.engine.made import call_of
@@ -121,7 +121,7 @@ def piece(
     factory: Callable[P, GradientTransformation],
     *,
     constants: Sequence[str] = (),
-    ranges: Mapping[str, Range] | None = None,
+    ranges: Mapping[str, Range | None] | None = None,
 ) -> Callable[P, GradientTransformation]:
     """Decorates a factory of transformations so that they share their compiled code.
 
@@ -141,8 +141,8 @@ def piece(
       factory: a pure function of hyperparameters that returns a transformation.
       constants: the names of hyperparameters whose numbers are always constants, because the
         results depend on their last digits. Default: none.
-      ranges: the ranges of hyperparameters whose names mean something else than usual. Default:
-        none.
+      ranges: the ranges of hyperparameters whose names mean something else than usual; one with
+        `None` is not checked. Default: none.
 
     Raises:
       TypeError: by the decorated factory: an argument is of a wrong kind.

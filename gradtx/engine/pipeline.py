@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from gradtx._arguments import name_of, outlines
 from gradtx.engine.base import (
     EmptyState,
     ExtraArgs,
@@ -20,6 +21,7 @@ from gradtx.engine.base import (
     Params,
     PyTree,
     Updates,
+    is_function,
     with_extra_args_support,
 )
 from gradtx.engine.concrete import is_traced
@@ -70,6 +72,9 @@ class Pipeline:
         self, updates: Updates, state: OptState, params: Params | None, extra: ExtraArgs
     ) -> tuple[Updates, OptState]:
         """Applies all links to the updates."""
+        if is_function(updates):
+            told = f"updates is the function {name_of(updates)}; give jax.grad(loss)(params)"
+            raise TypeError(f"{self.name or 'update'}: {told}")
         states, done = self._split(state), []
         for segment in self._segments:
             here = states[len(done) : len(done) + len(segment.links)]
@@ -113,13 +118,13 @@ class Pipeline:
         return treedef.unflatten([states[number] for number in order])
 
     def _not_my_state(self, state: OptState) -> TypeError:
-        ours = [link for link in self.links if link.state is not None]
-        wanted = [link.state.__name__ for link in ours]
-        name = self.name or ", ".join(link.title for link in ours) or "chain"
+        types = [link.state or object for link in self.links]
+        wanted, given = outlines(jax.tree.map(lambda n: types[n], self.skeleton), state)
+        titles = dict.fromkeys(link.owner or link.name for link in self.links)
         return TypeError(
-            f"{name}: the state given to update must be that of init, made of "
-            f"{', '.join(wanted) or 'other parts'}, got {_outline(state)}; the order of arguments "
-            "is update(updates, state, params)"
+            f"{self.name or ', '.join(filter(None, titles)) or 'chain'}: the state is {given}, but "
+            f"that of init is {wanted}; the order of arguments is update(updates, state, params). "
+            "Use tx.init(params), or gradtx.load_matching for the parts that fit"
         )
 
 
@@ -176,12 +181,6 @@ def _titled(segment: Segment) -> Callable[..., Any]:
     return call
 
 
-def _outline(state: OptState) -> str:
-    if isinstance(state, tuple) and not hasattr(state, "_fields"):
-        return f"a tuple of {', '.join(type(s).__name__ for s in state) or 'nothing'}"
-    return f"a {type(state).__name__}"
-
-
 def pipeline_of(tx: Any) -> Pipeline:
     """Returns the pipeline of a transformation, or one with the transformation as its only link."""
     if hasattr(tx, "gradient_transformation"):  # MultiSteps
@@ -217,7 +216,12 @@ class Wrapped(Pair):
 
 
 def wrapped(
-    init: Callable[..., OptState], update: Callable[..., Any], inner: Any, *, name: str = ""
+    init: Callable[..., OptState],
+    update: Callable[..., Any],
+    inner: Any,
+    *,
+    name: str = "",
+    state: type | None = None,
 ) -> GradientTransformation:
     """Creates a transformation from a pair of functions that wrap another transformation.
 
@@ -231,6 +235,8 @@ def wrapped(
       inner: the wrapped transformation; or, if it is made anew at each step, a function without
         arguments that returns one like it.
       name: the name of the wrapper in error messages. Default: none, errors are those of the pair.
+      state: the NamedTuple class of the state, with which `update` checks the state it is given.
+        Default: none, it is not checked.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -246,7 +252,7 @@ def wrapped(
       [-1. -1.]
     """
     pair = GradientTransformation(init, update)
-    return Pipeline((Wrapped(pair=pair, inner=inner, name=name),), 0).transformation()
+    return Pipeline((Wrapped(pair=pair, inner=inner, name=name, state=state),), 0).transformation()
 
 
 def gather(pipelines: Sequence[Pipeline]) -> tuple[tuple[Link, ...], list[PyTree]]:

@@ -77,7 +77,7 @@ def acprop(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-16,
     eps_root: Scalar = 1e-16,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """ACProp: AdaBelief without momentum, divided by the last step's second moment.

@@ -123,7 +123,7 @@ def adan(
     b3: Scalar = 0.99,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """Adan: Adam with Nesterov momentum from differences of gradients.

@@ -141,7 +141,7 @@ def ademamix(
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """AdEMAMix: AdamW with a second, slow average of gradients over thousands of steps.
@@ -242,7 +242,7 @@ def simplified_ademamix(
     alpha: Scalar = 0.0,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """Simplified AdEMAMix: AdamW with a sum as momentum, plus the gradient itself.

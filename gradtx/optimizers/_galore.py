@@ -122,12 +122,6 @@ def scale_by_galore(
     """
     if isinstance(rank, bool) or not isinstance(rank, int):
         raise TypeError(f"scale_by_galore: rank is {rank!r}, and must be a whole number")
-    if rank < 1:
-        raise ValueError(f"scale_by_galore: rank is {rank}, and must be at least 1")
-    if isinstance(update_proj_gap, (int, float)) and update_proj_gap < 1:
-        raise ValueError(
-            f"scale_by_galore: update_proj_gap is {update_proj_gap}, and must be at least 1"
-        )
     base = scale_by_adam() if base_optimizer is None else base_optimizer
     base = named(pipeline_of(base).transformation(), "scale_by_galore")
 
@@ -360,7 +354,7 @@ def galore(
     update_proj_gap: Scalar = 200,
     scale: Scalar = 1.0,
     base_optimizer: TransformationLike | None = None,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
     weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
 ) -> GradientTransformation:

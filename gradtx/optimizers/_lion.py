@@ -1,5 +1,6 @@
 """Lion."""
 
+import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -30,7 +31,7 @@ class ScaleByLionState(NamedTuple):
     mu: Slot
 
 
-@piece
+@functools.partial(piece, ranges={"mode": None})
 def scale_by_lion(
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
@@ -107,7 +108,7 @@ def lion(
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: Scalar = 1e-3,
+    weight_decay: ScalarOrSchedule = 1e-3,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """Lion: steps of equal size along the sign of interpolated momentum.

@@ -60,7 +60,7 @@ def sophia(
     b1: Scalar = 0.965,
     b2: Scalar = 0.99,
     eps: Scalar = 1e-8,
-    weight_decay: Scalar = 1e-4,
+    weight_decay: ScalarOrSchedule = 1e-4,
     weight_decay_mask: MaskOrFn | None = None,
     gamma: Scalar = 0.01,
     clip_threshold: Scalar | None = 1.0,
@@ -150,15 +150,6 @@ class _Method(NamedTuple):
 
     def transformation(self, hessian: TransformationLike) -> GradientTransformation:
         """Returns the part of `sophia` before decay and learning rate."""
-        if isinstance(self.interval, (int, float)) and self.interval < 1:
-            raise ValueError(
-                f"sophia: update_interval is {self.interval!r}, and must be at least 1"
-            )
-        if not (hasattr(hessian, "init") and hasattr(hessian, "update")):
-            raise TypeError(
-                f"sophia: hessian_diagonal_fn is {hessian!r}, and must be a transformation such as "
-                "hutchinson_estimator_diag_hessian()"
-            )
         needs = [n for link in pipeline_of(hessian).links for n in link.needs]
         hessian = with_extra_args_support(hessian)
 

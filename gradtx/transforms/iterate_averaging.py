@@ -1,11 +1,13 @@
 """Schedule-free learning: averages of the iterates replace a decaying learning rate."""
 
+import functools
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._arguments import FRACTION
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -56,7 +58,7 @@ class ScheduleFreeState(NamedTuple):
     z: Slot
 
 
-@piece
+@functools.partial(piece, ranges={"b1": FRACTION})
 def schedule_free(
     base_optimizer: TransformationLike,
     learning_rate: ScalarOrSchedule,
@@ -111,8 +113,6 @@ def schedule_free(
       >>> print(jnp.round(gradtx.schedule_free_eval_params(state, p), 1))
       [3. 3.]
     """
-    if isinstance(b1, (int, float)) and not 0 <= b1 <= 1:
-        raise ValueError(f"schedule_free: b1 must be in [0, 1], got {b1!r}")
     base_optimizer = with_extra_args_support(base_optimizer)
 
     def init(params: Params) -> ScheduleFreeState:

@@ -101,8 +101,6 @@ def lookahead(
       [1.] [0.]
       [1.] [1.]
     """
-    if isinstance(sync_period, (int, float)) and sync_period < 1:
-        raise ValueError(f"lookahead: sync_period must be at least 1, got {sync_period!r}")
     fast_optimizer = with_extra_args_support(fast_optimizer)
 
     def init(params: Params) -> LookaheadState:

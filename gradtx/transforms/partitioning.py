@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 
+from gradtx._arguments import checked
 from gradtx.engine.base import (
     GradientTransformation,
     Params,
@@ -30,6 +31,7 @@ class PartitionState(NamedTuple):
     inner_states: Inner
 
 
+@checked
 def partition(
     transforms: Mapping[Hashable, TransformationLike],
     param_labels: PyTree | Callable[[Params], PyTree],

@@ -77,12 +77,6 @@ def reduce_on_plateau(
       >>> print(updates)
       [-0.5]
     """
-    _require(0 < factor < 1, "factor", factor, "between 0 and 1, both excluded")
-    _require(patience >= 1, "patience", patience, "at least 1")
-    _require(rtol >= 0, "rtol", rtol, "not negative")
-    _require(atol >= 0, "atol", atol, "not negative")
-    _require(cooldown >= 0, "cooldown", cooldown, "not negative")
-    _require(accumulation_size >= 1, "accumulation_size", accumulation_size, "at least 1")
 
     def init(params: Params) -> ReduceLROnPlateauState:
         del params
@@ -138,8 +132,3 @@ def reduce_on_plateau(
         return step(updates, state, value)
 
     return GradientTransformation(init, update)
-
-
-def _require(holds: bool, name: str, value: float, what: str) -> None:
-    if not holds:
-        raise ValueError(f"reduce_on_plateau: {name} must be {what}, got {value!r}")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from gradtx._arguments import checked
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -48,6 +49,7 @@ class SplitRealAndImaginaryState(NamedTuple):
     inner_state: Inner
 
 
+@checked
 def split_real_and_imaginary(inner: TransformationLike) -> GradientTransformation:
     """Applies a transformation to the real and imaginary parts of complex leaves.
 

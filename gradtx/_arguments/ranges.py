@@ -53,12 +53,12 @@ _NAMES = {
     NOT_NEGATIVE: (
         "eps eps_root epsilon adam_eps_root weight_decay adam_weight_decay weight_decay_rate eta "
         "decay_rate initial_accumulator_value initial_scale noise_multiplier trust_coefficient "
-        "slow_step_size rtol atol scale_factor"
+        "slow_step_size warmup_steps"
     ),
     POSITIVE: "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel",
     BOUND: (
         "max_delta max_norm threshold clipping clip_threshold clipping_threshold l2_norm_clip "
-        "min_norm min_scale min_step_size max_step_size max_learning_rate"
+        "rtol atol min_norm min_scale min_step_size max_step_size max_learning_rate"
     ),
     SHARE: "factor",
     FRACTION: "eta_minus",
@@ -68,7 +68,7 @@ _NAMES = {
         "patience accumulation_size"
     ),
     COUNT_OR_0: (
-        "max_consecutive_errors cooldown warmup_steps min_dim_size_to_factor ns_steps "
+        "max_consecutive_errors cooldown min_dim_size_to_factor ns_steps "
         "print_win_rate_every_n_steps"
     ),
 }

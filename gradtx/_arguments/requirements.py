@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx._hyperparameters.ranges import FLOATING, NUMBER, RANGES, WHOLE, Range
+from gradtx._arguments.descriptions import described, name_of
+from gradtx._arguments.ranges import FLOATING, NUMBER, RANGES, WHOLE, Range
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,16 +39,18 @@ class Requirements:
     Args:
       factory: the factory; its annotations are read.
       name: its name in error messages.
-      ranges: the ranges of arguments whose names mean something else here than in `RANGES`.
+      ranges: the ranges of arguments whose names mean something else here than in `RANGES`; an
+        argument with `None` may be anything.
     """
 
-    def __init__(self, factory: Callable[..., Any], name: str, ranges: Mapping[str, Range]):
+    def __init__(self, factory: Callable[..., Any], name: str, ranges: Mapping[str, Range | None]):
         self.name = name
         parameters = inspect.signature(factory).parameters
         self.order = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
         self.of: dict[str, Requirement] = {}
         for n, p in parameters.items():
-            found = _requirement(n, p.annotation, ranges.get(n))
+            free = ranges.get(n, NUMBER) is None
+            found = None if free else _requirement(n, p.annotation, ranges.get(n))
             if found is not None:
                 self.of[n] = found
         self._defaults = {n: p.default for n, p in parameters.items()}
@@ -79,23 +82,25 @@ class Requirements:
             told, way_out = required.range.told, required.range.way_out
             raise ValueError(_sentence(self.name, name, told, str(x), way_out))
         kind = required.kind + (" or None" if self._defaults[name] is None else "")
+        if isinstance(x, str) and required.kind.startswith("one of"):
+            raise ValueError(_sentence(self.name, name, kind, repr(x), ""))
         raise TypeError(_sentence(self.name, name, kind, described(x), self._way_out(name, x)))
 
     def _way_out(self, name: str, x: Any) -> str:
         required = self.of[name]
         if required.kind.startswith("a transformation"):
             if callable(x):
-                return f"call it: {_name(x)}(...)"
+                return f"call it: {name_of(x)}(...)"
             return f"the order of arguments is {self.name}({', '.join(self.order)})"
         if required.range is not None and callable(x):
-            return f"to schedule it, use inject_hyperparams({self.name})(..., {name}={_name(x)})"
+            return f"to schedule it, use inject_hyperparams({self.name})(..., {name}={name_of(x)})"
         if name == "learning_rate" and (isinstance(x, Mapping) or hasattr(x, "shape")):
             return "parameters are given to init(params)"
         return ""
 
 
 def checked(
-    factory: Callable[P, R], *, name: str = "", ranges: Mapping[str, Range] | None = None
+    factory: Callable[P, R], *, name: str = "", ranges: Mapping[str, Range | None] | None = None
 ) -> Callable[P, R]:
     """Decorates a function so that its arguments are checked.
 
@@ -105,7 +110,7 @@ def checked(
       ranges: ranges of its arguments instead of those in the table. Default: none.
 
     Example:
-      >>> from gradtx._hyperparameters import checked
+      >>> from gradtx._arguments import checked
       >>> @checked
       ... def half(b1: float):
       ...     return b1 / 2
@@ -125,27 +130,8 @@ def checked(
     return call
 
 
-def described(x: Any) -> str:
-    """Returns the words for a value in an error message."""
-    if isinstance(x, (bool, int, float, complex, type(None))):
-        return repr(x)
-    if isinstance(x, (str, bytes)):
-        return f"the string {x!r}"
-    if _is_transformation(x):
-        return "a transformation"
-    if (shape := getattr(x, "shape", None)) is not None:
-        return f"an array of shape {shape}"
-    if callable(x):
-        return f"the function {_name(x)}"
-    return f"a {type(x).__name__}"
-
-
 def _sentence(factory: str, name: str, needed: str, given: str, way_out: str) -> str:
     return f"{factory}: {name} must be {needed}, got {given}" + (f"; {way_out}" if way_out else "")
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", type(function).__name__)
 
 
 # ---- What an annotation admits ----------------------------------------------------------------
