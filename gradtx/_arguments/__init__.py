@@ -5,6 +5,7 @@ one table of these names. `checked` reads both once, for each factory. The value
 are never examined.
 """
 
+from gradtx._arguments.calls import misfit as misfit
 from gradtx._arguments.descriptions import (
     describe_difference as describe_difference,
     described as described,
@@ -24,4 +25,5 @@ from gradtx._arguments.ranges import (
 from gradtx._arguments.requirements import (
     Requirements as Requirements,
     checked as checked,
+    require_transformation as require_transformation,
 )

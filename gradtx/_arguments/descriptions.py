@@ -1,5 +1,6 @@
 """The words for values and pytrees in error messages."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,8 @@ def outlines(wanted: Any, given: Any) -> tuple[str, str]:
         both = outline(wanted, depth), outline(given, depth)
         if both[0] != both[1]:
             break
-    first, second = (f"{_article(text)} {text}" for text in both)
+    short = (textwrap.shorten(text, 300, placeholder=" ...") for text in both)
+    first, second = (f"{_article(text)} {text}" for text in short)
     return first, second
 
 

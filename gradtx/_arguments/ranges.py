@@ -11,7 +11,7 @@ class Range(NamedTuple):
     Attributes:
       low: the smallest number.
       high: the largest number.
-      told: what a number must be, in error messages.
+      told: what a number must do, in error messages: "be in [0, 1)".
       whole: whether it must be an integer.
       way_out: what to do if another number is meant, in error messages.
     """
@@ -30,18 +30,18 @@ class Range(NamedTuple):
 FINITE = sys.float_info.max
 BELOW_1, ABOVE_0 = math.nextafter(1.0, 0.0), math.nextafter(0.0, 1.0)
 
-NUMBER = Range(-math.inf, math.inf, "a number, not NaN")
-WHOLE = Range(-FINITE, FINITE, "a whole number", whole=True)
-NOT_NEGATIVE = Range(0.0, FINITE, "finite and not negative")
-POSITIVE = Range(ABOVE_0, FINITE, "finite and positive")
-BOUND = Range(0.0, math.inf, "not negative")
-DECAY = Range(0.0, BELOW_1, "in [0, 1)")
-FRACTION = Range(0.0, 1.0, "in [0, 1]")
-SHARE = Range(ABOVE_0, BELOW_1, "in (0, 1)")
+NUMBER = Range(-math.inf, math.inf, "be a number, not NaN")
+WHOLE = Range(-FINITE, FINITE, "be a whole number", whole=True)
+NOT_NEGATIVE = Range(0.0, FINITE, "be finite and not negative")
+POSITIVE = Range(ABOVE_0, FINITE, "be finite and positive")
+BOUND = Range(0.0, math.inf, "not be negative")
+DECAY = Range(0.0, BELOW_1, "be in [0, 1)")
+FRACTION = Range(0.0, 1.0, "be in [0, 1]")
+SHARE = Range(ABOVE_0, BELOW_1, "be in (0, 1)")
 # Negative momentum is of use in games (Gidel et al., arXiv:1807.04740), and a momentum of 1 sums.
-MOMENTUM = Range(math.nextafter(-1.0, 0.0), 1.0, "in (-1, 1]")
-COUNT = Range(1, FINITE, "a whole number, at least 1", whole=True)
-COUNT_OR_0 = Range(0, FINITE, "a whole number, not negative", whole=True)
+MOMENTUM = Range(math.nextafter(-1.0, 0.0), 1.0, "be in (-1, 1]")
+COUNT = Range(1, FINITE, "be a whole number, at least 1", whole=True)
+COUNT_OR_0 = Range(0, FINITE, "be a whole number, not negative", whole=True)
 RATE = NOT_NEGATIVE._replace(
     way_out="to ascend, wrap the optimizer, with a positive rate, in gradtx.maximize"
 )
@@ -62,7 +62,7 @@ _NAMES = {
     ),
     SHARE: "factor",
     FRACTION: "eta_minus",
-    Range(1.0, FINITE, "finite and at least 1"): "eta_plus",
+    Range(1.0, FINITE, "be finite and at least 1"): "eta_plus",
     COUNT: (
         "k every_k_schedule sync_period memory_size rank update_interval update_proj_gap num_betas "
         "patience accumulation_size"

@@ -18,6 +18,8 @@ from gradtx._arguments.ranges import FLOATING, NUMBER, RANGES, WHOLE, Range
 P = ParamSpec("P")
 R = TypeVar("R")
 
+TRANSFORMATION = "a transformation (a pair of init and update)"
+
 
 class Requirement(NamedTuple):
     """What one argument must be.
@@ -81,22 +83,36 @@ class Requirements:
         if required.range is not None and _is_number(x):
             told, way_out = required.range.told, required.range.way_out
             raise ValueError(_sentence(self.name, name, told, str(x), way_out))
-        kind = required.kind + (" or None" if self._defaults[name] is None else "")
+        kind = f"be {required.kind}" + (" or None" if self._defaults[name] is None else "")
         if isinstance(x, str) and required.kind.startswith("one of"):
             raise ValueError(_sentence(self.name, name, kind, repr(x), ""))
         raise TypeError(_sentence(self.name, name, kind, described(x), self._way_out(name, x)))
 
     def _way_out(self, name: str, x: Any) -> str:
         required = self.of[name]
-        if required.kind.startswith("a transformation"):
+        if required.kind == TRANSFORMATION:
             if callable(x):
                 return f"call it: {name_of(x)}(...)"
             return f"the order of arguments is {self.name}({', '.join(self.order)})"
         if required.range is not None and callable(x):
-            return f"to schedule it, use inject_hyperparams({self.name})(..., {name}={name_of(x)})"
+            return f"to schedule it, use inject_hyperparams({self.name})(..., {name}=schedule)"
         if name == "learning_rate" and (isinstance(x, Mapping) or hasattr(x, "shape")):
             return "parameters are given to init(params)"
         return ""
+
+
+def require_transformation(x: Any, what: str) -> None:
+    """Raises unless a value is a transformation.
+
+    Args:
+      x: the value.
+      what: its name in the error message.
+    """
+    if not _is_transformation(x):
+        way_out = f"; call it: {name_of(x)}(...)" if callable(x) else ""
+        if isinstance(x, (list, tuple)):
+            way_out = "; write chain(*list)"
+        raise TypeError(f"{what} must be {TRANSFORMATION}, got {described(x)}{way_out}")
 
 
 def checked(
@@ -131,7 +147,7 @@ def checked(
 
 
 def _sentence(factory: str, name: str, needed: str, given: str, way_out: str) -> str:
-    return f"{factory}: {name} must be {needed}, got {given}" + (f"; {way_out}" if way_out else "")
+    return f"{factory}: {name} must {needed}, got {given}" + (f"; {way_out}" if way_out else "")
 
 
 # ---- What an annotation admits ----------------------------------------------------------------
@@ -161,9 +177,12 @@ def _requirement(name: str, annotation: Any, own: Range | None) -> Requirement |
         return _number(own or RANGES.get(name, WHOLE), bool(schedules), optional)
     if np.dtype in rest:
         return _dtype(optional) if name in FLOATING else None
+    if typing.get_origin(rest[0]) is Mapping and _is_transformation(typing.get_args(rest[0])[1]):
+        return Requirement(lambda x: isinstance(x, Mapping), "a mapping to transformations")
     if all(_is_transformation(x) for x in rest):
-        kind = "a transformation (a pair of init and update)"
-        return Requirement(lambda x: _is_transformation(x) or (x is None and optional), kind)
+        return Requirement(
+            lambda x: _is_transformation(x) or (x is None and optional), TRANSFORMATION
+        )
     return None
 
 
@@ -223,7 +242,7 @@ def _tuple_of(each: list[Requirement | None]) -> Requirement | None:
         return len(x) == len(numbers) and all(map(_accepts, numbers, x))
 
     told = numbers[0].range.told if numbers[0].range else ""
-    return Requirement(accepts, f"a tuple of {len(each)} numbers, each {told}")
+    return Requirement(accepts, f"a tuple of {len(each)} numbers, each of which must {told}")
 
 
 def _accepts(required: Requirement, x: Any) -> bool:

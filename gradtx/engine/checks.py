@@ -120,9 +120,19 @@ def check_given(
         call = ", ".join(f"{n}=..." for n in needs)
         problem = f"needs {told}: call update(updates, state, params, {call})"
         raise LeafError(TypeError, problem, stage)
-    if "value" in needs and (shape := jnp.shape(extra["value"])):
-        problem = f"value has shape {shape}, but must be a scalar, the loss"
-        raise LeafError(ValueError, problem, stage)
+    if "value" in needs:
+        check_value(extra["value"], stage)
     if needs_params and params is None:
         problem = "needs the parameters: call update(updates, state, params)"
         raise LeafError(ValueError, problem, stage)
+
+
+def check_value(value: ArrayLike, stage: int = 0) -> None:
+    """Raises unless the loss that `update` got is a scalar.
+
+    Args:
+      value: the loss.
+      stage: the number of the link.
+    """
+    if shape := jnp.shape(value):
+        raise LeafError(ValueError, f"value has shape {shape}; give one number, the loss", stage)

@@ -7,12 +7,12 @@ number.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from gradtx._arguments import name_of, outlines
+from gradtx._arguments import misfit, outlines
 from gradtx.engine.base import (
     EmptyState,
     ExtraArgs,
@@ -21,7 +21,6 @@ from gradtx.engine.base import (
     Params,
     PyTree,
     Updates,
-    is_function,
     with_extra_args_support,
 )
 from gradtx.engine.concrete import is_traced
@@ -72,10 +71,9 @@ class Pipeline:
         self, updates: Updates, state: OptState, params: Params | None, extra: ExtraArgs
     ) -> tuple[Updates, OptState]:
         """Applies all links to the updates."""
-        if is_function(updates):
-            told = f"updates is the function {name_of(updates)}; give jax.grad(loss)(params)"
-            raise TypeError(f"{self.name or 'update'}: {told}")
         states, done = self._split(state), []
+        if problem := misfit(updates, params):
+            raise type(problem)(f"{self._title}: {problem}")
         for segment in self._segments:
             here = states[len(done) : len(done) + len(segment.links)]
             run = segment.run if is_traced(updates) else segment.run_compiled
@@ -120,12 +118,16 @@ class Pipeline:
     def _not_my_state(self, state: OptState) -> TypeError:
         types = [link.state or object for link in self.links]
         wanted, given = outlines(jax.tree.map(lambda n: types[n], self.skeleton), state)
-        titles = dict.fromkeys(link.owner or link.name for link in self.links)
         return TypeError(
-            f"{self.name or ', '.join(filter(None, titles)) or 'chain'}: the state is {given}, but "
-            f"that of init is {wanted}; the order of arguments is update(updates, state, params). "
-            "Use tx.init(params), or gradtx.load_matching for the parts that fit"
+            f"{self._title}: the state is {given}, but that of init is {wanted}; the order of "
+            "arguments is update(updates, state, params). Use tx.init(params), or "
+            "gradtx.load_matching for the parts that fit"
         )
+
+    @property
+    def _title(self) -> str:
+        titles = dict.fromkeys(link.owner or link.name for link in self.links)
+        return self.name or ", ".join(filter(None, titles)) or "chain"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -218,10 +220,11 @@ class Wrapped(Pair):
 def wrapped(
     init: Callable[..., OptState],
     update: Callable[..., Any],
-    inner: Any,
+    inner: Any = None,
     *,
     name: str = "",
     state: type | None = None,
+    traits: Mapping[str, Any] | None = None,
 ) -> GradientTransformation:
     """Creates a transformation from a pair of functions that wrap another transformation.
 
@@ -233,10 +236,12 @@ def wrapped(
       init: `init(params) -> state`.
       update: `update(updates, state, params=None, **extra) -> (updates, state)`.
       inner: the wrapped transformation; or, if it is made anew at each step, a function without
-        arguments that returns one like it.
+        arguments that returns one like it. Default: `None`, nothing is wrapped, and the pair does
+        with extra arguments what its signature says.
       name: the name of the wrapper in error messages. Default: none, errors are those of the pair.
       state: the NamedTuple class of the state, with which `update` checks the state it is given.
         Default: none, it is not checked.
+      traits: further properties, see `gradtx.engine.links.Link`. Default: none.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -251,8 +256,11 @@ def wrapped(
       >>> print(tx.update(jnp.ones(2), tx.init(jnp.zeros(2)))[0])
       [-1. -1.]
     """
+    known = {"passes_to": () if inner is None else (inner,), **(traits or {})}
+    kind = Pair if inner is None else functools.partial(Wrapped, inner=inner)
     pair = GradientTransformation(init, update)
-    return Pipeline((Wrapped(pair=pair, inner=inner, name=name, state=state),), 0).transformation()
+    link = kind(pair=pair, name=name, state=state, traits=known)
+    return Pipeline((link,), 0).transformation()
 
 
 def gather(pipelines: Sequence[Pipeline]) -> tuple[tuple[Link, ...], list[PyTree]]:

@@ -203,7 +203,8 @@ def scale_by_galore(
         new = GaLoreState(safe_increment(state.count), base_state, projector)
         return put_back(updates, steps, projector), new
 
-    return coupled(GaLoreState, init, update, name="scale_by_galore")
+    traits = {"passes_to": (base,)}
+    return coupled(GaLoreState, init, update, name="scale_by_galore", traits=traits)
 
 
 def _places(

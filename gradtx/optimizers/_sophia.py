@@ -192,6 +192,7 @@ class _Method(NamedTuple):
             needs=tuple(dict.fromkeys(needs)),
             params=True,
             real_only=True,
+            traits={"passes_to": (hessian,)},
         )
 
     def _average(self, h: list[Array], nu: list[Array]) -> list[Array]:

@@ -198,6 +198,10 @@ def inject_hyperparams(
             if name not in static and name not in schedules and _is_number(value, declared):
                 numbers[name] = value
 
+        if (requirements := getattr(inner_factory, "requirements", None)) is not None:
+            plain = {n: x for n, x in given.arguments.items() if n not in schedules}
+            requirements.check((), plain)
+
         def inner(values: Mapping[str, ArrayLike]) -> GradientTransformation:
             bound = inspect.BoundArguments(signature, {**given.arguments, **values})  # type: ignore
             return with_extra_args_support(inner_factory(*bound.args, **bound.kwargs))
@@ -252,7 +256,8 @@ def inject_hyperparams(
             states = {name: schedule.init() for name, schedule in schedules.items()}
             return inner({**numbers, **scheduled(states, {})})
 
-        return wrapped(init, update, alike)
+        own = InjectStatefulHyperparamsState
+        return wrapped(init, update, alike, name="inject_hyperparams", state=own)
 
     return make
 

@@ -15,6 +15,7 @@ With orbax's `StandardCheckpointer`, which needs the names and shapes for readin
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -191,6 +192,8 @@ def load_matching(
 
 
 def _migrated(flat: Flat, version: int, migrate: Migrations) -> dict[str, ArrayLike]:
+    if isinstance(flat, (str, bytes, os.PathLike)):
+        raise TypeError(f"load: flat must be a mapping, got {flat!r}; give np.load(path)")
     saved = int(np.asarray(flat[VERSION])) if VERSION in flat else 0
     if saved > version:
         raise ValueError(

@@ -190,7 +190,9 @@ def _multiplying(factors: Callable[[PyTree], PyTree], name: str) -> GradientTran
         return jax.tree.map(rescale, updates, factors(updates)), state
 
     pair = GradientTransformation(init_empty_state, update)
-    link = Pair(name=name, state=EmptyState, pair=pair, traits={"factors": factors})
+    link = Pair(
+        name=name, state=EmptyState, pair=pair, traits={"factors": factors, "passes_to": ()}
+    )
     return Pipeline((link,), 0).transformation()
 
 

@@ -77,6 +77,7 @@ from gradtx.transforms.masking import (
     MaskedState as MaskedState,
     masked as masked,
 )
+from gradtx.transforms.maximizing import maximize as maximize
 from gradtx.transforms.mechanic import MechanicState as MechanicState, mechanize as mechanize
 from gradtx.transforms.momentum import TraceState as TraceState, trace as trace
 from gradtx.transforms.monitoring import (
@@ -129,6 +130,7 @@ from gradtx.transforms.splitting import (
     SplitRealAndImaginaryState as SplitRealAndImaginaryState,
     split_real_and_imaginary as split_real_and_imaginary,
 )
+from gradtx.transforms.strict import extra_args as extra_args, strict as strict
 from gradtx.transforms.trust_ratio import (
     ScaleByTrustRatioState as ScaleByTrustRatioState,
     scale_by_trust_ratio as scale_by_trust_ratio,

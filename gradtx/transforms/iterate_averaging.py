@@ -180,7 +180,10 @@ def schedule_free(
         state = state._replace(**new, base_optimizer_state=base, z=new_z)
         return replaced(updates, updates, steps), state
 
-    return coupled(ScheduleFreeState, init, update, name="schedule_free", params=True)
+    traits = {"passes_to": (base_optimizer,), "reads": ("learning_rate",)}
+    return coupled(
+        ScheduleFreeState, init, update, name="schedule_free", params=True, traits=traits
+    )
 
 
 def _stored(params: Params, dtype: DTypeLike | None) -> Params:

@@ -21,6 +21,7 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import align, is_none
+from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Count, Role, Told, declared
 
 
@@ -132,7 +133,8 @@ def lookahead(
         steps = jnp.where(due, 0, steps)
         return params._replace(fast=fast, slow=slow), LookaheadState(fast_state, steps)
 
-    return GradientTransformation(init, update)
+    traits = {"passes_to": (fast_optimizer,)}
+    return wrapped(init, update, name="lookahead", state=LookaheadState, traits=traits)
 
 
 @compiled_when_concrete

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from gradtx._arguments import checked
+from gradtx._arguments import checked, require_transformation
 from gradtx.engine.base import (
     GradientTransformation,
     Params,
@@ -66,6 +66,9 @@ def partition(
       [-0.1] [0.]
     """
 
+    for label, tx in transforms.items():
+        require_transformation(tx, f"partition: transforms[{label!r}]")
+
     def mask_of(label: Hashable) -> Callable[[PyTree], PyTree]:
         def mask(tree: PyTree) -> PyTree:
             leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
@@ -87,7 +90,7 @@ def partition(
     masks = {x: Mask(mask_of(x), mask_compatible_extra_args, x) for x in transforms}
     row = [link.narrow(masks[x]) for link, x in zip(links, labels, strict=True)]
     parts = {label: MaskedState(s) for label, s in zip(transforms, skeletons, strict=True)}
-    return Pipeline(tuple(row), PartitionState(parts)).transformation()
+    return Pipeline(tuple(row), PartitionState(parts), "partition").transformation()
 
 
 multi_transform = partition

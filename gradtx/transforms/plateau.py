@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Scalar, Updates
+from gradtx.engine.checks import check_value
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import finished, rescale
+from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Count, Hyperparameter, Shared, Told, declared_as
 
 
@@ -129,6 +131,7 @@ def reduce_on_plateau(
         del params, extra
         if value is None:
             raise ValueError("reduce_on_plateau: needs the loss: call update(..., value=loss)")
+        check_value(value)
         return step(updates, state, value)
 
-    return GradientTransformation(init, update)
+    return wrapped(init, update, name="reduce_on_plateau", state=ReduceLROnPlateauState)

@@ -183,6 +183,7 @@ def sam(
         name="sam",
         needs=("grad_fn",) if opaque_mode else (),
         params=True,
+        traits={"passes_to": (optimizer, adv_optimizer)},
     )
 
 

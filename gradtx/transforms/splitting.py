@@ -21,6 +21,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Inner, declared
 
 R = TypeVar("R")
@@ -99,7 +100,8 @@ def split_real_and_imaginary(inner: TransformationLike) -> GradientTransformatio
         new, inner_state = inner.update(parts, state.inner_state, p_parts, **extra)
         return _merge(new, updates), SplitRealAndImaginaryState(inner_state)
 
-    return GradientTransformation(init, update)
+    name, state = "split_real_and_imaginary", SplitRealAndImaginaryState
+    return wrapped(init, update, name=name, state=state, traits={"passes_to": (inner,)})
 
 
 @compiled_when_concrete
