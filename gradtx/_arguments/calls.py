@@ -1,10 +1,13 @@
 """What the arguments of `update` must be, as far as it can be seen before a step."""
 
+from operator import attrgetter
 from typing import Any
 
 import jax
 
 from gradtx._arguments.descriptions import name_of
+
+_shape = attrgetter("shape")
 
 
 def misfit(updates: Any, params: Any) -> Exception | None:
@@ -24,7 +27,7 @@ def misfit(updates: Any, params: Any) -> Exception | None:
     if updates is None and jax.tree.structure(params) != jax.tree.structure(0):
         return TypeError("updates is None; give the gradients, jax.grad(loss)(params)")
     leaves, others = jax.tree.leaves(updates), jax.tree.leaves(params)
-    if len(leaves) != len(others):
+    if len(leaves) != len(others) or _shapes(leaves) == _shapes(others):
         return None
     for i, (g, p) in enumerate(zip(leaves, others, strict=True)):
         mine, other = getattr(g, "shape", ()), getattr(p, "shape", ())
@@ -32,6 +35,13 @@ def misfit(updates: Any, params: Any) -> Exception | None:
             where, at = (_path(tree, i) for tree in (updates, params))
             return ValueError(f"updates{where} has shape {mine}, but params{at} has shape {other}")
     return None
+
+
+def _shapes(leaves: list[Any]) -> list[tuple[int, ...]]:
+    try:
+        return list(map(_shape, leaves))
+    except AttributeError:  # Python numbers are among them
+        return [getattr(x, "shape", ()) for x in leaves]
 
 
 def _path(tree: Any, i: int) -> str:

@@ -31,7 +31,6 @@ FINITE = sys.float_info.max
 BELOW_1, ABOVE_0 = math.nextafter(1.0, 0.0), math.nextafter(0.0, 1.0)
 
 NUMBER = Range(-math.inf, math.inf, "be a number, not NaN")
-WHOLE = Range(-FINITE, FINITE, "be a whole number", whole=True)
 NOT_NEGATIVE = Range(0.0, FINITE, "be finite and not negative")
 POSITIVE = Range(ABOVE_0, FINITE, "be finite and positive")
 BOUND = Range(0.0, math.inf, "not be negative")

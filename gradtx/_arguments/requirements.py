@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx._arguments.descriptions import described, name_of
-from gradtx._arguments.ranges import FLOATING, NUMBER, RANGES, WHOLE, Range
+from gradtx._arguments.ranges import FLOATING, NUMBER, RANGES, Range
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -174,7 +174,8 @@ def _requirement(name: str, annotation: Any, own: Range | None) -> Requirement |
     if float in rest and all(x in _NUMBERS for x in rest):
         return _number(own or RANGES.get(name, NUMBER), bool(schedules), optional)
     if rest == [int]:
-        return _number(own or RANGES.get(name, WHOLE), bool(schedules), optional)
+        within = own or RANGES.get(name)
+        return None if within is None else _number(within, bool(schedules), optional)
     if np.dtype in rest:
         return _dtype(optional) if name in FLOATING else None
     if typing.get_origin(rest[0]) is Mapping and _is_transformation(typing.get_args(rest[0])[1]):
@@ -237,8 +238,10 @@ def _tuple_of(each: list[Requirement | None]) -> Requirement | None:
         return None
 
     def accepts(x: Any) -> bool:
-        if not isinstance(x, Sequence):
-            return isinstance(x, jax.Array | np.ndarray)
+        if isinstance(x, jax.Array):
+            return True
+        if not isinstance(x, (Sequence, np.ndarray)):
+            return False
         return len(x) == len(numbers) and all(map(_accepts, numbers, x))
 
     told = numbers[0].range.told if numbers[0].range else ""
@@ -261,7 +264,7 @@ def _dtype(optional: bool) -> Requirement:
             return optional
         try:
             return jnp.issubdtype(jnp.dtype(x), jnp.inexact)
-        except TypeError:
+        except (TypeError, ValueError):
             return False
 
     return Requirement(accepts, "a floating dtype")

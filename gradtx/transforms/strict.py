@@ -32,7 +32,7 @@ def extra_args(tx: TransformationLike) -> tuple[str, ...] | None:
 
     Returns:
       The names, in the order of the parts that read them; `None` if a part may read any argument,
-      such as a pair of another library with `**extra`.
+      as those of other libraries may.
 
     Example:
       >>> import gradtx
