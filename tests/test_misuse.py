@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 
 import flax.core
 import jax
@@ -11,11 +12,11 @@ import optax
 import pytest
 from test_bad_inputs import PARAMS, more, refused
 from test_conformance import each_entry, walk
-from test_house import PIECES
+from test_house import PIECES, ROOT
 from trees import assert_ulps, extras, loss_around
 
 import gradtx
-from gradtx._arguments import RANGES, Range, Requirements
+from gradtx._arguments import MEANINGS, RANGES, Range, Requirements
 from gradtx._arguments.requirements import TRANSFORMATION
 
 PREFIX = {"w": True, "b": False}
@@ -415,6 +416,29 @@ def test_what_an_optimizer_reads(entry):
         gradtx.maximize(tx),
     ):
         assert gradtx.extra_args(around) == read
+
+
+def test_the_documentation_says_what_is_read():
+    text = (ROOT / "docs" / "state.md").read_text().split("## Extra arguments")[1]
+    rows = re.findall(r"^\| (`.*?) \| .* \| (.*) \|$", text, re.MULTILINE)
+    told = {
+        name: re.findall(r"`(\w+)`", readers)
+        for names, readers in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert set(told) >= {"learning_rate", *MEANINGS}
+    for entry in gradtx.catalog.entries():
+        for name in told:
+            reads = name in gradtx.extra_args(entry.make())
+            assert reads == ((entry.name in told[name]) != (name == "learning_rate")), entry.name
+    pieces = (gradtx.reduce_on_plateau(), gradtx.hutchinson_estimator_diag_hessian(0))
+    for name, piece in zip(
+        ("reduce_on_plateau", "hutchinson_estimator_diag_hessian"), pieces, strict=True
+    ):
+        (read,) = gradtx.extra_args(piece)
+        assert name in told[read]
+    opaque = gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), opaque_mode=True)
+    assert gradtx.extra_args(opaque) == ("grad_fn", "learning_rate")
 
 
 def test_misspelt_arguments_and_arguments_of_others():

@@ -57,11 +57,9 @@ def outlines(wanted: Any, given: Any) -> tuple[str, str]:
       wanted: the state that `init` returns, with types in place of states.
       given: another one.
     """
-    for depth in range(1, 8):
-        both = outline(wanted, depth), outline(given, depth)
-        if both[0] != both[1]:
-            break
-    short = (textwrap.shorten(text, 300, placeholder=" ...") for text in both)
+    both = [(outline(wanted, depth), outline(given, depth)) for depth in range(1, 8)]
+    pair = next((pair for pair in both if pair[0] != pair[1]), both[-1])
+    short = (textwrap.shorten(text, 300, placeholder=" ...") for text in pair)
     first, second = (f"{_article(text)} {text}" for text in short)
     return first, second
 
