@@ -188,8 +188,6 @@ def schedule_free(
 
 def _stored(params: Params, dtype: DTypeLike | None) -> Params:
     """Returns copies of the parameters, the initial `z`."""
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
-        raise LeafError(TypeError, f"state_dtype must be floating, got {jnp.dtype(dtype)}")
     real = dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating)
 
     def copy(i: int, p: ArrayLike | None) -> Array | None:
