@@ -102,8 +102,8 @@ def adamaxw(
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the maximum. Default: 0.999.
       eps: added to the magnitude. Default: 1e-8.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 1e-4.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 1e-4.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

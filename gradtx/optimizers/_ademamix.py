@@ -160,8 +160,8 @@ def ademamix(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which both averages of gradients are stored. Default: the parameters'
         dtype, and float32 for half precision.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 0.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 
@@ -259,8 +259,8 @@ def simplified_ademamix(
         0.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 0.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

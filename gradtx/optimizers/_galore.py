@@ -373,8 +373,8 @@ def galore(
       scale: the factor of the steps of projected matrices. Default: 1; the paper takes 0.25.
       base_optimizer: the optimizer of the projected gradients, without a learning rate. Default:
         `scale_by_adam()`.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 0.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
       weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of

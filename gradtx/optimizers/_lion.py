@@ -123,8 +123,8 @@ def lion(
       b2: the decay rate of the average of gradients. Default: 0.99.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 1e-3.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 1e-3.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

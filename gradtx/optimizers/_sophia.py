@@ -88,8 +88,8 @@ def sophia(
       b1: the decay rate of the average of gradients. Default: 0.965.
       b2: the decay rate of the average of curvatures. Default: 0.99.
       eps: the smallest denominator. Default: 1e-8.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 1e-4.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 1e-4.
       weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
         parameters that returns one. Default: all.
       gamma: the factor of the curvature: the smaller it is, the more elements are clipped. Default:

@@ -41,6 +41,7 @@ from gradtx.transforms.distance import (
     ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState,
     scale_by_distance_over_gradients as scale_by_distance_over_gradients,
 )
+from gradtx.transforms.extra_arguments import extra_args as extra_args, strict as strict
 from gradtx.transforms.flattening import flatten as flatten
 from gradtx.transforms.freezing import (
     freeze as freeze,
@@ -130,7 +131,6 @@ from gradtx.transforms.splitting import (
     SplitRealAndImaginaryState as SplitRealAndImaginaryState,
     split_real_and_imaginary as split_real_and_imaginary,
 )
-from gradtx.transforms.strict import extra_args as extra_args, strict as strict
 from gradtx.transforms.trust_ratio import (
     ScaleByTrustRatioState as ScaleByTrustRatioState,
     scale_by_trust_ratio as scale_by_trust_ratio,
