@@ -13,7 +13,7 @@ class Range(NamedTuple):
       high: the largest number.
       told: what a number must do, in error messages: "be in [0, 1)".
       whole: whether it must be an integer.
-      way_out: what to do if another number is meant, in error messages.
+      way_out: what to do if a smaller number is meant, in error messages.
     """
 
     low: float

@@ -81,7 +81,8 @@ class Requirements:
         if x is self._defaults[name]:
             return
         if required.range is not None and _is_number(x):
-            told, way_out = required.range.told, required.range.way_out
+            told = required.range.told
+            way_out = required.range.way_out if x < required.range.low else ""
             raise ValueError(_sentence(self.name, name, told, str(x), way_out))
         kind = f"be {required.kind}" + (" or None" if self._defaults[name] is None else "")
         if isinstance(x, str) and required.kind.startswith("one of"):
