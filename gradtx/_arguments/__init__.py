@@ -1,4 +1,4 @@
-"""What arguments must be, the check where optimizers and pieces are made, and words for errors.
+"""The requirements of arguments, their check where pieces are made, and words for errors.
 
 The annotation of an argument says of what kind it is, its name in which range it is; `ranges` has
 one table of these names. `checked` reads both once, for each factory. The values of traced arrays

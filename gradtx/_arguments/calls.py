@@ -1,4 +1,4 @@
-"""What the arguments of `update` must be, as far as it can be seen before a step."""
+"""The check of the arguments of `update` that is possible before a step."""
 
 from operator import attrgetter
 from typing import Any
@@ -10,7 +10,7 @@ from gradtx._arguments.descriptions import name_of
 _shape = attrgetter("shape")
 
 
-def misfit(updates: Any, params: Any) -> Exception | None:
+def misfit(updates: object, params: object) -> Exception | None:
     """Returns an error if the updates cannot be those of the parameters.
 
     An update may have more axes than its parameter, as gradients of single examples have.
@@ -44,5 +44,5 @@ def _shapes(leaves: list[Any]) -> list[tuple[int, ...]]:
         return [getattr(x, "shape", ()) for x in leaves]
 
 
-def _path(tree: Any, i: int) -> str:
+def _path(tree: object, i: int) -> str:
     return jax.tree_util.keystr(jax.tree.flatten_with_path(tree)[0][i][0])

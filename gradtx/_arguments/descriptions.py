@@ -2,12 +2,11 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 
 
-def described(x: Any) -> str:
+def described(x: object) -> str:
     """Returns the words for an argument: its value if it is short, and else what it is."""
     if isinstance(x, (bool, int, float, complex, type(None))):
         return repr(x)
@@ -26,12 +25,12 @@ def described(x: Any) -> str:
     return f"{_article(type(x).__name__)} {type(x).__name__}"
 
 
-def name_of(function: Any) -> str:
+def name_of(function: object) -> str:
     """Returns the name of a function or another callable object."""
     return getattr(function, "__name__", type(function).__name__)
 
 
-def outline(state: Any, depth: int = 1) -> str:
+def outline(state: object, depth: int = 1) -> str:
     """Returns the words for a state: its type, with its parts down to a depth.
 
     Args:
@@ -50,7 +49,7 @@ def outline(state: Any, depth: int = 1) -> str:
     return name
 
 
-def outlines(wanted: Any, given: Any) -> tuple[str, str]:
+def outlines(wanted: object, given: object) -> tuple[str, str]:
     """Returns the words for two states, as deep as is necessary to tell them apart.
 
     Args:
@@ -68,13 +67,13 @@ def _article(word: str) -> str:
     return "an" if word[0] in "AEIOUaeio" else "a"
 
 
-def paths(tree: Any) -> list[str]:
+def paths(tree: object) -> list[str]:
     """Returns the paths of all leaves, including `None`."""
     flat, _ = jax.tree.flatten_with_path(tree, is_leaf=lambda x: x is None)
     return [jax.tree_util.keystr(path) for path, _ in flat]
 
 
-def describe_difference(name_a: str, a: Any, name_b: str, b: Any) -> str:
+def describe_difference(name_a: str, a: object, name_b: str, b: object) -> str:
     """Returns a sentence on how the structures of two pytrees differ."""
     paths_a, paths_b = paths(a), paths(b)
     only_a = [p for p in paths_a if p not in set(paths_b)]

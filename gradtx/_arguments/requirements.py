@@ -22,7 +22,7 @@ TRANSFORMATION = "a transformation (a pair of init and update)"
 
 
 class Requirement(NamedTuple):
-    """What one argument must be.
+    """The requirement of one argument.
 
     Attributes:
       accepts: `accepts(x)`, a function that returns whether a value is valid.
@@ -30,13 +30,13 @@ class Requirement(NamedTuple):
       range: the range of numbers, or `None` if it is no number.
     """
 
-    accepts: Callable[[Any], bool]
+    accepts: Callable[[object], bool]
     kind: str
     range: Range | None = None
 
 
 class Requirements:
-    """What the arguments of a factory must be.
+    """The requirements of a factory's arguments.
 
     Args:
       factory: the factory; its annotations are read.
@@ -58,7 +58,7 @@ class Requirements:
         self._defaults = {n: p.default for n, p in parameters.items()}
         self._positions = [(n, self.of.get(n)) for n in self.order]
 
-    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def check(self, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         """Raises unless all arguments of a call are valid.
 
         Args:
@@ -77,19 +77,19 @@ class Requirements:
             if required is not None and not required.accepts(x):
                 self._refuse(name, required, x)
 
-    def _refuse(self, name: str, required: Requirement, x: Any) -> None:
+    def _refuse(self, name: str, required: Requirement, x: object) -> None:
         if x is self._defaults[name]:
             return
         if required.range is not None and _is_number(x):
             told = required.range.told
-            way_out = required.range.way_out if x < required.range.low else ""
+            way_out = required.range.way_out if _value(x) < required.range.low else ""
             raise ValueError(_sentence(self.name, name, told, str(x), way_out))
         kind = f"be {required.kind}" + (" or None" if self._defaults[name] is None else "")
         if isinstance(x, str) and required.kind.startswith("one of"):
             raise ValueError(_sentence(self.name, name, kind, repr(x), ""))
         raise TypeError(_sentence(self.name, name, kind, described(x), self._way_out(name, x)))
 
-    def _way_out(self, name: str, x: Any) -> str:
+    def _way_out(self, name: str, x: object) -> str:
         required = self.of[name]
         if required.kind == TRANSFORMATION:
             if callable(x):
@@ -102,7 +102,7 @@ class Requirements:
         return ""
 
 
-def require_transformation(x: Any, what: str) -> None:
+def require_transformation(x: object, what: str) -> None:
     """Raises unless a value is a transformation.
 
     Args:
@@ -154,7 +154,7 @@ def _sentence(factory: str, name: str, needed: str, given: str, way_out: str) ->
 # ---- What an annotation admits ----------------------------------------------------------------
 
 
-def _requirement(name: str, annotation: Any, own: Range | None) -> Requirement | None:
+def _requirement(name: str, annotation: object, own: Range | None) -> Requirement | None:
     """Returns what an argument must be, or `None` if it may be anything."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     parts = typing.get_args(annotation) if union else (annotation,)
@@ -195,7 +195,7 @@ _NO_NUMBERS = (str, bytes, Mapping, Sequence, Set, complex)
 def _number(within: Range, schedule: bool, optional: bool) -> Requirement:
     has, low, high, whole = within.has, within.low, within.high, within.whole
 
-    def accepts(x: Any) -> bool:
+    def accepts(x: object) -> bool:
         if type(x) is float and not whole:
             return low <= x <= high
         if x is None or x is True:
@@ -214,7 +214,7 @@ def _number(within: Range, schedule: bool, optional: bool) -> Requirement:
     return Requirement(accepts, told, within)
 
 
-def _has_value(has: Callable[[float], bool], x: Any) -> bool:
+def _has_value(has: Callable[[float], bool], x: jax.Array | np.ndarray | np.generic) -> bool:
     """Returns whether the value of a scalar array is valid, or cannot be read."""
     if isinstance(x, jax.Array):
         if x.is_deleted() or not x.is_fully_addressable:
@@ -224,7 +224,12 @@ def _has_value(has: Callable[[float], bool], x: Any) -> bool:
     return isinstance(x, (int, float)) and has(x)
 
 
-def _is_number(x: Any) -> bool:
+def _value(x: Any) -> float:
+    """Returns the value of a real number or scalar."""
+    return float(x)
+
+
+def _is_number(x: object) -> bool:
     """Returns whether a value that has been refused is a real number or scalar."""
     if isinstance(x, (jax.Array, np.ndarray, np.generic)):
         kinds = (jnp.floating, jnp.integer)
@@ -238,7 +243,7 @@ def _tuple_of(each: list[Requirement | None]) -> Requirement | None:
     if len(numbers) < len(each) or len({x.range for x in numbers}) != 1:
         return None
 
-    def accepts(x: Any) -> bool:
+    def accepts(x: object) -> bool:
         if isinstance(x, jax.Array):
             return True
         if not isinstance(x, (Sequence, np.ndarray)):
@@ -249,11 +254,11 @@ def _tuple_of(each: list[Requirement | None]) -> Requirement | None:
     return Requirement(accepts, f"a tuple of {len(each)} numbers, each of which must {told}")
 
 
-def _accepts(required: Requirement, x: Any) -> bool:
+def _accepts(required: Requirement, x: object) -> bool:
     return required.accepts(x)
 
 
-def _is_flag(x: Any) -> bool:
+def _is_flag(x: object) -> bool:
     if isinstance(x, (bool, np.bool_, jax.Array)):
         return True
     return isinstance(x, (int, np.integer)) and x in (0, 1)
@@ -271,5 +276,5 @@ def _dtype(optional: bool) -> Requirement:
     return Requirement(accepts, "a floating dtype")
 
 
-def _is_transformation(x: Any) -> bool:
+def _is_transformation(x: object) -> bool:
     return hasattr(x, "init") and hasattr(x, "update")

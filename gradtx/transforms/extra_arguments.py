@@ -50,9 +50,9 @@ def extra_args(tx: TransformationLike) -> tuple[str, ...] | None:
 
 @checked
 def strict(inner: TransformationLike) -> GradientTransformation:
-    """Refuses extra arguments that no part of a transformation reads, such as misspelt ones.
+    """Checks that every extra argument is read by a part of a transformation, and none is misspelt.
 
-    Without it, `update` ignores them. The updates and the state are those of the transformation.
+    Without it, `update` ignores those that no part reads. The updates and the state are those of the transformation.
 
     Args:
       inner: the transformation.
