@@ -77,12 +77,12 @@ class Requirements:
             if required is not None and not required.accepts(x):
                 self._refuse(name, required, x)
 
-    def _refuse(self, name: str, required: Requirement, x: object) -> None:
+    def _refuse(self, name: str, required: Requirement, x: Any) -> None:
         if x is self._defaults[name]:
             return
         if required.range is not None and _is_number(x):
             told = required.range.told
-            way_out = required.range.way_out if _value(x) < required.range.low else ""
+            way_out = required.range.way_out if x < required.range.low else ""
             raise ValueError(_sentence(self.name, name, told, str(x), way_out))
         kind = f"be {required.kind}" + (" or None" if self._defaults[name] is None else "")
         if isinstance(x, str) and required.kind.startswith("one of"):
@@ -222,11 +222,6 @@ def _has_value(has: Callable[[float], bool], x: jax.Array | np.ndarray | np.gene
         x = jax.device_get(x)  # an explicit transfer, which transfer guards allow
     x = x.item()
     return isinstance(x, (int, float)) and has(x)
-
-
-def _value(x: Any) -> float:
-    """Returns the value of a real number or scalar."""
-    return float(x)
 
 
 def _is_number(x: object) -> bool:

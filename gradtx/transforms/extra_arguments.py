@@ -52,7 +52,8 @@ def extra_args(tx: TransformationLike) -> tuple[str, ...] | None:
 def strict(inner: TransformationLike) -> GradientTransformation:
     """Checks that every extra argument is read by a part of a transformation, and none is misspelt.
 
-    Without it, `update` ignores those that no part reads. The updates and the state are those of the transformation.
+    Without it, `update` ignores those that no part reads. The updates and the state are those of
+    the transformation.
 
     Args:
       inner: the transformation.
