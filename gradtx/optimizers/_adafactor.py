@@ -98,7 +98,7 @@ def scale_by_factored_rms(
         `1 - (t + 1)**-decay_rate`.
 
     Raises:
-      TypeError: `min_dim_size_to_factor` is traced or not an integer.
+      TypeError: `min_dim_size_to_factor` is traced.
 
     Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
     arXiv:1804.04235, Algorithm 4.
@@ -130,10 +130,6 @@ def _whole_number(size: Scalar) -> int:
         raise TypeError(
             "scale_by_factored_rms: min_dim_size_to_factor is traced, but the shapes of the state "
             "depend on it; it must be a Python number"
-        )
-    if int(size) != size:
-        raise TypeError(
-            f"scale_by_factored_rms: min_dim_size_to_factor is {size}, not a whole number"
         )
     return int(size)
 
