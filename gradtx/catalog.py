@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ParamSpec
 
+from gradtx._arguments import Range
 from gradtx.engine.base import GradientTransformation
 from gradtx.engine.leafwise import piece
 from gradtx.engine.links import Link
@@ -104,7 +105,12 @@ _ENTRIES: dict[str, Entry] = {}
 
 
 def optimizer(
-    source: str, *, probe: Mapping[str, Any], constants: Sequence[str] = (), **traits: Any
+    source: str,
+    *,
+    probe: Mapping[str, Any],
+    constants: Sequence[str] = (),
+    ranges: Mapping[str, Range | None] | None = None,
+    **traits: Any,
 ) -> Callable[[Callable[P, GradientTransformation]], Callable[P, GradientTransformation]]:
     """Registers an optimizer's factory, and adds the optimizer's name to its errors.
 
@@ -112,6 +118,8 @@ def optimizer(
       source: its publication: the title of a paper, and its arXiv id if it has one.
       probe: hyperparameters with which it makes progress on a small problem.
       constants: the hyperparameters whose numbers are constants in compiled code, see `piece`.
+        Default: none.
+      ranges: the ranges of hyperparameters whose names mean something else than usual, see `piece`.
         Default: none.
       **traits: further attributes of its `Entry`.
 
@@ -122,9 +130,9 @@ def optimizer(
     def register(
         factory: Callable[P, GradientTransformation],
     ) -> Callable[P, GradientTransformation]:
-        name, known = factory.__name__, piece(factory, constants=constants)
+        name, known = factory.__name__, piece(factory, constants=constants, ranges=ranges)
 
-        @functools.wraps(factory)
+        @functools.wraps(known)
         def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
             return named(known(*args, **kwargs), name)
 

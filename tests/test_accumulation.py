@@ -194,7 +194,9 @@ def test_trees_that_differ_are_refused():
     state = tx.init({"a": jnp.zeros(2)})
     with pytest.raises(ValueError, match=r"MultiSteps: .*only updates has updates\['b'\]"):
         tx.update({"a": jnp.zeros(2), "b": jnp.zeros(2)}, state)
-    with pytest.raises(ValueError, match="every_k_schedule must be at least 1, got 0"):
+    with pytest.raises(
+        ValueError, match="every_k_schedule must be a whole number, at least 1, got 0"
+    ):
         gradtx.MultiSteps(gradtx.sgd(1.0), 0)
 
 

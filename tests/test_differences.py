@@ -389,3 +389,44 @@ def test_labels_that_are_no_class():
     np.testing.assert_array_equal(jnp.isnan(theirs), [False, True, False])
     np.testing.assert_array_equal(theirs[0], theirs[2])
     np.testing.assert_array_equal(jnp.isnan(ours), [True, True, False])
+
+
+# ---- Misuse -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda library: library.adam(0.1, b1=1.5),
+        lambda library: library.clip(-1.0),
+        lambda library: library.adam(0.1, nesterov="no"),
+        lambda library: library.adam(-0.1),
+    ],
+)
+def test_hyperparameters_that_cannot_be_right(make):
+    make(optax)
+    with pytest.raises((ValueError, TypeError), match=r"^(adam|clip): \w+ must "):
+        make(gradtx)
+
+
+def test_ascending():
+    g = jnp.ones(2)
+    down = one_step(optax, "sgd", g, -0.1)
+    tx = gradtx.maximize(gradtx.sgd(0.1))
+    np.testing.assert_allclose(tx.update(g, tx.init(g), g)[0], down, rtol=1e-6)
+
+
+def test_gradients_that_only_broadcast():
+    g, params = jnp.ones((1, 3)), jnp.ones((2, 3))
+    assert optax.sgd(0.1).update(g, optax.sgd(0.1).init(params), params)[0].shape == (1, 3)
+    with pytest.raises(ValueError, match=r"sgd: updates has shape \(1, 3\), but params"):
+        gradtx.sgd(0.1).update(g, gradtx.sgd(0.1).init(params), params)
+
+
+def test_losses_that_are_not_scalars():
+    g, losses = jnp.ones(3), jnp.arange(3.0)
+    tx = optax.polyak_sgd()
+    assert len(set(tx.update(g, tx.init(g), g, value=losses)[0].tolist())) == 3
+    tx = gradtx.polyak_sgd()
+    with pytest.raises(ValueError, match=r"polyak_sgd .*: value has shape \(3,\)"):
+        tx.update(g, tx.init(g), g, value=losses)

@@ -16,6 +16,7 @@ from trees import assert_equal, assert_ulps, avals
 
 import gradtx
 from gradtx import Slots, numerics
+from gradtx._arguments import descriptions
 from gradtx.engine import paths
 from gradtx.engine.blocks import Block, repeated_block
 
@@ -328,7 +329,7 @@ def test_slots_say_which_there_are():
 
 def test_paths_are_written_as_one_would_reach_the_leaf():
     tree = {"a": [1.0, None], "b": trees.Pair(trees.Layer(2.0, 3.0), (4.0,))}
-    found = paths.paths(tree)
+    found = descriptions.paths(tree)
     assert found == [
         "['a'][0]",
         "['a'][1]",

@@ -159,7 +159,7 @@ def test_the_size_from_which_on_matrices_are_factored():
     wanted = trees.avals(gradtx.adafactor(min_dim_size_to_factor=2).init(p))
     for size in (np.int64(2), np.float32(2.0), jnp.int32(2), jnp.float32(2.0), 2.0):
         assert trees.avals(gradtx.adafactor(min_dim_size_to_factor=size).init(p)) == wanted
-    with pytest.raises(TypeError, match=r"min_dim_size_to_factor is 2\.5"):
+    with pytest.raises(ValueError, match=r"min_dim_size_to_factor must be a whole number.*2\.5"):
         gradtx.adafactor(min_dim_size_to_factor=2.5)
     with pytest.raises(TypeError, match="min_dim_size_to_factor is traced"):
         jax.jit(lambda n: gradtx.adafactor(min_dim_size_to_factor=n).init(p))(2)

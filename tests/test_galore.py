@@ -416,11 +416,13 @@ def test_masked_and_partitioned():
 
 
 def test_hyperparameters_that_cannot_be():
-    with refused(ValueError, "scale_by_galore: rank is 0"):
+    with refused(ValueError, "scale_by_galore: rank must be a whole number, at least 1, got 0"):
         gradtx.scale_by_galore(rank=0)
-    with refused(TypeError, "scale_by_galore: rank is 2.5"):
+    with refused(ValueError, "galore: rank must be a whole number, at least 1, got 2.5"):
         gradtx.galore(0.1, rank=2.5)
-    with refused(ValueError, "scale_by_galore: update_proj_gap is 0"):
+    with refused(
+        ValueError, "scale_by_galore: update_proj_gap must be a whole number, at least 1, got 0"
+    ):
         gradtx.scale_by_galore(update_proj_gap=0)
 
 

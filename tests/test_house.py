@@ -27,6 +27,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # its neighbours as long as nothing goes round in a circle. `optimizers` register themselves in
 # `catalog`, which therefore lies below them.
 LAYERS = (
+    "_arguments",
     "engine",
     "_table",
     "tree",

@@ -294,7 +294,7 @@ def test_first_guesses():
     for strategy, rate in (("keep", 2.0), ("one", 1.0)):
         _, state = step(ZOOM(initial_guess_strategy=strategy), loss, x, u, first)
         assert float(state.learning_rate) == rate
-    with pytest.raises(ValueError, match="'keep' or 'one'"):
+    with pytest.raises(ValueError, match="must be one of 'keep', 'one', got 'two'"):
         ZOOM(initial_guess_strategy="two")
     last = BACKTRACK().init(x)._replace(learning_rate=jnp.float32(0.4))
     for factor, rate in ((1.5, 0.6), (1.0, 0.4), (np.inf, 1.0)):

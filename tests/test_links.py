@@ -192,4 +192,7 @@ def test_partitions_tell_their_labels():
 
 
 def test_transformations_are_told_shortly():
-    assert len(repr(gradtx.chain(gradtx.adamw(jnp.ones(1000)), doubled(gradtx.muon(0.1))))) < 300
+    assert (
+        len(repr(gradtx.chain(gradtx.adamw(0.1, mask=jnp.ones(1000)), doubled(gradtx.muon(0.1)))))
+        < 300
+    )

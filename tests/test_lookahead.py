@@ -188,7 +188,7 @@ def test_an_optimizer_with_numbers_in_its_state():
 
 
 def test_what_cannot_be_right_is_refused():
-    with refused(ValueError, "lookahead", "sync_period must be at least 1, got 0"):
+    with refused(ValueError, "lookahead", "sync_period must be a whole number, at least 1, got 0"):
         gradtx.lookahead(gradtx.sgd(0.1), 0, 0.5)
     tx = gradtx.lookahead(gradtx.sgd(0.1), 2, 0.5)
     state = tx.init(synced())

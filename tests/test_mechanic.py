@@ -229,9 +229,9 @@ def test_hyperparameters_in_the_state():
 
 
 def test_what_cannot_be_right():
-    with refused(ValueError, "mechanize: num_betas must be at least 1, got 0"):
+    with refused(ValueError, "mechanize: num_betas must be a whole number, at least 1, got 0"):
         gradtx.mechanize(gradtx.sgd(1.0), num_betas=0)
-    with refused(ValueError, "mechanize: eps must be positive, got 0.0"):
+    with refused(ValueError, "mechanize: eps must be finite and positive, got 0.0"):
         gradtx.mechanize(gradtx.sgd(1.0), eps=0.0)
     state = ADAM.init(PARAMS)
     with refused(ValueError, "mechanize", "update(updates, state, params)"):

@@ -108,7 +108,9 @@ def test_keys_that_cannot_be_meant():
         ValueError, match=r"add_noise: key must be one key or seed, got shape \(3,\)"
     ):
         gradtx.add_noise(1.0, 0.5, jax.random.split(jax.random.PRNGKey(0), 3))
-    with pytest.raises(ValueError, match=r"add_noise: eta must not be negative, got -0\.1"):
+    with pytest.raises(
+        ValueError, match=r"noisy_sgd: eta must be finite and not negative, got -0\.1"
+    ):
         gradtx.noisy_sgd(0.1, eta=-0.1)
 
 

@@ -282,7 +282,7 @@ def test_numbers_that_cannot_be():
     name = "differentially_private_aggregate"
     with refused(ValueError, f"{name}: l2_norm_clip must not be negative, got -1.0"):
         gradtx.differentially_private_aggregate(-1.0, 1.0, 0)
-    with refused(ValueError, f"{name}: noise_multiplier must not be negative, got -0.5"):
+    with refused(ValueError, "dpsgd: noise_multiplier must be finite and not negative, got -0.5"):
         gradtx.dpsgd(0.1, 1.0, -0.5, 0)
 
 

@@ -89,5 +89,5 @@ def test_thresholds_below_4_mean_4_where_optax_gives_nan(x64):
 
 @pytest.mark.parametrize("b2", [1, 1.0, -0.1])
 def test_refuses_decays_that_are_none(b2):
-    with pytest.raises(ValueError, match=rf"scale_by_radam: b2 is {b2}, not in \[0, 1\)"):
+    with pytest.raises(ValueError, match=rf"radam: b2 must be in \[0, 1\), got {b2}"):
         gradtx.radam(0.1, b2=b2)

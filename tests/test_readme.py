@@ -107,13 +107,21 @@ def test_the_rule_is_lion():
     import gradtx
 
     names = {"gradtx": gradtx}
-    exec(block("docs/writing.md"), names)
+    rule, values = blocks("docs/writing.md")
+    exec(rule, names)
     tx = gradtx.chain(names["scale_by_lion"](), gradtx.scale_by_learning_rate(0.1))
     state = tx.init(jnp.zeros(2))
     for g in ([1.0, -2.0], [-0.05, 3.0]):
         updates, state = jax.jit(tx.update)(jnp.array(g), state)
     # mu is (0.01, -0.02) after the first step; 0.9 * mu + 0.1 * g is (0.004, 0.282) at the second.
     np.testing.assert_allclose(updates, [-0.1, -0.1], rtol=1e-6)
+
+    exec(values, names)
+    one, two = gradtx.sgd(0.1), gradtx.sgd(0.1)
+    updates, _ = names["step"](one, jnp.ones(1), one.init(jnp.ones(1)), jnp.ones(1))
+    names["step"](two, jnp.ones(1), two.init(jnp.ones(1)), jnp.ones(1))
+    assert names["step"]._cache_size() == 1
+    np.testing.assert_allclose(updates, [-0.1])
 
 
 def test_a_plateau_reduces_a_learning_rate_that_is_too_large(capsys):

@@ -256,10 +256,10 @@ def test_hyperparameters_may_be_traced():
 
 
 def test_what_cannot_be_right_is_refused():
-    with refused(ValueError, "sam", "sync_period must be at least 1, got 0"):
+    with refused(ValueError, "sam", "sync_period must be a whole number, at least 1, got 0"):
         gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), 0)
-    with refused(ValueError, "sam", "sync_period must be an integer in opaque mode, got 2.5"):
-        gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), 2.5, opaque_mode=True)
+    with refused(ValueError, "sam", "sync_period must be an integer in opaque mode, got 2.0"):
+        gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), 2.0, opaque_mode=True)
     tx = gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1))
     with refused(ValueError, "sam", "update(updates, state, params)"):
         tx.update(PARAMS, tx.init(PARAMS))

@@ -270,9 +270,13 @@ def test_what_cannot_be_right_is_refused():
     for b1 in (-0.1, 1.5):
         with refused(ValueError, "schedule_free", f"b1 must be in [0, 1], got {b1}"):
             gradtx.schedule_free_sgd(b1=b1)
-    with refused(ValueError, "schedule_free_adamw", "warmup_steps is -1"):
+    with refused(
+        ValueError, "schedule_free_adamw", "warmup_steps must be finite and not negative, got -1"
+    ):
         gradtx.schedule_free_adamw(warmup_steps=-1)
-    with refused(TypeError, "schedule_free_sgd", "state_dtype must be floating, got int8"):
+    with refused(
+        TypeError, "schedule_free_sgd", "state_dtype must be a floating dtype or None, got int8"
+    ):
         gradtx.schedule_free_sgd(state_dtype=jnp.int8).init(PARAMS)
     state = gradtx.adam(0.1).init(PARAMS)
     with refused(ValueError, "schedule_free_eval_params", "b1 and z", "tuple"):

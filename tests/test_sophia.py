@@ -281,7 +281,12 @@ def test_what_cannot_be_right_is_refused():
         "random_seed must be one key or seed, got shape (2,)",
     ):
         hutchinson_estimator_diag_hessian(jax.random.split(jax.random.key(0)))
-    with refused(ValueError, "sophia", "update_interval is 0"):
+    with refused(ValueError, "sophia", "update_interval must be a whole number, at least 1, got 0"):
         gradtx.sophia(0.1, update_interval=0)
-    with refused(TypeError, "sophia", "hessian_diagonal_fn is <function quadratic"):
+    with refused(
+        TypeError,
+        "sophia",
+        "hessian_diagonal_fn must be a transformation",
+        "the function quadratic",
+    ):
         gradtx.sophia(0.1, hessian_diagonal_fn=quadratic)

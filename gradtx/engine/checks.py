@@ -6,18 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx._arguments import MEANINGS
 from gradtx.engine.base import ExtraArgs, Params, PyTree, Updates
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError
-
-MEANING = {
-    "value": "the loss",
-    "grad": "the gradient",
-    "value_fn": "the function that returns the loss",
-    "obj_fn": "the loss as a function of the parameters",
-    "grad_fn": "the function that returns the gradient",
-}
-"""The meanings of extra arguments."""
 
 
 def check_leaf(leaf: PyTree, *, integers: bool = False, real_only: bool = False) -> None:
@@ -124,10 +116,23 @@ def check_given(
     """
     missing = [n for n in needs if extra.get(n) is None]
     if missing:
-        told = " and ".join(MEANING.get(n, n) for n in missing)
+        told = " and ".join(MEANINGS.get(n, n) for n in missing)
         call = ", ".join(f"{n}=..." for n in needs)
         problem = f"needs {told}: call update(updates, state, params, {call})"
         raise LeafError(TypeError, problem, stage)
+    if "value" in needs:
+        check_value(extra["value"], stage)
     if needs_params and params is None:
         problem = "needs the parameters: call update(updates, state, params)"
         raise LeafError(ValueError, problem, stage)
+
+
+def check_value(value: ArrayLike, stage: int = 0) -> None:
+    """Raises unless the loss that `update` got is a scalar.
+
+    Args:
+      value: the loss.
+      stage: the number of the link.
+    """
+    if shape := jnp.shape(value):
+        raise LeafError(ValueError, f"value has shape {shape}; give one number, the loss", stage)

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
+from gradtx._arguments import Range, Requirements
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.links import Link, Origin, Rule
 from gradtx.engine.made import call_of
@@ -114,7 +115,10 @@ def leafwise(
 
 
 def piece(
-    factory: Callable[P, GradientTransformation], *, constants: Sequence[str] = ()
+    factory: Callable[P, GradientTransformation],
+    *,
+    constants: Sequence[str] = (),
+    ranges: Mapping[str, Range | None] | None = None,
 ) -> Callable[P, GradientTransformation]:
     """Decorates a factory of transformations so that they share their compiled code.
 
@@ -125,10 +129,21 @@ def piece(
     constant, and other values are compiled separately. With functions among the arguments, except
     for schedules of gradtx, nothing is shared.
 
+    The arguments of each call are checked against the factory's annotations: a number, a boolean, a
+    schedule, a transformation; and numbers with a usual name, such as `b1`, `eps` or
+    `learning_rate`, against its usual range. Traced values and arguments without an annotation may
+    be anything.
+
     Args:
       factory: a pure function of hyperparameters that returns a transformation.
       constants: the names of hyperparameters whose numbers are always constants, because the
         results depend on their last digits. Default: none.
+      ranges: the ranges of hyperparameters whose names mean something else than usual; one with
+        `None` is not checked. Default: none.
+
+    Raises:
+      TypeError: by the decorated factory: an argument is of a wrong kind.
+      ValueError: by the decorated factory: a number is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -143,6 +158,7 @@ def piece(
       [-2.]
     """
     signature = inspect.signature(factory)
+    requirements = Requirements(factory, factory.__name__.lstrip("_"), ranges or {})
 
     @functools.wraps(factory)
     def of_links(*args: Any, **kwargs: Any) -> GradientTransformation:
@@ -150,6 +166,7 @@ def piece(
 
     @functools.wraps(factory)
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        requirements.check(args, kwargs)
         tx = factory(*args, **kwargs)
         made, numbers = call_of(signature, of_links, args, kwargs, constants), itertools.count()
 
@@ -159,4 +176,5 @@ def piece(
 
         return with_links(tx, known)
 
+    vars(make)["requirements"] = requirements
     return make

@@ -82,7 +82,9 @@ class Link:
       owner: the optimizer of which it is a part, for error messages, or empty.
       masks: its masks, the innermost first; it acts on the leaves for which all are true.
       origin: how it was made, if known.
-      traits: further properties, for descriptions of optimizers: `frozen`, `factors`.
+      traits: further properties, for descriptions of optimizers: `frozen`, `factors`; and for
+        their extra arguments: `passes_to`, the transformations that get them too, or `None` if any
+        may be read, and `reads`, names that the signature of `update` lacks.
     """
 
     name: str = ""

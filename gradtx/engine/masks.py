@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._arguments import described
 from gradtx.engine.base import ExtraArgs, MaskOrFn, Params, PyTree, Updates, is_function
 from gradtx.engine.paths import StructureError, align, is_none, nth_path
 from gradtx.engine.rules import MaskedNode
@@ -39,13 +40,14 @@ def flags(mask: MaskOrFn, tree: PyTree, tree_name: str) -> list[bool]:
     found = align(treedef, whole, "the mask", tree, tree_name)
     for i, (flag, leaf) in enumerate(zip(found, leaves, strict=True)):
         if leaf is not None and not _is_boolean(flag):
-            path = nth_path(tree, i)
-            raise StructureError(f"the mask must be a boolean for {tree_name}{path}, got {flag!r}")
+            given = f"the mask must be a boolean for {tree_name}{nth_path(tree, i)}, got "
+            raise StructureError(given + described(flag))
     return [bool(flag) for flag in found]
 
 
 def _is_boolean(x: PyTree) -> bool:
-    return isinstance(x, bool) or (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.bool_))
+    is_array = hasattr(x, "dtype") and x.shape == ()
+    return isinstance(x, bool) or (is_array and jnp.issubdtype(x.dtype, jnp.bool_))
 
 
 def spread(prefix: PyTree, tree: PyTree, is_leaf: Callable[[PyTree], bool] = is_none) -> PyTree:

@@ -7,12 +7,13 @@ number.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import jax
 
+from gradtx._arguments import misfit, outlines
 from gradtx.engine.base import (
     EmptyState,
     ExtraArgs,
@@ -76,6 +77,8 @@ class Pipeline(Value):
     ) -> tuple[Updates, OptState]:
         """Applies all links to the updates."""
         states, done = self._split(state), []
+        if problem := misfit(updates, params):
+            raise type(problem)(f"{self._title}: {problem}")
         for segment in self._segments:
             here = states[len(done) : len(done) + len(segment.links)]
             run = segment.run if is_traced(updates) else segment.run_compiled
@@ -116,14 +119,18 @@ class Pipeline(Value):
         return treedef.unflatten([states[number] for number in order])
 
     def _not_my_state(self, state: OptState) -> TypeError:
-        ours = [link for link in self.links if link.state is not None]
-        wanted = [link.state.__name__ for link in ours]
-        name = self.name or ", ".join(link.title for link in ours) or "chain"
+        types = [link.state or object for link in self.links]
+        wanted, given = outlines(jax.tree.map(lambda n: types[n], self.skeleton), state)
         return TypeError(
-            f"{name}: the state given to update must be that of init, made of "
-            f"{', '.join(wanted) or 'other parts'}, got {_outline(state)}; the order of arguments "
-            "is update(updates, state, params)"
+            f"{self._title}: the state is {given}, but that of init is {wanted}; the order of "
+            "arguments is update(updates, state, params). Use tx.init(params), or "
+            "gradtx.load_matching for the parts that fit"
         )
+
+    @property
+    def _title(self) -> str:
+        titles = dict.fromkeys(link.owner or link.name for link in self.links)
+        return self.name or ", ".join(filter(None, titles)) or "chain"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,12 +190,6 @@ def _titled(segment: Segment) -> Callable[..., Any]:
     return call
 
 
-def _outline(state: OptState) -> str:
-    if isinstance(state, tuple) and not hasattr(state, "_fields"):
-        return f"a tuple of {', '.join(type(s).__name__ for s in state) or 'nothing'}"
-    return f"a {type(state).__name__}"
-
-
 def pipeline_of(tx: Any) -> Pipeline:
     """Returns the pipeline of a transformation, or one with the transformation as its only link."""
     if hasattr(tx, "gradient_transformation"):  # MultiSteps
@@ -224,7 +225,13 @@ class Wrapped(Pair):
 
 
 def wrapped(
-    init: Callable[..., OptState], update: Callable[..., Any], inner: Any, *, name: str = ""
+    init: Callable[..., OptState],
+    update: Callable[..., Any],
+    inner: Any = None,
+    *,
+    name: str = "",
+    state: type | None = None,
+    traits: Mapping[str, Any] | None = None,
 ) -> GradientTransformation:
     """Creates a transformation from a pair of functions that wrap another transformation.
 
@@ -236,8 +243,12 @@ def wrapped(
       init: `init(params) -> state`.
       update: `update(updates, state, params=None, **extra) -> (updates, state)`.
       inner: the wrapped transformation; or, if it is made anew at each step, a function without
-        arguments that returns one like it.
+        arguments that returns one like it. Default: `None`, nothing is wrapped, and the pair does
+        with extra arguments what its signature says.
       name: the name of the wrapper in error messages. Default: none, errors are those of the pair.
+      state: the NamedTuple class of the state, with which `update` checks the state it is given.
+        Default: none, it is not checked.
+      traits: further properties, see `gradtx.engine.links.Link`. Default: none.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -252,8 +263,11 @@ def wrapped(
       >>> print(tx.update(jnp.ones(2), tx.init(jnp.zeros(2)))[0])
       [-1. -1.]
     """
+    known = {"passes_to": () if inner is None else (inner,), **(traits or {})}
+    kind = Pair if inner is None else functools.partial(Wrapped, inner=inner)
     pair = GradientTransformation(init, update)
-    return Pipeline((Wrapped(pair=pair, inner=inner, name=name),), 0).transformation()
+    link = kind(pair=pair, name=name, state=state, traits=known)
+    return Pipeline((link,), 0).transformation()
 
 
 def gather(pipelines: Sequence[Pipeline]) -> tuple[tuple[Link, ...], list[PyTree]]:

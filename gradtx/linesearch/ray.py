@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx._apply import apply_updates
+from gradtx._arguments import described
 from gradtx.engine.base import Array, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import compute_dtype, finished, total, widen
+from gradtx.engine.rules import LeafError
 from gradtx.tree.norms import rescale
 from gradtx.tree.present import present, replaced
 
@@ -56,8 +58,6 @@ class Ray(NamedTuple):
         return jnp.asarray(_real_inner(g, u), self.dtype)
 
     def _bounded(self, value: Array) -> Array:
-        if jnp.shape(value) != ():
-            raise ValueError(f"value_fn must return a scalar, got shape {jnp.shape(value)}")
         value = finished(jnp.asarray(value, self.dtype))
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
@@ -129,4 +129,14 @@ def loss_of_params(
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     bound = {n: x for n, x in extra.items() if takes_all or n in names}
-    return lambda params: value_fn(params, **bound)
+
+    def loss(params: Params) -> Array:
+        value = value_fn(params, **bound)
+        if isinstance(value, (tuple, list, Mapping)):
+            told = f"value_fn must return the loss only, got {described(value)}"
+            raise LeafError(TypeError, told)
+        if shape := jnp.shape(value):
+            raise LeafError(ValueError, f"value_fn must return a scalar, got shape {shape}")
+        return value
+
+    return loss

@@ -124,11 +124,6 @@ def scale_by_zoom_linesearch(
       >>> state[-1].info.decrease_error.item(), state[-1].info.curvature_error.item()
       (0.0, 0.0)
     """
-    if initial_guess_strategy not in ("keep", "one"):
-        raise ValueError(
-            f"scale_by_zoom_linesearch: initial_guess_strategy is {initial_guess_strategy!r}, and "
-            "must be 'keep' or 'one'"
-        )
     limits = Limits(
         max_linesearch_steps,
         math.inf if max_learning_rate is None else max_learning_rate,

@@ -1,10 +1,12 @@
 """ACProp: AdaBelief whose denominator excludes this step's gradient."""
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import lax
 
+from gradtx._arguments import FRACTION
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -18,7 +20,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import gathered_weight
 
 
-@piece
+@functools.partial(piece, ranges={"b1": FRACTION})
 def scale_by_acprop(
     b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16
 ) -> GradientTransformation:
@@ -71,6 +73,7 @@ def _weight(b2: Scalar) -> Callable[[Scalar], dict[str, Array]]:
     "arXiv:2110.05454",
     probe={"learning_rate": 0.01},
     usual_rate=0.001,
+    ranges={"b1": FRACTION},
 )
 def acprop(
     learning_rate: ScalarOrSchedule,
@@ -78,7 +81,7 @@ def acprop(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-16,
     eps_root: Scalar = 1e-16,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """ACProp: AdaBelief without momentum, divided by the last step's second moment.
@@ -93,8 +96,8 @@ def acprop(
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
       eps_root: added to the average of squares at every step. Default: 1e-16.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 0.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

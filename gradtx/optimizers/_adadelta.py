@@ -68,7 +68,7 @@ def adadelta(
     learning_rate: ScalarOrSchedule | None = None,
     rho: Scalar = 0.9,
     eps: Scalar = 1e-6,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """AdaDelta: steps in the unit of the parameters, without a learning rate.

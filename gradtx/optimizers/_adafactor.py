@@ -1,5 +1,6 @@
 """Adafactor: second moments of matrices in the memory of two vectors."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
+from gradtx._arguments import DECAY, NUMBER
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -60,7 +62,7 @@ def _power_weight(step: Scalar, exponent: Scalar) -> Array:
     return step_number(step) ** -exponent
 
 
-@piece
+@functools.partial(piece, ranges={"decay_rate": NUMBER})
 def scale_by_factored_rms(
     factored: bool = True,
     decay_rate: Scalar = 0.8,
@@ -89,7 +91,7 @@ def scale_by_factored_rms(
         `1 - (t + 1)**-decay_rate`.
 
     Raises:
-      TypeError: `min_dim_size_to_factor` is traced or not an integer.
+      TypeError: `min_dim_size_to_factor` is traced.
 
     Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
     arXiv:1804.04235, Algorithm 4.
@@ -121,10 +123,6 @@ def _whole_number(size: Scalar) -> int:
         raise TypeError(
             "scale_by_factored_rms: min_dim_size_to_factor is traced, but the shapes of the state "
             "depend on it; it must be a Python number"
-        )
-    if int(size) != size:
-        raise TypeError(
-            f"scale_by_factored_rms: min_dim_size_to_factor is {size}, not a whole number"
         )
     return int(size)
 
@@ -191,6 +189,7 @@ def _by_factored_rms(
     probe={"learning_rate": 0.1, "clipping_threshold": 0.8},
     usual_rate=0.01,
     scale_free=True,
+    ranges={"momentum": DECAY},
 )
 def adafactor(
     learning_rate: ScalarOrSchedule | None = None,
@@ -201,7 +200,7 @@ def adafactor(
     clipping_threshold: Scalar | None = 1.0,
     momentum: Scalar | None = None,
     dtype_momentum: DTypeLike | None = jnp.float32,
-    weight_decay_rate: Scalar | None = None,
+    weight_decay_rate: ScalarOrSchedule | None = None,
     eps: Scalar = 1e-30,
     factored: bool = True,
     weight_decay_mask: MaskOrFn | None = None,

@@ -214,7 +214,7 @@ def adamw(
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: Scalar = 1e-4,
+    weight_decay: ScalarOrSchedule = 1e-4,
     mask: MaskOrFn | None = None,
     *,
     nesterov: bool = False,
@@ -232,8 +232,8 @@ def adamw(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 1e-4; PyTorch's is 1e-2.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 1e-4; PyTorch's is 1e-2.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
       nesterov: whether to use Nesterov momentum, see `nadamw`. Default: no.
@@ -297,7 +297,7 @@ def nadamw(
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: Scalar = 1e-4,
+    weight_decay: ScalarOrSchedule = 1e-4,
     mask: MaskOrFn | None = None,
     *,
     nesterov: bool = True,
@@ -312,8 +312,8 @@ def nadamw(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 1e-4.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 1e-4.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
       nesterov: whether to use Nesterov momentum. Default: yes.

@@ -1,7 +1,10 @@
 """AdaMax, the variant of Adam with the infinity norm."""
 
+import functools
+
 import jax.numpy as jnp
 
+from gradtx._arguments import FRACTION
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -13,7 +16,7 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 
-@piece
+@functools.partial(piece, ranges={"b2": FRACTION})
 def scale_by_adamax(
     b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
 ) -> GradientTransformation:
@@ -50,7 +53,9 @@ def scale_by_adamax(
     return leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2))
 
 
-@optimizer(ADAM + ", section 7", probe={"learning_rate": 0.05}, usual_rate=0.002)
+@optimizer(
+    ADAM + ", section 7", probe={"learning_rate": 0.05}, usual_rate=0.002, ranges={"b2": FRACTION}
+)
 def adamax(
     learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
 ) -> GradientTransformation:
@@ -74,13 +79,18 @@ def adamax(
     return chain(scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
 
 
-@optimizer(ADAM + ", section 7; " + ADAMW, probe={"learning_rate": 0.05}, usual_rate=0.002)
+@optimizer(
+    ADAM + ", section 7; " + ADAMW,
+    probe={"learning_rate": 0.05},
+    usual_rate=0.002,
+    ranges={"b2": FRACTION},
+)
 def adamaxw(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
-    weight_decay: Scalar = 1e-4,
+    weight_decay: ScalarOrSchedule = 1e-4,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """AdaMax with decoupled weight decay, which the learning rate multiplies.
@@ -92,8 +102,8 @@ def adamaxw(
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the maximum. Default: 0.999.
       eps: added to the magnitude. Default: 1e-8.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 1e-4.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 1e-4.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

@@ -115,7 +115,7 @@ def adan(
     b3: Scalar = 0.99,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """Adan: Adam with Nesterov momentum from differences of gradients.
@@ -132,8 +132,8 @@ def adan(
       b3: the decay rate of the average of squares. Default: 0.99.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 1e-8.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 0.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

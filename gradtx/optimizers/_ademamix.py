@@ -134,7 +134,7 @@ def ademamix(
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """AdEMAMix: AdamW with a second, slow average of gradients over thousands of steps.
@@ -153,8 +153,8 @@ def ademamix(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which both averages of gradients are stored. Default: the parameters'
         dtype, and float32 for half precision.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 0.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 
@@ -235,7 +235,7 @@ def simplified_ademamix(
     alpha: Scalar = 0.0,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """Simplified AdEMAMix: AdamW with a sum as momentum, plus the gradient itself.
@@ -252,8 +252,8 @@ def simplified_ademamix(
         0.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 0.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

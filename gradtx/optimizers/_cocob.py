@@ -113,7 +113,7 @@ def cocob(
     learning_rate: ScalarOrSchedule = 1.0,
     alpha: Scalar = 100.0,
     eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """COCOB: coin betting for each parameter, without a learning rate.

@@ -152,7 +152,7 @@ def _squared_norm(leaves: list[Array], like: Array) -> Array:
 
 
 @piece
-def _decay(weight_decay: Scalar | None, mask: MaskOrFn | None) -> GradientTransformation:
+def _decay(weight_decay: ScalarOrSchedule | None, mask: MaskOrFn | None) -> GradientTransformation:
     if weight_decay is None and mask is None:
         return identity()
     # The mask is checked even if nothing decays.
@@ -171,7 +171,7 @@ def dog(
     learning_rate: ScalarOrSchedule = 1.0,
     init_step: FirstStep = ("heuristic", 1e-6),
     eps: Scalar = 1e-8,
-    weight_decay: Scalar | None = None,
+    weight_decay: ScalarOrSchedule | None = None,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """DoG, distance over gradients: SGD whose rate follows the distance from the start.
@@ -222,7 +222,7 @@ def dowg(
     learning_rate: ScalarOrSchedule = 1.0,
     init_estim_sq_dist: Scalar | None = None,
     eps: Scalar = 1e-4,
-    weight_decay: Scalar | None = None,
+    weight_decay: ScalarOrSchedule | None = None,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """DoWG, distance over weighted gradients: DoG with larger weights for late gradients.

@@ -122,12 +122,6 @@ def scale_by_galore(
     """
     if isinstance(rank, bool) or not isinstance(rank, int):
         raise TypeError(f"scale_by_galore: rank is {rank!r}, and must be a whole number")
-    if rank < 1:
-        raise ValueError(f"scale_by_galore: rank is {rank}, and must be at least 1")
-    if isinstance(update_proj_gap, (int, float)) and update_proj_gap < 1:
-        raise ValueError(
-            f"scale_by_galore: update_proj_gap is {update_proj_gap}, and must be at least 1"
-        )
     base = scale_by_adam() if base_optimizer is None else base_optimizer
     base = named(pipeline_of(base).transformation(), "scale_by_galore")
 
@@ -209,7 +203,8 @@ def scale_by_galore(
         new = GaLoreState(safe_increment(state.count), base_state, projector)
         return put_back(updates, steps, projector), new
 
-    return coupled(GaLoreState, init, update, name="scale_by_galore")
+    traits = {"passes_to": (base,)}
+    return coupled(GaLoreState, init, update, name="scale_by_galore", traits=traits)
 
 
 def _places(
@@ -360,7 +355,7 @@ def galore(
     update_proj_gap: Scalar = 200,
     scale: Scalar = 1.0,
     base_optimizer: TransformationLike | None = None,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
     weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
 ) -> GradientTransformation:
@@ -378,8 +373,8 @@ def galore(
       scale: the factor of the steps of projected matrices. Default: 1; the paper takes 0.25.
       base_optimizer: the optimizer of the projected gradients, without a learning rate. Default:
         `scale_by_adam()`.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 0.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
       weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of

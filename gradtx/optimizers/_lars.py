@@ -18,7 +18,7 @@ from gradtx.transforms.trust_ratio import scale_by_trust_ratio
 )
 def lars(
     learning_rate: ScalarOrSchedule,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: MaskOrFn = True,
     trust_coefficient: Scalar = 0.001,
     eps: Scalar = 0.0,
@@ -81,7 +81,7 @@ def lamb(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-6,
     eps_root: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """LAMB: AdamW, with each leaf's step in proportion to the leaf's norm.

@@ -92,10 +92,8 @@ def scale_by_lbfgs(
       >>> bool(jnp.all(jnp.abs(p) < 1e-4))
       True
     """
-    if not isinstance(memory_size, Integral) or memory_size < 1:
-        raise ValueError(
-            f"scale_by_lbfgs: memory_size is {memory_size!r}, and must be a whole number from 1"
-        )
+    if not isinstance(memory_size, Integral):
+        raise TypeError(f"scale_by_lbfgs: memory_size must be an integer, got {memory_size!r}")
 
     def init(params: Params) -> ScaleByLBFGSState:
         def zeros(*more: int) -> PyTree:

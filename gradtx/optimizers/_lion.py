@@ -1,5 +1,6 @@
 """Lion."""
 
+import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -31,7 +32,7 @@ class ScaleByLionState(NamedTuple):
     mu: Slot
 
 
-@piece
+@functools.partial(piece, ranges={"mode": None})
 def scale_by_lion(
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
@@ -108,7 +109,7 @@ def lion(
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: Scalar = 1e-3,
+    weight_decay: ScalarOrSchedule = 1e-3,
     mask: MaskOrFn | None = None,
 ) -> GradientTransformation:
     """Lion: steps of equal size along the sign of interpolated momentum.
@@ -123,8 +124,8 @@ def lion(
       b2: the decay rate of the average of gradients. Default: 0.99.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 1e-3.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 1e-3.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

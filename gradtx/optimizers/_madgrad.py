@@ -1,9 +1,11 @@
 """MADGRAD: dual averaging with momentum, and the cube root of AdaGrad's sum."""
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from gradtx._arguments import DECAY
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -35,7 +37,7 @@ class MadgradState(NamedTuple):
     learning_rate: Rate = KEPT
 
 
-@piece
+@functools.partial(piece, ranges={"momentum": DECAY})
 def scale_by_madgrad(
     learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, eps: Scalar = 1e-6
 ) -> GradientTransformation:
@@ -96,11 +98,12 @@ def scale_by_madgrad(
     "Gradient Method for Stochastic Optimization', arXiv:2101.11075",
     probe={"learning_rate": 0.3},
     usual_rate=0.001,
+    ranges={"momentum": DECAY},
 )
 def madgrad(
     learning_rate: ScalarOrSchedule,
     momentum: Scalar = 0.9,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     eps: Scalar = 1e-6,
 ) -> GradientTransformation:
     """MADGRAD: dual averaging of all gradients, divided by the cube root of their summed squares.

@@ -230,11 +230,6 @@ def _muon(
     factor: Callable[[int, int], Scalar] | None,
 ) -> GradientTransformation:
     """Returns `scale_by_muon` with a factor that depends on a matrix's rows and columns."""
-    if preconditioning not in _PRECONDITIONERS:
-        known = ", ".join(map(repr, _PRECONDITIONERS))
-        raise ValueError(
-            f"scale_by_muon: preconditioning is {preconditioning!r}, and must be one of {known}"
-        )
 
     def per_step(step: Scalar) -> dict[str, Array]:
         t = step_number(step)
@@ -295,7 +290,7 @@ def muon(
     ns_steps: int = 5,
     beta: Scalar = 0.95,
     eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: MaskOrFn | None = None,
     mu_dtype: DTypeLike | None = None,
     *,
@@ -305,7 +300,7 @@ def muon(
     adam_b1: Scalar = 0.9,
     adam_b2: Scalar = 0.999,
     adam_eps_root: Scalar = 0.0,
-    adam_weight_decay: Scalar = 0.0,
+    adam_weight_decay: ScalarOrSchedule = 0.0,
     adam_learning_rate: ScalarOrSchedule | None = None,
     muon_weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
     consistent_rms: Scalar | None = None,

@@ -1,5 +1,6 @@
 """Optimistic gradient descent, and optimistic Adam."""
 
+import functools
 import warnings
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
+from gradtx._arguments import NUMBER
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -42,7 +44,7 @@ class ScaleByOptimisticGradientState(NamedTuple):
     previous_gradient: Slot
 
 
-@piece
+@functools.partial(piece, ranges={"beta": NUMBER})
 def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> GradientTransformation:
     """Adds to each update its change since the last step, as a prediction of the next change.
 
@@ -79,7 +81,7 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> Gra
 _FIRST = Counter("is_initial_step", np.True_, jnp.zeros_like)
 
 
-@optimizer(OGD, probe={"learning_rate": 0.05})
+@optimizer(OGD, probe={"learning_rate": 0.05}, ranges={"beta": NUMBER})
 def optimistic_gradient_descent(
     learning_rate: ScalarOrSchedule, alpha: Scalar = 1.0, beta: Scalar = 1.0
 ) -> GradientTransformation:
@@ -106,7 +108,7 @@ def optimistic_gradient_descent(
     return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_learning_rate(learning_rate))
 
 
-@optimizer(OPTIMISTIC_ADAM, **PROBE)
+@optimizer(OPTIMISTIC_ADAM, **PROBE, ranges={"beta": NUMBER})
 def optimistic_adam_v2(
     learning_rate: ScalarOrSchedule,
     *,

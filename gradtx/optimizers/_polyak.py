@@ -25,8 +25,6 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.norms import rescale
 from gradtx.tree.present import common_dtype
 
-VARIANTS = ("sps", "sps+")
-
 
 @piece
 def scale_by_polyak(
@@ -64,8 +62,6 @@ def scale_by_polyak(
       >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(None), value=5.0)[0])
       [0.6 0.8]
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"scale_by_polyak: variant is {variant!r}, and must be one of {VARIANTS}")
 
     @compiled_when_concrete
     def step(updates: Updates, numbers: tuple[Scalar, ...]) -> Updates:

@@ -1,10 +1,12 @@
 """RAdam: Adam, rectified while its second moment is uncertain."""
 
+import functools
 import math
 
 import jax.numpy as jnp
 from jax import lax
 
+from gradtx._arguments import NUMBER
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -16,7 +18,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import step_number
 
 
-@piece
+@functools.partial(piece, ranges={"threshold": NUMBER})
 def scale_by_radam(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -66,9 +68,6 @@ def scale_by_radam(
       [4.]
       [0.02...]
     """
-
-    if isinstance(b2, (int, float)) and not 0 <= b2 < 1:
-        raise ValueError(f"scale_by_radam: b2 is {b2!r}, not in [0, 1)")
 
     def per_step(step: Scalar) -> dict[str, Array]:
         rho = effective_length(b2, step_number(step))
@@ -140,6 +139,7 @@ def _falling(y: Array) -> Array:
     "Liu et al., 'On the Variance of the Adaptive Learning Rate and Beyond', arXiv:1908.03265",
     probe={"learning_rate": 0.1},
     usual_rate=0.001,
+    ranges={"threshold": NUMBER},
 )
 def radam(
     learning_rate: ScalarOrSchedule,

@@ -68,9 +68,6 @@ def scale_by_rprop(
       [0.12]
       [0.]
     """
-    if callable(learning_rate):
-        raise TypeError("scale_by_rprop: learning_rate is a first step size, not a schedule")
-
     least, most = value_of(min_step_size), value_of(max_step_size)
 
     def init(p: Array) -> Slots:

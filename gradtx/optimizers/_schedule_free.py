@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradtx._arguments import FRACTION
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.rules import value_at
@@ -16,16 +17,12 @@ from gradtx.tree.moments import step_number
 SOURCE = "Defazio et al., 'The Road Less Scheduled', arXiv:2405.15682"
 
 
-@optimizer(
-    SOURCE,
-    probe={"learning_rate": 0.1},
-    usual_rate=1.0,
-)
+@optimizer(SOURCE, probe={"learning_rate": 0.1}, usual_rate=1.0, ranges={"b1": FRACTION})
 def schedule_free_sgd(
     learning_rate: ScalarOrSchedule = 1.0,
     warmup_steps: Scalar | None = None,
     b1: Scalar = 0.9,
-    weight_decay: Scalar | None = None,
+    weight_decay: ScalarOrSchedule | None = None,
     weight_lr_power: Scalar = 2.0,
     state_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
@@ -69,18 +66,14 @@ def schedule_free_sgd(
     return schedule_free(descent, rate, b1, weight_lr_power, state_dtype)
 
 
-@optimizer(
-    SOURCE,
-    probe={"learning_rate": 0.05},
-    usual_rate=0.0025,
-)
+@optimizer(SOURCE, probe={"learning_rate": 0.05}, usual_rate=0.0025, ranges={"b1": FRACTION})
 def schedule_free_adamw(
     learning_rate: ScalarOrSchedule = 0.0025,
     warmup_steps: Scalar | None = None,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     weight_lr_power: Scalar = 2.0,
     state_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
@@ -143,8 +136,6 @@ def warmed_up(
     """
     if warmup_steps is None:
         return learning_rate
-    if isinstance(warmup_steps, (int, float)) and warmup_steps < 0:
-        raise ValueError(f"{name}: warmup_steps is {warmup_steps!r}, and must not be negative")
 
     def schedule(count: Scalar) -> Array:
         t = step_number(count)

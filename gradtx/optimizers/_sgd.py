@@ -2,6 +2,7 @@
 
 from jax.typing import DTypeLike
 
+from gradtx._arguments import MOMENTUM
 from gradtx.catalog import optimizer
 from gradtx.engine.base import GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.transforms.combining import chain, identity
@@ -51,6 +52,7 @@ def sgd(
 @optimizer(
     "Rumelhart, Hinton and Williams, 'Learning representations by back-propagating errors' (1986)",
     probe={"learning_rate": 0.1, "decay": 0.9},
+    ranges={"decay": MOMENTUM},
 )
 def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9) -> GradientTransformation:
     """Momentum as in textbooks: the velocity accumulates the scaled gradients.
@@ -81,6 +83,7 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9) -> GradientTr
     "O(1/k^2)' (1983), in the form of Bengio et al., 'Advances in Optimizing Recurrent Networks', "
     "arXiv:1212.0901",
     probe={"learning_rate": 0.1, "decay": 0.9},
+    ranges={"decay": MOMENTUM},
 )
 def nesterov(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9) -> GradientTransformation:
     """Nesterov momentum as in textbooks: the velocity accumulates the scaled gradients.

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from gradtx._arguments import DECAY, FRACTION
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -31,7 +32,7 @@ class ScaleBySM3State(NamedTuple):
     nu: Slot
 
 
-@piece
+@functools.partial(piece, ranges={"b2": FRACTION})
 def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> GradientTransformation:
     """Divides by a bound of each element's sum of squares, kept as one vector for each axis.
 
@@ -96,6 +97,7 @@ def _weight_of_new(b2: Scalar) -> Scalar:
     "Anil et al., 'Memory-Efficient Adaptive Optimization', arXiv:1901.11150",
     probe={"learning_rate": 0.2},
     usual_rate=0.1,
+    ranges={"momentum": DECAY},
 )
 def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> GradientTransformation:
     """SM3: AdaGrad with one vector for each axis instead of a sum for each element.

@@ -61,7 +61,7 @@ def sophia(
     b1: Scalar = 0.965,
     b2: Scalar = 0.99,
     eps: Scalar = 1e-8,
-    weight_decay: Scalar = 1e-4,
+    weight_decay: ScalarOrSchedule = 1e-4,
     weight_decay_mask: MaskOrFn | None = None,
     gamma: Scalar = 0.01,
     clip_threshold: Scalar | None = 1.0,
@@ -89,8 +89,8 @@ def sophia(
       b1: the decay rate of the average of gradients. Default: 0.965.
       b2: the decay rate of the average of curvatures. Default: 0.99.
       eps: the smallest denominator. Default: 1e-8.
-      weight_decay: the coefficient of decoupled weight decay, which the learning rate multiplies.
-        Default: 1e-4.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 1e-4.
       weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
         parameters that returns one. Default: all.
       gamma: the factor of the curvature: the smaller it is, the more elements are clipped. Default:
@@ -151,15 +151,6 @@ class _Method(NamedTuple):
 
     def transformation(self, hessian: TransformationLike) -> GradientTransformation:
         """Returns the part of `sophia` before decay and learning rate."""
-        if isinstance(self.interval, (int, float)) and self.interval < 1:
-            raise ValueError(
-                f"sophia: update_interval is {self.interval!r}, and must be at least 1"
-            )
-        if not (hasattr(hessian, "init") and hasattr(hessian, "update")):
-            raise TypeError(
-                f"sophia: hessian_diagonal_fn is {hessian!r}, and must be a transformation such as "
-                "hutchinson_estimator_diag_hessian()"
-            )
         needs = [n for link in pipeline_of(hessian).links for n in link.needs]
         hessian = with_extra_args_support(hessian)
 
@@ -202,6 +193,7 @@ class _Method(NamedTuple):
             needs=tuple(dict.fromkeys(needs)),
             params=True,
             real_only=True,
+            traits={"passes_to": (hessian,)},
         )
 
     def _average(self, h: list[Array], nu: list[Array]) -> list[Array]:

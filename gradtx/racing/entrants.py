@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradtx import catalog
+from gradtx._arguments import described
 from gradtx.engine.base import GradientTransformation, Scalar
 from gradtx.train.errors import TrainingError
 from gradtx.train.optimizer import default_learning_rate
@@ -115,6 +116,11 @@ def enter(
         optimizers = [optimizers]
     if not isinstance(optimizers, Mapping):
         names = list(optimizers)
+        if odd := next((x for x in names if not isinstance(x, str)), None):
+            raise TrainingError(
+                f"race: optimizers must be names of the catalog, got {described(odd)}; name others "
+                'in a mapping, such as {"mine": lambda rate: gradtx.sgd(rate, 0.9)}'
+            )
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise TrainingError(f"race: {twice!r} is given twice")

@@ -216,6 +216,10 @@ def _injected(
         if name not in static and name not in schedules and _is_number(value, declared):
             numbers[name] = value
 
+    if (requirements := getattr(inner_factory, "requirements", None)) is not None:
+        plain = {n: x for n, x in given.arguments.items() if n not in schedules}
+        requirements.check((), plain)
+
     def inner(values: Mapping[str, ArrayLike]) -> GradientTransformation:
         bound = inspect.BoundArguments(signature, {**given.arguments, **values})  # type: ignore
         return with_extra_args_support(inner_factory(*bound.args, **bound.kwargs))
@@ -270,7 +274,8 @@ def _injected(
         states = {name: schedule.init() for name, schedule in schedules.items()}
         return inner({**numbers, **scheduled(states, {})})
 
-    return wrapped(init, update, alike)
+    own = InjectStatefulHyperparamsState
+    return wrapped(init, update, alike, name="inject_hyperparams", state=own)
 
 
 def _name(factory: Callable[..., TransformationLike]) -> str:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import fnmatch
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
+from gradtx._arguments import FRACTION
 from gradtx.engine.base import (
     EmptyState,
     GradientTransformation,
@@ -141,7 +143,7 @@ def multiply_by_path(
     return _multiplying(by_path(rules, default, unused=unused), "multiply_by_path")
 
 
-@piece
+@functools.partial(piece, ranges={"decay": FRACTION})
 def layerwise_decay(decay: Scalar, layer: str) -> GradientTransformation:
     """Scales updates by a factor that decays from the last layer to the first.
 
@@ -188,7 +190,9 @@ def _multiplying(factors: Callable[[PyTree], PyTree], name: str) -> GradientTran
         return jax.tree.map(rescale, updates, factors(updates)), state
 
     pair = GradientTransformation(init_empty_state, update)
-    link = Pair(name=name, state=EmptyState, pair=pair, traits={"factors": factors})
+    link = Pair(
+        name=name, state=EmptyState, pair=pair, traits={"factors": factors, "passes_to": ()}
+    )
     return Pipeline((link,), 0).transformation()
 
 

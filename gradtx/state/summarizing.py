@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from gradtx._arguments import checked
 from gradtx._table import text_table
 from gradtx.engine.base import (
     OptState,
@@ -89,6 +90,7 @@ class Summary:
         return text_table(header, lines, " rr rr r")
 
 
+@checked
 def summary(tx: TransformationLike, params: Params) -> Summary:
     """Returns a summary of what acts on which parameters, and of the memory of the state.
 

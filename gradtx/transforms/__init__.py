@@ -41,6 +41,7 @@ from gradtx.transforms.distance import (
     ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState,
     scale_by_distance_over_gradients as scale_by_distance_over_gradients,
 )
+from gradtx.transforms.extra_arguments import extra_args as extra_args, strict as strict
 from gradtx.transforms.flattening import flatten as flatten
 from gradtx.transforms.freezing import (
     freeze as freeze,
@@ -77,6 +78,7 @@ from gradtx.transforms.masking import (
     MaskedState as MaskedState,
     masked as masked,
 )
+from gradtx.transforms.maximizing import maximize as maximize
 from gradtx.transforms.mechanic import MechanicState as MechanicState, mechanize as mechanize
 from gradtx.transforms.momentum import TraceState as TraceState, trace as trace
 from gradtx.transforms.monitoring import (

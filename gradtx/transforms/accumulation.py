@@ -5,6 +5,7 @@ selecting zeros, never by multiplying by zero, so that values that are not finit
 the next window.
 """
 
+import functools
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
+from gradtx._arguments import checked
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -124,7 +126,9 @@ class MultiSteps:
     The updates are zero until a window of `k` micro-steps is full; then they are those of the
     optimizer for the mean (or sum) of the window's gradients. The optimizer runs only at the end of
     a window, in a `lax.cond`, and its schedules count windows. An instance can be used like any
-    transformation, in chains too.
+    transformation, in chains too: what comes before it then acts on each micro-batch, and what
+    comes after it runs at every micro-step, mostly on zeros. So weight decay, momentum and learning
+    rates belong into `opt`.
 
     A gradient that is not finite affects its own window only. With
     `should_skip_update_fn=skip_not_finite` it is left out, and the window lasts one micro-step
@@ -157,6 +161,7 @@ class MultiSteps:
       [-0.2] True
     """
 
+    @functools.partial(checked, name="MultiSteps")
     def __init__(
         self,
         opt: TransformationLike,
@@ -165,10 +170,6 @@ class MultiSteps:
         should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
         accumulator_dtype: DTypeLike | None = jnp.float32,
     ):
-        if isinstance(every_k_schedule, int) and every_k_schedule < 1:
-            raise ValueError(
-                f"MultiSteps: every_k_schedule must be at least 1, got {every_k_schedule}"
-            )
         self._opt = opt
         dtype = None if accumulator_dtype is None else jnp.dtype(accumulator_dtype)
         self._tx = _multi_steps(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, dtype)
@@ -285,7 +286,7 @@ def _multi_steps(
 
         return branch(skip, lambda: (zeros, state._replace(skip_state=told)), take)
 
-    return wrapped(init, update, opt)
+    return wrapped(init, update, opt, name="MultiSteps", state=MultiStepsState)
 
 
 def _empty(p: ArrayLike, dtype: DTypeLike | None) -> Array:

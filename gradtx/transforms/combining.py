@@ -1,5 +1,6 @@
 """Applying transformations one after another."""
 
+from gradtx._arguments import require_transformation
 from gradtx.engine.base import EmptyState, GradientTransformation, TransformationLike
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 
@@ -40,7 +41,7 @@ def chain(*args: TransformationLike) -> GradientTransformation:
       [-0.1]
     """
     for i, tx in enumerate(args):
-        _require_pair(tx, f"chain: argument {i}")
+        require_transformation(tx, f"chain: argument {i}")
     links, skeletons = gather([pipeline_of(tx) for tx in args])
     return Pipeline(links, tuple(skeletons)).transformation()
 
@@ -69,11 +70,6 @@ def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation
             f"named_chain: names must be unique, got {repeated} more than once in {names}"
         )
     for name, tx in args:
-        _require_pair(tx, f"named_chain: {name!r}")
+        require_transformation(tx, f"named_chain: {name!r}")
     links, skeletons = gather([pipeline_of(tx) for _, tx in args])
     return Pipeline(links, dict(zip(names, skeletons, strict=True))).transformation()
-
-
-def _require_pair(tx: TransformationLike, what: str) -> None:
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise TypeError(f"{what} must be a transformation (a pair of init and update), got {tx!r}")

@@ -1,9 +1,11 @@
 """Weight decay."""
 
+import functools
 from typing import NamedTuple
 
 from jax import lax
 
+from gradtx._arguments import NUMBER
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
@@ -23,7 +25,7 @@ class AddDecayedWeightsState(NamedTuple):
     count: Clock = KEPT
 
 
-@piece
+@functools.partial(piece, ranges={"weight_decay": NUMBER})
 def add_decayed_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: MaskOrFn | None = None
 ) -> GradientTransformation:

@@ -20,6 +20,7 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import compute_dtype
 from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.pipeline import wrapped
 
 
 @piece
@@ -71,7 +72,7 @@ def flatten(inner: TransformationLike) -> GradientTransformation:
         new, state = inner.update(_join(updates), state, vector, **extra)
         return _cut(new, updates), state
 
-    return GradientTransformation(init, update)
+    return wrapped(init, update, name="flatten", traits={"passes_to": (inner,)})
 
 
 @compiled_when_concrete

@@ -208,7 +208,7 @@ def apply_if_finite(
         updates, inner_state = run_if(go, inner, updates, state.inner_state, params, extra, zeros)
         return updates, ApplyIfFiniteState(in_a_row, finite, total, inner_state)
 
-    return wrapped(init, update, inner)
+    return wrapped(init, update, inner, name="apply_if_finite", state=ApplyIfFiniteState)
 
 
 @piece
@@ -238,6 +238,7 @@ def conditionally_transform(
         inner,
         should_transform_fn,
         forward_extra_args,
+        "conditionally_transform",
         ConditionallyTransformState,
         lambda updates: updates,
     )
@@ -267,7 +268,12 @@ def conditionally_mask(
       [0.]
     """
     return _conditional(
-        inner, should_transform_fn, forward_extra_args, ConditionallyMaskState, tree.zeros_like
+        inner,
+        should_transform_fn,
+        forward_extra_args,
+        "conditionally_mask",
+        ConditionallyMaskState,
+        tree.zeros_like,
     )
 
 
@@ -275,6 +281,7 @@ def _conditional(
     inner: TransformationLike,
     condition: ConditionFn,
     forward_extra_args: bool,
+    name: str,
     state_class: type[ConditionallyTransformState] | type[ConditionallyMaskState],
     instead: Callable[[Updates], Updates],
 ) -> GradientTransformation:
@@ -294,7 +301,9 @@ def _conditional(
         )
         return updates, state_class(step=safe_increment(state.step), inner_state=inner_state)
 
-    return wrapped(init, update, inner)
+    # the condition may read any extra argument
+    traits = {"passes_to": None} if forward_extra_args else {}
+    return wrapped(init, update, inner, name=name, state=state_class, traits=traits)
 
 
 class ShouldSkipUpdateFunction(Protocol):

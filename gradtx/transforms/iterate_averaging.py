@@ -1,11 +1,13 @@
 """Schedule-free learning: averages of the iterates replace a decaying learning rate."""
 
+import functools
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._arguments import FRACTION
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -57,7 +59,7 @@ class ScheduleFreeState(NamedTuple):
     z: Slot
 
 
-@piece
+@functools.partial(piece, ranges={"b1": FRACTION})
 def schedule_free(
     base_optimizer: TransformationLike,
     learning_rate: ScalarOrSchedule,
@@ -112,8 +114,6 @@ def schedule_free(
       >>> print(jnp.round(gradtx.schedule_free_eval_params(state, p), 1))
       [3. 3.]
     """
-    if isinstance(b1, (int, float)) and not 0 <= b1 <= 1:
-        raise ValueError(f"schedule_free: b1 must be in [0, 1], got {b1!r}")
     base_optimizer = with_extra_args_support(base_optimizer)
 
     def init(params: Params) -> ScheduleFreeState:
@@ -181,13 +181,14 @@ def schedule_free(
         state = state._replace(**new, base_optimizer_state=base, z=new_z)
         return replaced(updates, updates, steps), state
 
-    return coupled(ScheduleFreeState, init, update, name="schedule_free", params=True)
+    traits = {"passes_to": (base_optimizer,), "reads": ("learning_rate",)}
+    return coupled(
+        ScheduleFreeState, init, update, name="schedule_free", params=True, traits=traits
+    )
 
 
 def _stored(params: Params, dtype: DTypeLike | None) -> Params:
     """Returns copies of the parameters, the initial `z`."""
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
-        raise LeafError(TypeError, f"state_dtype must be floating, got {jnp.dtype(dtype)}")
     real = dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating)
 
     def copy(i: int, p: ArrayLike | None) -> Array | None:

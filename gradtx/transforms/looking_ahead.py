@@ -21,6 +21,7 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import align, is_none
+from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Count, Role, Told, declared
 from gradtx.transforms.guards import begun_again
 
@@ -102,8 +103,6 @@ def lookahead(
       [1.] [0.]
       [1.] [1.]
     """
-    if isinstance(sync_period, (int, float)) and sync_period < 1:
-        raise ValueError(f"lookahead: sync_period must be at least 1, got {sync_period!r}")
     fast_optimizer = with_extra_args_support(fast_optimizer)
 
     def init(params: Params) -> LookaheadState:
@@ -135,7 +134,8 @@ def lookahead(
         steps = jnp.where(due, 0, steps)
         return params._replace(fast=fast, slow=slow), LookaheadState(fast_state, steps)
 
-    return GradientTransformation(init, update)
+    traits = {"passes_to": (fast_optimizer,)}
+    return wrapped(init, update, name="lookahead", state=LookaheadState, traits=traits)
 
 
 @compiled_when_concrete

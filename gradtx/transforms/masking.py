@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from gradtx._arguments import checked
 from gradtx.engine.base import GradientTransformation, MaskOrFn, TransformationLike
 from gradtx.engine.masks import Mask
 from gradtx.engine.pipeline import Pipeline, pipeline_of
@@ -19,6 +20,7 @@ class MaskedState(NamedTuple):
     inner_state: Inner
 
 
+@checked
 def masked(
     inner: TransformationLike, mask: MaskOrFn, *, mask_compatible_extra_args: bool = False
 ) -> GradientTransformation:

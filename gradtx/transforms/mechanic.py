@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
+from gradtx._arguments import POSITIVE
 from gradtx.engine.base import (
     GradientTransformation,
     Params,
@@ -47,7 +48,7 @@ class MechanicState(NamedTuple):
     x0: Slot
 
 
-@functools.partial(piece, constants=("s_init", "eps", "weight_decay"))
+@functools.partial(piece, constants=("s_init", "eps", "weight_decay"), ranges={"eps": POSITIVE})
 def mechanize(
     base_optimizer: TransformationLike,
     weight_decay: Scalar = 1e-2,
@@ -100,10 +101,6 @@ def mechanize(
       >>> print(jnp.round(p, 2))
       [3. 3.]
     """
-    if num_betas < 1:
-        raise ValueError(f"mechanize: num_betas must be at least 1, got {num_betas!r}")
-    if isinstance(eps, (int, float)) and eps <= 0:
-        raise ValueError(f"mechanize: eps must be positive, got {eps!r}")
     base_optimizer = with_extra_args_support(base_optimizer)
     decays = [1 - 10.0**-i for i in range(1, num_betas + 1)]
 
@@ -153,4 +150,5 @@ def mechanize(
         moves, state = tune(updates, moves, state, params)
         return moves, state._replace(base_optimizer_state=base)
 
-    return coupled(MechanicState, init, update, name="mechanize", params=True)
+    traits = {"passes_to": (base_optimizer,)}
+    return coupled(MechanicState, init, update, name="mechanize", params=True, traits=traits)

@@ -1,11 +1,13 @@
 """Momentum: a decaying sum of updates over steps."""
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from gradtx._arguments import MOMENTUM
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
@@ -25,7 +27,7 @@ class TraceState(NamedTuple):
     trace: Slot
 
 
-@piece
+@functools.partial(piece, ranges={"decay": MOMENTUM})
 def trace(
     decay: Scalar, nesterov: bool = False, accumulator_dtype: DTypeLike | None = None
 ) -> GradientTransformation:

@@ -18,6 +18,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.numerics import compute_dtype, default_float
+from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Aside, Role, declared
 from gradtx.transforms.averaging import EmaState, ema
 from gradtx.transforms.without_state import stateless
@@ -80,7 +81,7 @@ def snapshot(measure_name: str, measure: Callable[[Updates], PyTree]) -> Gradien
         value = _store(measure(updates), state.measurement[measure_name], measure_name)
         return updates, SnapshotState({measure_name: value})
 
-    return GradientTransformation(init, update)
+    return wrapped(init, update, name="snapshot", state=SnapshotState)
 
 
 def monitor(
@@ -132,7 +133,8 @@ def monitor(
             states.append(new)
         return updates, MonitorState(measurements, tuple(states))
 
-    return GradientTransformation(init, update)
+    inner = tuple(parts.values())
+    return wrapped(init, update, name="monitor", state=MonitorState, traits={"passes_to": inner})
 
 
 def measure_with_ema(
@@ -175,7 +177,7 @@ def measure_with_ema(
     ) -> tuple[Updates, EmaState]:
         return average.update(_floating(measure(updates)), state)
 
-    return GradientTransformation(init, update)
+    return wrapped(init, update, name="measure_with_ema", state=EmaState)
 
 
 def _as_transformation(

@@ -55,8 +55,6 @@ def add_noise(
       >>> print(f"{updates.std():.1f}")
       2.0
     """
-    if isinstance(eta, (int, float)) and eta < 0:
-        raise ValueError(f"add_noise: eta must not be negative, got {eta}")
     return leafwise(
         AddNoiseState,
         None,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 
+from gradtx._arguments import checked, require_transformation
 from gradtx.engine.base import (
     GradientTransformation,
     Params,
@@ -33,6 +34,7 @@ class PartitionState(NamedTuple):
     inner_states: Inner
 
 
+@checked
 def partition(
     transforms: Mapping[Hashable, TransformationLike],
     param_labels: PyTree | Callable[[Params], PyTree],
@@ -66,6 +68,9 @@ def partition(
       >>> print(updates["w"], updates["b"])
       [-0.1] [0.]
     """
+    for label, tx in transforms.items():
+        require_transformation(tx, f"partition: transforms[{label!r}]")
+
     pipelines = [pipeline_of(tx) for tx in transforms.values()]
     links, skeletons = gather(pipelines)
     labels = [x for x, part in zip(transforms, pipelines, strict=True) for _ in part.links]
@@ -75,7 +80,7 @@ def partition(
     }
     row = [link.narrow(masks[x]) for link, x in zip(links, labels, strict=True)]
     parts = {label: MaskedState(s) for label, s in zip(transforms, skeletons, strict=True)}
-    return Pipeline(tuple(row), PartitionState(parts)).transformation()
+    return Pipeline(tuple(row), PartitionState(parts), "partition").transformation()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Scalar, Updates
+from gradtx.engine.checks import check_value
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import finished
+from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Count, Hyperparameter, Shared, Told, declared_as
 from gradtx.tree.norms import rescale
 
@@ -78,12 +80,6 @@ def reduce_on_plateau(
       >>> print(updates)
       [-0.5]
     """
-    _require(0 < factor < 1, "factor", factor, "between 0 and 1, both excluded")
-    _require(patience >= 1, "patience", patience, "at least 1")
-    _require(rtol >= 0, "rtol", rtol, "not negative")
-    _require(atol >= 0, "atol", atol, "not negative")
-    _require(cooldown >= 0, "cooldown", cooldown, "not negative")
-    _require(accumulation_size >= 1, "accumulation_size", accumulation_size, "at least 1")
 
     def init(params: Params) -> ReduceLROnPlateauState:
         del params
@@ -136,11 +132,7 @@ def reduce_on_plateau(
         del params, extra
         if value is None:
             raise ValueError("reduce_on_plateau: needs the loss: call update(..., value=loss)")
+        check_value(value)
         return step(updates, state, value)
 
-    return GradientTransformation(init, update)
-
-
-def _require(holds: bool, name: str, value: float, what: str) -> None:
-    if not holds:
-        raise ValueError(f"reduce_on_plateau: {name} must be {what}, got {value!r}")
+    return wrapped(init, update, name="reduce_on_plateau", state=ReduceLROnPlateauState)

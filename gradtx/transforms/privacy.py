@@ -93,7 +93,6 @@ def differentially_private_aggregate(
       [0.6 0.8]
     """
     name = "differentially_private_aggregate"
-    _require_not_negative(name, l2_norm_clip=l2_norm_clip, noise_multiplier=noise_multiplier)
     first_key = as_key(key, seed, name)
     if key is None and seed is None and _is_positive(noise_multiplier):
         warnings.warn(
@@ -188,12 +187,6 @@ def _normal(key: Array, like: Array) -> Array:
     """Draws normal numbers; in complex ones, each part has variance 1."""
     noise = jax.random.normal(finished(key), like.shape, like.dtype)
     return times(2**0.5, noise) if jnp.iscomplexobj(like) else noise
-
-
-def _require_not_negative(name: str, **numbers: Scalar) -> None:
-    for argument, x in numbers.items():
-        if isinstance(x, (int, float)) and not x >= 0:
-            raise ValueError(f"{name}: {argument} must not be negative, got {x}")
 
 
 def _is_positive(x: Scalar) -> bool:

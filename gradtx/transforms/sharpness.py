@@ -110,8 +110,6 @@ def sam(
       >>> print(p + opaque.update(p, opaque.init(p), p, grad_fn=lambda q, i: q)[0])
       [0.85]
     """
-    if isinstance(sync_period, (int, float)) and sync_period < 1:
-        raise ValueError(f"sam: sync_period must be at least 1, got {sync_period!r}")
     if opaque_mode and not isinstance(sync_period, Integral):
         raise ValueError(f"sam: sync_period must be an integer in opaque mode, got {sync_period!r}")
     optimizer = with_extra_args_support(optimizer)
@@ -186,6 +184,7 @@ def sam(
         name="sam",
         needs=("grad_fn",) if opaque_mode else (),
         params=True,
+        traits={"passes_to": (optimizer, adv_optimizer)},
     )
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from gradtx._arguments import checked
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -20,6 +21,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Inner, declared
 
 R = TypeVar("R")
@@ -48,6 +50,7 @@ class SplitRealAndImaginaryState(NamedTuple):
     inner_state: Inner
 
 
+@checked
 def split_real_and_imaginary(inner: TransformationLike) -> GradientTransformation:
     """Applies a transformation to the real and imaginary parts of complex leaves.
 
@@ -97,7 +100,8 @@ def split_real_and_imaginary(inner: TransformationLike) -> GradientTransformatio
         new, inner_state = inner.update(parts, state.inner_state, p_parts, **extra)
         return _merge(new, updates), SplitRealAndImaginaryState(inner_state)
 
-    return GradientTransformation(init, update)
+    name, state = "split_real_and_imaginary", SplitRealAndImaginaryState
+    return wrapped(init, update, name=name, state=state, traits={"passes_to": (inner,)})
 
 
 @compiled_when_concrete

@@ -109,7 +109,7 @@ def watch(inner: TransformationLike) -> GradientTransformation:
         came, went, ratio, skipped = measure(updates, new, params, state.skipped)
         return new, WatchState(came, went, ratio, skipped, inner_state)
 
-    return wrapped(init, update, inner)
+    return wrapped(init, update, inner, name="watch", state=WatchState)
 
 
 @piece
@@ -148,7 +148,7 @@ def counted(inner: TransformationLike, name: str = "acted") -> GradientTransform
         new, inner_state = inner.update(updates, state.inner_state, params, **extra)
         return new, CountedState({name: count(updates, new, state.counts[name])}, inner_state)
 
-    return wrapped(init, update, inner)
+    return wrapped(init, update, inner, name="counted", state=CountedState)
 
 
 def _norm(x: PyTree) -> Array:

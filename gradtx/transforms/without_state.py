@@ -13,6 +13,7 @@ from gradtx.engine.base import (
     Updates,
     init_empty_state,
 )
+from gradtx.engine.pipeline import wrapped
 
 
 def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransformation:
@@ -35,7 +36,7 @@ def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransfo
         del extra
         return f(updates, params), state
 
-    return GradientTransformation(init_empty_state, update)
+    return wrapped(init_empty_state, update, name="stateless")
 
 
 def stateless_with_tree_map(f: Callable[[Array, Array | None], Array]) -> GradientTransformation:

@@ -16,6 +16,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import widen
+from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.experimental.aggregating.types import Aggregator, PerElementUpdates, axes_of
 from gradtx.transforms.combining import chain, identity
@@ -127,7 +128,8 @@ def accumulate_avg_updates(accumulation_steps: int) -> GradientTransformation:
         del params, extra
         return accumulate(updates, state)
 
-    return GradientTransformation(init, update)
+    name, own = "accumulate_avg_updates", AccumulateAvgUpdatesState
+    return wrapped(init, update, name=name, state=own)
 
 
 def average_incrementally_updates(

@@ -18,6 +18,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import abs_sq, default_float, ema, widen
+from gradtx.engine.pipeline import wrapped
 from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.experimental.aggregating.processing import process
 from gradtx.experimental.aggregating.types import (
@@ -250,7 +251,7 @@ def track_per_element_mean_and_variance_with_ema(ema_decay: Scalar = 0.9) -> Gra
             )
         return updates, follow(updates, state, sum_sq_diff_grads, sample_size)
 
-    return GradientTransformation(init, update)
+    return wrapped(init, update, name=name, state=PerElementMeanAndVarianceEMAState)
 
 
 def get_unbiased_mean_and_variance_ema(state: OptState) -> tuple[Updates, Updates]:
