@@ -354,7 +354,7 @@ def test_complex_vectors():
     p = projection_halfspace(x, a, -20.0)
     np.testing.assert_allclose(np.vdot(a, p).real, -20, rtol=1e-5)
     np.testing.assert_allclose(np.vdot(a, p).imag, np.vdot(a, x).imag, rtol=1e-4)
-    with pytest.raises(TypeError, match="x is real, a there is complex"):
+    with pytest.raises(TypeError, match="x is real, but a is complex; cast x to complex"):
         projection_vector(x.real, a)
     with pytest.raises(
         TypeError, match="projection_l1_ball: tree must be real, got dtype complex64"

@@ -197,8 +197,8 @@ def test_npz_bytes_and_floats(tmp_path):
         ({"y_train": np.full(12, -1)}, "y_train: labels must be at least 0, got -1"),
         ({"y_train": np.full(12, 10**9)}, "the largest is 1000000000, more than there are"),
         ({"x_train": np.zeros((12, 5, 4), int)}, "unsigned bytes .* or floating-point, not int64"),
-        ({"x_train": np.full((12, 5, 4), np.nan)}, "x_train holds 240 NaN or infinity"),
-        ({"x_train": np.full((12, 5, 4), 1e300)}, "x_train holds 240 NaN or infinity"),
+        ({"x_train": np.full((12, 5, 4), np.nan)}, "x_train has 240 NaN or infinite"),
+        ({"x_train": np.full((12, 5, 4), 1e300)}, "x_train has 240 NaN or infinite"),
         ({"x_train": np.full((12, 5, 4), None)}, "not a readable .npz file"),
     ],
 )

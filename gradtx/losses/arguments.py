@@ -27,7 +27,7 @@ def floating(name: str, role: str, x: ArrayLike) -> Array:
 
 
 def common_dtype(*arrays: ArrayLike) -> np.dtype:
-    """The dtype of a loss of these: what they promote to, or the default float for integers."""
+    """The dtype of a loss of these arrays: their promoted dtype, or default float for integers."""
     dtype = jnp.result_type(*arrays)
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
 
@@ -103,7 +103,7 @@ def over_axes(
     axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
     for i in axes:
         if not -len(shape) <= i < len(shape):
-            raise ValueError(f"{name}: axis {i} is not one of an array of shape {shape}")
+            raise ValueError(f"{name}: axis {i} is out of range for an array of shape {shape}")
     a, b = (
         jnp.broadcast_to(jnp.asarray(x).astype(accumulator(dtype)), shape) for x in two.values()
     )
@@ -124,7 +124,7 @@ def examples(name: str, scores: Array, labels: Array, told: str) -> tuple[Array,
     Args:
       name: the name of the calling function, for errors.
       scores: the scores.
-      labels: the classes' numbers, of the shape of `scores` without the classes, or one that
+      labels: the class indices, of the shape of `scores` without the classes, or one that
         broadcasts with it (as in `elementwise`).
       told: the description of the scores in an error.
     """

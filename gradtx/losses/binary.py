@@ -33,7 +33,8 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
 
     Raises:
       TypeError: if `logits` are not floating-point.
-      ValueError: if the shapes do not broadcast, or only to a shape that is neither's.
+      ValueError: if the shapes do not broadcast, or if their ranks differ and neither is the shape
+        that they broadcast to.
 
     Example:
       >>> import jax.numpy as jnp
@@ -55,7 +56,7 @@ def sigmoid_focal_loss(
 
     With a logit `z` and the probability `y`::
 
-        q    = sigmoid(z) y + (1 - sigmoid(z)) (1 - y)        how right the prediction is
+        q    = sigmoid(z) y + (1 - sigmoid(z)) (1 - y)        probability of the label
         w    = alpha y + (1 - alpha) (1 - y)                  1 without alpha
         loss = w (1 - q)^gamma sigmoid_binary_cross_entropy(z, y)
 
@@ -75,7 +76,8 @@ def sigmoid_focal_loss(
 
     Raises:
       TypeError: if `logits` are not floating-point.
-      ValueError: if the shapes do not broadcast, or only to a shape that is neither's.
+      ValueError: if the shapes do not broadcast, or if their ranks differ and neither is the shape
+        that they broadcast to.
 
     Example:
       >>> import jax.numpy as jnp

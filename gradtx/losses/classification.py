@@ -57,7 +57,7 @@ def softmax_cross_entropy_with_integer_labels(
     axis: int | tuple[int, ...] = -1,
     where: ArrayLike | None = None,
 ) -> Array:
-    r"""Cross entropy between the softmax of logits and classes given by number.
+    r"""Cross entropy between the softmax of logits and integer class labels.
 
     With the logits `z` of one example and its class `y`::
 
@@ -69,18 +69,20 @@ def softmax_cross_entropy_with_integer_labels(
 
     Args:
       logits: unnormalized log-probabilities, floating-point, `[..., classes]`.
-      labels: the classes' numbers, integers of the shape of `logits` without `axis`, or one that
-        broadcasts with it. A number that is not a class, including a negative one, gives NaN, as no
+      labels: the class indices, integers of the shape of `logits` without `axis`, or one that
+        broadcasts with it. An index that is not a class, including a negative one, gives NaN, as no
         error can be raised under `jit`; leave such examples out with `where`.
       axis: the axis of `logits` that holds the classes. If it is a tuple, the classes are the
         entries of these axes taken together, numbered row by row in the order of the tuple.
         Default: the last.
       where: which entries of `logits` take part in the softmax, a mask of their rank that
-        broadcasts to them; or which examples count, a mask without `axis`. The class of a label
-        should take part. An example in which no class does has loss 0. Default: `None`, all.
+        broadcasts to them; or which examples count, a mask without `axis`. The class of
+        each label must take part; this is not checked. An example in which no class takes part has
+        loss 0. Default: `None`, all.
 
     Returns:
-      The loss of each example, of the shape of `logits` without `axis` and of their dtype.
+      The loss of each example, of the shape that `labels` and `logits` without `axis` broadcast to,
+      and of the dtype of `logits`.
 
     Raises:
       TypeError: if `logits` are not floating-point, or `labels` not integers.
@@ -128,9 +130,9 @@ def softmax_cross_entropy(
 
         loss = -sum_k p[k] log(softmax(z)[k])
 
-    where a class of probability 0 contributes nothing, even at a logit of `-inf`. Computed in
-    float32 at least, with the largest logit subtracted first. Where the probabilities sum to 1, the
-    gradient is `softmax(z) - p`.
+    where a class of probability 0 contributes nothing, even at a logit of `-inf`. It is
+    computed in float32 at least, with the largest logit subtracted first. Where the probabilities
+    sum to 1, the gradient is `softmax(z) - p`.
 
     Args:
       logits: unnormalized log-probabilities, floating-point, `[..., classes]`.
@@ -187,7 +189,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     """Cross entropy of a softmax and a distribution, for logits that may be `-inf`.
 
     `loss = -sum_k p[k] log(softmax(z)[k])`, which is `softmax_cross_entropy` along the last axis:
-    this is safe already, with its gradient. The name exists for compatibility with optax.
+    that function and its gradient are already safe. This name exists for compatibility with optax.
 
     Args:
       logits: unnormalized log-probabilities `z`, floating-point, `[..., classes]`.
@@ -228,7 +230,7 @@ def poly_loss_cross_entropy(
 
         loss = -sum_k p[k] log(q[k]) + epsilon * sum_k p[k] (1 - q[k])
 
-    where the second sum is the first term of the cross entropy of one class, `sum_j (1 - q)^j / j`.
+    where the second sum is the first term of the expansion `-log(q) = sum_j (1 - q)^j / j`.
     "PolyLoss: a polynomial expansion perspective of classification loss functions"
     (arXiv:2204.12511).
 

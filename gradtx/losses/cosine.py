@@ -62,7 +62,8 @@ def cosine_similarity(
 
     Args:
       predictions: the vectors, floating-point, `[..., dim]`.
-      targets: the vectors to compare with, floating-point, of a shape that broadcasts with it.
+      targets: the vectors to compare with, floating-point, of a shape that broadcasts with that of
+        `predictions`.
       epsilon: the smallest norm to divide by, not negative. Default: 0.
       axis: the axis or axes of a vector; `None` for all. Default: the last.
       where: which elements take part, a mask that broadcasts to the arrays. Default: `None`, all.
@@ -104,7 +105,8 @@ def cosine_distance(
 
     Args:
       predictions: the vectors, floating-point, `[..., dim]`.
-      targets: the vectors to compare with, floating-point, of a shape that broadcasts with it.
+      targets: the vectors to compare with, floating-point, of a shape that broadcasts with that of
+        `predictions`.
       epsilon: the smallest norm to divide by, not negative. Default: 0.
       axis: the axis or axes of a vector; `None` for all. Default: the last.
       where: which elements take part, a mask that broadcasts to the arrays. Default: `None`, all.

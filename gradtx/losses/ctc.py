@@ -23,8 +23,9 @@ def ctc_loss(
 ) -> Array:
     r"""Connectionist temporal classification: cross entropy of a sequence without its alignment.
 
-    An alignment gives each frame a label or the blank. Read without its repetitions, and then
-    without its blanks, it is a label sequence. With `q = softmax(logits)`::
+    An alignment assigns a label or the blank to each frame. It belongs to the label sequence that
+    remains after its repetitions are merged and then its blanks removed. With `q =
+    softmax(logits)`::
 
         loss = -log(sum over alignments a of the labels of  prod_t q[t, a[t]])
 
@@ -35,13 +36,14 @@ def ctc_loss(
     Args:
       logits: unnormalized log-probabilities, floating-point, `[batch, frames, classes]`.
       logit_paddings: `[batch, frames]`, 0 for a frame, and 1 for padding.
-      labels: the classes' numbers, integers, `[batch, length]`. A number that is not a class gives
+      labels: the class indices, integers, `[batch, length]`. An index that is not a class gives
         NaN, as no error can be raised under `jit`.
       label_paddings: `[batch, length]`, 0 for a label and 1 for padding, which comes last in each
         row.
-      blank_id: the number of the class that stands for the blank. Default: 0.
+      blank_id: the index of the class that stands for the blank; a negative one counts from the
+        last. Default: 0.
       log_epsilon: the value that is returned for the logarithm of 0, a large negative number:
-        labels that no alignment gives, for example because there are too few frames, have the loss
+        labels without any alignment, for example because there are too few frames, have the loss
         `-log_epsilon`, with gradient 0. Default: -1e5.
 
     Returns:
@@ -85,18 +87,20 @@ def ctc_loss_with_forward_probs(
                                        + label[t-1, n-1] [labels[n] != labels[n-1]])
         loss        = -log(blank[T, N] + label[T, N])
 
-    in logarithms, starting from `blank[0, 0] = 1`; padding changes nothing. Equations 6 and 7 of
-    "Connectionist temporal classification: labelling unsegmented sequence data with recurrent
-    neural networks" (Graves et al., ICML 2006).
+    where the condition in brackets is 1 or 0. It is computed in logarithms, starting from
+    `blank[0, 0] = 1`; frames of padding change nothing. Equations 6 and 7 of "Connectionist
+    temporal classification: labelling unsegmented sequence data with recurrent neural networks"
+    (Graves et al., ICML 2006).
 
     Args:
       logits: unnormalized log-probabilities, floating-point, `[batch, frames, classes]`.
       logit_paddings: `[batch, frames]`, 0 for a frame, and 1 for padding.
-      labels: the classes' numbers, integers, `[batch, length]`. A number that is not a class gives
+      labels: the class indices, integers, `[batch, length]`. An index that is not a class gives
         NaN, as no error can be raised under `jit`.
       label_paddings: `[batch, length]`, 0 for a label and 1 for padding, which comes last in each
         row.
-      blank_id: the number of the class that stands for the blank. Default: 0.
+      blank_id: the index of the class that stands for the blank; a negative one counts from the
+        last. Default: 0.
       log_epsilon: the value that is returned for the logarithm of 0, a large negative number. It is
         not used in sums, so probabilities as small as this are still exact. Default: -1e5.
 

@@ -28,7 +28,8 @@ def kl_divergence(
 
     Args:
       log_predictions: the log-probabilities, floating-point, `[..., classes]`.
-      targets: the probabilities, floating-point, of a shape that broadcasts with it.
+      targets: the probabilities, floating-point, of a shape that broadcasts with that of
+        `log_predictions`.
       axis: the axis or axes to sum over; `None` for all. Default: the last.
       where: which entries take part, a mask that broadcasts to the arrays. Default: `None`, all.
 
@@ -71,7 +72,8 @@ def kl_divergence_with_log_targets(
 
     Args:
       log_predictions: the log-probabilities, floating-point, `[..., classes]`.
-      log_targets: the true log-probabilities, floating-point, of a shape that broadcasts with it.
+      log_targets: the true log-probabilities, floating-point, of a shape that broadcasts with that
+        of `log_predictions`.
       axis: the axis or axes to sum over; `None` for all. Default: the last.
       where: which entries take part, a mask that broadcasts to the arrays. Default: `None`, all.
 
@@ -112,13 +114,14 @@ def generalized_kl_divergence(
 
         loss = sum_k p[k] (log(p[k]) - log_q[k]) - p[k] + exp(log_q[k])
 
-    No term is negative, and the loss is jointly convex in `p` and `q`; for distributions it is the
-    plain divergence. It is the Bregman divergence of the entropy: "Clustering with Bregman
-    divergences" (Banerjee et al., JMLR 2005).
+    No term is negative, and the loss is jointly convex in `p` and `q`; for distributions it
+    equals `kl_divergence`. It is the Bregman divergence of the negative entropy: "Clustering with
+    Bregman divergences" (Banerjee et al., JMLR 2005).
 
     Args:
       log_predictions: the logarithms, floating-point, `[..., classes]`.
-      targets: the values, floating-point, of a shape that broadcasts with it.
+      targets: the values, floating-point, of a shape that broadcasts with that of
+        `log_predictions`.
       axis: the axis or axes to sum over; `None` for all. Default: the last.
       where: which entries take part, a mask that broadcasts to the arrays. Default: `None`, all.
 
@@ -154,7 +157,8 @@ def convex_kl_divergence(
 
     Args:
       log_predictions: the logarithms `log_q`, floating-point, `[..., classes]`.
-      targets: the values `p`, floating-point, of a shape that broadcasts with it.
+      targets: the values `p`, floating-point, of a shape that broadcasts with that of
+        `log_predictions`.
       axis: the axis or axes to sum over; `None` for all. Default: the last.
       where: which entries take part, a mask that broadcasts to the arrays. Default: `None`, all.
 

@@ -14,13 +14,13 @@ from gradtx.losses.arguments import accumulator, broadcast_shape, common_dtype, 
 def make_fenchel_young_loss(max_fun: Callable[..., Array]) -> Callable[..., Array]:
     r"""Returns the Fenchel-Young loss of a convex function of the scores.
 
-    With `max_fun(s) = max_y <s, y> - r(y)`, whose gradient is the `y` where the maximum is, the
-    prediction for the scores `s`::
+    With `max_fun(s) = max_y <s, y> - r(y)`, whose gradient, the maximizing `y`, is the prediction
+    for the scores `s`::
 
         loss(s, y) = max_fun(s) - <s, y>
 
     It is smallest where the prediction is `y`, with the gradient `prediction - y`. (Its value there
-    is `-r(y)`: 0 at a corner for most regularizers `r`.) With `max_fun=jax.nn.logsumexp` it is the
+    is `-r(y)`: 0 at a vertex for most regularizers `r`.) With `max_fun=jax.nn.logsumexp` it is the
     cross entropy of a softmax. "Learning with Fenchel-Young losses" (arXiv:1901.02324).
 
     Args:
@@ -28,9 +28,9 @@ def make_fenchel_young_loss(max_fun: Callable[..., Array]) -> Callable[..., Arra
         whose value is a scalar.
 
     Returns:
-      The loss, `loss(scores, targets, *args, **kwargs)`: of `scores` and `targets`,
-      `[..., n]`, which broadcast, with one value for each vector. `args` and `kwargs` are given to
-      `max_fun`, the same for all vectors. It raises `ValueError` if the shapes do not fit.
+      The loss, `loss(scores, targets, *args, **kwargs)`, with one value for each vector. `scores`
+      and `targets`, `[..., n]`, broadcast; `args` and `kwargs` are given to `max_fun`, the same for
+      all vectors. It raises `ValueError` if the shapes do not fit.
 
     Example:
       >>> import jax, jax.numpy as jnp

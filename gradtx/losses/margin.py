@@ -25,12 +25,13 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
       targets: the right signs, -1 or 1, of the same shape or one that broadcasts with it.
 
     Returns:
-      The loss of each element, of the dtype that both promote to, or the default float's for
+      The loss of each element, of the dtype that both promote to, or the default float dtype for
       integers. At the kink the gradient is the mean of both sides.
 
     Raises:
       TypeError: if the arguments are complex.
-      ValueError: if the shapes do not broadcast, or only to a shape that is neither's.
+      ValueError: if the shapes do not broadcast, or if their ranks differ and neither is the shape
+        that they broadcast to.
 
     Example:
       >>> import jax.numpy as jnp
@@ -53,12 +54,13 @@ def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
       targets: the right signs, -1 or 1, of the same shape or one that broadcasts with it.
 
     Returns:
-      The loss of each element, of the dtype that both promote to, or the default float's for
+      The loss of each element, of the dtype that both promote to, or the default float dtype for
       integers. At the kink the gradient is the mean of both sides.
 
     Raises:
       TypeError: if the arguments are complex.
-      ValueError: if the shapes do not broadcast, or only to a shape that is neither's.
+      ValueError: if the shapes do not broadcast, or if their ranks differ and neither is the shape
+        that they broadcast to.
 
     Example:
       >>> import jax.numpy as jnp
@@ -97,15 +99,16 @@ def scores_and_labels(
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     """Hinge loss of several classes: `max_k (s[k] + [k != y]) - s[y]`.
 
-    It is 0 where the score of the right class `y` leads all others by 1 at least.
+    `[k != y]` is 1 or 0. The loss is 0 where the score of the right class `y` exceeds all others by
+    at least 1.
 
     "On the algorithmic implementation of multiclass kernel-based vector machines" (Crammer and
     Singer, JMLR 2001).
 
     Args:
       scores: real numbers, `[..., classes]`.
-      labels: the classes' numbers, integers of the shape of `scores` without the last axis, or one
-        that broadcasts with it. A number that is not a class, including a negative one, gives NaN,
+      labels: the class indices, integers of the shape of `scores` without the last axis, or one
+        that broadcasts with it. An index that is not a class, including a negative one, gives NaN,
         as no error can be raised under `jit`.
 
     Returns:
@@ -136,8 +139,8 @@ def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
     Args:
       scores: real numbers, `[..., classes]`.
-      labels: the classes' numbers, integers of the shape of `scores` without the last axis, or one
-        that broadcasts with it. A number that is not a class, including a negative one, gives NaN,
+      labels: the class indices, integers of the shape of `scores` without the last axis, or one
+        that broadcasts with it. An index that is not a class, including a negative one, gives NaN,
         as no error can be raised under `jit`.
 
     Returns:

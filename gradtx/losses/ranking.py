@@ -24,13 +24,14 @@ def ranking_softmax_loss(
 
         loss = -sum_i w[i] y[i] log(exp(s[i]) / sum_j exp(s[j]))
 
-    ListNet's loss with the relevance as it is: "Learning to rank: from pairwise approach to
-    listwise approach" (Cao et al., ICML 2007), "An alternative cross entropy loss for
+    ListNet's loss, with the relevance in place of its softmax: "Learning to rank: from pairwise
+    approach to listwise approach" (Cao et al., ICML 2007), "An alternative cross entropy loss for
     learning-to-rank" (arXiv:1911.09798).
 
     Args:
       logits: the scores, floating-point, `[..., items]`.
-      labels: the relevance of each item, not negative, of a shape that broadcasts with it.
+      labels: the relevance of each item, not negative, of a shape that broadcasts with that of
+        `logits`.
       where: which items are present, a mask that broadcasts to both. The scores, labels and weights
         of the others are ignored; a list without items has loss 0. Default: `None`, all.
       weights: the weight of each item, of a shape that broadcasts with `logits`. Default: `None`,

@@ -96,15 +96,15 @@ def huber_loss(
     Args:
       predictions: floating-point numbers of any shape.
       targets: numbers of that shape, or one that broadcasts with it. Default: `None`, zeros.
-      delta: the error from which on the loss is linear; positive. Default: 1.
+      delta: the absolute error above which the loss is linear; not negative. Default: 1.
 
     Returns:
       The loss of each element, of the dtype that both promote to.
 
     Raises:
       TypeError: if `predictions` are not floating-point.
-      ValueError: if the shapes do not broadcast, or only to a shape that is neither's; or if
-        `delta` is a negative number.
+      ValueError: if the shapes do not broadcast, or if their ranks differ and neither is the shape
+        that they broadcast to; or if `delta` is a negative number.
 
     Example:
       >>> import jax.numpy as jnp
@@ -139,7 +139,8 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
 
     Raises:
       TypeError: if `predictions` are not floating-point.
-      ValueError: if the shapes do not broadcast, or only to a shape that is neither's.
+      ValueError: if the shapes do not broadcast, or if their ranks differ and neither is the shape
+        that they broadcast to.
 
     Example:
       >>> import jax.numpy as jnp

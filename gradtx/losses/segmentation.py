@@ -53,8 +53,8 @@ def _check_probabilities(name: str, p: Array) -> None:
     low, high = float(totals.min()), float(totals.max())
     if p.shape[-1] > 1 and (low < 1 - slack or high > 1 + slack):
         raise ValueError(
-            f"{name}: predictions are not valid probability distributions, they sum to between "
-            f"{low} and {high} along the classes"
+            f"{name}: predictions are not valid probability distributions: their sums over the "
+            f"classes must be 1, but range from {low} to {high}"
         )
 
 
@@ -86,7 +86,7 @@ def dice_loss(
     ignore_background: bool = False,
     axis: Axis = None,
 ) -> Array:
-    r"""Dice loss of segmentations; with other weights, the Tversky loss.
+    r"""Dice loss of segmentations, or Tversky loss with other `alpha` and `beta`.
 
     For each class, with the predicted probabilities `p` and the targets `t` of its pixels::
 
@@ -96,22 +96,22 @@ def dice_loss(
         loss   = 1 - (both + smooth) / (both + alpha excess + beta missed + smooth)
 
     "V-Net: fully convolutional neural networks for volumetric medical image segmentation"
-    (arXiv:1606.04797); with weights "Tversky loss function for image segmentation using 3D fully
-    convolutional deep networks" (arXiv:1706.05721).
+    (arXiv:1606.04797); with other `alpha` and `beta`, "Tversky loss function for image segmentation
+    using 3D fully convolutional deep networks" (arXiv:1706.05721).
 
     Args:
       predictions: logits, floating-point, `[batch, ..., classes]`. With one class they are logits
         of a sigmoid, and its axis may be left out if `targets` have it.
       targets: the true regions, one-hot or soft, of the same shape. With one class its axis may be
         left out if `predictions` have it.
-      class_weights: the factors of the losses of the classes, `[classes]` with the background
-        included. Default: `None`, 1.
+      class_weights: the weight of each class's loss, `[classes]`, with one for the background even
+        if that is ignored. Default: `None`, all 1.
       smooth: added to numerator and denominator, not negative. Default: 1.
       alpha: the weight of false positives. Default: 0.5.
       beta: the weight of false negatives. Default: 0.5, for which this is Dice's coefficient.
       apply_softmax: whether `predictions` are logits. If not, they are probabilities. Default:
         `True`.
-      reduction: the reduction over the classes: `"mean"`, `"sum"`, or `"none"` for one loss each.
+      reduction: the reduction over the classes: `"mean"`, `"sum"`, or `"none"`.
         Default: `"mean"`.
       ignore_background: whether to leave out class 0, if there are several. Default: `False`.
       axis: the axis or axes of the pixels. Default: `None`, all but the first and the last.
@@ -122,8 +122,9 @@ def dice_loss(
 
     Raises:
       TypeError: if `predictions` are not floating-point.
-      ValueError: if shapes differ, `reduction` is unknown, `axis` includes the classes before they
-        are reduced, or (outside of `jit`) `predictions` should be probabilities and are not.
+      ValueError: if shapes differ, `class_weights` has another number of classes, `reduction` is
+        unknown, `axis` includes the classes although they are still to be weighted or reduced, or
+        (outside of `jit`) `predictions` should be probabilities and are not.
 
     Example:
       >>> import jax.numpy as jnp
@@ -228,7 +229,7 @@ def binary_dice_loss(
 
     Args:
       predictions: logits of a sigmoid, floating-point, `[batch, ...]` or `[batch, ..., 1]`.
-      targets: the true region, 0 and 1 or soft, of the same shape, but for a last axis of 1.
+      targets: the true region, 0 and 1 or soft, of the same shape apart from a last axis of 1.
       smooth: added to numerator and denominator, not negative. Default: 1.
       apply_sigmoid: whether `predictions` are logits. If not, they are probabilities. Default:
         `True`.

@@ -22,8 +22,8 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07)
 
     where `k` runs over the examples of other labels. The result is the mean of these losses. With
     two views of each image, labelled by the image, this is the loss of "A simple framework for
-    contrastive learning of visual representations" (arXiv:2002.05709), with labels for larger
-    groups.
+    contrastive learning of visual representations" (arXiv:2002.05709); labels extend
+    it to larger groups.
 
     Args:
       embeddings: floating-point, `[batch, features]`. A vector of zeros has cosine 0 with all
@@ -88,13 +88,14 @@ def triplet_margin_loss(
 
     Args:
       anchors: the embeddings, floating-point, `[..., features]`.
-      positives: the embeddings that should be near the anchors, of a shape that broadcasts with it.
+      positives: the embeddings that should be near the anchors, of a shape that broadcasts with
+        that of `anchors`.
       negatives: the embeddings that should be far from the anchors, of a shape that broadcasts with
-        it.
+        that of `anchors`.
       axis: the axis or axes of an embedding; `None` for all. Default: the last.
       norm_degree: the degree of the norm, 1 or more; `math.inf` for the largest element, without
         `eps`. Default: 2.
-      margin: by how much the positive should be nearer, in the embeddings' unit. Default: 1.
+      margin: by how much the positive should be nearer, in units of the distance. Default: 1.
       eps: added to the sum, so that the root has a finite derivative at 0. Default: 1e-6.
 
     Returns:

@@ -21,7 +21,7 @@ def smooth_labels(
     (arXiv:1512.00567).
 
     Args:
-      labels: the probabilities of the classes, one-hot as a rule, floating-point,
+      labels: the probabilities of the classes, usually one-hot, floating-point,
         `[..., classes]`.
       alpha: the part that is shared, in [0, 1].
       axis: the axis or axes that hold the classes; `None` for all. Default: the last.

@@ -38,11 +38,12 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
 
     Returns:
       The loss of each element, of the dtype that `logits` and `labels` promote to, or the default
-      float's for integers.
+      float dtype for integers.
 
     Raises:
       TypeError: if the arguments are complex.
-      ValueError: if the shapes do not broadcast, or only to a shape that is neither's.
+      ValueError: if the shapes do not broadcast, or if their ranks differ and neither is the shape
+        that they broadcast to.
 
     Example:
       >>> import jax.numpy as jnp
@@ -63,13 +64,13 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
         loss = sum_k p[k] s[k] - sum_k p[k]^2 / 2 - s[y] + 1/2
 
-    Its gradient is `p`, minus 1 at `y`. It is 0 where the score of `y` leads all others by 1 at
-    least. "From softmax to sparsemax" (arXiv:1602.02068).
+    Its gradient is `p`, minus 1 at `y`. It is 0 where the score of `y` exceeds all others by at
+    least 1. "From softmax to sparsemax" (arXiv:1602.02068).
 
     Args:
       scores: real numbers, `[..., classes]`.
-      labels: the classes' numbers, integers of the shape of `scores` without the last axis, or one
-        that broadcasts with it. A number that is not a class, including a negative one, gives NaN,
+      labels: the class indices, integers of the shape of `scores` without the last axis, or one
+        that broadcasts with it. An index that is not a class, including a negative one, gives NaN,
         as no error can be raised under `jit`.
 
     Returns:

@@ -24,19 +24,21 @@ def _along(
       name: the name of the calling function, for errors.
       x: the tree to project.
       a: the tree of the direction.
-      move: called with `<d, x>`, `<d, d>` (1 where `a` is 0) and `s`, where `d = a / s` has
-        moderate size, so that these products neither overflow nor vanish. It returns the function
-        `(leaf of x, leaf of d) -> leaf`.
+      move: called with `<d, x>`, `<d, d>` (1 where `a` is 0) and `s`, where `s` is the largest
+        absolute value in `a` and `d = a / s`, so that these products neither overflow nor vanish.
+        It returns the function `(leaf of x, leaf of d) -> leaf`.
     """
     xs, treedef = flattened(name, x, complex_too=True)
     given, _ = flattened(name, aligned(name, "a", a, x, treedef), complex_too=True)
     for i, (leaf, other) in enumerate(zip(xs, given, strict=True)):
         if getattr(leaf, "shape", None) != getattr(other, "shape", None):  # or one is None
             raise ValueError(
-                f"{name}: x{nth_path(x, i)} is {_told(leaf)}, a{nth_path(x, i)} is {_told(other)}"
+                f"{name}: x{nth_path(x, i)} is {_told(leaf)}, a{nth_path(x, i)} is "
+                f"{_told(other)}; they must be alike"
             )
         if leaf is not None and jnp.iscomplexobj(other) and not jnp.iscomplexobj(leaf):
-            raise TypeError(f"{name}: x{nth_path(x, i)} is real, a there is complex")
+            at = nth_path(x, i)
+            raise TypeError(f"{name}: x{at} is real, but a{at} is complex; cast x to complex")
     pairs = [
         (leaf, other)
         for leaf, other in zip(xs, given, strict=True)

@@ -19,7 +19,7 @@ def projection_box(tree: PyTree, lower: PyTree, upper: PyTree) -> PyTree:
       tree: the pytree to project, of real arrays.
       lower: the lower bounds: a tree of the same structure, each leaf of a shape that broadcasts
         to that of `tree`; or one number or array for all leaves; or `None` for no bound.
-      upper: the upper bounds, likewise; not below `lower`, or `upper` wins.
+      upper: the upper bounds, likewise. Where `upper < lower`, the result is `upper`.
 
     Returns:
       A tree like `tree`, with its dtypes; integers become floats.

@@ -17,9 +17,9 @@ def onto_simplex(x: Array, scale: Scalar) -> Array:
     """Projects each row of `x`, along its last axis, onto the simplex.
 
     The projection is `max(x - tau, 0)`, with the `tau` for which it sums to `scale`. The elements
-    above `tau`, its support, are found by sorting. Then `tau` is computed again from them:
-    gradients pass through this alone, so that the Jacobian is exact and needs no derivative of the
-    sort.
+    above `tau`, the support, are found by sorting. Then `tau` is computed again from them.
+    Gradients flow through this second computation alone, so that the Jacobian is exact and needs no
+    derivative of the sort.
 
     Args:
       x: real, `[..., n]`, with `n > 0`, in float32 or wider. Elements at `-inf` become 0.
@@ -29,7 +29,7 @@ def onto_simplex(x: Array, scale: Scalar) -> Array:
 
 
 def _thresholds(x: Array, scale: Scalar) -> tuple[Array, Array, Array]:
-    """Returns each row's maximum, and `tau` minus that: as found by sorting, and recomputed."""
+    """Returns each row's maximum, and `tau` minus it: as found by sorting, and as recomputed."""
     largest = stop_gradient(jnp.max(x, axis=-1, keepdims=True))
     # Sums over elements near 0 keep the digits that sums over large ones would lose.
     z = x - largest

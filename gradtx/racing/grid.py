@@ -44,7 +44,7 @@ class Problem(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """The measurements.
+    """The measurements of runs.
 
     Attributes:
       loss: the loss on all training examples; infinity where it is not finite.
@@ -60,7 +60,7 @@ class Start(NamedTuple):
 
     Attributes:
       params: the initial parameters.
-      shuffle: the key that each epoch's order of examples derives from.
+      shuffle: the key from which each epoch's order of examples is derived.
       curves: the measurements before the first step, `[seeds]`.
     """
 

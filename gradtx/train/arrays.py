@@ -11,7 +11,7 @@ import numpy as np
 INFLATION = 100
 ALWAYS_READ = 2**28
 """Compressed files may inflate to `INFLATION` times their size, or to `ALWAYS_READ` bytes if that
-is more. Data that are to be learned inflate less; a file of zeros inflates a thousandfold."""
+is more. Real data sets inflate less; a file of zeros inflates a thousandfold."""
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -20,15 +20,15 @@ _HEADERS = {
 
 
 def size_in_bytes(shape: Sequence[int], dtype: np.dtype) -> int:
-    """Returns the size of an array, if NumPy can hold one of this shape.
+    """Returns the size of an array in bytes, if NumPy can hold one of this shape.
 
     Args:
       shape: the shape that a file announces.
       dtype: the dtype.
 
     Raises:
-      ValueError: a length is negative, there are more than 64 axes, or the lengths that are not
-        zero have a product of 2**63 bytes or more, which NumPy rejects even for empty arrays.
+      ValueError: a length is negative, there are more than 64 axes, or the array would have 2**63
+        bytes or more without its lengths of zero, which NumPy rejects even for empty arrays.
 
     Example:
       >>> import numpy as np
@@ -84,7 +84,7 @@ def read_npz(
 
     Raises:
       ValueError: an array is missing, or its header does not fit its content.
-      Exception: of any type, for other damages.
+      Exception: of any type, if the file is damaged otherwise.
 
     Example:
       >>> import io

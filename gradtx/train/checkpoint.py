@@ -52,7 +52,7 @@ def save(path: str | Path, tree: PyTree, extra: Mapping[str, Any]) -> None:
       extra: metadata to be saved with it, of JSON's types.
 
     Raises:
-      ValueError: two leaves have the same path.
+      ValueError: two leaves have the same path, or one has the path `header`.
 
     Example:
       >>> import pathlib, tempfile
@@ -199,7 +199,7 @@ def _leaf(path: str | Path, name: str, saved: _Leaf, array: np.ndarray, spec: Ar
             leaf = jax.random.wrap_key_data(jnp.array(array), impl=saved.key)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {name} is not a random key: {error}") from None
-    # Compared before `jnp.array`, which rounds 64 bits to 32 without a word.
+    # Compared before `jnp.array`, which silently rounds 64 bits to 32.
     if (leaf.dtype, leaf.shape) != (spec.dtype, spec.shape):
         raise CheckpointError(
             f"{path}: {name} has dtype {leaf.dtype} and shape {leaf.shape}, but the model or "

@@ -131,7 +131,7 @@ def _kept(folder: RunFolder | None) -> str:
 
 
 def _options(given: dict[str, Any], folder: RunFolder, resume: bool) -> Options:
-    """Completes the given options from the checkpoint of the run to be resumed, or by default."""
+    """Completes the given options from the checkpoint of the run to resume, or with defaults."""
     if resume and folder.checkpoint.exists():
         return Options(**{**folder.config()["options"], **given})
     if resume and not given:

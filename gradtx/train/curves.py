@@ -15,7 +15,7 @@ _TRAIN, _TEST, _RATE = "#1f5fa8", "#d1661c", "#4d4d4d"
 
 
 def draw_curves(history: Sequence[Row], title: str) -> "Figure":
-    """Draws a run.
+    """Draws the loss, accuracy and learning rate of a run by epoch.
 
     Args:
       history: the measurements after each epoch, at least one row.
@@ -86,7 +86,7 @@ def draw_curves(history: Sequence[Row], title: str) -> "Figure":
 
 
 def curves_png(history: Sequence[Row], title: str) -> bytes:
-    """Draws a run, and returns the content of a PNG file.
+    """Draws the curves of a run, and returns them as the content of a PNG file.
 
     Args:
       history: the measurements after each epoch, at least one row.

@@ -53,6 +53,7 @@ def load(source: str | Path = "digits") -> Data:
 
     Raises:
       DataError: the source does not exist, or is damaged.
+      TrainingError: scikit-learn is not installed, which `"digits"` needs.
 
     Example:
       >>> from gradtx.train import load
@@ -105,7 +106,7 @@ def mnist(folder: str | Path) -> Data:
     """Reads MNIST's four IDX files, or others in the same format (Fashion-MNIST, KMNIST).
 
     Each file may be compressed, with the suffix `.gz`, and may be named `train-images.idx3-ubyte`;
-    if there are several, the plain file is read. Pixels are divided by 255.
+    if there are several, an uncompressed one is read. Pixels are divided by 255.
 
     Args:
       folder: the folder of `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`,
@@ -236,5 +237,5 @@ def _scaled(name: str, part: str, x: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # overflow in float32 becomes infinity, and is rejected below
         x = x.astype(np.float32)
     if not np.isfinite(x).all():
-        raise DataError(f"{name}: {part} holds {np.count_nonzero(~np.isfinite(x))} NaN or infinity")
+        raise DataError(f"{name}: {part} has {np.count_nonzero(~np.isfinite(x))} NaN or infinite values")
     return x

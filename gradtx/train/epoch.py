@@ -62,7 +62,7 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def batches(order: Array, batch_size: int) -> tuple[Array, Array]:
-    """Divides an order of examples into mini-batches of one size.
+    """Divides an ordered list of examples into mini-batches of equal size.
 
     If the number of examples is not a multiple of the size, the last batch is padded with examples
     that the mask excludes. So every example counts exactly once, and all batches share one compiled

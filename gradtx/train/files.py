@@ -1,7 +1,7 @@
 """Files and folders of runs: reading only regular files, writing atomically, one writer at a time.
 
-A folder is locked by the operating system, through the open file `.lock` in it. So the lock ends
-with its process, however that ends, and a killed run can be resumed at once.
+A folder is locked by the operating system, through the open file `.lock` in it. The lock
+ends with its process, even if that is killed, so that the run can be resumed at once.
 """
 
 import os
@@ -22,7 +22,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(file: BinaryIO) -> None:
-        file.seek(2**20)  # a locked byte cannot be read by others, so not one of the text
+        file.seek(2**20)  # others cannot read a locked byte, so lock one beyond the text
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
@@ -36,7 +36,7 @@ _LOCK = ".lock"
 
 @contextmanager
 def reading(path: str | Path, error: type[TrainingError], damage: str) -> Iterator[BinaryIO]:
-    """Opens a file for reading; whatever its content raises becomes one error that names the file.
+    """Opens a file for reading; any error in reading it becomes one error that names the file.
 
     Only regular files are opened, and links to them: a pipe could block forever, and a device
     might never end.
@@ -74,7 +74,7 @@ def reading(path: str | Path, error: type[TrainingError], damage: str) -> Iterat
     except Exception as problem:
         if isinstance(problem, OSError) and problem.errno is not None:
             raise error(f"{path}: cannot be read: {problem.strerror}") from None
-        # Some quote what they read.
+        # Some of their messages quote the file's content, which may be long.
         text = " ".join(str(problem).split())
         shown = text if len(text) <= 400 else f"{text[:400]}..."
         raise error(f"{path}: {damage}: {shown}") from None
@@ -130,8 +130,8 @@ def locked(folder: str | Path, names: Container[str]) -> Iterator[None]:
 
     Args:
       folder: the folder.
-      names: the files that are written only under the lock. Their temporary files, which killed
-        runs have left, are deleted.
+      names: the files that are written only under the lock. Their temporary files that killed
+        runs left behind are deleted.
 
     Raises:
       TrainingError: another run holds the lock, or the folder cannot be created or written to.

@@ -80,7 +80,7 @@ class RunFolder:
         """Reads the configuration of the run from the checkpoint.
 
         Raises:
-          CheckpointError: the checkpoint is missing or damaged, or is not one of a run.
+          CheckpointError: the checkpoint is missing or damaged, or not that of a training run.
         """
         extra = checkpoint.read_extra(self.checkpoint)
         self._decoded(extra)
@@ -93,7 +93,7 @@ class RunFolder:
           template: the shapes and dtypes of parameters and state.
 
         Raises:
-          CheckpointError: the checkpoint is missing or damaged, or is not one of such a run.
+          CheckpointError: the checkpoint is missing or damaged, or does not fit `template`.
         """
         leaves, extra = checkpoint.restore(self.checkpoint, template._asdict())
         state = TrainState(**leaves)

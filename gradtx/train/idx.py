@@ -30,8 +30,8 @@ def read_idx(path: str | Path) -> np.ndarray:
       The array, in the machine's byte order.
 
     Raises:
-      DataError: the file cannot be read or is not a regular file, or its size differs from that of
-        its header.
+      DataError: the file cannot be read, is not a regular file or not an IDX file, or its size is
+        not the one that its header announces.
 
     Example:
       >>> import tempfile, pathlib
@@ -59,7 +59,7 @@ def _array(path: Path, file: BinaryIO, content: BinaryIO | gzip.GzipFile) -> np.
     """Reads the header, and then no more than the header announces."""
     start = content.read(4)
     if len(start) < 4:
-        raise DataError(f"{path}: {len(start)} bytes are too short for an IDX header of 4 bytes")
+        raise DataError(f"{path}: {len(start)} bytes are too few for an IDX header of 4 bytes")
     if start[:2] != b"\0\0":
         raise DataError(
             f"{path}: not an IDX file: it begins with bytes {start[:2].hex(' ')}, not 00 00"

@@ -99,7 +99,7 @@ def run(
 
 
 def _resumes(folder: RunFolder, resume: bool, overwrite: bool) -> bool:
-    """Returns whether there is a run to be resumed; another run must not be in the way."""
+    """Returns whether there is a run to resume, or raises if a run would be replaced unasked."""
     resume = resume and folder.checkpoint.exists()
     if (found := folder.existing()) and not (resume or overwrite):
         raise TrainingError(

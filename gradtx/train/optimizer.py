@@ -40,8 +40,9 @@ class Recipe(NamedTuple):
 def default_learning_rate(name: str) -> float | None:
     """Returns the learning rate of an optimizer for which none was given.
 
-    It is the default of its factory, or else the usual rate for networks, or else the rate of its
-    catalog entry's probe, which makes progress on a small problem; `None` without any of them.
+    It is the default of the optimizer's factory; or else `usual_rate` of its catalog entry, a rate
+    for neural networks; or else the rate of the entry's `probe`, which suits a small problem; or
+    else `None`.
 
     Args:
       name: the optimizer's name in the catalog.
@@ -75,14 +76,14 @@ def build_optimizer(
     `weight_decay * params` is added to the gradient, which is an L2 penalty.
 
     Args:
-      name: its name in the catalog.
+      name: the optimizer's name in the catalog.
       length: the length of the run, for the schedule.
       learning_rate: the peak rate, or the peak of the hyperparameter that takes its place (such as
         the factor of Polyak's rate). Default: `default_learning_rate(name)`.
-      settings: hyperparameters of its factory. Default: none, the factory's defaults.
+      settings: hyperparameters of the optimizer. Default: the defaults of its factory.
       schedule: a name in `SCHEDULES`. Default: a constant rate.
       schedule_set: changes to the schedule's settings. Default: none.
-      weight_decay: the weight decay. Default: the optimizer's.
+      weight_decay: the weight decay. Default: the optimizer's own default, or none.
       clip: the largest global norm of the gradient. Default: no clipping.
 
     Raises:
@@ -151,7 +152,7 @@ def check_trains(name: str, tx: GradientTransformation, params: Params) -> None:
     """Checks that an optimizer accepts a model's parameters, by tracing one step.
 
     Args:
-      name: its name, for messages.
+      name: the optimizer's name, for messages.
       tx: the optimizer.
       params: the parameters, or their shapes and dtypes.
 

@@ -17,21 +17,23 @@ class Options:
     """The options of a run: two runs with equal options end with the same parameters.
 
     Attributes:
-      data: `"digits"`, a folder with MNIST's IDX files, or a `.npz` file.
-      model: a name in `MODELS`.
-      optimizer: a name in the catalog.
-      set: hyperparameters of the optimizer.
-      learning_rate: the peak learning rate, positive; `None` for `default_learning_rate`.
-      schedule: a name in `SCHEDULES`.
-      schedule_set: settings of the schedule.
-      batch: the number of examples in a mini-batch, or `"full"` for all of them.
-      epochs: the number of epochs.
+      data: `"digits"`, a folder with MNIST's IDX files, or a `.npz` file. Default: `"digits"`.
+      model: a name in `MODELS`. Default: `"mlp"`.
+      optimizer: a name in the catalog. Default: `"adam"`.
+      set: hyperparameters of the optimizer. Default: none.
+      learning_rate: the peak learning rate, positive. Default: `None`, for `default_learning_rate`.
+      schedule: a name in `SCHEDULES`. Default: `"constant"`.
+      schedule_set: settings of the schedule. Default: none.
+      batch: the number of examples in a mini-batch, or `"full"` for all of them. Default: 64.
+      epochs: the number of epochs. Default: 30.
       seed: the seed of the initial parameters and of the shuffling, from 0 to 2**31 - 1.
-      weight_decay: the weight decay, not negative; `None` for the optimizer's own default.
-      clip: the largest global norm of the gradient, positive; `None` for no clipping.
+        Default: 0.
+      weight_decay: the weight decay, not negative. Default: `None`, for the optimizer's own.
+      clip: the largest global norm of the gradient, positive. Default: `None`, no clipping.
 
     Raises:
-      TrainingError: a value is out of range; the message suggests similar names.
+      TrainingError: a value is out of range, or a name is unknown; the message suggests a similar
+        one.
     """
 
     data: str = "digits"

@@ -151,7 +151,7 @@ def schedule_settings(name: str) -> dict[str, Any]:
     """Returns the settings of a schedule, with their defaults.
 
     Args:
-      name: its name in `SCHEDULES`.
+      name: the schedule's name in `SCHEDULES`.
 
     Example:
       >>> from gradtx.train import schedule_settings
@@ -167,7 +167,7 @@ def make_schedule(
     """Returns a schedule for a run.
 
     Args:
-      name: its name in `SCHEDULES`.
+      name: the schedule's name in `SCHEDULES`.
       rate: the peak rate.
       length: the length of the run.
       settings: settings that replace its defaults.
