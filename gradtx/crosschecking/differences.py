@@ -14,8 +14,8 @@ class Known:
     Attributes:
       always: how optax's optimizer differs, and why ours is right; empty if it agrees. Default:
         empty.
-      when: the same by hyperparameter, for differences that appear when it is varied, and for
-        "complex" parameters. Default: empty.
+      when: the differences that appear when one hyperparameter is varied, by its name, and those
+        with "complex" parameters. Default: empty.
       refuses: the inputs that optax's optimizer does not accept: leaves of the sample tree,
         hyperparameters as the cross-check varies them, and "complex" parameters. Default: none.
       amplifies: the factor by which the optimizer's equations amplify rounding errors. Default: 1.
@@ -41,14 +41,14 @@ KNOWN: Mapping[str, Known] = {
     "adan": Known("optax weights gradient differences by 1 - b2 (0.08), the paper by b2 (0.92)"),
     "adopt": Known(refuses=("complex",)),
     "cocob": Known(when={"complex": "optax is not invariant to complex phases"}),
-    "dadapt_adamw": Known(refuses=("float16",)),  # with bfloat16
-    "dog": Known(refuses=("float16",)),  # with bfloat16
-    "dowg": Known(refuses=("float16",)),  # with bfloat16
+    "dadapt_adamw": Known(refuses=("float16",)),  # in a tree with bfloat16
+    "dog": Known(refuses=("float16",)),  # in a tree with bfloat16
+    "dowg": Known(refuses=("float16",)),  # in a tree with bfloat16
     "galore": Known("optax projects the longer side, and in float32"),
     "madgrad": Known(
         "optax adds eps to the rate, and keeps the rate in float32 always", refuses=("complex",)
     ),
-    # float16 with bfloat16, and an adaptive bound with either
+    # float16 in a tree with bfloat16, and an adaptive bound with either of them
     "momo": Known(when=_MOMO_DECAY, refuses=("float16", "adapt_lower_bound", "complex")),
     "momo_adam": Known(when=_MOMO_DECAY, refuses=("float16", "adapt_lower_bound")),
     # The polynomial's slope is 3.4 at small singular values; 21 ulps were measured.
@@ -56,17 +56,17 @@ KNOWN: Mapping[str, Known] = {
     "polyak_sgd": Known(
         when={"scaling": "optax divides the rate by it, where its formula multiplies"}
     ),
-    "prodigy": Known(refuses=("float16",)),  # with bfloat16
+    "prodigy": Known(refuses=("float16",)),  # in a tree with bfloat16
     "rprop": Known("optax steps by the previous gradient's sign"),
     "schedule_free_adamw": Known(when=_SCHEDULE_FREE_STEPS, refuses=("float16",)),
-    "schedule_free_sgd": Known(when=_SCHEDULE_FREE_STEPS, refuses=("float16",)),  # with bfloat16
+    "schedule_free_sgd": Known(when=_SCHEDULE_FREE_STEPS, refuses=("float16",)),  # in a tree with bfloat16
     "simplified_ademamix": Known(
         when={"complex": "optax squares complex gradients without conjugation"}
     ),
     "sm3": Known(refuses=("scalar", "learning_rate", "complex")),
     "sophia": Known(
         "optax divides mu by 1 - b1**t, and by nu without the latest estimate",
-        refuses=("float16", "bfloat16"),  # with float32
+        refuses=("float16", "bfloat16"),  # in a tree with float32
     ),
     "yogi": Known("optax starts the first moment at 1e-6, and so moves without gradients"),
 }

@@ -32,7 +32,7 @@ class BatchCurve(NamedTuple):
       size: the number of examples in a batch.
       steps: the number of steps before each measurement; the first is 0.
       evaluations: the number of gradients of single examples computed before each measurement.
-      epochs: the same divided by the number of examples.
+      epochs: `evaluations` divided by the number of examples.
       loss: the loss on all examples, by measurement; infinity where it is not finite.
     """
 
@@ -147,8 +147,9 @@ def batch_sizes(
     """Draws the effect of the batch size: batch, stochastic and mini-batch descent side by side.
 
     Three panels show the loss by epoch, by gradient evaluations and by step, the last two with
-    logarithmic axes. A gradient evaluation is that of a single example, so that it measures the
-    work. All losses are those on all examples, also within epochs. See `batch_curve`.
+    logarithmic axes. A gradient evaluation is that of a single example, so that their
+    number measures the work. The loss is always that on all examples, even within an epoch. See
+    `batch_curve`.
 
     Args:
       loss: `loss(params, batch)`, the mean over the batch's examples.

@@ -1,4 +1,4 @@
-"""The command `gradtx draw`, which writes the textbook's figures to files."""
+"""The command `gradtx draw`, which writes the figures of the gallery to files."""
 
 import argparse
 import difflib

@@ -105,7 +105,7 @@ def descent(
     """Draws the paths of several optimizers on a surface, from above and from the side.
 
     Contours are geometrically spaced above the minimum value. The start is a ring, known minima are
-    crosses, and the end of each path has a mark, as has each step if there are at most 60. The
+    crosses, and the end of each path has a mark, and so has each step if there are at most 60. The
     legend shows the last values. A path is cut off where it leaves the window, and the legend says
     so.
 

@@ -1,6 +1,6 @@
 """Comparison of `jax.grad` with central differences.
 
-`jax.test_util` checks a whole gradient along one random direction, and only whether it is right.
+`jax.test_util` checks a whole gradient along one random direction, and reports only a failure.
 Here every leaf gets a row with its largest error, the element that has it, and the two numbers.
 """
 
@@ -43,14 +43,14 @@ def check_gradients(
     when `|analytic - numeric| <= max(rtol * max(|analytic|, |numeric|), atol)` everywhere.
 
     *Precision.* A central difference has about two thirds of the digits that the function has: ten
-    in float64, five in float32. So the arguments are cast to float64, under `jax.enable_x64`, and
-    so is what is differentiated. If the function then still computes something in a coarser dtype
-    (because it casts), or cannot take float64 at all, it runs in the mode that the caller is in,
-    and `eps`, `rtol` and `atol` follow the coarsest dtype seen. The report has the dtype.
+    in float64, five in float32. So all arguments are cast to float64, under `jax.enable_x64`. If
+    the function still computes in a coarser dtype at some place (because it casts), or does not
+    accept float64, it runs with the caller's dtypes and x64 setting instead, and `eps`, `rtol` and
+    `atol` follow the coarsest dtype found. The report has this dtype.
 
-    *Large leaves.* Of a leaf with more than `max_elements` elements, as many are drawn at random;
-    the leaf as a whole is then also checked along one random direction, by
-    `jax.test_util.check_vjp`, and a failure of this alone is noted in its row.
+    *Large leaves.* Of a leaf with more than `max_elements` elements, `max_elements` are drawn at
+    random. The whole leaf is then also checked along one random direction, by
+    `jax.test_util.check_vjp`; if that fails, the row fails, with a note.
 
     *Kinks.* Where the function has a kink, such as `relu` at 0, the central difference is the mean
     of the slopes on both sides, and `jax.grad` may rightly return another. The row fails, with the
@@ -69,8 +69,7 @@ def check_gradients(
       rtol: the largest relative error that passes; default the machine epsilon to the power 0.4:
         5e-7 in float64, 2e-3 in float32.
       atol: the absolute error that always passes, because differences of nearly equal values are
-        inexact; default ten times the machine epsilon to the power 2/3 times the largest `|fun|`
-        seen.
+        inexact; default `10 * machine_eps ** (2 / 3) * F`, with the largest `|fun|` seen as `F`.
       max_elements: the largest number of elements of a leaf to compare; default 100, `None` for
         all.
       seed: for the draw of these elements.
@@ -82,7 +81,8 @@ def check_gradients(
     Raises:
       TypeError: a leaf to differentiate by is not real or complex floating, or `fun` does not
         return a real scalar.
-      ValueError: an argument number is out of range, or there is no leaf to check.
+      ValueError: an argument number or a tolerance is out of range, there is no leaf to check, or
+        `eps` is too small to change an element in its dtype.
 
     Example:
       >>> import jax.numpy as jnp
@@ -226,9 +226,9 @@ class _Check:
         def along(leaf: Array) -> Array:
             return self.value([*self.moving[:i], leaf, *self.moving[i + 1 :]], self.rest)
 
-        # The direction has one standard normal number for each element. Its step is one of
-        # relative length `eps` for the leaf, and a derivative along it is about as large as the
-        # norm of the gradient.
+        # The direction has one standard normal number for each element. The step changes the leaf
+        # by `eps` relative to its norm, and a derivative along the direction is about as large as
+        # the norm of the gradient.
         step = self.eps * max(1.0, float(np.linalg.norm(x.ravel()))) / math.sqrt(x.size)
         noise = 10 * self.machine_eps * size / step
         atol = noise + self.rtol * float(np.linalg.norm(gradient.ravel()))

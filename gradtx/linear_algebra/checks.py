@@ -43,7 +43,7 @@ def wide_square_matrix(name: str, matrix: ArrayLike) -> Array:
 
 
 def narrow_dtype(*arrays: ArrayLike) -> np.dtype:
-    """Returns the dtype of a result: what the arguments promote to, or a float for integers.
+    """Returns the dtype of a result: what arguments promote to, or the default float for integers.
 
     Args:
       *arrays: the arguments.

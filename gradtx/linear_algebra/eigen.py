@@ -27,9 +27,10 @@ def power_iteration(
 
     Repeats `v = w / |w|; w = A v; eigenvalue = <v, w>` until the residual is small,
     `|w - eigenvalue * v| <= error_tolerance * |eigenvalue|`. For a symmetric (or Hermitian) `A` the
-    residual bounds the distance to an eigenvalue of `A`. In each iteration the error falls by the
-    ratio of the two largest magnitudes, for symmetric `A` by its square; where these are equal, as
-    in a pair of complex conjugates, it does not converge.
+    residual bounds the distance to an eigenvalue of `A`. In each iteration the error
+    of the eigenvalue falls by the factor `|lambda_2| / |lambda_1|`, of the two largest magnitudes;
+    by its square for symmetric `A`. Where both are equal, as in a pair of complex conjugates, the
+    iteration does not converge.
 
     Sums over half-precision numbers are taken in float32, and so is the eigenvalue. The zero matrix
     has the eigenvalue 0, and any vector is its eigenvector.
@@ -38,7 +39,8 @@ def power_iteration(
       matrix: a square matrix, `[n, n]`; or a linear function from a pytree to a pytree of the same
         structure.
       v0: the vector to start from, `[n]`, or the tree if `matrix` is a function. It must not be
-        orthogonal to the eigenvector. Default: uniform random numbers in [-1, 1].
+        orthogonal to the eigenvector. Default: uniform random numbers in [-1, 1]; a function has
+        no default.
       num_iters: the largest number of iterations. Default: 100.
       error_tolerance: the relative residual to stop at. Default: 1e-6.
       precision: the precision of matrix products on accelerators. Default: the highest.
@@ -104,7 +106,7 @@ def _iterate(
         largest = jax.tree.reduce(
             jnp.maximum, jax.tree.map(lambda x: jnp.max(jnp.abs(widen(x))), w)
         )
-        # a product of 0 means that this vector is an eigenvector of eigenvalue 0
+        # if the product is 0, the vector before is an eigenvector of eigenvalue 0, and is kept
         nonzero = largest > 0
         largest = jnp.where(nonzero, largest, 1)
         scaled = jax.tree.map(lambda x: widen(x) / largest, w)

@@ -127,10 +127,11 @@ def _race(args: argparse.Namespace) -> None:
 def _note(result: Race) -> str:
     seeds = len({row.seed for row in result.rows})
     return (
-        f"Each optimizer with its best rate, the one of the lowest median loss. Final loss on the "
-        f"training examples and final accuracy on the test examples: median over {seeds} seeds, "
-        "and range. Steps are counted to the end of the epoch; seconds are a run's share of its "
-        "grid's time, without compilation."
+        f"Each optimizer is shown at its best rate, the one with the lowest median final loss, "
+        f"with the median over {seeds} seeds, and the range, of the final loss on the training "
+        "examples and of the final accuracy on the test examples. Steps are counted to the end of "
+        "the epoch that reaches the target; seconds are a run's share of its grid's time, without "
+        "compilation."
     )
 
 

@@ -46,7 +46,7 @@ class Record:
         """Locks the folder, which is created if necessary, and yields the finished runs.
 
         Args:
-          overwrite: whether to discard them.
+          overwrite: whether to discard the finished runs.
 
         Raises:
           TrainingError: the folder cannot be created, another run writes in it, or the file is

@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """The result of an optimizer with its best learning rate, that of the lowest median loss.
+    """The result of an optimizer at its best learning rate, the one with the lowest median loss.
 
     Attributes:
       optimizer: its name.

@@ -237,5 +237,6 @@ def _scaled(name: str, part: str, x: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # overflow in float32 becomes infinity, and is rejected below
         x = x.astype(np.float32)
     if not np.isfinite(x).all():
-        raise DataError(f"{name}: {part} has {np.count_nonzero(~np.isfinite(x))} NaN or infinite values")
+        bad = np.count_nonzero(~np.isfinite(x))
+        raise DataError(f"{name}: {part} has {bad} NaN or infinite values")
     return x

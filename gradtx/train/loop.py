@@ -100,7 +100,7 @@ def _init(
 
 
 def _keys(seed: ArrayLike) -> tuple[Array, Array]:
-    """Returns the key of the initial parameters, and the one from which epochs' keys are derived."""
+    """Returns the key of the initial parameters, and the one from which to derive epochs' keys."""
     initial, shuffle = jax.random.split(jax.random.key(seed))
     return initial, shuffle
 
