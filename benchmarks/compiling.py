@@ -225,7 +225,7 @@ HEADER = (
 
 
 def measured(subject: Subject, leaves: int, repeats: int) -> Row:
-    """Measures one subject in both libraries; returns the least of several times."""
+    """Measures one subject in both libraries; returns the minimum of several repetitions."""
     found: dict[str, Cost | None] = {}
     told = []
     for name, library in LIBRARIES.items():

@@ -2,9 +2,9 @@
 
     python benchmarks/minimize.py [--markdown]
 
-Both start from the published starts, in float64, with a memory of 10 pairs. They stop when no
-element of the gradient exceeds 1e-10, or when they make no more progress. An evaluation is one of
-value and gradient. A value is marked with (!) if it is neither the published global minimum nor a
+Both start from the published starts, in float64, with a memory of 10 pairs. They stop when
+the gradient's norm (in SciPy: its largest element) is at most 1e-10, or when they make no more
+progress. An evaluation is one of value and gradient. A value is marked with (!) if it is neither the published global minimum nor a
 known local one.
 """
 

@@ -91,7 +91,7 @@ def periodic_update(
       The new or the old tensors, with the structure and dtypes of `old_tensors`.
 
     Raises:
-      ValueError: structures or shapes differ; the message names the leaf. Or `update_period` is a
+      ValueError: structures or shapes differ (the message names the leaf), or `update_period` is a
         number below 1.
       TypeError: a new tensor would be rounded to integers, or made real.
 

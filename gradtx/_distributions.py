@@ -15,6 +15,10 @@ class MultiNormalDiagFromLogScale:
 
     With `z` standard normal, a sample is `loc + exp(log_scale) * z`, so that gradients flow from
     samples to both parameters.
+
+    Args:
+      loc: the means, an array.
+      log_scale: the logarithms of the standard deviations, an array that broadcasts against `loc`.
     """
 
     def __init__(self, loc: ArrayLike, log_scale: ArrayLike):

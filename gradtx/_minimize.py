@@ -196,8 +196,8 @@ def minimize(
     - the line search found no lower value: the step is undone and the transformation is
       initialized anew, because its state may be misleading; it stops if the next step fails too;
     - `norm(step) <= step_tol * norm(x)` in `patience` consecutive steps;
-    - in `patience` consecutive steps, no value was lower than the lowest one before them by more
-      than `value_tol` times its magnitude;
+    - in each of `patience` consecutive steps, the value did not fall below the lowest one so far by
+      more than `value_tol` times the magnitude of the latter;
     - `max_steps` steps were taken.
 
     All norms are Euclidean, over all leaves. The transformation receives every extra argument that

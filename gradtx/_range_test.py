@@ -254,7 +254,8 @@ def _check_rate_was_used(before: list[float], after: list[float], rates: np.ndar
     """Raises an error unless the state, which keeps the last step's rate, shows one of ours."""
 
     def used(old: float, new: float) -> bool:
-        # An accumulator may have stepped some calls ago; a rate that never changed was not ours.
+        # With gradient accumulation the last step may be some calls ago. If the rate in the state
+        # did not change, it counts only if it is the last of the test.
         return bool(np.isclose(rates[-1] if new == old else rates, new).any())
 
     if not any(used(*pair) for pair in zip(before, after, strict=True)):

@@ -49,7 +49,7 @@ def hvp(loss: Loss, v: ArrayLike, params: Params, inputs: PyTree, targets: PyTre
     vector, unravel = ravel_pytree(params)
     v = jnp.asarray(v)
     if v.shape != vector.shape:
-        raise ValueError(f"hvp: params have {vector.size} elements, and v the shape {v.shape}")
+        raise ValueError(f"hvp: v must have shape {vector.shape}, as params do, got {v.shape}")
     gradient = _gradient(loss, unravel, inputs, targets)
     return jax.jvp(gradient, (vector,), (v.astype(vector.dtype),))[1]
 
@@ -57,8 +57,9 @@ def hvp(loss: Loss, v: ArrayLike, params: Params, inputs: PyTree, targets: PyTre
 def hessian_diag(loss: Loss, params: Params, inputs: PyTree, targets: PyTree) -> Array:
     r"""Returns the diagonal of a loss's Hessian: `d^2 loss / d params[i]^2`.
 
-    One product `H e_i` for each of the `n` parameters, some at a time, so that neither `H` nor the
-    identity is ever stored: `n` times the cost of a gradient, for small models.
+    It takes one product `H e_i` for each of the `n` parameters, some at a time, so that neither `H`
+    nor the identity is ever stored. The cost is `n` times that of a product (see `hvp`), so it is
+    for small models.
 
     Args:
       loss: `loss(params, inputs, targets)`, a scalar.
@@ -102,8 +103,8 @@ def fisher_diag(
     Args:
       negative_log_likelihood: `nll(params, inputs, targets)`, a scalar.
       params: a tree of arrays.
-      inputs: given to it.
-      targets: given to it.
+      inputs: given to `negative_log_likelihood`.
+      targets: given to `negative_log_likelihood`.
 
     Returns:
       A vector of as many elements as `params` has.

@@ -17,10 +17,11 @@ def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[Array, Array]:
     r"""Assigns rows to columns, one to one, at the least total cost.
 
     It minimizes `sum(cost_matrix[i, j])` over all ways to pair `min(n, m)` rows and columns. Rows
-    first bid for columns: a row without one takes the column that is cheapest for it, and lowers
-    its price until the row's second choice would be as good; the row that had the column must bid
-    again. After `4 n` bids at most, the few rows that are left find a shortest augmenting path
-    each, as in `base_hungarian_algorithm`; there are at most `n` steps of `O(m)` to a path.
+    first bid for columns: a row `i` without one takes the column `j` of the least reduced cost
+    `cost_matrix[i, j] - price[j]`, and lowers `price[j]` until its second choice would be as good;
+    the row that had the column must bid again. After `4 n` bids at most, each of the few rows that
+    are left finds a shortest augmenting path, as in `base_hungarian_algorithm`, in at most `n`
+    steps of `O(m)`.
 
     Half precision is computed in float32, integers and booleans in int32 (int64 for int64), which
     is exact as long as `n` times the range of the costs does not overflow. A cost of `inf` (or
@@ -53,9 +54,9 @@ def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[Array, Array]:
 def base_hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[Array, Array]:
     r"""Assigns rows to columns, one to one, at the least total cost, by augmenting paths alone.
 
-    Every row in turn finds the shortest path, in reduced costs, that leads over columns and the
-    rows that have them to a column without a row; along it the rows change their columns. The
-    result has the same total cost as that of `hungarian_algorithm`, which is faster.
+    Every row in turn finds the shortest path, in reduced costs, from itself to a free column,
+    alternating between columns and the rows they are assigned to. The rows on this path then change
+    their columns. The total cost is that of `hungarian_algorithm`, which is faster.
 
     Args:
       cost_matrix: the costs, real, `[n, m]`; see `hungarian_algorithm` for their dtypes.

@@ -1,9 +1,9 @@
 """Matchings of rows and columns, and the invariant that keeps them the cheapest.
 
-All of it rests on prices. A row that looks for a column sees the costs `c[i, j] - v[j]`. At all
-times each matched row has one of the columns that are cheapest for it, and a column without a row
-has the price 0, which is the highest. When every row is matched, these two conditions prove that no
-other assignment is cheaper.
+The methods rest on prices. A row that looks for a column sees the reduced costs `c[i, j] - v[j]`.
+At all times each matched row has one of the columns that are cheapest for it, and a column without
+a row has the price 0, which is the highest. When every row is matched, these two conditions prove
+that no other assignment is cheaper.
 """
 
 from typing import NamedTuple

@@ -59,7 +59,8 @@ KNOWN: Mapping[str, Known] = {
     "prodigy": Known(refuses=("float16",)),  # in a tree with bfloat16
     "rprop": Known("optax steps by the previous gradient's sign"),
     "schedule_free_adamw": Known(when=_SCHEDULE_FREE_STEPS, refuses=("float16",)),
-    "schedule_free_sgd": Known(when=_SCHEDULE_FREE_STEPS, refuses=("float16",)),  # in a tree with bfloat16
+    # in a tree with bfloat16
+    "schedule_free_sgd": Known(when=_SCHEDULE_FREE_STEPS, refuses=("float16",)),
     "simplified_ademamix": Known(
         when={"complex": "optax squares complex gradients without conjugation"}
     ),

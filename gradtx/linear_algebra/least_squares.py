@@ -97,7 +97,7 @@ def _projected_gradients(
 
 
 def _bound_on_largest_eigenvalue(gram: Array) -> Array:
-    """Bounds it by `|G**4|**(1/4)`, the eigenvalues' 8-norm, which needs products only."""
+    """Returns `|G**4|**(1/4)`, the 8-norm of the eigenvalues, which needs products only."""
 
     def normalized(h: Array) -> tuple[Array, Array]:
         norm = jnp.linalg.norm(h)

@@ -29,11 +29,12 @@ def matrix_inverse_pth_root(
         z = (1 + p) / (2 * largest_eigenvalue);   X = z**(1/p) I;   M = z B
         repeat:  T = ((1 + p) I - M) / p;   X = X T;   M = T**p M
 
-    The eigenvalues of `M` start in `(0, (1+p)/2]` and go to 1; small ones grow by `((1+p)/p)**p`, 2
-    to 2.72, in each iteration, then the convergence is quadratic. All products are of matrices that
-    commute, which keeps rounding errors from growing. It ends when the error, the Frobenius norm of
-    `M - I`, is at most `error_tolerance`, or falls no further because of rounding. In float32
-    expect a relative error of about `1e-7` times the condition number of `B`, divided by `p`.
+    The eigenvalues of `M` start in `(0, (1+p)/2]` and tend to 1. Small ones grow by a factor of
+    `((1+p)/p)**p`, 2 to 2.72, in each iteration; near 1 the convergence is quadratic. All products
+    are of matrices that commute, which keeps rounding errors from growing. The iteration ends when
+    the error, the Frobenius norm of `M - I`, is at most `error_tolerance`, or falls no further
+    because of rounding. In float32 expect a relative error of about `1e-7` times the condition
+    number of `B`, divided by `p`.
 
     Half precision and integers are computed in float32. A matrix of zeros is taken as
     `ridge_epsilon * I`. Use `jax.vmap` for a batch of matrices.

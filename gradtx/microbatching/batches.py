@@ -69,9 +69,9 @@ def microbatch(
     `reshape_batch_axis`. The accumulator must fit the function: `MEAN` for one that takes a mean,
     `CONCAT` for one that returns something for each example.
 
-    The loop can be differentiated in both modes, except in reverse mode if `num_real_microbatches`
-    is traced. In reverse mode it stores what `fun` needs for every part. To save memory in
-    training, use micro-batches of the gradient: `microbatch(jax.grad(loss), ...)`.
+    The loop can be differentiated in forward mode, and in reverse mode unless
+    `num_real_microbatches` is traced. In reverse mode it stores what `fun` needs for every part. To
+    save memory in training, use micro-batches of the gradient: `microbatch(jax.grad(loss), ...)`.
 
     Args:
       fun: any function of arrays.
@@ -90,7 +90,8 @@ def microbatch(
       A function of the arguments of `fun`.
 
     Raises:
-      ValueError: sizes of batches differ, are not divisible, or accumulators do not fit.
+      ValueError: sizes of batches differ or are not divisible, accumulators do not fit, or there
+        are no such arguments.
 
     Example:
       >>> import jax.numpy as jnp

@@ -57,7 +57,8 @@ def micro_vmap(
 
     Raises:
       NotImplementedError: `out_axes` is not 0.
-      ValueError: sizes of batches differ, are not divisible, or accumulators do not fit.
+      ValueError: sizes of batches differ or are not divisible, accumulators do not fit, or
+        `in_axes` does not have one entry for each positional argument.
 
     Example:
       >>> import jax.numpy as jnp
@@ -149,7 +150,8 @@ def micro_grad(
       A function of the arguments of `fun` that returns the gradient and an `Aux`.
 
     Raises:
-      ValueError: sizes of batches differ, are not divisible, or accumulators do not fit.
+      ValueError: sizes of batches differ or are not divisible, accumulators do not fit, or there
+        are no arguments `batch_argnums`.
 
     Source: Roulet and Agarwala, "Per-example gradients: a new frontier for understanding and
     improving optimizers", arXiv:2510.00236.

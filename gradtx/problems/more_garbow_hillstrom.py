@@ -90,7 +90,7 @@ _MEYER = (34780, 28610, 23650, 19630, 16370, 13720, 11540, 9744, 8261, 7030, 600
 
 @problem(f"{_MGH}10", start=(0.02, 4000.0, 250.0), least=87.9458)
 def meyer(x: Array) -> Array:
-    """A thermistor's resistance; the variables differ by six orders, and curvatures by more."""
+    """A thermistor's resistance; variables differ by six orders of magnitude, curvatures more."""
     a, b, c = x
     t = 45 + 5 * np.arange(1, 17)
     return _squares(a * jnp.exp(b / (t + c)) - np.array(_MEYER))

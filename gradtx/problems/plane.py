@@ -58,5 +58,5 @@ def himmelblau(x: Array) -> Array:
     window=((-10.0, 10.0), (-10.0, 10.0)),
 )
 def booth(x: Array) -> Array:
-    """A bowl: a quadratic form whose curvatures differ by nine."""
+    """A bowl: a quadratic form whose curvatures differ by a factor of nine."""
     return (x[0] + 2 * x[1] - 7) ** 2 + (2 * x[0] + x[1] - 5) ** 2

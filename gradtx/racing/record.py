@@ -75,7 +75,10 @@ class Record:
                 if head.race.get(name) != self.config.get(name)
             ]
             if differ:
-                raise TrainingError(f"{self.path} has another race: {'; '.join(differ)}")
+                raise TrainingError(
+                    f"{self.path} has another race: {'; '.join(differ)}; overwrite it, or choose "
+                    "another folder"
+                )
             rows = [_row(parse_json(line), f"line {i}") for i, line in enumerate(lines, 2)]
             _check_grids(rows, self.config["seeds"], self.config["epochs"])
             return rows

@@ -206,7 +206,8 @@ def _resumed(job: Job, folder: RunFolder) -> Progress:
         raise CheckpointError(
             f"{folder.path}: the schedule {job.options.schedule} depends on the number of epochs: "
             f"the run was started with --epochs {planned.epochs}, and with "
-            f"--epochs {job.length.epochs} the rates of its first {progress.epoch} epochs differ"
+            f"--epochs {job.length.epochs} the rates of its first {progress.epoch} epochs differ; "
+            f"resume it with --epochs {planned.epochs}"
         )
     return progress
 
@@ -219,11 +220,15 @@ def _check_same_run(config: Mapping[str, Any], saved: Mapping[str, Any], folder:
         differences = "; ".join(
             f"{flag(n)} was {_text(then.get(n))}, now {_text(now[n])}" for n in changed
         )
-        raise CheckpointError(f"{folder.path} has a run with other options: {differences}")
+        raise CheckpointError(
+            f"{folder.path} has a run with other options: {differences}; resume it with its own "
+            "options, or choose another --out"
+        )
     if config["data"] != saved["data"]:
         raise CheckpointError(
             f"{folder.path} has a run on other data: {then['data']} with fingerprint "
-            f"{saved['data']}, now {now['data']} with {config['data']}"
+            f"{saved['data']}, now {now['data']} with {config['data']}; resume it with its own "
+            "data, or choose another --out"
         )
 
 

@@ -1,7 +1,8 @@
 """Optimizers of per-example gradients.
 
 Such gradients have more axes than the parameters. They are transformed separately, then aggregated
-to a pytree like the parameters, which is passed to an optimizer.
+to a pytree like the parameters, which is passed to an optimizer. An *element* is one example of
+the batch, or anything else that has a gradient of its own; not an element of an array.
 """
 
 from gradtx.experimental.aggregating.averages import (

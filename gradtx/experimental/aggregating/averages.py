@@ -1,4 +1,4 @@
-"""Averages over elements, and over micro-batches."""
+"""Averages over the elements of a batch (its examples), and over micro-batches."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from gradtx.transforms.combining import chain, identity
 
 
 def average_per_element_updates(per_elt_axis: int | Sequence[int] = 0) -> Aggregator:
-    """Returns an aggregator that computes the mean; half precision is averaged in float32.
+    """Returns an aggregator that averages over elements; half precision is averaged in float32.
 
     Args:
       per_elt_axis: the axis or axes of elements. Default: 0.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.engine.base import OptState, Params, PyTree, Updates
 
 PerElementUpdates = Updates
-"""A pytree like the parameters whose leaves have one or more additional axes of elements."""
+"""A pytree like the parameters whose leaves have additional axes, over the elements of a batch."""
 AggregatedUpdates = PyTree
 """A pytree like the parameters, or a pair of it and a dict of extra arguments."""
 MaybeAxis = int | Sequence[int] | None

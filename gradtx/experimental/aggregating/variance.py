@@ -80,12 +80,12 @@ def get_per_element_mean_and_sum_sq_diff_grads(
 ) -> Aggregator:
     """Returns an aggregator that computes the mean and the sum of squared distances from it.
 
-    With the elements `g[e]` of a batch, `mean = sum(g) / n` and `sum_sq = sum(|g[e] - mean|^2)`.
+    With the `n` elements `g[e]` of a batch, `m = sum(g) / n` and `s = sum(|g[e] - m|^2)`.
     Micro-batches of `n` elements are combined in one pass and without cancellation: with `k`
-    earlier ones and `diff = mean - mean_before`::
+    earlier ones and `diff = m - mean`::
 
-        mean = mean_before + diff / (k + 1)
-        sum_sq = sum_sq_before + sum_sq + |diff|^2 * n * k / (k + 1)
+        mean   = mean + diff / (k + 1)
+        sum_sq = sum_sq + s + |diff|^2 * n * k / (k + 1)
 
     Args:
       per_elt_axis: the axis or axes of elements. Default: 0.
@@ -188,13 +188,14 @@ def track_per_element_mean_and_variance_with_ema(ema_decay: Scalar = 0.9) -> Gra
 
     `mean_ema = d * mean_ema + (1 - d) * mean`, and likewise for the unbiased sample variance
     `sum_sq_diff_grads / (sample_size - 1)`, where `d = ema_decay`. It is for use in `process`,
-    after `get_per_element_mean_and_sum_sq_diff_grads`, which returns these two arguments.
+    after `get_per_element_mean_and_sum_sq_diff_grads`, which returns `sum_sq_diff_grads` and
+    `sample_size`, the extra arguments of this `update`.
 
     Args:
       ema_decay: decay rate of both averages, in [0, 1). Default: 0.9.
 
     Raises:
-      ValueError: `update` was called without these arguments, or with a sample of one.
+      ValueError: `update` was called without these arguments, or with `sample_size=1`.
 
     Example:
       >>> import jax.numpy as jnp
