@@ -2,10 +2,10 @@
 
     python benchmarks/minimize.py [--markdown]
 
-Both start from the published starts, in float64, with a memory of 10 pairs. They stop when
-the gradient's norm (in SciPy: its largest element) is at most 1e-10, or when they make no more
-progress. An evaluation is one of value and gradient. A value is marked with (!) if it is neither the published global minimum nor a
-known local one.
+Both start from the published starts, in float64, with a memory of 10 pairs. They stop when the
+gradient's norm (in SciPy: its largest element) is at most 1e-10, or when they make no more
+progress. An evaluation is one of value and gradient. A value is marked with (!) if it is neither
+the published global minimum nor a known local one.
 """
 
 import sys

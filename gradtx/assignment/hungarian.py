@@ -18,10 +18,10 @@ def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[Array, Array]:
 
     It minimizes `sum(cost_matrix[i, j])` over all ways to pair `min(n, m)` rows and columns. Rows
     first bid for columns: a row `i` without one takes the column `j` of the least reduced cost
-    `cost_matrix[i, j] - price[j]`, and lowers `price[j]` until its second choice would be as good;
-    the row that had the column must bid again. After `4 n` bids at most, each of the few rows that
-    are left finds a shortest augmenting path, as in `base_hungarian_algorithm`, in at most `n`
-    steps of `O(m)`.
+    `cost_matrix[i, j] - price[j]`, where prices start at 0, and lowers `price[j]` until its second
+    choice would be as good; the row that had the column must bid again. After `4 n` bids at most,
+    each of the few rows that are left finds a shortest augmenting path, as in
+    `base_hungarian_algorithm`, in at most `n` steps of `O(m)`.
 
     Half precision is computed in float32, integers and booleans in int32 (int64 for int64), which
     is exact as long as `n` times the range of the costs does not overflow. A cost of `inf` (or

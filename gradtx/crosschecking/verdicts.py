@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
-        """True if they agree or differ as documented, and the first one's errors are tolerated."""
+        """True if they agree or differ as documented, with the first one's errors in `rounding`."""
         errors = self.single_errors[0], self.half_errors[0]
         rounds_well = all(
             np.isfinite(error) and error <= bound

@@ -147,8 +147,8 @@ def batch_sizes(
     """Draws the effect of the batch size: batch, stochastic and mini-batch descent side by side.
 
     Three panels show the loss by epoch, by gradient evaluations and by step, the last two with
-    logarithmic axes. A gradient evaluation is that of a single example, so that their
-    number measures the work. The loss is always that on all examples, even within an epoch. See
+    logarithmic axes. Gradient evaluations are counted for each example, so that they
+    measure the work. The loss is always that on all examples, even within an epoch. See
     `batch_curve`.
 
     Args:

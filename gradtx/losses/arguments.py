@@ -27,7 +27,7 @@ def floating(name: str, role: str, x: ArrayLike) -> Array:
 
 
 def common_dtype(*arrays: ArrayLike) -> np.dtype:
-    """The dtype of a loss of these arrays: their promoted dtype, or default float for integers."""
+    """The dtype of a loss of arrays: their promoted dtype, or the default float for integers."""
     dtype = jnp.result_type(*arrays)
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else default_float()
 

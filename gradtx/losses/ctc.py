@@ -24,8 +24,8 @@ def ctc_loss(
     r"""Connectionist temporal classification: cross entropy of a sequence without its alignment.
 
     An alignment assigns a label or the blank to each frame. It belongs to the label sequence that
-    remains after its repetitions are merged and then its blanks removed. With `q =
-    softmax(logits)`::
+    remains after its repetitions are merged and then its blanks removed. With
+    `q = softmax(logits)`::
 
         loss = -log(sum over alignments a of the labels of  prod_t q[t, a[t]])
 

@@ -28,13 +28,14 @@ def _along(
         absolute value in `a` and `d = a / s`, so that these products neither overflow nor vanish.
         It returns the function `(leaf of x, leaf of d) -> leaf`.
     """
-    xs, treedef = flattened(name, x, complex_too=True)
-    given, _ = flattened(name, aligned(name, "a", a, x, treedef), complex_too=True)
+    xs, treedef = flattened(name, x, role="x", complex_too=True)
+    direction = treedef.unflatten(aligned(name, "a", a, x, treedef, role="x"))
+    given, _ = flattened(name, direction, role="a", complex_too=True)
     for i, (leaf, other) in enumerate(zip(xs, given, strict=True)):
         if getattr(leaf, "shape", None) != getattr(other, "shape", None):  # or one is None
             raise ValueError(
                 f"{name}: x{nth_path(x, i)} is {_told(leaf)}, a{nth_path(x, i)} is "
-                f"{_told(other)}; they must be alike"
+                f"{_told(other)}; a must have the shapes of x"
             )
         if leaf is not None and jnp.iscomplexobj(other) and not jnp.iscomplexobj(leaf):
             at = nth_path(x, i)

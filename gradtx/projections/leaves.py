@@ -12,13 +12,14 @@ from gradtx.engine.paths import StructureError, align, is_none, nth_path
 
 
 def flattened(
-    name: str, tree: PyTree, *, complex_too: bool = False
+    name: str, tree: PyTree, *, role: str = "tree", complex_too: bool = False
 ) -> tuple[list[Array | None], PyTreeDef]:
     """Returns a tree's leaves as floating arrays in the dtype to compute in, and its structure.
 
     Args:
       name: the name of the calling function, for errors.
       tree: a pytree of numbers and arrays. `None` leaves stay `None`.
+      role: the name of the tree in errors.
       complex_too: whether complex leaves are allowed.
 
     Raises:
@@ -26,7 +27,7 @@ def flattened(
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
     return [
-        None if x is None else _wide(f"{name}: tree{nth_path(tree, i)}", x, complex_too)
+        None if x is None else _wide(f"{name}: {role}{nth_path(tree, i)}", x, complex_too)
         for i, x in enumerate(leaves)
     ], treedef
 
@@ -67,7 +68,13 @@ def _stored_in(dtype: DTypeLike) -> DTypeLike:
 
 
 def aligned(
-    name: str, other_name: str, other: PyTree, tree: PyTree, treedef: PyTreeDef
+    name: str,
+    other_name: str,
+    other: PyTree,
+    tree: PyTree,
+    treedef: PyTreeDef,
+    *,
+    role: str = "tree",
 ) -> list[PyTree]:
     """Returns the leaves of a second tree, in the order of those of the first.
 
@@ -77,12 +84,13 @@ def aligned(
       other: the second tree.
       tree: the first tree.
       treedef: its structure, from `flattened`.
+      role: the name of the first tree in errors.
 
     Raises:
       ValueError: if the structures differ.
     """
     try:
-        return align(treedef, other, other_name, tree, "tree")
+        return align(treedef, other, other_name, tree, role)
     except StructureError as error:
         raise StructureError(f"{name}: {error}") from None
 

@@ -76,8 +76,8 @@ def own_problem(
       loss: `loss(params, batch)`, a scalar.
       init: `init(key) -> params`, or the initial parameters themselves, for all seeds.
       batches: a list (or any other finite iterable except tuples, mappings and arrays) of batches,
-        each a pytree of arrays, all of the same shapes. Every epoch uses each batch once, in an order that
-        depends on the seed.
+        each a pytree of arrays, all of the same shapes. Every epoch uses each batch once, in an
+        order that depends on the seed.
       accuracy: `accuracy(params)`, from 0 to 1, where higher is better; measured after each epoch.
         Default: none.
 

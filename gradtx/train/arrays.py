@@ -84,7 +84,7 @@ def read_npz(
 
     Raises:
       ValueError: an array is missing, or its header does not fit its content.
-      Exception: of any type, if the file is damaged otherwise.
+      Exception: of any type, if the file is damaged in another way.
 
     Example:
       >>> import io
