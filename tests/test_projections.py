@@ -431,7 +431,7 @@ def test_integers_become_floats():
             r"tree\['a'\] of shape",
         ),
         (lambda x: projection_vector(x, x[:, None]), ValueError, r"\(3,\), a is of shape \(3, 1\)"),
-        (lambda x: projection_vector({"w": x}, {"v": x}), ValueError, "only tree has tree.*'w'"),
+        (lambda x: projection_vector({"w": x}, {"v": x}), ValueError, "only x has x.*'w'"),
         (lambda x: projection_hyperplane((x, x), (x, None), 1.0), ValueError, r"a\[1\] is None"),
         (lambda x: projection_halfspace(x, x, x), ValueError, r"b must be a scalar, got .*\(3,\)"),
         (

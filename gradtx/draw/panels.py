@@ -43,7 +43,7 @@ def draw_contours(axes: "Axes", surface: Surface, *, clabel: bool = False) -> No
 
 
 def draw_path(axes: "Axes", surface: Surface, points: np.ndarray, style: Mapping[str, Any]) -> None:
-    """Draws a path from above, cut off at the border, with a mark at its end, and at each of few steps.
+    """Draws a path from above, cut off at the border; its end and, if few, its steps are marked.
 
     Args:
       axes: matplotlib axes.
