@@ -49,7 +49,9 @@ def hvp(loss: Loss, v: ArrayLike, params: Params, inputs: PyTree, targets: PyTre
     vector, unravel = ravel_pytree(params)
     v = jnp.asarray(v)
     if v.shape != vector.shape:
-        raise ValueError(f"hvp: v must be flat, {vector.shape} for these params, got {v.shape}")
+        raise ValueError(
+            f"hvp: v must be a vector of the {vector.size} elements of params, got shape {v.shape}"
+        )
     gradient = _gradient(loss, unravel, inputs, targets)
     return jax.jvp(gradient, (vector,), (v.astype(vector.dtype),))[1]
 

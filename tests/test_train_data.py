@@ -50,8 +50,8 @@ PACKED = gzip.compress(idx_bytes(np.random.default_rng(0).integers(0, 256, (9, 9
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "0 bytes are too short"),
-        (b"\x00\x00\x08", "3 bytes are too short"),
+        (b"", "0 bytes are too few"),
+        (b"\x00\x00\x08", "3 bytes are too few"),
         (b"\x89PNG" + GOOD, "begins with bytes 89 50, not 00 00"),
         (b"\x00\x00\x0a\x01" + GOOD[4:], "dtype code 0x0a is not one of IDX's"),
         (GOOD[:10], r"3 dimensions, so 16 bytes of header; the file has 10"),
