@@ -96,8 +96,8 @@ def known_differences(name: str) -> Known:
 def known_rows() -> list[tuple[str, str, str]]:
     """Returns the documented differences as rows of a table in Markdown.
 
-    Each has the optimizer, where it differs, which is everywhere or a hyperparameter or kind of
-    leaf, and how.
+    A row has the optimizer, the place of the difference (everywhere, a hyperparameter, or a kind of
+    leaf), and the difference.
     """
     rows = []
     for name, known in KNOWN.items():

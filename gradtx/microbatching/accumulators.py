@@ -121,7 +121,7 @@ def of_examples(accumulator: Accumulator) -> Accumulator:
 
 
 def _joined(accumulators: list[Accumulator], structure: PyTreeDef) -> Accumulator:
-    """Returns the accumulator of a tree from those of its parts; the carry is a list of theirs."""
+    """Returns the accumulator of a tree from those of its parts; it carries a list of carries."""
 
     def parts(tree: PyTree) -> Iterator[tuple[Accumulator, PyTree]]:
         return zip(accumulators, structure.flatten_up_to(tree), strict=True)

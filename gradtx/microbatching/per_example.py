@@ -136,8 +136,8 @@ def micro_grad(
         tuple of gradients. Default: 0.
       batch_argnums: the positions of the arguments whose first axis is the batch. Keyword arguments
         have a batch axis too. Default: 1.
-      keep_batch_dim: whether `fun` sees each example as a batch of one, and not without a batch
-        axis. Default: yes.
+      keep_batch_dim: whether `fun` receives each example as a batch of one; otherwise it receives
+        it without a batch axis. Default: yes.
       microbatch_size: the examples whose gradients are taken at once. Default: all.
       accumulator: how the transformed gradients combine, see `microbatch`.
         Default: `AccumulationType.SUM`.

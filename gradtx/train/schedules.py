@@ -126,7 +126,7 @@ def _plateau(
     cooldown: int = 0,
     min_scale: float = 0.0,
 ) -> ScalarOrSchedule:
-    """A constant rate; the settings are those of `reduce_on_plateau`, behind the optimizer."""
+    """A constant rate; the settings are those of `reduce_on_plateau`, after the optimizer."""
     return rate
 
 

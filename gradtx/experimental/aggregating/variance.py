@@ -58,7 +58,7 @@ class PerElementMeanAndVarianceEMAState(NamedTuple):
       count: the number of batches so far.
       ema_decay: decay rate of both averages.
       mean_grads_ema: moving average of the mean gradients, without bias correction.
-      variance_grads_ema: moving average of the variances, likewise, real.
+      variance_grads_ema: moving average of the variances, real, also without bias correction.
     """
 
     count: Count
