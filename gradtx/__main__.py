@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     check.add_argument("--steps", type=int, default=100, help="number of steps (default: 100)")
     check.add_argument(
-        "--every-setting", action="store_true", help="also change each hyperparameter and flag in turn"
+        "--every-setting",
+        action="store_true",
+        help="also change each hyperparameter and flag in turn",
     )
     check.set_defaults(run=run_crosscheck)
 
@@ -122,8 +124,8 @@ def run_crosscheck(args: argparse.Namespace) -> int:
     documented = sum(bool(row.note) for row in rows)
     print(
         f"\n{len(rows)} compared over {args.steps} steps, {len(failed)} failed, "
-        f"{documented} differ as documented. Ulps are units in the last place of each leaf's dtype; "
-        "errors are relative to the float64 trajectory."
+        f"{documented} differ as documented. Ulps are units in the last place of each leaf's "
+        "dtype; errors are relative to the float64 trajectory."
     )
     return 1 if failed else 0
 

@@ -6,7 +6,7 @@ from gradtx.interop import command
 
 if __name__ != "__main__":  # imported, the module would replace the function in `gradtx`
     raise ImportError(
-        "gradtx.as_optax is a function: use `import gradtx`, then `gradtx.as_optax()`; as a program, "
-        "run it with `python -m gradtx.as_optax`"
+        "gradtx.as_optax is a function: use `import gradtx`, then `gradtx.as_optax()`; as a "
+        "program, run it with `python -m gradtx.as_optax`"
     )
 sys.exit(command.main())

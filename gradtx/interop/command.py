@@ -11,7 +11,8 @@ USAGE = """\
 usage: python -m gradtx.as_optax PROGRAM.py [ARGUMENT ...]
        python -m gradtx.as_optax -m MODULE [ARGUMENT ...]
 
-Runs a program in which every import of optax imports gradtx. Optax does not have to be installed."""
+Runs a program in which every import of optax imports gradtx. Optax does not have to be
+installed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="start from the beginning; without it, optimizers that are finished in --out are not run "
-        "again",
+        help="start from the beginning (default: optimizers that are finished in --out are not run "
+        "again)",
     )
 
 

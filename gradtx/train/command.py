@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--learning-rate",
         "X",
-        "the peak learning rate (default: that of the optimizer, or else the usual one for networks)",
+        "the peak learning rate (default: the optimizer's, or else the usual one for networks)",
     )
     add("--schedule", "NAME", f"{', '.join(SCHEDULES)} (default: {Options.schedule})")
     add(
@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--weight-decay",
         "X",
-        "the weight decay, applied by the optimizer if it has one, else an L2 penalty (default: the "
-        "optimizer's own, or none)",
+        "the weight decay: the optimizer's own if it has one, an L2 penalty otherwise (default: "
+        "the optimizer's, or none)",
     )
     add("--clip", "X", "clip the gradient to this global norm (default: no clipping)")
     add("--out", "DIR", "the run's folder (default: runs/DATA-MODEL-OPTIMIZER)")
