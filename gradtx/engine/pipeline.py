@@ -122,7 +122,7 @@ class Pipeline(Value):
         types = [link.state or object for link in self.links]
         wanted, given = outlines(jax.tree.map(lambda n: types[n], self.skeleton), state)
         return TypeError(
-            f"{self._title}: the state is {given}, but that of init is {wanted}; the order of "
+            f"{self._title}: the state is {given}, but init returns {wanted}; the order of "
             "arguments is update(updates, state, params). Use tx.init(params), or "
             "gradtx.load_matching for the parts that fit"
         )

@@ -19,7 +19,9 @@ from gradtx.train.options import Options
 
 _T = TypeVar("_T", int, float)
 
-DESCRIPTION = "Race optimizers over learning rates and seeds, each as one compiled program."
+DESCRIPTION = (
+    "Race optimizers over learning rates and seeds, with one compiled program for each optimizer."
+)
 FIELD = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "lion")
 
 
