@@ -48,14 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     draw.add_arguments(job)
     job.set_defaults(run=draw.run)
 
-    about = "Compare every optimizer with optax's of the same name, number by number."
+    about = "Compare each optimizer with the one of the same name in optax, step by step."
     check = commands.add_parser("crosscheck", help=about, description=about)
     check.add_argument(
         "names", nargs="*", metavar="OPTIMIZER", help="optimizers to compare (default: all)"
     )
     check.add_argument("--steps", type=int, default=100, help="number of steps (default: 100)")
     check.add_argument(
-        "--every-setting", action="store_true", help="also vary each hyperparameter in turn"
+        "--every-setting",
+        action="store_true",
+        help="also change each hyperparameter and flag in turn",
     )
     check.add_argument(
         "--known", action="store_true", help="list the known differences, as a Markdown table"
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     about = "List all optimizers of the catalog."
     shown = commands.add_parser("list", help=about, description=about)
-    shown.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    shown.add_argument("--markdown", action="store_true", help="print a Markdown table")
     shown.set_defaults(run=run_list)
 
     args = parser.parse_args(argv)
@@ -132,8 +134,8 @@ def run_crosscheck(args: argparse.Namespace) -> int:
     documented = sum(bool(row.note) for row in rows)
     print(
         f"\n{len(rows)} compared over {args.steps} steps, {len(failed)} failed, "
-        f"{documented} differ as documented. Ulps are of each leaf's own dtype, against the "
-        "float64 trajectory."
+        f"{documented} differ as documented. Ulps are units in the last place of each leaf's "
+        "dtype; errors are relative to the float64 trajectory."
     )
     return 1 if failed else 0
 

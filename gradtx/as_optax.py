@@ -4,8 +4,9 @@ import sys
 
 from gradtx.interop import command
 
-if __name__ != "__main__":  # the module would replace the function
+if __name__ != "__main__":  # imported, the module would replace the function in `gradtx`
     raise ImportError(
-        "gradtx.as_optax is a function, and a program for `python -m`; use `import gradtx`"
+        "gradtx.as_optax is a function: use `import gradtx`, then `gradtx.as_optax()`; as a "
+        "program, run it with `python -m gradtx.as_optax`"
     )
 sys.exit(command.main())

@@ -37,12 +37,13 @@ class Entry:
       factory: the function of hyperparameters that returns it.
       source: its publication: the title of a paper, and its arXiv id if it has one.
       probe: hyperparameters with which it makes progress on a small problem.
-      usual_rate: the usual first learning rate for networks in papers and textbooks; `None` if that
-        of the probe, or the default of the factory, is suitable.
+      usual_rate: the usual learning rate for networks in papers and textbooks; `None` if the
+        factory's default, or else the probe's rate, is suitable.
       scale_free: whether it works without a learning rate.
       fixed_rate: whether its learning rate must be a number, not a schedule.
-      rate: the hyperparameter that multiplies all steps.
-      constants: the hyperparameters whose numbers are constants in compiled code, see `piece`.
+      rate: the name of the hyperparameter that multiplies all steps.
+      constants: the names of hyperparameters whose numbers are constants in compiled code, see
+        `piece`.
     """
 
     name: str
@@ -56,12 +57,12 @@ class Entry:
     constants: tuple[str, ...] = ()
 
     def make(self, **changes: Any) -> GradientTransformation:
-        """Returns the optimizer with the probe's hyperparameters, some of them changed."""
+        """Returns the optimizer with the probe's hyperparameters, except for those given."""
         return self.factory(**{**self.probe, **changes})
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """The factory's parameters, with their defaults."""
+        """The factory's parameters, with their defaults; `None` for those without one."""
         parameters = inspect.signature(self.factory).parameters
         return {n: None if p.default is p.empty else p.default for n, p in parameters.items()}
 
@@ -112,15 +113,15 @@ def optimizer(
     ranges: Mapping[str, Range | None] | None = None,
     **traits: Any,
 ) -> Callable[[Callable[P, GradientTransformation]], Callable[P, GradientTransformation]]:
-    """Registers an optimizer's factory, and adds the optimizer's name to its errors.
+    """Decorates an optimizer's factory: registers it, and adds its name to error messages.
 
     Args:
       source: its publication: the title of a paper, and its arXiv id if it has one.
       probe: hyperparameters with which it makes progress on a small problem.
-      constants: the hyperparameters whose numbers are constants in compiled code, see `piece`.
-        Default: none.
-      ranges: the ranges of hyperparameters whose names mean something else than usual, see `piece`.
-        Default: none.
+      constants: the names of hyperparameters whose numbers are constants in compiled code, see
+        `piece`. Default: none.
+      ranges: a mapping from hyperparameters whose names do not mean what they usually do to their
+        ranges, see `piece`. Default: none.
       **traits: further attributes of its `Entry`.
 
     Raises:

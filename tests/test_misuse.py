@@ -325,7 +325,7 @@ def test_states_that_differ_inside():
     with refused(
         TypeError,
         "partition: the state is a PartitionState of dict of x: MaskedState of tuple of EmptyState",
-        "but that of init is a PartitionState of dict of x: MaskedState of tuple of ScaleByAdam",
+        "but init returns a PartitionState of dict of x: MaskedState of tuple of ScaleByAdam",
     ):
         tx.update(PARAMS, state, PARAMS)
 

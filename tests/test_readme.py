@@ -106,7 +106,7 @@ def test_the_training_step_descends():
 def test_the_rule_is_lion():
     import gradtx
 
-    names = {"gradtx": gradtx}
+    names = {}
     rule, values = blocks("docs/writing.md")
     exec(rule, names)
     tx = gradtx.chain(names["scale_by_lion"](), gradtx.scale_by_learning_rate(0.1))

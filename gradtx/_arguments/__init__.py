@@ -1,8 +1,8 @@
-"""The requirements of arguments, their check where pieces are made, and words for errors.
+"""The requirements of arguments, the check of each call of a factory, and descriptions for errors.
 
-The annotation of an argument says of what kind it is, its name in which range it is; `ranges` has
-one table of these names. `checked` reads both once, for each factory. The values of traced arrays
-are never examined.
+The annotation of an argument determines its kind, and its name determines its range, by the table
+in `ranges`. `Requirements` reads both, once for each factory. The values of traced arrays are never
+examined.
 """
 
 from gradtx._arguments.calls import misfit as misfit

@@ -11,7 +11,7 @@ _shape = attrgetter("shape")
 
 
 def misfit(updates: object, params: object) -> Exception | None:
-    """Returns an error if the updates cannot be those of the parameters.
+    """Returns an error if the updates do not fit the parameters, or else `None`.
 
     An update may have more axes than its parameter, as gradients of single examples have.
 

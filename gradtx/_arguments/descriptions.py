@@ -1,4 +1,4 @@
-"""The words for values and pytrees in error messages."""
+"""Descriptions of values and pytrees in error messages."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ import jax
 
 
 def described(x: object) -> str:
-    """Returns the words for an argument: its value if it is short, and else what it is."""
+    """Returns a description of an argument: its value if that is short, or else its kind."""
     if isinstance(x, (bool, int, float, complex, type(None))):
         return repr(x)
     if isinstance(x, type):
@@ -31,10 +31,10 @@ def name_of(function: object) -> str:
 
 
 def outline(state: object, depth: int = 1) -> str:
-    """Returns the words for a state: its type, with its parts down to a depth.
+    """Returns a description of a state: its type, with its parts down to a depth.
 
     Args:
-      state: a state, or one with types in place of some states.
+      state: a state; types may stand for some of the states in it.
       depth: how many levels of tuples and dicts are described. Default: 1.
     """
     name = state.__name__ if isinstance(state, type) else type(state).__name__
@@ -50,11 +50,11 @@ def outline(state: object, depth: int = 1) -> str:
 
 
 def outlines(wanted: object, given: object) -> tuple[str, str]:
-    """Returns the words for two states, as deep as is necessary to tell them apart.
+    """Returns descriptions of two states, as deep as is necessary to tell them apart.
 
     Args:
-      wanted: the state that `init` returns, with types in place of states.
-      given: another one.
+      wanted: the state that `init` returns, with types that stand for states.
+      given: the other state.
     """
     both = [(outline(wanted, depth), outline(given, depth)) for depth in range(1, 8)]
     pair = next((pair for pair in both if pair[0] != pair[1]), both[-1])

@@ -11,9 +11,9 @@ class Range(NamedTuple):
     Attributes:
       low: the smallest number.
       high: the largest number.
-      told: what a number must do, in error messages: "be in [0, 1)".
-      whole: whether it must be an integer.
-      way_out: what to do if a smaller number is meant, in error messages.
+      told: the requirement in error messages, after "must": "be in [0, 1)".
+      whole: whether a number must be whole. Default: False.
+      way_out: the advice in error messages for numbers below `low`. Default: none.
     """
 
     low: float
@@ -37,7 +37,7 @@ BOUND = Range(0.0, math.inf, "not be negative")
 DECAY = Range(0.0, BELOW_1, "be in [0, 1)")
 FRACTION = Range(0.0, 1.0, "be in [0, 1]")
 SHARE = Range(ABOVE_0, BELOW_1, "be in (0, 1)")
-# Negative momentum is of use in games (Gidel et al., arXiv:1807.04740), and a momentum of 1 sums.
+# Negative momentum is useful in games (Gidel et al., arXiv:1807.04740); 1 sums all gradients.
 MOMENTUM = Range(math.nextafter(-1.0, 0.0), 1.0, "be in (-1, 1]")
 COUNT = Range(1, FINITE, "be a whole number, at least 1", whole=True)
 COUNT_OR_0 = Range(0, FINITE, "be a whole number, not negative", whole=True)
@@ -72,7 +72,7 @@ _NAMES = {
     ),
 }
 RANGES = {name: range_ for range_, names in _NAMES.items() for name in names.split()}
-"""The range of each hyperparameter, by its name; a factory may declare another one for its own."""
+"""The range of each hyperparameter, by its name; a factory may declare another range for it."""
 
 FLOATING = ("mu_dtype", "accumulator_dtype", "state_dtype", "dtype_momentum", "param_dtype")
 """The dtypes that must be floating, because averages are stored in them."""

@@ -1,4 +1,4 @@
-"""The check of a factory's arguments, made of its annotations and of the table of ranges."""
+"""The check of a factory's arguments by its annotations and the table of ranges."""
 
 import functools
 import inspect
@@ -27,7 +27,7 @@ class Requirement(NamedTuple):
     Attributes:
       accepts: `accepts(x)`, a function that returns whether a value is valid.
       kind: the kind of valid values, for error messages.
-      range: the range of numbers, or `None` if it is no number.
+      range: the range of valid numbers, or `None` if the argument is not a number.
     """
 
     accepts: Callable[[object], bool]
@@ -67,7 +67,7 @@ class Requirements:
 
         Raises:
           TypeError: an argument is of a wrong kind.
-          ValueError: an argument is out of its range.
+          ValueError: an argument is out of its range, or a string is not among the options.
         """
         for (name, required), x in zip(self._positions, args, strict=False):
             if required is not None and not required.accepts(x):
@@ -108,6 +108,9 @@ def require_transformation(x: object, what: str) -> None:
     Args:
       x: the value.
       what: its name in the error message.
+
+    Raises:
+      TypeError: it is not.
     """
     if not _is_transformation(x):
         way_out = f"; call it: {name_of(x)}(...)" if callable(x) else ""
@@ -125,6 +128,10 @@ def checked(
       factory: the function.
       name: its name in error messages. Default: its own.
       ranges: ranges of its arguments instead of those in the table. Default: none.
+
+    Raises:
+      TypeError: by the decorated function: an argument is of a wrong kind.
+      ValueError: by the decorated function: an argument is out of its range.
 
     Example:
       >>> from gradtx._arguments import checked

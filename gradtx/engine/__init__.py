@@ -2,11 +2,11 @@
 
 A call of `adamw(1e-3).update(updates, state, params)` passes through these modules:
 
-1. `leafwise`. `adamw` is a chain of three pieces. Each is a factory decorated with `piece`, which
-   records how its links were made. It calls `leafwise(state, init, update)`, which returns a
-   transformation with one `Rule`.
-2. `links`. A `Rule` is one kind of link: a `Kernel` (`rules`), the pure functions of one array,
-   with its numbers and schedules, masks and name. The other kinds are `Stacked` (`matrixwise`) for
+1. `leafwise`. `adamw` is a chain of three pieces. Each is made by a factory decorated with `piece`,
+   which records how links were made. The factory calls `leafwise(state, init, update)`, which
+   returns a transformation with one `Rule`.
+2. `links`. A `Rule` is one kind of link: a `Kernel` (the pure functions of one array, in `rules`)
+   with numbers, schedules, masks and a name. The other kinds are `Stacked` (`matrixwise`) for
    stacks of matrices (`matrix_layout`), `Coupled` (`coupled`) for methods written over whole
    pytrees, `Wrapped` for wrappers of other transformations, and `Pair` for pairs of other
    libraries. Each implements `init`, `update`, `narrow`, `effects` and `freeze`.
@@ -15,9 +15,10 @@ A call of `adamw(1e-3).update(updates, state, params)` passes through these modu
    splits the state, runs one segment after another, and adds the titles of links to errors.
 4. `segment`. Neighbours that can be compiled together are a `Segment`. Inside `jit` it runs its
    links as they are. Outside, it calls one compiled function, which JAX caches by the value of the
-   links without their numbers (`made`). In it the links are made again, with `Number`s
-   (`numerics`), arguments of the compiled function, in place of the numbers. Before the call,
-   Python computes what cannot be compiled: masks (`masks`), and schedules that are not of gradtx.
+   links without their numbers (`made`). Inside it the links are made again, with `Number`s
+   (`numerics`) in place of the numbers; these are arguments of the compiled function. Before the
+   call, Python computes what cannot be compiled: masks (`masks`), and schedules that gradtx did
+   not make.
 5. `sweep`. Neighbouring rules are one `Sweep` over the leaves. It flattens the pytrees, checks
    pairs of leaves (`checks`), and has a `Lane` for each rule: slots, step count, random keys, and
    the scalars that all leaves share. Leaves are traced in blocks that repeat (`blocks`).
@@ -33,5 +34,5 @@ and pickled by how they were made (`equality`).
 
 To extend it: a new rule needs none of these files. A new kind of link is a class like those in
 `links`. Only `storage` decides how slots are stored, and only `checks` which leaves are allowed.
-Imports point from later to earlier modules of this list; a test checks it.
+Imports form no cycle; a test checks it.
 """

@@ -41,7 +41,10 @@ class TransformInitFn(Protocol):
 
 
 class TransformUpdateFn(Protocol):
-    """A function for one step: `update(updates, state, params=None, **extra)`."""
+    """A function for one step.
+
+    `update(updates, state, params=None, **extra) -> (updates, state)`.
+    """
 
     def __call__(  # noqa: D102
         self, updates: Updates, state: OptState, params: Params | None = None, /, **extra: Any
@@ -139,8 +142,8 @@ def with_extra_args_support(tx: TransformationLike) -> GradientTransformation:
       tx: a pair of functions with the attributes `init` and `update`.
 
     Returns:
-      A transformation whose `update` accepts any keyword argument. It passes on to `tx.update`
-      those that this names, or all of them if it takes `**extra`.
+      A transformation whose `update` accepts any keyword argument. It passes on those that the
+      signature of `tx.update` names, or all of them if `tx.update` takes `**extra`.
 
     Example:
       >>> from gradtx import GradientTransformation, with_extra_args_support

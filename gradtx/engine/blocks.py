@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 MANY = 16
-"""The least number of leaves in a piece if its block repeats often: each piece is one call."""
+"""The largest number of leaves in a piece of several blocks. Each piece is one call."""
 
 
 class Block(NamedTuple):
@@ -31,6 +31,8 @@ class Block(NamedTuple):
 
 def repeated_block(sequence: Sequence[Hashable]) -> Block:
     """Returns the block whose repetitions cover most of a sequence, the shortest of several.
+
+    If nothing repeats, it is the whole sequence, once.
 
     Args:
       sequence: a sequence of hashable values.
@@ -71,7 +73,7 @@ def pieces(sequence: Hashable) -> list[tuple[int, int]]:
       sequence: a tuple of hashable values.
 
     Returns:
-      The begin and the end of each piece.
+      The start and the end of each piece.
 
     Example:
       >>> from gradtx.engine.blocks import pieces

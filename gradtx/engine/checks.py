@@ -57,6 +57,9 @@ def check_leaves(
       active: which leaves to check. Default: all.
       integers: whether they may be integers. Default: False.
       real_only: whether they must not be complex. Default: False.
+
+    Raises:
+      LeafError: a leaf is not valid.
     """
     good: set[Hashable] = set()  # the dtypes and types checked so far: there are few
     for i, leaf in enumerate(jax.tree.leaves(tree, is_leaf=is_none)):
@@ -79,6 +82,9 @@ def check_pair(g: ArrayLike, p: ArrayLike | None, updates: Updates, i: int) -> N
       p: the parameter.
       updates: the pytree of the updates.
       i: the number of its leaf.
+
+    Raises:
+      LeafError: the shapes differ, or the update is complex and the parameter is real.
     """
     if p is None or jnp.shape(p) != jnp.shape(g):
         path = nth_path(updates, i)
@@ -112,7 +118,10 @@ def check_given(
       needs_params: whether it needs the parameters.
       params: the parameters, or `None`.
       extra: the extra arguments.
-      stage: the number of the link.
+      stage: the number of the link. Default: 0.
+
+    Raises:
+      LeafError: an argument is missing, or the loss is not a scalar.
     """
     missing = [n for n in needs if extra.get(n) is None]
     if missing:
@@ -132,7 +141,10 @@ def check_value(value: ArrayLike, stage: int = 0) -> None:
 
     Args:
       value: the loss.
-      stage: the number of the link.
+      stage: the number of the link. Default: 0.
+
+    Raises:
+      LeafError: it is not.
     """
     if shape := jnp.shape(value):
         raise LeafError(ValueError, f"value has shape {shape}; give one number, the loss", stage)

@@ -34,10 +34,10 @@ def coupled(
       needs: the extra arguments that `update` requires. Default: none.
       params: whether `update` needs the parameters. Default: False.
       real_only: whether complex parameters are an error. Default: False.
-      rate: the learning rate: a number, a scalar array or a schedule. `update` then gets that of
-        the step as `learning_rate`, from here or from the call, `update(..., learning_rate=x)`;
-        the state needs the fields `count` and `learning_rate`, which the engine updates. Default:
-        there is none.
+      rate: the learning rate: a number, a scalar array or a schedule. `update` then gets the
+        learning rate of the step as the argument `learning_rate`: this one, or that of the call
+        `update(..., learning_rate=x)`. The state needs the fields `count` and `learning_rate`,
+        which the engine updates. Default: there is none.
       traits: further properties, see `gradtx.engine.links.Link`. Default: none.
 
     Returns:

@@ -46,7 +46,8 @@ class WholeFreezer(Freezer):
 
 
 class Kept:
-    """Any object. Arrays are compared by elements, what cannot be hashed by identity.
+    """Any object, kept as it is. Arrays are compared by their elements, other objects that
+    cannot be hashed by identity.
 
     Args:
       x: the object.
@@ -55,7 +56,7 @@ class Kept:
     def __init__(self, x: Any):
         self.x = x
         self._key: Hashable = (type(x), id(x))
-        with contextlib.suppress(TypeError, RuntimeError):  # cannot be hashed; cannot be read here
+        with contextlib.suppress(TypeError, RuntimeError):  # no hash; or no data here
             if isinstance(x, (np.ndarray, jax.Array)) and not is_traced(x):
                 self._key = (type(x), x.dtype.name, x.shape, np.asarray(x).tobytes())
             else:
@@ -102,7 +103,7 @@ def _public(module: str, name: str) -> Callable[..., Any]:
 class Value:
     """An immutable object that equals others made alike, and is pickled by how it was made.
 
-    Its method `freeze` returns how.
+    Subclasses define `freeze`, which returns how it was made.
     """
 
     def freeze(self, freezer: Freezer) -> Frozen:

@@ -44,9 +44,9 @@ def leafwise(
     Args:
       state: the NamedTuple class of the state. The field `count`, if there is one, has the number
         of steps taken and is updated by the engine; so are `rng_key` and `learning_rate`, the
-        learning rate of the last step. Fields named like other scalars have their values. Every
-        other field is a slot: a pytree like the parameters.
-      init: `init(p) -> Slots(...)`, the first slots of one array; `None` without slots.
+        learning rate of the last step. A field with the name of another scalar has its value at the
+        last step. Every other field is a slot: a pytree like the parameters.
+      init: `init(p) -> Slots(...)`, the first slots of one array; `None` for a rule without slots.
       update: `update(g, s, step, p) -> (g, Slots(...))` for one array. `step` is an int32 scalar,
         0 at the first step, or `None` if the state has no `count`; `p` is `None` unless `params`.
       params: whether the rule needs the parameters. Default: False.
@@ -56,12 +56,13 @@ def leafwise(
         there is none.
       scalars: further numbers and schedules that all leaves share, read as `s.name`. Default: there
         are none.
-      shared: `shared(step, extra)`, a function that returns a dict of scalars, computed once per
-        step for all leaves from the step count and the keyword arguments of `update`; the rule
-        reads them as `s.name`. Default: there are none.
+      shared: `shared(step, extra)`, a function that returns a dict of scalars, called once per step
+        for all leaves with the step count and the dict of extra arguments of `update`. Without
+        `jit`, it is called outside compiled code, so that it may be any Python function. The rule
+        reads the scalars as `s.name`. Default: there are none.
       per_step: `per_step(step)`, a function that returns a dict of scalars that depend only on the
-        step count, such as bias corrections; they are computed once per step, and read in the same
-        way. Default: there are none.
+        step count, such as bias corrections. It is called once per step, inside compiled code; the
+        rule reads the scalars as `s.name`. Default: there are none.
       key: a random key from which the engine derives a new key for every leaf and step, read as
         `s.rng_key`; the state needs the field `rng_key`. Default: there are no keys.
       counter: the step counter of the state if it is not an int32 `count`; the rule reads it as
@@ -76,7 +77,8 @@ def leafwise(
     a real function `f`, so that `z - learning_rate * g` descends.
 
     Returns:
-      The transformation. Neighbours in a `gradtx.chain` made by `leafwise` run as one sweep.
+      The transformation. Neighbours in a `gradtx.chain` that `leafwise` made run in one pass over
+      the leaves.
 
     Example:
       >>> from typing import NamedTuple
@@ -126,8 +128,9 @@ def piece(
     among them. The factory is called again when the code is traced, with runtime values in place of
     numbers; in operators and in the functions of `gradtx.numerics` these behave like numbers. If a
     factory needs a number's value (in an `if`, or in a function of JAX), the number becomes a
-    constant, and other values are compiled separately. With functions among the arguments, except
-    for schedules of gradtx, nothing is shared.
+    constant, and other values are compiled separately. Masks, and schedules that gradtx did not
+    make, are called before the compiled code. If the code itself needs a function that was an
+    argument, and is not a schedule of gradtx, nothing is shared.
 
     The arguments of each call are checked against the factory's annotations: a number, a boolean, a
     schedule, a transformation; and numbers with a usual name, such as `b1`, `eps` or
@@ -138,8 +141,8 @@ def piece(
       factory: a pure function of hyperparameters that returns a transformation.
       constants: the names of hyperparameters whose numbers are always constants, because the
         results depend on their last digits. Default: none.
-      ranges: the ranges of hyperparameters whose names mean something else than usual; one with
-        `None` is not checked. Default: none.
+      ranges: a mapping from hyperparameters whose names do not mean what they usually do to their
+        ranges; with `None`, the hyperparameter is not checked. Default: none.
 
     Raises:
       TypeError: by the decorated factory: an argument is of a wrong kind.

@@ -61,7 +61,7 @@ class Effect(NamedTuple):
       link: the link.
       active: for each leaf, whether the link acts on it.
       masks: the masks around it, the outermost first, each with the pytree that it sees, and with
-        which of all leaves that pytree has.
+        a boolean for each of all leaves: whether that pytree has it.
     """
 
     link: "Link"
@@ -82,9 +82,9 @@ class Link:
       owner: the optimizer of which it is a part, for error messages, or empty.
       masks: its masks, the innermost first; it acts on the leaves for which all are true.
       origin: how it was made, if known.
-      traits: further properties, for descriptions of optimizers: `frozen`, `factors`; and for
-        their extra arguments: `passes_to`, the transformations that get them too, or `None` if any
-        may be read, and `reads`, names that the signature of `update` lacks.
+      traits: further properties. For descriptions of optimizers: `frozen` and `factors`. For their
+        extra arguments: `passes_to`, the transformations to which these are passed on, or `None` if
+        any may be read; and `reads`, names that are read but are not in the signature of `update`.
     """
 
     name: str = ""
@@ -149,7 +149,7 @@ class Link:
         return merge(updates, new), state
 
     def accepts(self, state: OptState) -> bool:
-        """Returns whether a state has the fields of the link's own, except for optional ones.
+        """Returns whether a state has the fields of the link's state class, except optional ones.
 
         Fields with the default `KEPT` are optional, because optax's states do not have them. The
         next state has the fields that the state has.

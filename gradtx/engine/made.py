@@ -34,7 +34,7 @@ class Frozen(NamedTuple):
 
     Attributes:
       thaw: `thaw(data, source)`, the function that makes the value again.
-      data: the other argument for it, hashable.
+      data: the argument from which it does so, hashable.
     """
 
     thaw: Callable[[Any, "Source"], Any]

@@ -73,13 +73,15 @@ def narrowed(
 ) -> Iterator[tuple[Mask, PyTree, list[bool], list[bool]]]:
     """Applies nested masks from the outermost one.
 
-    Yields each mask, the pytree that it sees, which of all leaves this has, and which it keeps.
+    Yields for each mask: the mask, the pytree that it sees, and for each of all leaves, whether
+    that pytree has it, and whether it remains after the mask.
 
     Args:
       masks: `Mask`s, the innermost first.
       tree: the tree to be masked.
       tree_name: its name in error messages.
-      whole: whether each mask sees the whole pytree instead of the leaves kept by those around it.
+      whole: whether each mask sees the whole pytree, not only the leaves that the masks around it
+        keep.
     """
     leaves = jax.tree.leaves(tree, is_leaf=is_none)
     active = [True] * len(leaves)
@@ -96,7 +98,7 @@ def narrowed(
 def hide(tree: PyTree, keep: Sequence[bool], params: Params | None = None) -> PyTree:
     """Replaces the leaves that are not kept by `MaskedNode()`, which has no leaves.
 
-    A leaf that is `None` in the parameters, or without these in the tree, is not replaced.
+    A leaf is not replaced if it is `None` in the parameters, or in the tree if these are not given.
 
     Args:
       tree: the tree.
@@ -112,7 +114,7 @@ def hide(tree: PyTree, keep: Sequence[bool], params: Params | None = None) -> Py
 
 
 def merge(whole: PyTree, part: PyTree) -> PyTree:
-    """Replaces the masked leaves of one pytree by those of another, unmasked one."""
+    """Returns `part`, with the leaves of `whole` in place of those that are masked."""
     leaves, treedef = jax.tree.flatten(whole, is_leaf=is_none)
     pairs = zip(leaves, treedef.flatten_up_to(part), strict=True)
     return treedef.unflatten([old if isinstance(n, MaskedNode) else n for old, n in pairs])
@@ -121,10 +123,10 @@ def merge(whole: PyTree, part: PyTree) -> PyTree:
 def hide_extra(
     extra: ExtraArgs, updates: Updates, params: Params, keep: Sequence[bool], all_trees: bool
 ) -> ExtraArgs:
-    """Masks the extra arguments that are pytrees like the updates, or functions of the parameters.
+    """Masks the gradient and the functions of the parameters among the extra arguments.
 
-    The gradient is always masked. Functions of the parameters become functions of the leaves that
-    are kept.
+    The gradient is `grad`. Functions of the parameters become functions of the leaves that are
+    kept. With `all_trees`, all pytrees like the updates are masked.
 
     Args:
       extra: the extra arguments.

@@ -24,8 +24,8 @@ class MatrixAxes(NamedTuple):
     the matrices. Several axes are flattened into one, in the given order.
 
     Attributes:
-      reduction_axis: the axis or axes of the rows, negative from the end. Default: 0.
-      output_axis: the axis or axes of the columns. Default: 1.
+      reduction_axis: the axis or axes of the rows; negative numbers count from the end. Default: 0.
+      output_axis: the axis or axes of the columns, likewise. Default: 1.
     """
 
     reduction_axis: int | tuple[int, ...] = 0

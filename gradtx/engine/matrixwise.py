@@ -2,9 +2,10 @@
 
 Methods on matrices spend their time in linear algebra, which is fastest in batches. A rule here is
 called for all matrices of one shape at once, as an array `(n, rows, columns)`, whichever leaves
-they come from: the number of matrix products in a program is that of shapes, not of leaves.
+they come from: the number of matrix products in a program grows with the number of shapes, not of
+leaves.
 
-A leaf of higher rank is a stack of matrices, given which of its axes are rows and columns; the
+A leaf with more axes is a stack of matrices: `axes` names those of the rows and columns, and the
 other axes index the matrices.
 """
 
@@ -60,16 +61,18 @@ def matrixwise(
       state: the NamedTuple class of the state. The field `count`, if there is one, has the number
         of steps taken. Every other field is a slot: a pytree like the parameters, with an array for
         each leaf whose first axis indexes the leaf's matrices.
-      init: `init(p) -> Slots(...)`, the first slots of a stack of matrices; `None` without slots.
+      init: `init(p) -> Slots(...)`, the first slots of a stack of matrices; `None` for a rule
+        without slots.
       update: `update(g, s, step, p) -> (g, Slots(...))` for a stack `(n, rows, columns)`, whose
         slots have `n` entries too. The result for a matrix must not depend on the others. `p` is
         `None` unless `params`.
       axes: a pytree of `MatrixAxes`, like the parameters or a prefix of them, or a function that
         returns one; `None` for leaves that are matrices. Default: `None`, all are.
-      lying: whether all matrices are passed as wide ones, with no more rows than columns, and tall
-        ones are transposed; so both can share a stack. Default: False.
-      after: `after(g, layout) -> g`, a function applied to the updated matrices of one leaf, given
-        its rows and columns before the transposition. Default: `None`.
+      lying: whether tall matrices, with more rows than columns, are transposed for the rule, so
+        that they can share a stack with wide ones. Default: False.
+      after: `after(g, layout) -> g`, a function applied to the updated matrices of one leaf, such
+        as a factor that depends on their shape: `layout.rows` and `layout.columns` are those before
+        the transposition. Default: `None`, nothing is applied.
       params: whether the rule needs the parameters. Default: False.
       real_only: whether complex parameters are an error. Default: False.
       per_step: `per_step(step)`, a function that returns a dict of scalars, read as `s.name`.
@@ -78,7 +81,8 @@ def matrixwise(
         defined.
 
     Raises:
-      ValueError: a leaf without axes is not a matrix, or its axes do not match its shape.
+      ValueError: by `init` and `update`: a leaf without axes is not a matrix, or its axes do not
+        match its shape.
 
     Example:
       >>> import jax.numpy as jnp

@@ -91,7 +91,7 @@ jax.tree_util.register_pytree_node(
 
 
 def like(scalar: Scalar, x: Array) -> Array | np.ndarray:
-    """Casts a scalar to the dtype of `x`, which `lax` does not do by itself.
+    """Casts a scalar to the dtype of `x`, because the functions of `lax` do not promote dtypes.
 
     Args:
       scalar: a number, or a scalar array.
@@ -192,7 +192,7 @@ def total(parts: Sequence[ArrayLike]) -> Array:
 
 
 def finished(x: ArrayLike) -> Array:
-    """Returns a number unchanged, but so that kernels which use it don't recompute it; see `total`.
+    """Returns a number unchanged, in a form that kernels which use it don't recompute; see `total`.
 
     It is for numbers by which all leaves are multiplied, such as the factor of a clip. It can be
     vmapped and differentiated, and its cost is negligible.

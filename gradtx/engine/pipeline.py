@@ -122,7 +122,7 @@ class Pipeline(Value):
         types = [link.state or object for link in self.links]
         wanted, given = outlines(jax.tree.map(lambda n: types[n], self.skeleton), state)
         return TypeError(
-            f"{self._title}: the state is {given}, but that of init is {wanted}; the order of "
+            f"{self._title}: the state is {given}, but init returns {wanted}; the order of "
             "arguments is update(updates, state, params). Use tx.init(params), or "
             "gradtx.load_matching for the parts that fit"
         )
@@ -243,11 +243,11 @@ def wrapped(
       init: `init(params) -> state`.
       update: `update(updates, state, params=None, **extra) -> (updates, state)`.
       inner: the wrapped transformation; or, if it is made anew at each step, a function without
-        arguments that returns one like it. Default: `None`, nothing is wrapped, and the pair does
-        with extra arguments what its signature says.
+        arguments that returns one like it. Default: `None`, nothing is wrapped, and the extra
+        arguments that are read are those in the signature of `update`.
       name: the name of the wrapper in error messages. Default: none, errors are those of the pair.
-      state: the NamedTuple class of the state, with which `update` checks the state it is given.
-        Default: none, it is not checked.
+      state: the NamedTuple class of the state; `update` raises an error for another state. Default:
+        `None`, the state is not checked.
       traits: further properties, see `gradtx.engine.links.Link`. Default: none.
 
     Example:

@@ -30,9 +30,10 @@ The roles are:
 if they are `Told`. With `Told("*")` the contents of the field are reported under their own names.
 If an `Inner` field is `Told()`, its name is part of the names of its contents.
 
-If a class declares nothing, and gradtx has a state with the same class name, as for optax's states,
-that declaration is used for fields of the same names. Otherwise fields with usual names, such as
-`count`, have their usual roles. For other fields the role is unknown, and their structure is used.
+If a class declares nothing, and gradtx has a state class of the same name, as for optax's states,
+the declaration of the latter is used for fields of the same names. Otherwise fields with usual
+names, such as `count`, have their usual roles. For other fields the role is unknown, and their
+structure is used.
 """
 
 import contextlib
@@ -68,7 +69,7 @@ class Role:
     """The role of a field of a state.
 
     Attributes:
-      kind: see the module.
+      kind: the kind of the field, see the docstring of the module.
       told: the name under which the field is reported, `""` for its own name, `"*"` for the names
         of its contents; `None` if it is not reported.
       repeats: whether it repeats the value of other parts of the state.

@@ -76,7 +76,7 @@ class Kernel(NamedTuple):
       init: `init(p) -> Slots`, or `None` for a rule without slots.
       update: `update(g, s, step, p) -> (g, Slots)`.
       per_step: `per_step(step)`, a function that returns a dict of scalars, or `None`.
-      counter: how the state counts its steps, if it has the counter's field.
+      counter: the step counter, used if the state has its field.
       integers: whether an integer update stays an integer, if the scalars are integers too.
       stored: the dtypes in which slots are stored, by name, if they are not those of `init`.
     """

@@ -11,7 +11,8 @@ USAGE = """\
 usage: python -m gradtx.as_optax PROGRAM.py [ARGUMENT ...]
        python -m gradtx.as_optax -m MODULE [ARGUMENT ...]
 
-Runs a program in which every import of optax gives gradtx. Optax does not have to be installed."""
+Runs a program in which every import of optax imports gradtx. Optax does not have to be
+installed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the program and its arguments. Default: those of the process.
 
     Returns:
-      The exit code, if the program did not exit with its own.
+      The exit code: 0, or 2 if the arguments are invalid. The program may exit with its own before.
     """
     match sys.argv[1:] if argv is None else list(argv):
         case ["-m", module, *arguments]:

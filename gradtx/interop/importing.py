@@ -1,4 +1,4 @@
-"""Imports of `optax` that give gradtx."""
+"""Imports of gradtx by the name `optax`."""
 
 import importlib
 import importlib.metadata
@@ -21,8 +21,8 @@ VERSION = "0.2.8"
 def as_optax() -> None:
     """Replaces optax by gradtx in every later `import optax` of this process.
 
-    For libraries that import optax themselves, call this first; or run an unchanged program with
-    `python -m gradtx.as_optax program.py`, or `-m module`. Then
+    Call it before the imports of libraries that import optax themselves; or run an unchanged
+    program with `python -m gradtx.as_optax program.py`, or a module with `-m module`. Then
 
     - `optax` and its public modules, such as `optax.contrib` and `optax.losses`, contain the names
       of gradtx; optax's classes are gradtx's, so checks with `isinstance` succeed;

@@ -38,7 +38,7 @@ def orthogonalize_via_newton_schulz(
       ns_steps: the number of steps, if one polynomial is used for all. Default: 5.
       preconditioning: the norm to divide by first. Default: "frobenius".
       eps: added to the norm. Default: 1e-8.
-      dimension_numbers: the axes of a tensor's matrices. Default: it is a matrix.
+      dimension_numbers: the axes of a tensor's matrices. Default: `None`, `x` is a matrix.
     """
     tx = scale_by_muon(
         ns_coeffs,
@@ -70,4 +70,4 @@ PRIVATE: Mapping[str, Mapping[str, object]] = {
         "_DEFAULT_NS_COEFFS": COEFFICIENTS["standard"],
     },
 }
-"""The names, by module: of `optax._src` if it is one word."""
+"""The names, by module: `base` is `optax._src.base`, `contrib._muon` is `optax.contrib._muon`."""

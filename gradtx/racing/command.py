@@ -19,7 +19,9 @@ from gradtx.train.options import Options
 
 _T = TypeVar("_T", int, float)
 
-DESCRIPTION = "Race optimizers x learning rates x seeds, with one program for each optimizer."
+DESCRIPTION = (
+    "Race optimizers over learning rates and seeds, with one compiled program for each optimizer."
+)
 FIELD = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "lion")
 
 
@@ -58,12 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "number of seeds, which decide the initial parameters and the order of examples",
     )
     add("--epochs", "N", "5", "number of epochs")
-    add("--target", "X", "0.95", "the target test accuracy")
+    add("--target", "X", "0.95", "the test accuracy to which steps are counted")
     add("--out", "DIR", None, "the race's folder (default: runs/race-DATA-MODEL)")
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="start anew; otherwise optimizers that are finished in --out are not run again",
+        help="start from the beginning (default: optimizers that are finished in --out are not run "
+        "again)",
     )
 
 

@@ -33,7 +33,8 @@ def cosine_decay_schedule(
       A function of the step count.
 
     Raises:
-      ValueError: `decay_steps` is not positive, or `exponent` is negative.
+      ValueError: `decay_steps` is not positive, `exponent` is negative, or one of them is not
+        finite.
 
     Example:
       >>> from gradtx.schedules import cosine_decay_schedule

@@ -36,8 +36,8 @@ def exponential_decay(
 
     Args:
       init_value: the value at the first step, a float scalar.
-      transition_steps: the number of steps over which the value is multiplied once; at 0 or below,
-        the value stays at `init_value`.
+      transition_steps: the number of steps over which the value is multiplied by `decay_rate` once;
+        at 0 or below, the value stays at `init_value`.
       decay_rate: the factor, not negative. At 0 the value stays at `init_value`.
       transition_begin: the step at which the decay begins, not negative. Default: 0.
       staircase: whether the value changes only at the end of every `transition_steps` steps.
@@ -49,7 +49,8 @@ def exponential_decay(
       A function of the step count.
 
     Raises:
-      ValueError: `decay_rate` or `transition_begin` is negative, or a number is not finite.
+      ValueError: `decay_rate` or `transition_begin` is negative, or one of them or
+        `transition_steps` is not finite.
 
     Example:
       >>> from gradtx.schedules import exponential_decay
@@ -96,7 +97,7 @@ def step_decay_schedule(init_value: Scalar, period: Scalar, factor: Scalar = 0.5
       A function of the step count.
 
     Raises:
-      ValueError: `period` is not positive, or `factor` is negative.
+      ValueError: `period` is not positive, `factor` is negative, or one of them is not finite.
 
     Example:
       >>> from gradtx.schedules import step_decay_schedule
@@ -126,14 +127,14 @@ def natural_exp_decay_schedule(init_value: Scalar, rate: Scalar) -> Schedule:
 
     Args:
       init_value: the value at the first step, a float scalar.
-      rate: the decay rate per step, not negative: a rate per epoch has to be divided by the number
-        of steps in an epoch.
+      rate: the decay rate per step, not negative. Divide a rate per epoch by the number of steps
+        in an epoch.
 
     Returns:
       A function of the step count.
 
     Raises:
-      ValueError: `rate` is negative.
+      ValueError: `rate` is negative or not finite.
 
     Example:
       >>> from gradtx.schedules import natural_exp_decay_schedule
@@ -160,14 +161,13 @@ def inverse_time_decay_schedule(init_value: Scalar, rate: Scalar) -> Schedule:
 
     Args:
       init_value: the value at the first step, a float scalar.
-      rate: the decay rate per step, not negative: after `1 / rate` steps the
-        value has halved.
+      rate: the decay rate per step, not negative; after `1 / rate` steps the value has halved.
 
     Returns:
       A function of the step count.
 
     Raises:
-      ValueError: `rate` is negative.
+      ValueError: `rate` is negative or not finite.
 
     Example:
       >>> from gradtx.schedules import inverse_time_decay_schedule

@@ -33,7 +33,7 @@ from gradtx.engine.roles import Aside, Count, Inner, Role, declared
 
 @declared
 class InjectHyperparamsState(NamedTuple):
-    """A state with hyperparameters, as in older code and checkpoints.
+    """The older form of `InjectStatefulHyperparamsState`, for code and checkpoints that use it.
 
     Attributes:
       count: the number of steps taken.
@@ -52,7 +52,8 @@ class InjectStatefulHyperparamsState(NamedTuple):
 
     Attributes:
       count: the number of steps taken.
-      hyperparams: a dict from names to values; those that are not scheduled may be changed.
+      hyperparams: a dict from names to values, scalar arrays. Those that are not scheduled may be
+        changed.
       hyperparams_states: a dict from the names of scheduled hyperparameters to the states of their
         schedules.
       inner_state: the state of the wrapped transformation.
@@ -143,14 +144,14 @@ def inject_hyperparams(
     There they can be read and changed: numbers become runtime values, and
     `state.hyperparams["b2"] = 0.95` takes effect at the next step, without recompilation. Functions
     among the arguments are schedules of the step count, which is 0 at the first step, or schedules
-    with their own state (`StatefulSchedule`); their values can be read in `state.hyperparams`. The
-    following hyperparameters are not put into the state: parameters that the factory annotates as
-    integers, booleans, strings, `None`, dtypes, random keys, transformations, and the factory's own
-    defaults if they are functions.
+    with their own state (`StatefulSchedule`); their values can be read in `state.hyperparams`.
+    Hyperparameters that are neither numbers nor schedules are not in the state: booleans, strings,
+    `None`, dtypes, random keys, transformations, and functions that are the factory's own defaults;
+    nor are those that the factory annotates as `int`, `int | None` or `int | Array`, such as seeds.
 
     Runtime numbers are float32 (float64 in x64 mode), whatever the dtype of the parameters is, so
-    that the results are those of the optimizer alone, up to rounding. Learning rates need no
-    wrapper: `scale_by_learning_rate` has them in its state.
+    that the results are those of the optimizer without this wrapper, up to rounding. To read a
+    learning rate, no wrapper is needed: it is in the state of `scale_by_learning_rate`.
 
     Args:
       inner_factory: a function of hyperparameters that returns a transformation.
@@ -160,11 +161,13 @@ def inject_hyperparams(
         and for arrays their own dtype.
 
     Returns:
-      A function of the same hyperparameters.
+      A function of the same hyperparameters, which returns a transformation.
 
     Raises:
-      ValueError: a name in `static_args` is not a parameter of the factory.
-      TypeError: a function among the hyperparameters does not return a number, as schedules do.
+      ValueError: a name in `static_args` is not a parameter of the factory; by the returned
+        function: a hyperparameter is out of its range.
+      TypeError: by `init` and `update` of the transformation: a function among the hyperparameters
+        does not return a number, as schedules do.
 
     Example:
       >>> import jax.numpy as jnp

@@ -21,16 +21,16 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) 
 
     Args:
       schedules: functions of the step count, at least one.
-      boundaries: the steps at which the second, third, ... schedule begin, not negative and in
-        ascending order; one fewer than there are schedules. Between two that are equal, a schedule
+      boundaries: the steps at which the second, third, ... schedule begins, not negative and in
+        ascending order; one fewer than there are schedules. A schedule between two equal boundaries
         has no steps.
 
     Returns:
       A function of the step count.
 
     Raises:
-      ValueError: the numbers of schedules and boundaries don't match, or boundaries are negative
-        or out of order.
+      ValueError: the numbers of schedules and boundaries don't match, or boundaries are negative,
+        not finite or out of order.
 
     Example:
       >>> from gradtx.schedules import constant_schedule, join_schedules, linear_schedule

@@ -17,14 +17,14 @@ def linear_onecycle_schedule(
     div_factor: Scalar = 25.0,
     final_div_factor: Scalar = 1e4,
 ) -> Schedule:
-    """Returns a one-cycle schedule: linearly up, down, and further down to a small value.
+    """Returns a one-cycle schedule: up, down, and further down to a small value, all linearly.
 
         t = 0:                                   peak_value / div_factor
         t = floor(pct_start * transition_steps): peak_value
         t = floor(pct_final * transition_steps): peak_value / div_factor
         t = transition_steps:                    peak_value / (div_factor * final_div_factor)
 
-    Linear between these; the last value is held. This is the policy of Smith and Topin,
+    It is linear between these; the last value is held. This is the policy of Smith and Topin,
     "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates"
     (arXiv:1708.07120).
 
@@ -41,7 +41,9 @@ def linear_onecycle_schedule(
       A function of the step count.
 
     Raises:
-      ValueError: `transition_steps` or a ratio is not positive, or the fractions are out of order.
+      TypeError: `transition_steps` or a fraction is not a Python number.
+      ValueError: `transition_steps` or a ratio is not positive and finite, or the fractions are out
+        of order.
 
     Example:
       >>> from gradtx.schedules import linear_onecycle_schedule
@@ -74,7 +76,7 @@ def cosine_onecycle_schedule(
         t = floor(pct_start * transition_steps): peak_value
         t = transition_steps:                    peak_value / (div_factor * final_div_factor)
 
-    Half cosines between these; the last value is held. After Smith and Topin, "Super-Convergence:
+    Half cosines connect these; the last value is held. After Smith and Topin, "Super-Convergence:
     Very Fast Training of Neural Networks Using Large Learning Rates" (arXiv:1708.07120), with
     the two phases that are common in practice.
 
@@ -89,7 +91,9 @@ def cosine_onecycle_schedule(
       A function of the step count.
 
     Raises:
-      ValueError: `transition_steps` or a ratio is not positive, or `pct_start` is not in [0, 1].
+      TypeError: `transition_steps` or `pct_start` is not a Python number.
+      ValueError: `transition_steps` or a ratio is not positive and finite, or `pct_start` is not in
+        [0, 1].
 
     Example:
       >>> from gradtx.schedules import cosine_onecycle_schedule
@@ -113,7 +117,7 @@ def _marks(function: str, transition_steps: float, **fractions: float) -> list[f
     given = {"transition_steps": transition_steps, **fractions}
     for name, x in given.items():
         if not is_number(x):
-            raise TypeError(f"{function}: {name} must be a Python number, got a {type(x).__name__}")
+            raise TypeError(f"{function}: {name} must be a Python number, got {x!r}")
     check_positive(function, transition_steps=transition_steps)
     values = list(fractions.values())
     if not all(a <= b for a, b in zip([0, *values], [*values, 1], strict=True)):

@@ -26,7 +26,7 @@ CURVES = {"linear": lambda r: r, "cosine": cosine}
 def piecewise_constant_schedule(
     init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
 ) -> Schedule:
-    """Returns a piecewise constant schedule, which is scaled at each boundary.
+    """Returns a piecewise constant schedule, whose value is multiplied at each boundary.
 
         value(t) = init_value * product of scales[b] over the boundaries b <= t
 
@@ -39,7 +39,7 @@ def piecewise_constant_schedule(
       A function of the step count.
 
     Raises:
-      ValueError: a boundary or a scale is negative.
+      ValueError: a boundary or a scale is negative or not finite.
 
     Example:
       >>> from gradtx.schedules import piecewise_constant_schedule
@@ -63,7 +63,7 @@ def piecewise_interpolate_schedule(
     init_value: Scalar,
     boundaries_and_scales: Mapping[int, Scalar] | None = None,
 ) -> Schedule:
-    """Returns a schedule that interpolates between values at boundaries: linear or half cosines.
+    """Returns a schedule that interpolates between boundaries, linearly or along half cosines.
 
         value(b_i) = init_value * scales[b_1] * ... * scales[b_i],  value(0) = init_value
         value(t)   = value(b_i) + (value(b_i+1) - value(b_i)) * c(p)  for b_i <= t < b_i+1
@@ -75,14 +75,14 @@ def piecewise_interpolate_schedule(
       interpolate_type: `"linear"` or `"cosine"`.
       init_value: the value at the first step, a float scalar.
       boundaries_and_scales: a mapping from steps to the ratios of the value there to the value at
-        the boundary before, in any order; steps and ratios are not negative. Default: `None`, no
-        boundaries.
+        the previous boundary (at first, to `init_value`), in any order; steps and ratios are not
+        negative. Default: `None`, no boundaries.
 
     Returns:
       A function of the step count.
 
     Raises:
-      ValueError: `interpolate_type` is unknown, or a boundary or a scale is negative.
+      ValueError: `interpolate_type` is unknown, or a boundary or a scale is negative or not finite.
 
     Example:
       >>> from gradtx.schedules import piecewise_interpolate_schedule

@@ -24,7 +24,8 @@ def polynomial_schedule(
     Args:
       init_value: the value until `transition_begin`, a float scalar.
       end_value: the value from `transition_begin + transition_steps` on, a float scalar.
-      power: the exponent, not negative: 1 is linear; larger ones change fast at first, then slowly.
+      power: the exponent, not negative. With 1 the schedule is linear; with more, it changes fast
+        at first, then slowly.
       transition_steps: the number of steps of the transition; at 0 or below, the value stays at
         `init_value`.
       transition_begin: the step at which the transition begins, not negative. Default: 0.
@@ -33,7 +34,8 @@ def polynomial_schedule(
       A function of the step count.
 
     Raises:
-      ValueError: `power` or `transition_begin` is negative, or a number is not finite.
+      ValueError: `power` or `transition_begin` is negative, or one of them or `transition_steps` is
+        not finite.
 
     Example:
       >>> from gradtx.schedules import polynomial_schedule
@@ -74,7 +76,7 @@ def linear_schedule(
       A function of the step count.
 
     Raises:
-      ValueError: `transition_begin` is negative, or a number is not finite.
+      ValueError: `transition_begin` is negative, or it or `transition_steps` is not finite.
 
     Example:
       >>> from gradtx.schedules import linear_schedule

@@ -20,8 +20,8 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Scalar]]) -> Schedule:
     """Returns a schedule of several cycles, each with a warm-up and a cosine decay (SGDR).
 
     Cycle `i` is `warmup_cosine_decay_schedule(**cosine_kwargs[i])` and has `decay_steps` steps;
-    after the last cycle, its end value is held. If all cycles have the same peak and their lengths
-    grow by a constant factor, `cosine_restarts_schedule` needs no list.
+    after the last cycle, its end value is held. If all cycles have the same peak and no warm-up,
+    and their lengths grow by a constant integer factor, `cosine_restarts_schedule` is simpler.
 
     After Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts"
     (arXiv:1608.03983).
@@ -62,18 +62,19 @@ def cosine_restarts_schedule(
         T_i      = period * period_mult**i
         value(t) = end_value + (peak_value - end_value) * (1 + cos(pi * T_cur / T_i)) / 2
 
-    `i` is the cycle of step `t`, and `T_cur` is the number of steps since its begin. Cycle `i`
+    `i` is the cycle of step `t`, and `T_cur` is the number of steps since its start. Cycle `i`
     begins at `period * (1 + period_mult + ... + period_mult**(i - 1))`. This is equation 5 of
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts"
-    (arXiv:1608.03983), where `T_0` is `period` and `T_mult` is `period_mult`; periods of 10 epochs
-    that double did well there. The last value of a cycle is near `end_value`; the next is the peak.
+    (arXiv:1608.03983), where `T_0` is `period` and `T_mult` is `period_mult`; a first period
+    of 10 epochs that doubles at each restart did well there. The last value of a cycle is near
+    `end_value`; the next is the peak.
 
     Args:
       peak_value: the value at the start of every cycle, a float scalar.
       period: the number of steps of the first cycle, a positive Python int.
       period_mult: the ratio of the length of a cycle to that of the cycle before, a positive Python
         int. Default: 1.
-      end_value: the value to which every cycle decays. Default: 0.
+      end_value: the value to which every cycle decays, a float scalar. Default: 0.
 
     Returns:
       A function of the step count.

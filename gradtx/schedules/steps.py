@@ -1,7 +1,7 @@
 """Arithmetic on step counts, shared by schedules.
 
 Counts stay integers for as long as possible: float32 cannot represent 2**24 + 1, and a schedule
-with a late first step would begin at the wrong one.
+that begins late would begin at the wrong step.
 """
 
 import math
@@ -118,7 +118,7 @@ def on_one_scale(count: ArrayLike, boundaries: Sequence[float]) -> tuple[Array, 
 
 
 def how_many_reached(count: Array, boundaries: np.ndarray) -> Array:
-    """Returns the number of boundaries not after `count`, which is the index of the interval."""
+    """Returns the number of boundaries up to `count`, which is the index of its interval."""
     return jnp.sum(count[..., None] >= boundaries, axis=-1, dtype=jnp.int32)
 
 

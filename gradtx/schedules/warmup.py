@@ -36,7 +36,7 @@ def warmup_constant_schedule(
       A function of the step count.
 
     Raises:
-      ValueError: `warmup_steps` is negative.
+      ValueError: `warmup_steps` is negative or not finite.
 
     Example:
       >>> from gradtx.schedules import warmup_constant_schedule
@@ -71,15 +71,15 @@ def warmup_cosine_decay_schedule(
       warmup_steps: the number of warm-up steps, not negative; at 0 the schedule starts at the
         peak.
       decay_steps: the number of steps of warm-up and decay *together*; more than `warmup_steps`.
-      end_value: the value from `decay_steps` on. Default: 0.
+      end_value: the value from `decay_steps` on, a float scalar. Default: 0.
       exponent: the power of the cosine, not negative. Default: 1.
 
     Returns:
       A function of the step count.
 
     Raises:
-      ValueError: `warmup_steps` or `exponent` is negative, or `decay_steps` is no more than
-        `warmup_steps`.
+      ValueError: `warmup_steps` or `exponent` is negative, `decay_steps` is not more than
+        `warmup_steps`, or one of them is not finite.
 
     Example:
       >>> from gradtx.schedules import warmup_cosine_decay_schedule
@@ -126,8 +126,8 @@ def warmup_exponential_decay_schedule(
       peak_value: the value at step `warmup_steps`, a float scalar.
       warmup_steps: the number of warm-up steps, not negative; at 0 the schedule starts at the
         peak.
-      transition_steps: the number of steps over which the value is multiplied once; at 0 or below,
-        the value stays at the peak.
+      transition_steps: the number of steps over which the value is multiplied by `decay_rate` once;
+        at 0 or below, the value stays at the peak.
       decay_rate: the factor, not negative. At 0 the value stays at the peak.
       transition_begin: the number of steps between the warm-up and the decay, not negative.
         Default: 0.
@@ -140,8 +140,8 @@ def warmup_exponential_decay_schedule(
       A function of the step count.
 
     Raises:
-      ValueError: `warmup_steps`, `decay_rate` or `transition_begin` is negative, or a number is
-        not finite.
+      ValueError: `warmup_steps`, `decay_rate` or `transition_begin` is negative, or one of them or
+        `transition_steps` is not finite.
 
     Example:
       >>> from gradtx.schedules import warmup_exponential_decay_schedule

@@ -44,9 +44,10 @@ def warmup_stable_decay_schedule(
 
     The length of training need not be known while the peak is held: a run can be continued from
     there, and decayed from any checkpoint. The source is "MiniCPM: Unveiling the Potential of Small
-    Language Models with Scalable Training Strategies" (arXiv:2404.06395), with an exponential decay
-    over about a tenth of training. Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond
-    Fixed Training Durations" (arXiv:2405.18392), found `"sqrt"` to be the best decay.
+    Language Models with Scalable Training Strategies" (arXiv:2404.06395), which decays
+    exponentially over about the last tenth of training. Hägele et al., "Scaling Laws and
+    Compute-Optimal Training Beyond Fixed Training Durations" (arXiv:2405.18392), found `"sqrt"` to
+    be the best decay.
 
     Args:
       init_value: the value at the first step, a float scalar.
@@ -55,16 +56,16 @@ def warmup_stable_decay_schedule(
         peak.
       stable_steps: the number of steps at the peak, not negative.
       decay_steps: the number of steps of the decay *alone*, positive.
-      end_value: the value that is held after the decay. For the exponential decay, it and the peak
-        must be positive. Default: 0.
+      end_value: the value that is held after the decay, a float scalar. For the exponential decay,
+        it and the peak must be positive. Default: 0.
       decay_type: `"linear"`, `"sqrt"`, `"cosine"` or `"exponential"`. Default: `"sqrt"`.
 
     Returns:
       A function of the step count.
 
     Raises:
-      ValueError: a number of steps is negative, `decay_steps` is 0, `decay_type` is unknown, or an
-        exponential decay has a peak or end value that is not positive.
+      ValueError: a number of steps is negative or not finite, `decay_steps` is 0, `decay_type` is
+        unknown, or an exponential decay has a peak or end value that is not positive.
 
     Example:
       >>> from gradtx.schedules import warmup_stable_decay_schedule
@@ -79,7 +80,7 @@ def warmup_stable_decay_schedule(
         known = ", ".join(map(repr, get_args(DecayType)))
         raise ValueError(f"{name}: decay_type must be one of {known}, got {decay_type!r}")
     if decay_type == "exponential":
-        check_positive(f"{name}, exponential", peak_value=peak_value, end_value=end_value)
+        check_positive(f"{name} (exponential)", peak_value=peak_value, end_value=end_value)
 
     def decay(count: ArrayLike) -> Array:
         r = remaining(count, decay_steps)

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--learning-rate",
         "X",
-        "the peak learning rate (default: the optimizer's, or the catalog's)",
+        "the peak learning rate (default: the optimizer's, or else the usual one for networks)",
     )
     add("--schedule", "NAME", f"{', '.join(SCHEDULES)} (default: {Options.schedule})")
     add(
@@ -69,15 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--weight-decay",
         "X",
-        "the optimizer's own weight decay if it has one, an L2 penalty otherwise",
+        "the weight decay: the optimizer's own if it has one, an L2 penalty otherwise (default: "
+        "the optimizer's, or none)",
     )
-    add("--clip", "X", "clip the gradient to this global norm")
+    add("--clip", "X", "clip the gradient to this global norm (default: no clipping)")
     add("--out", "DIR", "the run's folder (default: runs/DATA-MODEL-OPTIMIZER)")
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue the run in --out, whose options need not be given again; with options, "
-        "start it if there is none",
+        help="continue the run in --out, whose options need not be given again; if there is none "
+        "and options are given, start it",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
 

@@ -1,7 +1,7 @@
 """Arithmetic leaf by leaf.
 
-Dtypes are promoted as in `jax.numpy`. For half-precision leaves, functions of more than one
-operation are computed in float32 and rounded once. `None` leaves stay `None`.
+Dtypes are promoted, and shapes broadcast, as in `jax.numpy`. For half-precision leaves, functions
+of more than one operation are computed in float32 and rounded once. `None` leaves stay `None`.
 """
 
 import functools

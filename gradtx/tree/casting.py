@@ -38,7 +38,7 @@ def cast_like(tree: PyTree, other_tree: PyTree) -> PyTree:
 
     Args:
       tree: a pytree of arrays.
-      other_tree: a pytree of the same structure, which has the dtypes. Where either pytree is
+      other_tree: a pytree of the same structure, whose dtypes are used. Where either pytree is
         `None`, the leaf is not changed.
 
     Raises:
@@ -74,7 +74,8 @@ def _cast_to(x: ArrayLike, wanted: _Dtype) -> ArrayLike:
 def _cast(x: ArrayLike, dtype: DTypeLike) -> Array:
     if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
         raise TypeError(
-            f"cannot cast {jnp.result_type(x)} to {jnp.dtype(dtype)}, which is not complex"
+            f"cannot cast {jnp.result_type(x)} to {jnp.dtype(dtype)}, which is not complex; "
+            "take the real part first, with tree.real"
         )
     return jnp.asarray(x, dtype)
 
@@ -85,10 +86,10 @@ def dtype(
     """Returns the dtype of the leaves.
 
     Args:
-      tree: a pytree of arrays. If it is empty, the result is the dtype of a Python float.
-      mixed_dtype_handler: the result if the leaves have several dtypes: `"promote"` for the dtype
-        of their sum, `"highest"` for the dtype to which all others promote, `"lowest"` for the
-        dtype that promotes to all others. Default: `None`, an error.
+      tree: a pytree of arrays. If it is empty, the result is float32 (float64 in x64 mode).
+      mixed_dtype_handler: which dtype to return if the leaves have several: `"promote"` for the
+        dtype of their sum, `"highest"` for the dtype to which all others promote, `"lowest"` for
+        the dtype that promotes to all others. Default: `None`, an error.
 
     Raises:
       ValueError: the leaves have several dtypes and `mixed_dtype_handler` is `None`, or neither of

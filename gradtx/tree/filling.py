@@ -15,7 +15,7 @@ def zeros_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
     """Returns a pytree of zeros.
 
     Args:
-      tree: a pytree of arrays, which has the shapes.
+      tree: a pytree of arrays, whose shapes are used.
       dtype: the dtype of the zeros. Default: `None`, each leaf's own.
 
     Example:
@@ -31,7 +31,7 @@ def ones_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
     """Returns a pytree of ones.
 
     Args:
-      tree: a pytree of arrays, which has the shapes.
+      tree: a pytree of arrays, whose shapes are used.
       dtype: the dtype of the ones. Default: `None`, each leaf's own.
 
     Example:
@@ -47,7 +47,7 @@ def full_like(tree: PyTree, fill_value: ArrayLike, dtype: DTypeLike | None = Non
     """Returns a pytree filled with one value.
 
     Args:
-      tree: a pytree of arrays, which has the shapes.
+      tree: a pytree of arrays, whose shapes are used.
       fill_value: a number, or an array that broadcasts to every leaf's shape.
       dtype: the dtype of the result. Default: `None`, each leaf's own.
 

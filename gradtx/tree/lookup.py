@@ -28,7 +28,7 @@ Filter = Callable[[Path, PyTree], bool]
 def get_all_with_path(
     tree: PyTree, key: Hashable, filtering: Filter | None = None
 ) -> list[tuple[Path, PyTree]]:
-    """Returns all parts of a pytree with a name, with their paths.
+    """Returns all parts of a pytree that have a given name, with their paths.
 
     Args:
       tree: a pytree, such as a state.
@@ -55,7 +55,7 @@ def get_all_with_path(
 def get(
     tree: PyTree, key: Hashable, default: PyTree = None, filtering: Filter | None = None
 ) -> PyTree:
-    """Returns the part of a pytree with a name.
+    """Returns the part of a pytree that has a given name.
 
     Args:
       tree: a pytree, such as a state.
@@ -87,14 +87,15 @@ def get(
 
 
 def set(tree: PyTree, filtering: Filter | None = None, /, **kwargs: Any) -> PyTree:
-    """Returns a copy of a pytree in which all parts with a name are replaced.
+    """Returns a copy of a pytree in which all parts that have given names are replaced.
 
     Args:
       tree: a pytree, such as a state.
       filtering: `filtering(path, value) -> bool`, a function that selects the matches to replace;
         see `get_all_with_path`. Default: `None`, all matches.
-      **kwargs: the new values by name, replaced in their order. A Python number gets the dtype of
-        the array that it replaces, if that can hold it, so that nothing is recompiled.
+      **kwargs: the new values by name, set in the order in which they are given. A Python number
+        gets the dtype of the array that it replaces, if that can hold it, so that nothing is
+        recompiled.
 
     Raises:
       KeyError: nothing has the name, or only a field that reports the value of the last step, which

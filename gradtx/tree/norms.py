@@ -46,8 +46,8 @@ def norms(*arrays: ArrayLike, axis: Axis = None) -> tuple[Array, ...]:
 
     Args:
       *arrays: real or complex arrays, at least one.
-      axis: the axes of the sum, which are kept with length 1. Default: `None`, all axes, and none
-        is kept.
+      axis: the axes of the sum, which are kept with length 1. Default: `None`, all axes, of which
+        none is kept.
 
     Returns:
       Real arrays, float32 or wider, whose gradients at zero are zero.
@@ -101,7 +101,7 @@ def _(primals: tuple[Array | float], tangents: tuple[Array]) -> tuple[Array, Arr
 def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
     """Returns one norm for each group of arrays."""
     dtype = jnp.finfo(jnp.result_type(*[x for group in groups for x in group])).dtype
-    # Of a constant `c` XLA makes `(c*x) * (c*x) = (c*c) * (x*x)`, which is `0 * inf` here.
+    # With a constant `c`, XLA rewrites `(c*x) * (c*x)` to `(c*c) * (x*x)`, here `0 * inf`.
     small = lax.optimization_barrier(
         jnp.asarray(2.0 ** (3 * int(jnp.finfo(dtype).minexp) // 4), dtype)
     )
@@ -116,8 +116,8 @@ def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
         return functools.reduce(jnp.logical_or, [jnp.any(jnp.isinf(x)) for x in found])
 
     def branch() -> tuple[Array, ...]:
-        # Not a loop with the factor in its carry, which takes less time to compile: XLA stores such
-        # a factor as an array that leaves of one shape share, and reads it with each of them.
+        # A loop with the factor in its carry would take less time to compile, but XLA stores such a
+        # factor as an array that leaves of one shape share, and reads it with each of them.
         found = scaled(1.0)
         return lax.cond(overflow(found), lambda: mended(found, scaled(small)), lambda: found)
 

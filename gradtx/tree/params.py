@@ -43,16 +43,16 @@ def map_params(
 
     These are the fields that a state declares to be slots or statistics (see
     `gradtx.engine.roles`); the arrays of a statistic have other shapes than the parameters, and
-    `gradtx.state.roles` reports which they are. If a state declares nothing, as a bare pytree, it
-    is inferred from `init`, called with stand-ins for the parameters: parts of the result that are
-    made of stand-ins correspond to the parameters. Masked leaves stay masked, and `None` stays
+    `gradtx.state.roles` reports which these are. For a state that declares nothing, such as a bare
+    pytree, `init` is called with stand-ins for the parameters: parts of its result that are made of
+    stand-ins correspond to the parameters. Masked leaves stay masked, and `None` stays
     `None`.
 
     Args:
       initable: a transformation, or its `init`.
       f: `f(x, *r)`, a function of one leaf of such a part, and of the corresponding leaves of
         `rest`.
-      state: a state of that transformation.
+      state: a state of the transformation.
       *rest: pytrees like the parameters, such as their shardings. If a state has several arrays for
         a parameter, `f` is called for each of them with the same leaves of `rest`.
       transform_non_params: a function of one leaf that corresponds to no parameter, such as a step
@@ -163,8 +163,8 @@ def _of_stand_ins(
         return [None] * len(found), []
     raise ValueError(
         "tree.map_params: the state is not one that init returns. If it is of this transformation, "
-        "and its init needs the structure of the parameters, as with a fixed mask, give a pytree "
-        f"like them after the state. The first problem was: {problem}"
+        "and its init needs the structure of the parameters, as with a fixed mask, pass a pytree "
+        f"like the parameters after the state. The first problem was: {problem}"
     ) from problem
 
 

@@ -1,4 +1,4 @@
-"""Pytrees seen from the updates: what belongs to leaves that have an update."""
+"""The leaves of pytrees that belong to an update which is not `None`."""
 
 from collections.abc import Sequence
 

@@ -17,7 +17,7 @@ def split_key_like(rng_key: ArrayLike, target_tree: PyTree) -> PyTree:
 
     Args:
       rng_key: a random key, typed or not, to which `jax.random.split` is applied.
-      target_tree: a pytree, which has the structure.
+      target_tree: a pytree, whose structure is that of the result.
 
     Example:
       >>> import jax
@@ -40,7 +40,7 @@ def random_like(
 
     Args:
       rng_key: a random key, typed or not.
-      target_tree: a pytree of arrays, which has the shapes.
+      target_tree: a pytree of arrays, whose shapes are used.
       sampler: `sampler(key, shape, dtype) -> array`, such as the functions of `jax.random`.
         Default: `jax.random.normal`.
       dtype: the dtype of all leaves. Default: `None`, each leaf's own.

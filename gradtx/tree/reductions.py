@@ -1,7 +1,8 @@
 """Reductions of a pytree to a number.
 
-Half-precision leaves are summed in float32, and results are float32 or wider, so that sums over
-many bfloat16 leaves keep their accuracy, and norms of large float16 leaves don't overflow.
+Sums and norms of half-precision leaves are computed and returned in float32, so that sums over many
+bfloat16 leaves keep their accuracy, and norms of large float16 leaves don't overflow. Extrema keep
+their dtype.
 """
 
 import functools
@@ -174,6 +175,7 @@ def allclose(
 
     Raises:
       ValueError: the structures differ; the message names the paths.
+      TypeError: the shapes of two leaves do not broadcast.
 
     Example:
       >>> from gradtx import tree
