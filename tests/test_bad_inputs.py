@@ -96,8 +96,8 @@ def test_parameters_and_state_in_each_others_place(entry):
 @each_entry
 def test_the_state_of_another_optimizer(entry):
     tx = entry.make()
-    other = gradtx.chain(gradtx.scale(1.0), gradtx.scale(1.0), gradtx.scale(1.0)).init(PARAMS)
-    with refused(TypeError, entry.name, "a tuple of EmptyState, EmptyState, EmptyState"):
+    other = gradtx.chain(*[gradtx.scale(1.0)] * 6).init(PARAMS)
+    with refused(TypeError, entry.name, "a tuple of EmptyState, EmptyState, EmptyState, E"):
         tx.update(PARAMS, other, PARAMS, **more(entry))
     inner = gradtx.masked(tx, True).init(PARAMS)
     with refused(TypeError, entry.name, "a MaskedState"):
@@ -195,7 +195,8 @@ def test_missing_extra_arguments(entry):
 @each_entry
 def test_masks_that_do_not_fit(entry):
     for name in {"mask", "weight_decay_mask"} & set(entry.hyperparameters):
-        short = entry.make(**{name: {"a": True}})
+        decay = {"weight_decay": 0.1} if "weight_decay" in entry.hyperparameters else {}
+        short = entry.make(**{name: {"a": True}, **decay})
         with refused(ValueError, entry.name, "mask", "params['b']['c']"):
             short.init(PARAMS)
         extra = entry.make(**{name: {"a": True, "b": {"c": True}, "d": False}})

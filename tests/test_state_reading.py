@@ -143,8 +143,8 @@ def test_partitions_and_named_chains_give_names():
 
 
 def test_several_in_one_chain_are_numbered():
-    found = told(after(gradtx.chain(gradtx.sgd(schedule), gradtx.sgd(-0.5), gradtx.ema(0.9))))
-    assert found == near({**RATE, "count#2": 3, "learning_rate#2": -0.5})
+    found = told(after(gradtx.chain(gradtx.sgd(schedule), gradtx.sgd(0.5), gradtx.ema(0.9))))
+    assert found == near({**RATE, "count#2": 3, "learning_rate#2": 0.5})
 
 
 def test_what_is_injected_stands_for_what_is_within():

@@ -71,7 +71,7 @@ AROUND = {
 def state_classes():
     """All NamedTuples in gradtx that are states by their name or because they were declared."""
     for module in pkgutil.walk_packages(gradtx.__path__, "gradtx."):
-        if module.name == "gradtx.__main__":
+        if module.name in ("gradtx.__main__", "gradtx.as_optax"):  # programs
             continue
         for x in vars(importlib.import_module(module.name)).values():
             own = isinstance(x, type) and x.__module__ == module.name and hasattr(x, "_fields")
