@@ -56,7 +56,7 @@ def scale_by_belief(
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
-      eps_root: added to `nu` at every step, so that it accumulates, up to `eps_root / (1-b2)`.
+      eps_root: added to `nu` at every step, where it accumulates to at most `eps_root / (1-b2)`.
         Default: 1e-16.
       nesterov: whether to use Nesterov momentum. Default: no.
 

@@ -47,7 +47,7 @@ def zero_moments(p: Array) -> Slots:
 def moment_weights(
     b1: Scalar, b2: Scalar, look_ahead: bool = False
 ) -> Callable[[Scalar], dict[str, Array]]:
-    """Returns a function of the step count that returns the total weights in the two moments.
+    """Returns a function of the step count that returns the sums of the weights in both moments.
 
     `mu_weight = 1 - b1**t` and `nu_weight = 1 - b2**t`, where `t = step + 1`.
 
@@ -118,8 +118,9 @@ def scale_by_uncorrected_adam(
 ) -> GradientTransformation:
     """Scales by Adam's rule without bias correction.
 
-    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; mu / (sqrt(nu) + eps)`. The first steps are
-    up to `(1-b1) / sqrt(1-b2)` times too long: 3.2 with the defaults.
+    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; mu / (sqrt(nu) + eps)`. The step
+    `t` is `(1-b1**t) / sqrt(1-b2**t)` times as long as Adam's, where `t` is 1 at the first step:
+    with the defaults 3.2 times at first, 6.6 times at the 12th step.
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.
@@ -160,7 +161,7 @@ def adam(
     `p - learning_rate * mu_hat / (sqrt(nu_hat + eps_root) + eps)`, see `scale_by_adam`.
 
     Args:
-      learning_rate: a number, a scalar array or a schedule; the textbooks' default is 1e-3.
+      learning_rate: a number, a scalar array or a schedule; the paper's is 1e-3.
       b1: the decay rate of the average of gradients. Default: 0.9, as in the paper.
       b2: the decay rate of the average of squares. Default: 0.999, as in the paper.
       eps: added to the root. Default: 1e-8, as in the paper.
@@ -237,6 +238,9 @@ def adamw(
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
       nesterov: whether to use Nesterov momentum, see `nadamw`. Default: no.
+
+    Raises:
+      ValueError: `update` was called without params.
 
     Example:
       >>> import jax.numpy as jnp
@@ -317,6 +321,9 @@ def nadamw(
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
       nesterov: whether to use Nesterov momentum. Default: yes.
+
+    Raises:
+      ValueError: `update` was called without params.
 
     Example:
       >>> import jax.numpy as jnp

@@ -35,7 +35,7 @@ from gradtx.tree.present import present, replaced
 
 @declared
 class SophiaState(NamedTuple):
-    """The main part of the state of `sophia`.
+    """The first element of the state of `sophia`.
 
     Attributes:
       count: the number of steps taken.
