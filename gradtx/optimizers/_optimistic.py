@@ -211,8 +211,8 @@ def optimistic_adam(
         )
     if optimism is not None and isinstance(learning_rate, (int, float)) and learning_rate == 0:
         raise ValueError(
-            "optimistic_adam: learning_rate is 0, and optimism cannot be divided by it; optimism is "
-            f"{optimism!r}"
+            "optimistic_adam: learning_rate is 0, and optimism cannot be divided by it; "
+            f"optimism is {optimism!r}"
         )
     return optimistic_adam_v2(
         learning_rate,
