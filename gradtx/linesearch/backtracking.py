@@ -86,9 +86,9 @@ def scale_by_backtracking_linesearch(
         f(p + rate * u) <= (1 + rtol) * f(p) + slope_rtol * rate * <u, grad f(p)> + atol,
 
     where `r = min(increase_factor * last_rate, max_learning_rate)`, and `max_learning_rate` after a
-    search that ended with rate 0. Losses that are not finite
-    count as too large. If `max_backtracking_steps` reductions do not suffice, the last rate is
-    taken, or 0 if the loss was not finite there.
+    search that ended with rate 0. Losses that are not finite count as too large. If
+    `max_backtracking_steps` reductions do not suffice, the last rate is taken, or 0 if the loss was
+    not finite there.
 
     Besides the parameters, `update` needs `value=`, the loss there; `grad=`, its gradient there;
     and `value_fn=`, the loss as a function of the parameters. Further keyword arguments that
@@ -106,8 +106,8 @@ def scale_by_backtracking_linesearch(
       atol: the absolute increase of the loss that is allowed. Default: 0.
       rtol: the increase that is allowed, relative to the loss. Default: 0.
       store_grad: whether the gradient after the step is computed and stored, for
-        `value_and_grad_from_state`. Default: no.
-      verbose: whether failed searches are reported, by `jax.debug.print`. Default: no.
+        `value_and_grad_from_state`. Default: False.
+      verbose: whether failed searches are reported, by `jax.debug.print`. Default: False.
 
     Raises:
       TypeError: `update` was called without `value`, `grad` or `value_fn`, or `value_fn` returns

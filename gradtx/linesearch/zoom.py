@@ -100,7 +100,7 @@ def scale_by_zoom_linesearch(
       initial_guess_strategy: the first rate: `"keep"` for the last search's rate, which suits
         gradient descent, or `"one"`, which suits Newton and quasi-Newton methods. Default:
         `"keep"`.
-      verbose: whether failed searches are reported, by `jax.debug.print`. Default: no.
+      verbose: whether failed searches are reported, by `jax.debug.print`. Default: False.
 
     Raises:
       ValueError: the strategy is neither `"keep"` nor `"one"`, `update` was called without params,

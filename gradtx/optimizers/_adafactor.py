@@ -81,7 +81,7 @@ def scale_by_factored_rms(
     `v_row[i] * v_col[j] / mean(v_row)`.
 
     Args:
-      factored: whether the second moments of matrices are factored. Default: yes.
+      factored: whether the second moments of matrices are factored. Default: True.
       decay_rate: the exponent in the decay rate. Default: 0.8.
       step_offset: the step count at which fine-tuning began; until then the decay rate is 0.
         Default: 0.
@@ -223,7 +223,7 @@ def adafactor(
         the paper.
       decay_offset: the step count at which fine-tuning began, where `t` is 1. Default: 0.
       multiply_by_parameter_scale: whether steps are relative to the root mean square of the
-        parameters. Default: yes.
+        parameters. Default: True.
       clipping_threshold: the largest root mean square of `u`, or `None` for no clipping. Default:
         1.
       momentum: the decay rate of the average of steps. Default: no momentum.
@@ -232,7 +232,7 @@ def adafactor(
       weight_decay_rate: the coefficient of weight decay, a number or a schedule: each step
         subtracts `weight_decay_rate * p`. Default: `None`, no decay.
       eps: added to squares. Default: 1e-30, as in the paper.
-      factored: whether the second moments of matrices are factored. Default: yes.
+      factored: whether the second moments of matrices are factored. Default: True.
       weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
         parameters that returns one. Default: all.
 

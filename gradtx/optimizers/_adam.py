@@ -54,7 +54,7 @@ def moment_weights(
     Args:
       b1: the decay rate of the average of gradients.
       b2: the decay rate of the average of squares.
-      look_ahead: whether to return `next_mu_weight = 1 - b1**(t+1)` as well. Default: no.
+      look_ahead: whether to return `next_mu_weight = 1 - b1**(t+1)` as well. Default: False.
     """
 
     def per_step(step: Scalar) -> dict[str, Array]:
@@ -88,7 +88,7 @@ def scale_by_adam(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision; `nu` always has this default.
-      nesterov: whether to use Nesterov momentum. Default: no.
+      nesterov: whether to use Nesterov momentum. Default: False.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980; with
     Nesterov momentum: Dozat, "Incorporating Nesterov Momentum into Adam" (ICLR workshop 2016).
@@ -118,9 +118,9 @@ def scale_by_uncorrected_adam(
 ) -> GradientTransformation:
     """Scales by Adam's rule without bias correction.
 
-    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; mu / (sqrt(nu) + eps)`. The step
-    `t` is `(1-b1**t) / sqrt(1-b2**t)` times as long as Adam's, where `t` is 1 at the first step:
-    with the defaults 3.2 times at first, 6.6 times at the 12th step.
+    `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; mu / (sqrt(nu) + eps)`. With `t` from 1, step
+    `t` is `(1-b1**t) / sqrt(1-b2**t)` times as long as Adam's: with the defaults 3.2 times at the
+    first step and 6.6 times at the 12th, the maximum.
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.
@@ -168,7 +168,7 @@ def adam(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether to use Nesterov momentum, see `nadam`. Default: no.
+      nesterov: whether to use Nesterov momentum, see `nadam`. Default: False.
 
     Example:
       >>> import jax.numpy as jnp
@@ -237,7 +237,7 @@ def adamw(
         rate multiplies it. Default: 1e-4; PyTorch's is 1e-2.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
-      nesterov: whether to use Nesterov momentum, see `nadamw`. Default: no.
+      nesterov: whether to use Nesterov momentum, see `nadamw`. Default: False.
 
     Raises:
       ValueError: `update` was called without params.
@@ -281,7 +281,7 @@ def nadam(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether to use Nesterov momentum. Default: yes.
+      nesterov: whether to use Nesterov momentum. Default: True.
 
     Example:
       >>> import jax.numpy as jnp
@@ -320,7 +320,7 @@ def nadamw(
         rate multiplies it. Default: 1e-4.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
-      nesterov: whether to use Nesterov momentum. Default: yes.
+      nesterov: whether to use Nesterov momentum. Default: True.
 
     Raises:
       ValueError: `update` was called without params.

@@ -59,8 +59,8 @@ def scale_by_amsgrad(
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
       bias_correction_mu: whether `mu_hat = mu / (1-b1**t)`, where `t` is 1 at the first step, or
-        `mu`. Default: yes.
-      bias_correction_nu: whether `nu_hat = nu / (1-b2**t)`, or `nu`. Default: yes. The paper
+        `mu`. Default: True.
+      bias_correction_nu: whether `nu_hat = nu / (1-b2**t)`, or `nu`. Default: True. The paper
         corrects neither.
 
     Source: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
@@ -115,8 +115,8 @@ def amsgrad(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      bias_correction_mu: whether the average of gradients is corrected. Default: yes.
-      bias_correction_nu: whether the average of squares is corrected. Default: yes.
+      bias_correction_mu: whether the average of gradients is corrected. Default: True.
+      bias_correction_nu: whether the average of squares is corrected. Default: True.
 
     Example:
       >>> import jax.numpy as jnp

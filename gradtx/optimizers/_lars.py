@@ -46,7 +46,7 @@ def lars(
       trust_ratio_mask: the leaves whose step is scaled to their norm: a pytree of booleans, or a
         function of the parameters that returns one. Biases are often left out. Default: all.
       momentum: the momentum coefficient. Default: 0.9, as in the paper.
-      nesterov: whether to use Nesterov momentum. Default: no.
+      nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:
       ValueError: `update` was called without params, or a mask differs from them in structure.

@@ -71,7 +71,7 @@ def scale_by_lbfgs(
 
     Args:
       memory_size: the number of pairs that are stored. Default: 10.
-      scale_init_precond: whether `gamma` is as above; otherwise it is 1. Default: yes.
+      scale_init_precond: whether `gamma` is as above; otherwise it is 1. Default: True.
 
     Raises:
       TypeError: `memory_size` is not of an integer type.
@@ -246,7 +246,7 @@ def lbfgs(
       learning_rate: a factor of the direction that is searched; a number, a scalar array, or a
         schedule. Default: `None`, a factor of 1.
       memory_size: the number of steps from which `H` is computed. Default: 10.
-      scale_init_precond: whether `H` starts from a scaled identity. Default: yes.
+      scale_init_precond: whether `H` starts from a scaled identity. Default: True.
       linesearch: the line search, or `None` for none. Default: `scale_by_zoom_linesearch`, with at
         most 20 evaluations a step, of which the first is at rate 1.
 

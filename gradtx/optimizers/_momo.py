@@ -149,7 +149,7 @@ def momo(
         the loss. Default: 0.
       adapt_lower_bound: whether to estimate the bound, never below `lower_bound`: where the model's
         value is below the bound, the bound becomes half of that value; after each step it is set to
-        the model's estimate. Default: no.
+        the model's estimate. Default: False.
 
     Raises:
       TypeError: `update` was called without `value`.
@@ -260,7 +260,7 @@ def momo_adam(
         the loss; its norm is weighted by the divisor of `q`. Default: 0.
       adapt_lower_bound: whether to estimate the bound, never below `lower_bound`: where the model's
         value is below the bound, the bound becomes half of that value; after each step it is set to
-        the model's estimate. Default: no.
+        the model's estimate. Default: False.
 
     Raises:
       TypeError: `update` was called without `value`, or parameters are complex.

@@ -186,9 +186,9 @@ def scale_by_muon(
       eps: added to the Frobenius or the spectral norm. Default: 1e-8.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether to use Nesterov momentum. Default: yes.
+      nesterov: whether to use Nesterov momentum. Default: True.
       adaptive: whether to multiply each matrix by `sum(real(conj(m) * (u @ v.H)))`, the nuclear
-        norm of `m`, which is the dual of the spectral norm (arXiv:2409.20325). Default: no.
+        norm of `m`, which is the dual of the spectral norm (arXiv:2409.20325). Default: False.
       preconditioning: the norm by which matrices are divided first: "frobenius", "spectral",
         "schatten" (arXiv:2506.10935) or "aol" (arXiv:2512.04632). Default: "frobenius".
       weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of
@@ -324,8 +324,8 @@ def muon(
         parameters that returns one. Default: all.
       mu_dtype: the dtype in which averages of gradients are stored. Default: the parameters' dtype,
         and float32 for half precision.
-      nesterov: whether to use Nesterov momentum, in both parts. Default: yes.
-      adaptive: whether to multiply each matrix by the nuclear norm of its momentum. Default: no.
+      nesterov: whether to use Nesterov momentum, in both parts. Default: True.
+      adaptive: whether to multiply each matrix by the nuclear norm of its momentum. Default: False.
       preconditioning: "frobenius", "spectral", "schatten" or "aol". Default: "frobenius".
       adam_b1: `b1` of AdamW. Default: 0.9.
       adam_b2: `b2` of AdamW. Default: 0.999.
@@ -386,7 +386,7 @@ def muon(
             axes,
             factor,
         ),
-        identity(),  # the state's place of optax's multiplication by the factor
+        identity(),  # in place of optax's multiplication by the factor, as in its state
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -136,7 +136,7 @@ def optimistic_adam_v2(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: yes.
+      nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: True.
 
     Example:
       >>> import jax.numpy as jnp
@@ -183,7 +183,7 @@ def optimistic_adam(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: yes.
+      nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: True.
 
     Raises:
       TypeError: the learning rate is a schedule.

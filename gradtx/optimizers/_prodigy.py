@@ -93,7 +93,7 @@ def prodigy(
       estim_lr_coef: a factor of the estimates. Default: 1.
       weight_decay: the coefficient of decoupled weight decay, which `w` multiplies. Default: 0.
       safeguard_warmup: whether `s` uses `d` in place of `w`, so that a long warm-up, in which `w`
-        is small, does not inflate the estimate. Default: no.
+        is small, does not inflate the estimate. Default: False.
       weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
         parameters that returns one. Default: all.
 

@@ -72,7 +72,7 @@ def scale_by_rms(
       eps: added under the root, or to it, see `eps_in_sqrt`. Default: 1e-8.
       initial_scale: the initial value of the average. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
-      bias_correction: whether `nu` is divided by `1 - decay**t`. Default: no.
+      bias_correction: whether `nu` is divided by `1 - decay**t`. Default: False.
 
     Source: Tieleman and Hinton, "Lecture 6.5 - RMSProp" (COURSERA, 2012).
 
@@ -113,7 +113,7 @@ def scale_by_stddev(
       eps: added under the root, or to it, see `eps_in_sqrt`. Default: 1e-8.
       initial_scale: the initial value of `nu`. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
-      bias_correction: whether both averages are divided by `1 - decay**t`. Default: no. The
+      bias_correction: whether both averages are divided by `1 - decay**t`. Default: False. The
         variance is then 0 at the first step, which makes that step as large as `eps` allows.
 
     Source: Graves, "Generating Sequences With Recurrent Neural Networks", arXiv:1308.0850.
@@ -171,10 +171,10 @@ def rmsprop(
       initial_scale: the initial value of `nu`. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it; PyTorch
         adds it to the root.
-      centered: whether to divide by the standard deviation of gradients instead. Default: no.
+      centered: whether to divide by the standard deviation of gradients instead. Default: False.
       momentum: the momentum coefficient. Default: no momentum.
-      nesterov: whether to use Nesterov momentum. Default: no.
-      bias_correction: whether to apply bias correction to the averages. Default: no.
+      nesterov: whether to use Nesterov momentum. Default: False.
+      bias_correction: whether to apply bias correction to the averages. Default: False.
 
     Example:
       >>> import jax.numpy as jnp

@@ -204,7 +204,8 @@ def _migrated(flat: Flat, version: int, migrate: Migrations, function: str) -> d
     number = np.asarray(flat[VERSION]) if VERSION in flat else np.asarray(0)
     if number.shape or number.dtype.kind not in "iu" or number < 0:
         raise ValueError(
-            f"{function}: the saved version must be an integer of at least 0, got {str(number)[:60]}"
+            f"{function}: the saved version must be an integer of at least 0, got "
+            f"{str(number)[:60]}"
         )
     if (saved := int(number)) > version:
         raise ValueError(
@@ -214,8 +215,8 @@ def _migrated(flat: Flat, version: int, migrate: Migrations, function: str) -> d
     for step in range(saved, version):
         if step not in migrate:
             raise ValueError(
-                f"{function}: the saved version is {saved}, the program's is {version}; migrate needs a "
-                f"function for version {step}"
+                f"{function}: the saved version is {saved}, the program's is {version}; migrate needs "
+                f"a function for version {step}"
             )
         arrays = dict(migrate[step](arrays))
     return arrays
