@@ -8,8 +8,14 @@ from collections.abc import Sequence
 
 import gradtx
 from gradtx import catalog
-from gradtx._table import text_table
-from gradtx.crosschecking import Comparison, comparison_table, crosscheck_catalog, factory_of
+from gradtx._table import markdown_table, text_table
+from gradtx.crosschecking import (
+    Comparison,
+    comparison_table,
+    crosscheck_catalog,
+    factory_of,
+    known_rows,
+)
 from gradtx.draw import command as draw
 from gradtx.racing import command as race
 from gradtx.train import command as train
@@ -51,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     check.add_argument(
         "--every-setting", action="store_true", help="also vary each hyperparameter in turn"
     )
+    check.add_argument(
+        "--known", action="store_true", help="list the known differences, as a Markdown table"
+    )
     check.set_defaults(run=run_crosscheck)
 
     about = "List all optimizers of the catalog."
@@ -83,9 +92,7 @@ def run_list(args: argparse.Namespace) -> int:
         for entry in catalog.entries()
     ]
     if args.markdown:
-        rows = [[f"`{row[0]}`", *row[1:]] for row in rows]
-        lines = [header, ["---"] * len(header), *rows]
-        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        print(markdown_table(header, [[f"`{row[0]}`", *row[1:]] for row in rows]))
     else:
         print(text_table(header, rows))
     return 0
@@ -93,6 +100,9 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_crosscheck(args: argparse.Namespace) -> int:
     """Prints the comparison with optax; returns the exit code, 1 if a row fails."""
+    if args.known:
+        print(markdown_table(["optimizer", "where", "difference"], known_rows()))
+        return 0
     try:
         peer = importlib.import_module("optax")
     except ImportError:

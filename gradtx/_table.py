@@ -1,4 +1,4 @@
-"""Plain text tables."""
+"""Tables in plain text and in Markdown."""
 
 from collections.abc import Sequence
 
@@ -31,3 +31,21 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: st
         ).rstrip()
         for line in lines
     )
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Formats cells as a table in Markdown.
+
+    Args:
+      header: the names of the columns.
+      rows: the cells, in Markdown; each row has as many as there are names.
+
+    Example:
+      >>> from gradtx._table import markdown_table
+      >>> print(markdown_table(["name", "n"], [["`a`", "1"]]))
+      | name | n |
+      | --- | --- |
+      | `a` | 1 |
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -403,12 +403,24 @@ def test_every_probe_makes_progress(entry):
     assert loss(train(start)) < 0.05 * loss(start)
 
 
-def test_the_documentation_shows_the_catalog(capsys):
+@pytest.mark.parametrize(
+    ("page", "marker", "command"),
+    [
+        ("catalog.md", "catalog", ["list", "--markdown"]),
+        ("differences.md", "known", ["crosscheck", "--known"]),
+    ],
+)
+def test_the_documentation_shows_what_the_command_prints(page, marker, command, capsys):
+    text = (ROOT / "docs" / page).read_text()
+    (table,) = re.findall(f"<!-- {marker} -->(.*?)<!-- /{marker} -->", text, re.DOTALL)
+    assert main(command) == 0
+    assert table.strip() == capsys.readouterr().out.strip()
+
+
+def test_the_documentation_shows_the_whole_catalog():
     text = (ROOT / "docs" / "catalog.md").read_text()
     (table,) = re.findall(r"<!-- catalog -->(.*?)<!-- /catalog -->", text, re.DOTALL)
     assert sorted(re.findall(r"^\| *`(\w+)`", table, re.MULTILINE)) == catalog.names()
-    assert main(["list", "--markdown"]) == 0
-    assert table.strip() == capsys.readouterr().out.strip()
 
 
 # ---- Style ------------------------------------------------------------------------------------

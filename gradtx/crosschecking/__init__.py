@@ -6,6 +6,7 @@ from gradtx.crosschecking.differences import (
     Known as Known,
     check_known as check_known,
     known_differences as known_differences,
+    known_rows as known_rows,
 )
 from gradtx.crosschecking.library import (
     crosscheck_catalog as crosscheck_catalog,

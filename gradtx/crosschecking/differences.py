@@ -92,6 +92,27 @@ def known_differences(name: str) -> Known:
     return KNOWN.get(catalog.get(name).name, Known())
 
 
+def known_rows() -> list[tuple[str, str, str]]:
+    """Returns the documented differences as rows of a table in Markdown.
+
+    Each has the optimizer, where it differs, which is everywhere or a hyperparameter or kind of
+    leaf, and how.
+    """
+    rows = []
+    for name, known in KNOWN.items():
+        rows += [(f"`{name}`", "everywhere", known.always)] if known.always else []
+        rows += [(f"`{name}`", _place(word), how) for word, how in known.when.items()]
+        places = ", ".join(map(_place, known.refuses))
+        rows += [(f"`{name}`", places, "optax raises an error")] if places else []
+    return rows
+
+
+def _place(word: str) -> str:
+    kinds = {"complex": "complex leaves", "scalar": "scalar leaves"}
+    kinds |= {d: f"{d} leaves beside others" for d in ("float16", "bfloat16")}
+    return kinds.get(word, f"`{word}`")
+
+
 def check_known(table: Mapping[str, Known]) -> None:
     """Checks that all names in a table of differences exist.
 

@@ -226,7 +226,7 @@ def adafactor(
         parameters. Default: True.
       clipping_threshold: the largest root mean square of `u`, or `None` for no clipping. Default:
         1.
-      momentum: the decay rate of the average of steps. Default: no momentum.
+      momentum: the decay rate of the average of steps. Default: `None`, no momentum.
       dtype_momentum: the dtype in which that average is stored, or `None` for that of the
         parameters; complex parameters need `None`. Default: float32.
       weight_decay_rate: the coefficient of weight decay, a number or a schedule: each step

@@ -215,8 +215,8 @@ def _migrated(flat: Flat, version: int, migrate: Migrations, function: str) -> d
     for step in range(saved, version):
         if step not in migrate:
             raise ValueError(
-                f"{function}: the saved version is {saved}, the program's is {version}; migrate needs "
-                f"a function for version {step}"
+                f"{function}: the saved version is {saved}, the program's is {version}; migrate "
+                f"needs a function for version {step}"
             )
         arrays = dict(migrate[step](arrays))
     return arrays
