@@ -16,8 +16,8 @@ from trees import extras
 import gradtx
 from gradtx import catalog
 from gradtx.crosschecking import known_differences, sample_loss
-from gradtx.engine.made import MadeSchedule
 from gradtx.engine.pipeline import pipeline_of
+from gradtx.schedules.made import MadeSchedule
 
 ENTRIES = catalog.entries()
 STEPS = 20
