@@ -222,8 +222,8 @@ def test_defaults_of_pieces_are_in_range(name):
         ),
         (
             lambda: gradtx.load_state_dict((), "state.npz"),
-            "load: flat must be a mapping from names to arrays, got str; np.load(path) reads one "
-            "from a file",
+            "load_state_dict: flat must be a mapping from names to arrays, got str; np.load(path) "
+            "reads one from a file",
         ),
     ],
 )

@@ -21,8 +21,7 @@ class BacktrackingLinesearchInfo(NamedTuple):
 
     Attributes:
       num_linesearch_steps: the number of evaluations of the loss.
-      decrease_error: by how much the step fails the condition of sufficient decrease; 0 if it
-        does not.
+      decrease_error: the violation of the condition of sufficient decrease; 0 if it holds.
     """
 
     num_linesearch_steps: Array
@@ -34,9 +33,9 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
     """The state of `scale_by_backtracking_linesearch`.
 
     Attributes:
-      learning_rate: the rate that the last search chose; 1 before the first.
-      value: the loss at that step's end; infinite before the first.
-      grad: its gradient there, as `jax.grad` returns it, if it is stored; else `None`.
+      learning_rate: the rate that the last search chose; 1 before the first search.
+      value: the loss after that step; infinite before the first search.
+      grad: the gradient there, as `jax.grad` returns it, if `store_grad`; else `None`.
       info: the result of the search, a `BacktrackingLinesearchInfo`.
     """
 
@@ -86,14 +85,15 @@ def scale_by_backtracking_linesearch(
 
         f(p + rate * u) <= (1 + rtol) * f(p) + slope_rtol * rate * <u, grad f(p)> + atol,
 
-    where `r = min(increase_factor * the last rate, max_learning_rate)`. Losses that are not finite
-    count as too large. If `max_backtracking_steps` reductions do not suffice, the last rate is
-    taken, or 0 if the loss was not finite there.
+    where `r = min(increase_factor * last_rate, max_learning_rate)`, and `max_learning_rate` after a
+    search that ended with rate 0. Losses that are not finite count as too large. If
+    `max_backtracking_steps` reductions do not suffice, the last rate is taken, or 0 if the loss was
+    not finite there.
 
-    `update` takes, beside the parameters, `value=` the loss and `grad=` its gradient there, and
-    `value_fn=` the loss as a function of the parameters; further keyword arguments that `value_fn`
-    accepts are passed to it. Complex gradients must be the conjugates of those that `jax.grad`
-    returns, as for every transformation.
+    Besides the parameters, `update` needs `value=`, the loss there; `grad=`, its gradient there;
+    and `value_fn=`, the loss as a function of the parameters. Further keyword arguments that
+    `value_fn` accepts are passed to it. Complex gradients must be the conjugates of those that
+    `jax.grad` returns, as for every transformation.
 
     Args:
       max_backtracking_steps: the largest number of reductions of the rate.
@@ -105,12 +105,14 @@ def scale_by_backtracking_linesearch(
       max_learning_rate: the largest rate. Default: 1.
       atol: the absolute increase of the loss that is allowed. Default: 0.
       rtol: the increase that is allowed, relative to the loss. Default: 0.
-      store_grad: whether the gradient at the step's end is computed and kept, for
-        `value_and_grad_from_state`. Default: no.
-      verbose: whether failed searches are reported, by `jax.debug.print`. Default: no.
+      store_grad: whether the gradient after the step is computed and stored, for
+        `value_and_grad_from_state`. Default: False.
+      verbose: whether failed searches are reported, by `jax.debug.print`. Default: False.
 
     Raises:
-      TypeError: `update` was called without `value`, `grad` or `value_fn`.
+      TypeError: `update` was called without `value`, `grad` or `value_fn`, or `value_fn` returns
+        more than the loss.
+      ValueError: `update` was called without params, or `value_fn` does not return a scalar.
 
     Source: Armijo, "Minimization of functions having Lipschitz continuous first partial
     derivatives" (1966); the growing first rate: Vaswani et al., "Painless Stochastic Gradient:

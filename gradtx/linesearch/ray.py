@@ -34,20 +34,20 @@ class Ray(NamedTuple):
     dtype: DTypeLike
 
     def point(self, rate: Array) -> Params:
-        """Returns the parameters that a step of this rate leads to, with rounding."""
+        """Returns the parameters after a step of this rate, with rounding."""
         return apply_updates(self.p, scaled(self.u, rate))
 
     def value(self, rate: Array) -> Array:
-        """Returns the loss there; what is not finite counts as infinite."""
+        """Returns the loss at `point(rate)`; a loss that is not finite counts as infinite."""
         return self._bounded(self.f(self.point(rate)))
 
     def value_and_pullback(self, rate: Array) -> tuple[Array, Callable[[], Updates]]:
-        """Returns the loss there, and a function that returns its gradient."""
+        """Returns the loss at `point(rate)`, and a function that returns its gradient."""
         value, pullback = jax.vjp(self.f, self.point(rate))
         return self._bounded(value), lambda: pullback(jnp.ones_like(value))[0]
 
     def value_and_grad(self, rate: Array) -> tuple[Array, Updates, Array]:
-        """Returns the loss there, its gradient as of `jax.grad`, and the slope along the ray."""
+        """Returns the loss at `point(rate)`, its gradient as of `jax.grad`, and the ray's slope."""
         value, grad = jax.value_and_grad(self.f)(self.point(rate))
         return self._bounded(value), grad, self.slope(conjugate(grad))
 
@@ -75,7 +75,7 @@ def scaled(u: Updates, rate: Scalar) -> Updates:
 
 @compiled_when_concrete
 def conjugate(tree: PyTree) -> PyTree:
-    """Returns the complex conjugate; of a gradient from `jax.grad`, the steepest ascent.
+    """Returns the complex conjugate, which makes a gradient of `jax.grad` the steepest ascent.
 
     Args:
       tree: a pytree of arrays.

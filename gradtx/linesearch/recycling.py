@@ -13,7 +13,7 @@ from gradtx.engine.concrete import branch
 def value_and_grad_from_state(
     value_fn: Callable[..., Array],
 ) -> Callable[..., tuple[Array, PyTree]]:
-    """Returns a `jax.value_and_grad` that reuses both from the state of a line search.
+    """Returns a `jax.value_and_grad` that reuses value and gradient from a line search's state.
 
     A line search ends with the loss and the gradient at the parameters that its step leads to. If
     the loss does not change between steps, the next step begins with both, and need not compute

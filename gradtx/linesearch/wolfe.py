@@ -44,12 +44,12 @@ class Search(NamedTuple):
       steps: the number of evaluations so far.
       rate: the rate to try next.
       low: the best point so far that decreases the loss sufficiently; at first the ray's origin.
-      high: the other end of the interval that holds a solution; at infinity until one is known.
+      high: the other end of the interval that holds a solution; at infinity until an end is known.
       third: the end of the interval that was replaced last, for interpolation.
       chosen: the point that is chosen if the search ends now.
       grad: the gradient there.
-      decrease_error: by how much it fails the condition of sufficient decrease.
-      curvature_error: by how much it fails the curvature condition.
+      decrease_error: the violation of the condition of sufficient decrease at the chosen point.
+      curvature_error: the violation of the curvature condition there.
     """
 
     done: Array
@@ -148,7 +148,7 @@ def advance(search: Search, new: Point, grad: PyTree, origin: Point, limits: Lim
 
 
 def _errors(new: Point, origin: Point, limits: Limits) -> tuple[Array, Array]:
-    """Returns by how much a point fails each condition; 0 if it does not."""
+    """Returns the violation of each condition at a point; 0 where it holds."""
     promised = limits.slope_rtol * new.rate * origin.slope
     decrease = new.value - (origin.value + promised)
     if limits.approx_dec_rtol is not None:

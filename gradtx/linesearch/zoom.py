@@ -24,9 +24,8 @@ class ZoomLinesearchInfo(NamedTuple):
 
     Attributes:
       num_linesearch_steps: the number of evaluations of the loss and its gradient.
-      decrease_error: by how much the step fails the condition of sufficient decrease; 0 if it
-        does not.
-      curvature_error: by how much it fails the curvature condition; 0 if it does not.
+      decrease_error: the violation of the condition of sufficient decrease; 0 if it holds.
+      curvature_error: the violation of the curvature condition; 0 if it holds.
     """
 
     num_linesearch_steps: Array
@@ -39,9 +38,9 @@ class ScaleByZoomLinesearchState(NamedTuple):
     """The state of `scale_by_zoom_linesearch`.
 
     Attributes:
-      learning_rate: the rate that the last search chose; 1 before the first.
-      value: the loss at that step's end; infinite before the first.
-      grad: its gradient there, as `jax.grad` returns it.
+      learning_rate: the rate that the last search chose; 1 before the first search.
+      value: the loss after that step; infinite before the first search.
+      grad: the gradient there, as `jax.grad` returns it.
       info: the result of the search, a `ZoomLinesearchInfo`.
     """
 
@@ -71,40 +70,43 @@ def scale_by_zoom_linesearch(
         phi(rate) <= phi(0) + slope_rtol * rate * phi'(0) + tol     (sufficient decrease)
         |phi'(rate)| <= curv_rtol * |phi'(0)| + tol                 (curvature).
 
-    Rates grow by `increase_factor` until an interval holds a solution; it then shrinks around the
-    minimum of a cubic, of a parabola, or around its middle. Close to a minimum, where rounding
-    hides a decrease, the first condition may be replaced by that of Hager and Zhang:
-    `phi'(rate) <= (2 slope_rtol - 1) phi'(0)` while
-    `phi(rate) <= phi(0) + approx_dec_rtol |phi(0)|`. Losses that are not finite count as too large.
+    Rates grow by `increase_factor` until an interval holds a solution. Then the interval shrinks
+    around the minimum of an interpolating cubic or parabola, or around its middle. Close to a
+    minimum, where rounding hides a decrease, the first condition may be replaced by that of Hager
+    and Zhang: `phi'(rate) <= (2 * slope_rtol - 1) * phi'(0)`, if
+    `phi(rate) <= phi(0) + approx_dec_rtol * |phi(0)|`. Losses that are not finite count as too
+    large.
 
-    `update` takes, beside the parameters, `value=` the loss and `grad=` its gradient there, and
-    `value_fn=` the loss as a function of the parameters; further keyword arguments that `value_fn`
-    accepts are passed to it. Complex gradients must be the conjugates of those that `jax.grad`
-    returns, as for every transformation.
+    Besides the parameters, `update` needs `value=`, the loss there; `grad=`, its gradient there;
+    and `value_fn=`, the loss as a function of the parameters. Further keyword arguments that
+    `value_fn` accepts are passed to it. Complex gradients must be the conjugates of those that
+    `jax.grad` returns, as for every transformation.
 
-    If no rate is found, the best one with sufficient decrease is taken; without any, the last one
-    that was tried; and rate 0 if the loss was not finite there.
+    If no rate satisfies both conditions, the best one with sufficient decrease is taken; if there
+    is none, the last one that was tried, or 0 if the loss was not finite there.
 
     Args:
       max_linesearch_steps: the largest number of evaluations of the loss and its gradient.
-      max_learning_rate: the largest rate. Default: there is none.
+      max_learning_rate: the largest rate. Default: `None`, no limit.
       tol: the tolerance of both conditions. Default: 0.
       increase_factor: the growth of rates until an interval is found, above 1. Default: 2.
       slope_rtol: the required decrease, as a fraction of the decrease that the slope predicts, in
         (0, 1/2). Default: 1e-4.
       curv_rtol: the fraction of the slope that may remain, in (`slope_rtol`, 1). Default: 0.9.
-      approx_dec_rtol: the relative increase that is attributed to rounding, or `None` for the first
-        form alone. Default: 1e-6.
-      stepsize_precision: a shorter interval ends the search, if its better end decreases the loss
-        sufficiently. Default: 1e-5.
+      approx_dec_rtol: the relative increase of the loss that is attributed to rounding, or `None`
+        never to replace the first condition. Default: 1e-6.
+      stepsize_precision: the length of an interval that ends the search, if its better end
+        decreases the loss sufficiently. Default: 1e-5.
       initial_guess_strategy: the first rate: `"keep"` for the last search's rate, which suits
         gradient descent, or `"one"`, which suits Newton and quasi-Newton methods. Default:
         `"keep"`.
-      verbose: whether failed searches are reported, by `jax.debug.print`. Default: no.
+      verbose: whether failed searches are reported, by `jax.debug.print`. Default: False.
 
     Raises:
-      ValueError: the strategy is neither `"keep"` nor `"one"`.
-      TypeError: `update` was called without `value`, `grad` or `value_fn`.
+      ValueError: the strategy is neither `"keep"` nor `"one"`, `update` was called without params,
+        or `value_fn` does not return a scalar.
+      TypeError: `update` was called without `value`, `grad` or `value_fn`, or `value_fn` returns
+        more than the loss.
 
     Source: Nocedal and Wright, "Numerical Optimization", 2nd edition (2006), algorithms 3.5 and
     3.6; Hager and Zhang, "Algorithm 851: CG_DESCENT, a conjugate gradient method with guaranteed

@@ -26,7 +26,7 @@ def scale_by_acprop(
 ) -> GradientTransformation:
     """Divides gradients by the root mean square deviation of earlier gradients from their average.
 
-    `u = g / (sqrt(nu / (1-b2**(t-1))) + eps)` with the `nu` of the last step; then
+    `g / (sqrt(nu / (1-b2**(t-1))) + eps)` with the `nu` of the last step; then
     `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g-mu|^2 + eps_root`, where `t` is 1 at the first
     step. The first step, before which there is no `nu`, is `g / (1 + eps)`; in the paper it is
     `g / sqrt(eps)`, a jump.
@@ -35,7 +35,7 @@ def scale_by_acprop(
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
-      eps_root: added to `nu` at every step, so that it accumulates, up to `eps_root / (1-b2)`.
+      eps_root: added to `nu` at every step, where it accumulates to at most `eps_root / (1-b2)`.
         Default: 1e-16.
 
     Source: Zhuang et al., "Momentum Centering and Asynchronous Update for Adaptive Gradient
@@ -100,6 +100,9 @@ def acprop(
         rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
 
     Example:
       >>> import jax.numpy as jnp

@@ -56,9 +56,9 @@ def scale_by_belief(
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-16.
-      eps_root: added to `nu` at every step, so that it accumulates, up to `eps_root / (1-b2)`.
+      eps_root: added to `nu` at every step, where it accumulates to at most `eps_root / (1-b2)`.
         Default: 1e-16.
-      nesterov: whether to use Nesterov momentum. Default: no.
+      nesterov: whether to use Nesterov momentum. Default: False.
 
     Source: Zhuang et al., "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed
     Gradients", arXiv:2010.07468, which has the same epsilon in both places.
@@ -114,7 +114,7 @@ def adabelief(
         schedule. Default: `None`, no decay, and no state for it.
       weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
         parameters that returns one. Default: all.
-      nesterov: whether to use Nesterov momentum. Default: no.
+      nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:
       ValueError: `update` was called without params, and there is weight decay.

@@ -79,10 +79,13 @@ def adadelta(
       learning_rate: a number, a scalar array or a schedule. Default: `None`, the paper's rate of 1.
       rho: the decay rate of both averages. Default: 0.9; the paper also uses 0.95.
       eps: added under both roots. Default: 1e-6.
-      weight_decay: L2 regularization: the multiple of the parameters that is added to the gradient
-        before it is scaled. Default: 0.
+      weight_decay: the coefficient of L2 regularization, a number or a schedule:
+        `weight_decay * p` is added to the gradient. Default: 0.
       weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
         parameters that returns one. Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
 
     Example:
       >>> import jax.numpy as jnp

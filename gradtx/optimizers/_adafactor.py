@@ -52,7 +52,8 @@ def power_decay(step: Scalar, exponent: Scalar = 0.8) -> Array:
       step: the step count, 0 at the first step.
       exponent: the larger it is, the faster the decay rate approaches 1. Default: 0.8.
 
-    Source: Shazeer and Stern, arXiv:1804.04235, section 7.2.
+    Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+    arXiv:1804.04235, section 7.2.
     """
     return 1 - _power_weight(step, exponent)
 
@@ -80,7 +81,7 @@ def scale_by_factored_rms(
     `v_row[i] * v_col[j] / mean(v_row)`.
 
     Args:
-      factored: whether the second moments of matrices are factored. Default: yes.
+      factored: whether the second moments of matrices are factored. Default: True.
       decay_rate: the exponent in the decay rate. Default: 0.8.
       step_offset: the step count at which fine-tuning began; until then the decay rate is 0.
         Default: 0.
@@ -92,6 +93,7 @@ def scale_by_factored_rms(
 
     Raises:
       TypeError: `min_dim_size_to_factor` is traced.
+      ValueError: `min_dim_size_to_factor` is not a whole number.
 
     Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
     arXiv:1804.04235, Algorithm 4.
@@ -121,8 +123,8 @@ def scale_by_factored_rms(
 def _whole_number(size: Scalar) -> int:
     if isinstance(size, Tracer):
         raise TypeError(
-            "scale_by_factored_rms: min_dim_size_to_factor is traced, but the shapes of the state "
-            "depend on it; it must be a Python number"
+            "scale_by_factored_rms: min_dim_size_to_factor must be a Python integer, because the "
+            "shapes of the state depend on it, got a traced number"
         )
     return int(size)
 
@@ -213,29 +215,31 @@ def adafactor(
     The learning rate does not multiply the weight decay.
 
     Args:
-      learning_rate: a number, a scalar array or a schedule. Default: 1. The paper's is
-        `min(0.01, 1 / sqrt(t))`.
+      learning_rate: a number, a scalar array or a schedule. Default: `None`, a rate of 1. The
+        paper's is `min(0.01, 1 / sqrt(t))`.
       min_dim_size_to_factor: the least size of the second largest axis of a leaf that is factored;
         an integer, as the shapes of the state depend on it. Default: 128.
       decay_rate: the exponent in the decay rate of `v`, `1 - t**-decay_rate`. Default: 0.8, as in
         the paper.
-      decay_offset: the step count at which fine-tuning began; `t` counts from there. Default: 0.
+      decay_offset: the step count at which fine-tuning began, where `t` is 1. Default: 0.
       multiply_by_parameter_scale: whether steps are relative to the root mean square of the
-        parameters. Default: yes.
+        parameters. Default: True.
       clipping_threshold: the largest root mean square of `u`, or `None` for no clipping. Default:
         1.
-      momentum: the decay rate of the average of steps. Default: no momentum.
+      momentum: the decay rate of the average of steps. Default: `None`, no momentum.
       dtype_momentum: the dtype in which that average is stored, or `None` for that of the
         parameters; complex parameters need `None`. Default: float32.
-      weight_decay_rate: the multiple of the parameters that each step subtracts. Default: none.
+      weight_decay_rate: the coefficient of weight decay, a number or a schedule: each step
+        subtracts `weight_decay_rate * p`. Default: `None`, no decay.
       eps: added to squares. Default: 1e-30, as in the paper.
-      factored: whether the second moments of matrices are factored. Default: yes.
+      factored: whether the second moments of matrices are factored. Default: True.
       weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
         parameters that returns one. Default: all.
 
     Raises:
-      TypeError: `min_dim_size_to_factor` is traced or not an integer.
-      ValueError: `update` was called without params, and an option needs them.
+      TypeError: `min_dim_size_to_factor` is traced.
+      ValueError: `min_dim_size_to_factor` is not a whole number, or `update` was called without
+        params, and an option needs them.
 
     Example:
       >>> import jax.numpy as jnp
@@ -257,7 +261,7 @@ def adafactor(
         else add_decayed_weights(
             0.0 if weight_decay_rate is None else weight_decay_rate, weight_decay_mask
         ),
-        # Without a learning rate of its own, it takes that of the call here.
+        # If `learning_rate` is `None`, that of `update(..., learning_rate=x)` is applied here.
         scale_by_learning_rate() if learning_rate is None else scale(-1.0),
     )
     return chain(*(part for part in parts if part is not None))

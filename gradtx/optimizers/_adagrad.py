@@ -68,12 +68,12 @@ def adagrad(
 ) -> GradientTransformation:
     """AdaGrad: each element divided by the root of its summed squared gradients.
 
-    `sum = sum + g^2; p - learning_rate * g / sqrt(sum + eps)`. The sum only grows, so the effective
-    learning rate tends to 0; RMSProp uses a moving average instead.
+    `sum = sum + |g|^2; p - learning_rate * g / sqrt(sum + eps)`. The sum only grows, so the
+    effective learning rate tends to 0; RMSProp uses a moving average instead.
 
     Args:
-      learning_rate: a number, a scalar array or a schedule; the textbooks' default is 0.01.
-      initial_accumulator_value: the initial value of the sum. Default: 0.1; the textbooks' is 0.
+      learning_rate: a number, a scalar array or a schedule; PyTorch's default is 0.01.
+      initial_accumulator_value: the initial value of the sum. Default: 0.1; PyTorch's is 0.
       eps: added under the root. Default: 1e-7.
 
     Example:

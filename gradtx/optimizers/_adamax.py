@@ -28,7 +28,7 @@ def scale_by_adamax(
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the maximum. Default: 0.999.
-      eps: added to the magnitude, so that the quotient is finite; the paper has none. Default:
+      eps: added to the magnitude, so that the quotient is finite; the paper has no `eps`. Default:
         1e-8.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, section 7.
@@ -106,6 +106,9 @@ def adamaxw(
         rate multiplies it. Default: 1e-4.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
 
     Example:
       >>> import jax.numpy as jnp

@@ -137,6 +137,9 @@ def adan(
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 
+    Raises:
+      ValueError: `update` was called without params.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -75,14 +75,15 @@ def scale_by_ademamix(
     Args:
       b1: the decay rate of the fast average. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
-      b3: the decay rate of the slow average; a number, an array or a schedule. Default: 0.9999.
+      b3: the decay rate of the slow average; a number, a scalar array or a schedule. Default:
+        0.9999.
       alpha: the weight of the slow average; a number, a scalar array or a schedule. In the paper
-        `b3` rises from `b1` and `alpha` from 0; without this, long runs are unstable at the
-        beginning. Default: 6.
+        `b3` rises from `b1` and `alpha` from 0; without these schedules, long runs are unstable at
+        the beginning. Default: 6.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `m1` and `m2` are stored. Default: the parameters' dtype, and
-        float32 for half precision. In bfloat16 the slow average would not change.
+        float32 for half precision. In bfloat16 the changes of `m2` would be lost to rounding.
 
     Source: Pagliardini et al., "The AdEMAMix Optimizer: Better, Faster, Older", arXiv:2409.03137,
     Algorithm 1.
@@ -146,8 +147,8 @@ def ademamix(
       learning_rate: a number, a scalar array or a schedule.
       b1: the decay rate of the fast average. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
-      b3: the decay rate of the slow average; a number, an array or a schedule. Default: 0.9999, for
-        runs of at least the 10,000 steps over which it averages.
+      b3: the decay rate of the slow average; a number, a scalar array or a schedule. Default:
+        0.9999, which averages over 10,000 steps, for runs of at least that length.
       alpha: the weight of the slow average; a number, a scalar array or a schedule. Default: 5.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
@@ -157,6 +158,9 @@ def ademamix(
         rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
 
     Example:
       >>> import jax.numpy as jnp
@@ -184,8 +188,8 @@ def scale_by_simplified_ademamix(
     """Scales by the simplified AdEMAMix rule: one sum as momentum, plus the gradient itself.
 
     `m = b1*m + g; n = b2*n + (1-b2)*|g|^2; (m + alpha*g) / (sqrt(n / (1-b2**t) + eps_root) + eps)`,
-    where `t` is 1 at the first step. `m` is a sum, so that steps are up to `1 / (1-b1)` times as
-    long as Adam's.
+    where `t` is 1 at the first step. `m` is a sum, so steps are up to `1 / (1-b1)` times as long
+    as Adam's.
 
     Args:
       b1: the decay rate of the sum of gradients. Default: 0.99.
@@ -256,6 +260,9 @@ def simplified_ademamix(
         rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
 
     Example:
       >>> import jax.numpy as jnp

@@ -50,8 +50,8 @@ def scale_by_adopt(
       eps: the smallest denominator. Default: 1e-6.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision; `nu` always has this default.
-      nesterov: whether to use Nesterov momentum. Default: no.
-      use_clipping: whether to bound normalized gradients. Default: yes; without it, an element
+      nesterov: whether to use Nesterov momentum. Default: False.
+      use_clipping: whether to bound normalized gradients. Default: True; without it, an element
         whose first gradient happened to be small makes a large second step.
       clip_value_fn: a function of the step count that returns the bound. Default: `t**0.25`, for
         which the paper proves convergence.
@@ -125,8 +125,8 @@ def adopt(
       eps: the smallest denominator. Default: 1e-6.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether to use Nesterov momentum. Default: no.
-      use_clipping: whether to bound normalized gradients. Default: yes.
+      nesterov: whether to use Nesterov momentum. Default: False.
+      use_clipping: whether to bound normalized gradients. Default: True.
       clip_value_fn: a function of the step count, 1 at the second step, that returns the bound.
         Default: `t**0.25`.
 

@@ -26,7 +26,7 @@ class ScaleByAmsgradState(NamedTuple):
       count: the number of steps taken.
       mu: moving average of gradients.
       nu: moving average of squared gradients, real.
-      nu_max: the largest (corrected) `nu` so far, real.
+      nu_max: the largest `nu` so far, after bias correction, real.
     """
 
     count: Count
@@ -48,7 +48,8 @@ def scale_by_amsgrad(
     """Scales by Adam's rule with the largest second moment so far.
 
     `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; nu_max = max(nu_max, nu_hat);
-    mu_hat / (sqrt(nu_max + eps_root) + eps)`.
+    mu_hat / (sqrt(nu_max + eps_root) + eps)`, where `mu_hat` and `nu_hat` are `mu` and `nu` with
+    bias correction.
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.
@@ -57,8 +58,9 @@ def scale_by_amsgrad(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      bias_correction_mu: whether `mu_hat = mu / (1-b1**t)`, or `mu`. Default: yes.
-      bias_correction_nu: whether `nu_hat = nu / (1-b2**t)`, or `nu`. Default: yes. The paper
+      bias_correction_mu: whether `mu_hat = mu / (1-b1**t)`, where `t` is 1 at the first step, or
+        `mu`. Default: True.
+      bias_correction_nu: whether `nu_hat = nu / (1-b2**t)`, or `nu`. Default: True. The paper
         corrects neither.
 
     Source: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
@@ -113,8 +115,8 @@ def amsgrad(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      bias_correction_mu: whether the average of gradients is corrected. Default: yes.
-      bias_correction_nu: whether the average of squares is corrected. Default: yes.
+      bias_correction_mu: whether the average of gradients is corrected. Default: True.
+      bias_correction_nu: whether the average of squares is corrected. Default: True.
 
     Example:
       >>> import jax.numpy as jnp

@@ -30,7 +30,7 @@ class COCOBState(NamedTuple):
       cumulative_gradients: the sum of negative gradients.
       scale: the largest magnitude of a gradient so far.
       subgradients: the sum of magnitudes.
-      reward: what the bets have won, not below 0.
+      reward: the sum won by the bets, at least 0.
     """
 
     init_particles: Slot
@@ -128,7 +128,8 @@ def cocob(
       alpha: the first bets are divided by `alpha` times the largest magnitude of a gradient.
         Default: 100.
       eps: the initial value of the largest magnitude. Default: 1e-8; the paper's is 0.
-      weight_decay: the multiple of the parameters that is added to gradients. Default: 0.
+      weight_decay: the coefficient of L2 regularization, a number or a schedule:
+        `weight_decay * p` is added to the gradient. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

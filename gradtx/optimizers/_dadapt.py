@@ -70,20 +70,20 @@ def dadapt_adamw(
         p - m / (sqrt(v) + eps) - weight_decay * w * p
 
     where sums and products are over all leaves, and `r` is computed with the `s` and `v` of the
-    last step. `d` is a lower bound of the distance to the solution in the largest norm, which only
-    grows.
+    last step. `d` never decreases; it is a lower bound of the distance to the solution in the
+    infinity norm.
 
     Args:
       learning_rate: a factor of `d`, preferably a schedule that starts or peaks at 1; a number, a
         scalar array or a schedule. Default: 1.
       betas: the decay rates `b1` and `b2`. Default: 0.9 and 0.999.
       eps: added to the root. Default: 1e-8.
-      estim_lr0: the first `d`, positive and less than the distance. Default: 1e-6.
+      estim_lr0: the first `d`, positive and less than the distance to the solution. Default: 1e-6.
       weight_decay: the coefficient of decoupled weight decay, which `w` multiplies. Default: 0.
 
     Raises:
       ValueError: `update` was called without params.
-      TypeError: parameters are complex; distances are measured coordinate by coordinate.
+      TypeError: parameters are complex, for which the bound is not defined.
 
     Example:
       >>> import jax.numpy as jnp

@@ -33,12 +33,13 @@ FIRST_STEPS = ("heuristic", "distance", "learning_rate")
 
 @declared
 class DoGState(NamedTuple):
-    """The state of DoG, the second part of that of `dog`.
+    """The state of DoG: the second element of the state of `dog`.
 
     Attributes:
       is_init_step: whether no step was taken yet.
       init_params: the parameters at the start.
-      max_dist: the largest distance of the parameters from there so far, or its initial guess.
+      max_dist: the largest distance of the parameters from `init_params` so far, or the first
+        guess.
       sum_sq_norm_grads: the sum of the squared norms of all gradients.
     """
 
@@ -50,13 +51,13 @@ class DoGState(NamedTuple):
 
 @declared
 class DoWGState(NamedTuple):
-    """The state of DoWG, the second part of that of `dowg`.
+    """The state of DoWG: the second element of the state of `dowg`.
 
     Attributes:
       init_params: the parameters at the start.
       weighted_sq_norm_grads: the sum of squared norms of gradients, times the squared distances.
       estim_sq_dist: the square of the largest distance of the parameters from their start so far,
-        or its initial guess.
+        or the first guess.
     """
 
     init_params: Slot
@@ -68,9 +69,7 @@ class DoWGState(NamedTuple):
 def _scale_by_dog(init_step: FirstStep, eps: Scalar) -> GradientTransformation:
     kind, value = init_step
     if kind not in FIRST_STEPS:
-        raise ValueError(
-            f"dog: init_step is {init_step!r}, and must begin with one of {FIRST_STEPS}"
-        )
+        raise ValueError(f"dog: init_step must begin with one of {FIRST_STEPS}, got {init_step!r}")
 
     def init(params: Params) -> DoGState:
         dtype = common_dtype(params)
@@ -183,19 +182,20 @@ def dog(
     first `r`, or keep the parameters in float32.
 
     Args:
-      learning_rate: a factor of the rate that is found; a number, a scalar array or a schedule.
+      learning_rate: a factor of the estimated rate; a number, a scalar array or a schedule.
         Default: 1.
       init_step: the first `r`: `("distance", r)`; or `("heuristic", a)`, which is
         `a * (1 + norm(p_0))`, where the paper advises 1e-6, and 1e-4 with batch normalization; or
         `("learning_rate", rate)`, which sets the first step's rate; `r` is then the distance alone.
         Default: `("heuristic", 1e-6)`.
       eps: added under the root. Default: 1e-8.
-      weight_decay: the multiple of the parameters that is added to gradients. Default: none.
+      weight_decay: the coefficient of L2 regularization, a number or a schedule:
+        `weight_decay * p` is added to the gradient. Default: `None`, no decay.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 
     Raises:
-      ValueError: `init_step` is of another kind, or `update` was called without params.
+      ValueError: `init_step` begins with another word, or `update` was called without params.
 
     Example:
       >>> import jax.numpy as jnp
@@ -232,12 +232,13 @@ def dowg(
     float32 or wider.
 
     Args:
-      learning_rate: a factor of the rate that is found; a number, a scalar array or a schedule.
+      learning_rate: a factor of the estimated rate; a number, a scalar array or a schedule.
         Default: 1.
       init_estim_sq_dist: the first `R`, positive; so small that the first steps do no harm.
         Default: `eps`.
       eps: added to the root. Default: 1e-4.
-      weight_decay: the multiple of the parameters that is added to gradients. Default: none.
+      weight_decay: the coefficient of L2 regularization, a number or a schedule:
+        `weight_decay * p` is added to the gradient. Default: `None`, no decay.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

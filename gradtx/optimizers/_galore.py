@@ -71,26 +71,26 @@ def scale_by_galore(
 ) -> GradientTransformation:
     """Runs an optimizer on low-rank projections of matrices, so that its state is small.
 
-    Every `update_proj_gap` steps, from the first on, `P` becomes the `rank` largest left singular
-    vectors of `g`; then `scale * P @ base(P.H @ g)`. Tall matrices are projected from the right, as
-    their transposes are from the left. So the shorter side shrinks, and for `m <= n` the state of
-    Adam has `m * rank + 2 * n * rank` numbers in place of `2 * m * n`. If the rank is not below the
-    shorter side, the longer side is projected instead, to the size of the shorter. Other leaves go
-    to the base optimizer unchanged. Matrices of one shape are processed in one batch, and singular
+    Every `update_proj_gap` steps, from the first on, `P` becomes the `rank` leading left singular
+    vectors of `g`; the update is `scale * P @ base(P.H @ g)`. Tall matrices are transposed before
+    and after. So the shorter side shrinks, and for `m <= n` the state of Adam has
+    `m * rank + 2 * n * rank` numbers in place of `2 * m * n`. If the rank is not below the shorter
+    side, the longer side is projected instead, to the size of the shorter. Other leaves go to the
+    base optimizer unchanged. Matrices of one shape are processed in one batch, and singular
     vectors are computed only at the steps that renew `P`.
 
     The signs of singular vectors are arbitrary: each new vector gets the sign (for complex numbers
     the phase) for which its inner product with the vector that it replaces is positive. So the
-    moments of the base optimizer keep their meaning, and the steps do not depend on the linear
-    algebra library. The steps of a linear base optimizer depend on `P @ P.H` only. A nonlinear one,
-    such as Adam, depends on the basis: where singular values are equal, or 0, their vectors are not
-    determined, and neither are its steps. Its moments are not rotated when `P` changes.
+    moments of the base optimizer stay valid, and the steps do not depend on the linear algebra
+    library. The steps of a linear base optimizer depend on `P @ P.H` only. Those of a nonlinear
+    one, such as Adam, depend on the basis `P`, which is not unique where singular values are equal
+    or 0. Moments are not rotated when `P` changes.
 
-    A gradient of zeros, or one that is not finite, leaves `P` unchanged. At the start `P` holds the
-    first unit vectors. For derivatives `P` is a constant.
+    A gradient of zeros, or one that is not finite, leaves `P` unchanged. Before the first step
+    `P` holds the first unit vectors. Derivatives treat `P` as a constant.
 
     Args:
-      rank: the number of singular vectors; an integer, at least 1. Default: 128.
+      rank: the number of singular vectors; a Python integer, at least 1. Default: 128.
       update_proj_gap: the number of steps for which `P` is kept; an integer, at least 1. Default:
         200.
       scale: the factor of the steps of projected matrices, the paper's `alpha`. Default: 1; the
@@ -104,7 +104,7 @@ def scale_by_galore(
         projected.
 
     Raises:
-      TypeError: `rank` is not an integer.
+      TypeError: `rank` is not a Python integer.
       ValueError: `rank` or `update_proj_gap` is less than 1, or the dimension numbers of a leaf do
         not fit it.
 
@@ -121,7 +121,7 @@ def scale_by_galore(
        [0. 0. 0.]]
     """
     if isinstance(rank, bool) or not isinstance(rank, int):
-        raise TypeError(f"scale_by_galore: rank is {rank!r}, and must be a whole number")
+        raise TypeError(f"scale_by_galore: rank must be a Python integer, got {rank!r}")
     base = scale_by_adam() if base_optimizer is None else base_optimizer
     base = named(pipeline_of(base).transformation(), "scale_by_galore")
 
@@ -266,7 +266,9 @@ def _check(updates: Updates, state: GaLoreState, places: dict[int, Place], rank:
         if jnp.iscomplexobj(leaves[i]) and not jnp.iscomplexobj(p):
             dtype = jnp.result_type(leaves[i])
             raise LeafError(
-                TypeError, f"updates{path}: this is {dtype}, and state.projector is {p.dtype}"
+                TypeError,
+                f"updates{path}: this is {dtype}, but state.projector is {p.dtype}; call init with "
+                "complex parameters",
             )
 
 
@@ -298,7 +300,7 @@ def _held_beside(state: GaLoreState, path: str, p: Array | MaskedNode) -> str:
     told = f"; the base optimizer's state holds {' and '.join(map(str, shapes))} there"
     rows, rank = getattr(p, "shape", (0, 0))[-2:]
     made = {(*x[:i], rows, *x[i + 1 :]) for x in shapes for i in range(len(x)) if x[i] == rank}
-    return told + (f", as leaves of shape {' or '.join(map(str, made))} make it" if made else "")
+    return told + (f", the state of a leaf of shape {' or '.join(map(str, made))}" if made else "")
 
 
 def _as_wide(x: Array, p: Array) -> Array:
@@ -367,7 +369,7 @@ def galore(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      rank: the number of singular vectors; an integer, at least 1. Default: 128.
+      rank: the number of singular vectors; a Python integer, at least 1. Default: 128.
       update_proj_gap: the number of steps for which `P` is kept; an integer, at least 1. Default:
         200.
       scale: the factor of the steps of projected matrices. Default: 1; the paper takes 0.25.
@@ -383,9 +385,9 @@ def galore(
         with two axes are projected.
 
     Raises:
-      TypeError: `rank` is not an integer.
-      ValueError: `rank` or `update_proj_gap` is less than 1, or the dimension numbers of a leaf do
-        not fit it.
+      TypeError: `rank` is not a Python integer.
+      ValueError: `rank` or `update_proj_gap` is less than 1, the dimension numbers of a leaf do not
+        fit it, or `update` was called without params.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -36,20 +36,20 @@ def lars(
     Args:
       learning_rate: a number, a scalar array or a schedule; it multiplies gradients before they
         enter the velocity.
-      weight_decay: the multiple of the parameters that is added to the gradient. Default: 0.
+      weight_decay: the coefficient of L2 regularization, a number or a schedule:
+        `weight_decay * p` is added to the gradient. Default: 0.
       weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
         parameters that returns one. Default: all.
-      trust_coefficient: the length of a leaf's step, relative to the leaf's norm. Default: 0.001,
-        as in the paper.
+      trust_coefficient: the norm of `u`, relative to the leaf's norm. Default: 0.001, as in the
+        paper.
       eps: added to the norm of the gradient. Default: 0.
       trust_ratio_mask: the leaves whose step is scaled to their norm: a pytree of booleans, or a
         function of the parameters that returns one. Biases are often left out. Default: all.
       momentum: the momentum coefficient. Default: 0.9, as in the paper.
-      nesterov: whether to use Nesterov momentum. Default: no.
+      nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:
-      ValueError: `update` was called without params, or the structure of a mask differs from
-        theirs.
+      ValueError: `update` was called without params, or a mask differs from them in structure.
 
     Example:
       >>> import jax.numpy as jnp
@@ -97,14 +97,13 @@ def lamb(
       b2: the decay rate of the average of squares. Default: 0.999, as in the paper.
       eps: added to the root. Default: 1e-6, as in the paper.
       eps_root: added under the root. Default: 0.
-      weight_decay: the multiple of the parameters that is added to the direction. Default: 0; the
-        paper's is 0.01.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule:
+        `weight_decay * p` is added to Adam's direction. Default: 0; the paper's is 0.01.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 
     Raises:
-      ValueError: `update` was called without params, or the structure of the mask differs from
-        theirs.
+      ValueError: `update` was called without params, or the mask differs from them in structure.
 
     Example:
       >>> import jax.numpy as jnp

@@ -67,15 +67,15 @@ def scale_by_lbfgs(
 
     It is never formed: `H g` takes two loops over the pairs. `gamma = <s, y> / <y, y>` of the
     latest pair, and `min(1, 1 / norm(g))` before there is one. A pair with `<s, y> <= 0` would make
-    `H` indefinite, and its direction might lead uphill; its weight is 0, which leaves it out.
+    `H` indefinite, so that `-H g` might lead uphill; its weight is 0, which leaves it out.
 
     Args:
       memory_size: the number of pairs that are stored. Default: 10.
-      scale_init_precond: whether `gamma` is as above; otherwise it is 1. Default: yes.
+      scale_init_precond: whether `gamma` is as above; otherwise it is 1. Default: True.
 
     Raises:
-      ValueError: `memory_size` is not a positive integer, or `update` was called without
-        parameters.
+      TypeError: `memory_size` is not of an integer type.
+      ValueError: `memory_size` is less than 1, or `update` was called without params.
 
     Source: Nocedal, "Updating Quasi-Newton Matrices with Limited Storage" (1980); Liu and Nocedal,
     "On the limited memory BFGS method for large scale optimization" (1989).
@@ -237,23 +237,23 @@ def lbfgs(
 ) -> GradientTransformation:
     """L-BFGS: quasi-Newton steps from the last gradients, with a line search.
 
-    `p - rate * learning_rate * H g`, with `H` as in `scale_by_lbfgs` and the `rate` of the line
-    search. It is for losses without noise, where it needs far fewer evaluations than gradient
-    descent. `update` takes what the line search needs: `value=`, `grad=` and `value_fn=`. Where
-    the loss is the same at every step, `value_and_grad_from_state` saves an evaluation.
+    `p - rate * learning_rate * H g`, with `H` as in `scale_by_lbfgs` and the `rate` from the line
+    search. L-BFGS is for losses without noise, where it needs far fewer evaluations than gradient
+    descent. `update` needs the arguments of the line search: `value=`, `grad=` and `value_fn=`. If
+    the loss is the same function at every step, `value_and_grad_from_state` saves an evaluation.
 
     Args:
       learning_rate: a factor of the direction that is searched; a number, a scalar array, or a
-        schedule. Default: `None`, no factor.
+        schedule. Default: `None`, a factor of 1.
       memory_size: the number of steps from which `H` is computed. Default: 10.
-      scale_init_precond: whether `H` starts from a scaled identity. Default: yes.
+      scale_init_precond: whether `H` starts from a scaled identity. Default: True.
       linesearch: the line search, or `None` for none. Default: `scale_by_zoom_linesearch`, with at
         most 20 evaluations a step, of which the first is at rate 1.
 
     Raises:
-      ValueError: `memory_size` is not a positive integer, or `update` was called without
-        parameters.
-      TypeError: `update` was called without an argument that the line search needs.
+      TypeError: `memory_size` is not of an integer type, or `update` was called without an argument
+        that the line search needs.
+      ValueError: `memory_size` is less than 1, or `update` was called without params.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -51,17 +51,17 @@ def scale_by_lion(
       b2: the decay rate of the average of gradients. Default: 0.99.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      mode: `"hard"` for `sign(c)`, `"smooth"` for `tanh(smooth_beta * c)`, `"refined"` for `c` cut
-        to [-1, 1]. Complex `c` keep their angle in all of them, and their magnitude becomes 1,
-        `tanh(smooth_beta * |c|)` or `min(|c|, 1)`. Default: hard.
-      smooth_beta: the slope at 0 of the smooth mode; the others ignore it. Default: 1.
+      mode: `"hard"` for `sign(c)`, `"smooth"` for `tanh(smooth_beta * c)`, `"refined"` for `c`
+        clipped to [-1, 1]. Complex `c` keep their angle in all of them, and their magnitude becomes
+        1, `tanh(smooth_beta * |c|)` or `min(|c|, 1)`. Default: hard.
+      smooth_beta: the slope at 0 in the smooth mode; the other modes ignore it. Default: 1.
 
     Raises:
       ValueError: `mode` is unknown; raised at the first update.
 
-    Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", arXiv:2302.06675. The
-    other modes are gradients of other norm-like functions in place of `|c|`: Chen et al., "Lion
-    Secretly Solves Constrained Optimization: As Lyapunov Predicts", arXiv:2310.05898.
+    Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", arXiv:2302.06675. The sign
+    is the gradient of `|c|`; the other modes use the gradients of smoother functions: Chen et al.,
+    "Lion Secretly Solves Constrained Optimization: As Lyapunov Predicts", arXiv:2310.05898.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,7 +78,7 @@ def scale_by_lion(
 
     def bound(c: Array) -> Array:
         if mode not in bounds:  # raised at the first update, as in optax
-            raise ValueError(f"mode is {mode!r}, not one of {sorted(bounds)}")
+            raise ValueError(f"mode must be one of {', '.join(map(repr, bounds))}, got {mode!r}")
         return bounds[mode](c)
 
     def init(p: Array) -> Slots:
@@ -128,6 +128,9 @@ def lion(
         rate multiplies it. Default: 1e-3.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
 
     Example:
       >>> import jax.numpy as jnp

@@ -46,7 +46,8 @@ def scale_by_madgrad(
     With the weight `w = learning_rate * sqrt(t)`, where `t` is 1 at the first step,
     `s = s + w*g; grad_sum_sq = grad_sum_sq + w*|g|^2; z = x0 - s / (cbrt(grad_sum_sq) + eps);
     (1 - momentum) * (z - p)`. The start `x0` is stored in float32 or wider. The authors' code adds
-    `eps` to the learning rate as well, so that a rate of 0 still moves; the paper does not.
+    `eps` to the learning rate as well, so that parameters move even at a rate of 0; the paper does
+    not.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -111,12 +112,13 @@ def madgrad(
     `p + (1 - momentum) * (z - p)`, with `z` from gradients `g + weight_decay * p`, see
     `scale_by_madgrad`. The learning rate is part of the sums: it weighs this step's gradient
     against those before, and is not comparable with that of SGD or Adam. A weight decay that suits
-    these is too large here.
+    SGD or Adam is too large here.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
       momentum: the fraction of the way to `z` that is left after a step. Default: 0.9.
-      weight_decay: the multiple of the parameters that is added to gradients. Default: 0.
+      weight_decay: the coefficient of L2 regularization, a number or a schedule:
+        `weight_decay * p` is added to the gradient. Default: 0.
       eps: added to the cube root. Default: 1e-6.
 
     Raises:

@@ -75,13 +75,16 @@ class _Model(NamedTuple):
     loss: Array  # the average of losses
     offset: Array  # the average of <g, p>
     slope: list[Array]  # the average of gradients
-    direction: list[Array]  # the same, divided by what the method divides by
+    direction: list[Array]  # the same, preconditioned
     weight: Scalar  # the sum of the weights in these averages
 
     def step(
         self, p: list[Array], rate: Scalar, decay: Scalar, bound: Array, adapt_from: Scalar | None
     ) -> tuple[list[Array], Array]:
-        """Returns the step to where the linear model meets the bound, at most the learning rate."""
+        """Returns the step to where the linear model meets the bound, and the adapted bound.
+
+        The step size `tau` is at most `rate / weight`.
+        """
         dtype = self.loss.dtype
         shrink = jnp.asarray(1 + rate * decay, dtype)
         along = tree.vdot(self.slope, p).real.astype(dtype)
@@ -129,7 +132,7 @@ def momo(
 
     Moving averages with the decay rate `beta` start from the first values: `d` of gradients, `f` of
     losses, `gamma` of `<g, p>`. They form a linear model of the loss, whose value at `p` is
-    `f + <d, p> - gamma`, and Polyak's step leads to where it meets the lower bound. With
+    `f + <d, p> - gamma`; Polyak's step leads to where the model meets the lower bound. With
     `c = 1 + learning_rate * weight_decay`,
 
         tau = min(learning_rate, max(c * (f - gamma - lower_bound) + <d, p>, 0) / norm(d)^2)
@@ -142,10 +145,11 @@ def momo(
         array or a schedule. Default: 1.
       beta: the decay rate of the averages, in [0, 1). Default: 0.9.
       lower_bound: a lower bound of the loss, or an initial guess of it. Default: 0.
-      weight_decay: the factor of a penalty `norm(p)^2 / 2`, which is not linearized. Default: 0.
-      adapt_lower_bound: whether to adapt the bound, never below `lower_bound`: it follows the model
-        after each step, and where the model is below it, it becomes half of the model's value.
-        Default: no.
+      weight_decay: the coefficient of the penalty `norm(p)^2 / 2`, which is added to the model of
+        the loss. Default: 0.
+      adapt_lower_bound: whether to estimate the bound, never below `lower_bound`: where the model's
+        value is below the bound, the bound becomes half of that value; after each step it is set to
+        the model's estimate. Default: False.
 
     Raises:
       TypeError: `update` was called without `value`.
@@ -252,11 +256,11 @@ def momo_adam(
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       lower_bound: a lower bound of the loss, or an initial guess of it. Default: 0.
-      weight_decay: the factor of a penalty `norm(p)^2 / 2`, in the norm in which steps are
-        measured, which is not linearized. Default: 0.
-      adapt_lower_bound: whether to adapt the bound, never below `lower_bound`: it follows the model
-        after each step, and where the model is below it, it becomes half of the model's value.
-        Default: no.
+      weight_decay: the coefficient of the penalty `norm(p)^2 / 2`, which is added to the model of
+        the loss; its norm is weighted by the divisor of `q`. Default: 0.
+      adapt_lower_bound: whether to estimate the bound, never below `lower_bound`: where the model's
+        value is below the bound, the bound becomes half of that value; after each step it is set to
+        the model's estimate. Default: False.
 
     Raises:
       TypeError: `update` was called without `value`, or parameters are complex.

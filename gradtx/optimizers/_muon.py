@@ -186,9 +186,9 @@ def scale_by_muon(
       eps: added to the Frobenius or the spectral norm. Default: 1e-8.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether to use Nesterov momentum. Default: yes.
-      adaptive: whether to multiply each matrix by `sum(m * (u @ v.H))`, the dual norm of its
-        gradient (arXiv:2409.20325). Default: no.
+      nesterov: whether to use Nesterov momentum. Default: True.
+      adaptive: whether to multiply each matrix by `sum(real(conj(m) * (u @ v.H)))`, the nuclear
+        norm of `m`, which is the dual of the spectral norm (arXiv:2409.20325). Default: False.
       preconditioning: the norm by which matrices are divided first: "frobenius", "spectral",
         "schatten" (arXiv:2506.10935) or "aol" (arXiv:2512.04632). Default: "frobenius".
       weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of
@@ -309,7 +309,7 @@ def muon(
 
     `p - learning_rate * (f * (u @ v.H) + weight_decay * p)` for a matrix whose momentum is
     `u @ s @ v.H`, see `scale_by_muon`, with `f = sqrt(max(1, columns / rows))`, or
-    `f = consistent_rms * sqrt(max(rows, columns))`.
+    `f = consistent_rms * sqrt(max(rows, columns))` if `consistent_rms` is given.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -318,14 +318,14 @@ def muon(
       ns_steps: the number of Newton–Schulz steps, if one polynomial is used for all. Default: 5.
       beta: the decay rate of the average of gradients. Default: 0.95.
       eps: added to the norm of the momentum, and to Adam's root. Default: 1e-8.
-      weight_decay: the coefficient of decoupled weight decay of the matrices, which the learning
-        rate multiplies. Default: 0.
+      weight_decay: the coefficient of decoupled weight decay of the matrices, a number or a
+        schedule; the learning rate multiplies it. Default: 0.
       weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
         parameters that returns one. Default: all.
       mu_dtype: the dtype in which averages of gradients are stored. Default: the parameters' dtype,
         and float32 for half precision.
-      nesterov: whether to use Nesterov momentum, in both parts. Default: yes.
-      adaptive: whether to multiply each matrix by its dual norm. Default: no.
+      nesterov: whether to use Nesterov momentum, in both parts. Default: True.
+      adaptive: whether to multiply each matrix by the nuclear norm of its momentum. Default: False.
       preconditioning: "frobenius", "spectral", "schatten" or "aol". Default: "frobenius".
       adam_b1: `b1` of AdamW. Default: 0.9.
       adam_b2: `b2` of AdamW. Default: 0.999.
@@ -341,7 +341,8 @@ def muon(
         `f = sqrt(max(1, columns / rows))`.
 
     Raises:
-      ValueError: `ns_coeffs` or `preconditioning` is unknown.
+      ValueError: `ns_coeffs` or `preconditioning` is unknown, or `update` was called without
+        params.
 
     Example:
       >>> import jax.numpy as jnp
@@ -355,7 +356,7 @@ def muon(
     """
     if isinstance(ns_coeffs, str) and ns_coeffs not in COEFFICIENTS:
         known = ", ".join(map(repr, COEFFICIENTS))
-        raise ValueError(f"muon: ns_coeffs is {ns_coeffs!r}, and must be one of {known}")
+        raise ValueError(f"muon: ns_coeffs must be one of {known}, got {ns_coeffs!r}")
     coefficients = COEFFICIENTS[ns_coeffs] if isinstance(ns_coeffs, str) else ns_coeffs
     axes = muon_weight_dimension_numbers
 
@@ -385,7 +386,7 @@ def muon(
             axes,
             factor,
         ),
-        identity(),  # here optax multiplies by the factor
+        identity(),  # in place of optax's multiplication by the factor, as in its state
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -42,18 +42,19 @@ def scale_by_novograd(
     weight_decay: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """Sums gradients, each divided by a moving average of its leaf's norm.
+    """Sums gradients, each divided by the root of a moving average of its leaf's squared norm.
 
     `nu = b2*nu + (1-b2)*norm(g)^2`, but `nu = norm(g)^2` at the first step;
-    `mu = b1*mu + g / (sqrt(nu + eps_root) + eps) + weight_decay*p`. The result is `mu`, in which
-    equal gradients add up to `1 / (1-b1)` times one of them.
+    `mu = b1*mu + g / (sqrt(nu + eps_root) + eps) + weight_decay*p`, with norms over one leaf. The
+    result is `mu`: with equal gradients it grows to `1 / (1-b1)` times the first.
 
     Args:
       b1: the decay rate of the sum. Default: 0.9.
       b2: the decay rate of the average of squared norms. Default: 0.25.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
-      weight_decay: the multiple of the parameters that is added to the sum. Default: 0.
+      weight_decay: the coefficient of weight decay: `weight_decay * p` is added to the sum.
+        Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
 
@@ -103,7 +104,8 @@ def novograd(
     """NovoGrad: momentum over gradients that are normalized layer by layer.
 
     `nu = b2*nu + (1-b2)*norm(g)^2; mu = b1*mu + g / (sqrt(nu + eps_root) + eps) + weight_decay*p;
-    p - learning_rate * mu`, with norms over one leaf; see `scale_by_novograd`.
+    p - learning_rate * mu`, with norms over one leaf. At the first step `nu = norm(g)^2`. See
+    `scale_by_novograd`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the paper's is 0.01 and more.
@@ -111,7 +113,8 @@ def novograd(
       b2: the decay rate of the average of squared norms. Default: 0.25; the paper's is 0.98.
       eps: added to the root. Default: 1e-6.
       eps_root: added under the root. Default: 0.
-      weight_decay: the multiple of the parameters that is added to the sum. Default: 0.
+      weight_decay: the coefficient of weight decay: `weight_decay * p` is added to the sum.
+        Default: 0.
 
     Raises:
       ValueError: `update` was called without params.

@@ -87,8 +87,8 @@ def optimistic_gradient_descent(
 ) -> GradientTransformation:
     """Optimistic gradient descent, which converges in games where plain descent cycles.
 
-    `p - learning_rate * (alpha * g + beta * (g - g_last))`, see `scale_by_optimistic_gradient`. In
-    a game each player minimizes its own loss.
+    `p - learning_rate * (alpha * g + beta * (g - g_last))`, see `scale_by_optimistic_gradient`. A
+    game is a problem in which each player minimizes a loss of its own, such as a GAN.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -136,7 +136,7 @@ def optimistic_adam_v2(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: yes.
+      nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: True.
 
     Example:
       >>> import jax.numpy as jnp
@@ -171,7 +171,7 @@ def optimistic_adam(
 
     `p - learning_rate * u - optimism * (u - u_last)`, where `u` is the direction of `scale_by_adam`
     and `u_last` the last step's, or `u` itself at the first step: `optimistic_adam_v2` with
-    `beta = optimism / learning_rate`. It warns that it is deprecated, as it does in optax.
+    `beta = optimism / learning_rate`. It emits a `DeprecationWarning`, as in optax.
 
     Args:
       learning_rate: a number or a scalar array, not 0 if `optimism` is given; for schedules use
@@ -183,7 +183,7 @@ def optimistic_adam(
       eps_root: added under the root. Default: 0.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
-      nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: yes.
+      nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: True.
 
     Raises:
       TypeError: the learning rate is a schedule.
@@ -206,10 +206,14 @@ def optimistic_adam(
     )
     if callable(learning_rate):
         raise TypeError(
-            "optimistic_adam: learning_rate is a schedule, which optimistic_adam_v2 takes"
+            "optimistic_adam: learning_rate must be a number or a scalar array, got a schedule; "
+            "optimistic_adam_v2 takes schedules"
         )
     if optimism is not None and isinstance(learning_rate, (int, float)) and learning_rate == 0:
-        raise ValueError(f"optimistic_adam: learning_rate is 0, and optimism is {optimism!r}")
+        raise ValueError(
+            "optimistic_adam: learning_rate is 0, and optimism cannot be divided by it; "
+            f"optimism is {optimism!r}"
+        )
     return optimistic_adam_v2(
         learning_rate,
         beta=1.0 if optimism is None else optimism / learning_rate,

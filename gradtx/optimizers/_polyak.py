@@ -107,7 +107,7 @@ def polyak_sgd(
     """SGD with Polyak's step size: a rate from the loss and the gradient's norm.
 
     `p - scaling * min((value - f_min) / (norm(g)**2 + eps), max_learning_rate) * g`, see
-    `scale_by_polyak`. It is for losses whose minimum is known: for instance 0, if a model can fit
+    `scale_by_polyak`. It is for losses whose minimum is known, such as 0 for a model that can fit
     its data exactly.
 
     Args:

@@ -32,7 +32,7 @@ class ProdigyState(NamedTuple):
     """The state of `prodigy`.
 
     Attributes:
-      exp_avg: moving average of gradients, each times the estimate `d` of its step.
+      exp_avg: moving average of gradients, each times the estimate `d` at its step.
       exp_avg_sq: moving average of squared gradients, times `d^2`.
       grad_sum: weighted sum of gradients.
       params0: the parameters at the start.
@@ -89,18 +89,17 @@ def prodigy(
       betas: the decay rates `b1` and `b2`. Default: 0.9 and 0.999.
       beta3: the decay rate of the sums for `d`. Default: `sqrt(b2)`.
       eps: added to the root, in units of `d`. Default: 1e-8.
-      estim_lr0: the first `d`, positive and less than the distance. Default: 1e-6.
+      estim_lr0: the first `d`, positive and less than the distance to the solution. Default: 1e-6.
       estim_lr_coef: a factor of the estimates. Default: 1.
       weight_decay: the coefficient of decoupled weight decay, which `w` multiplies. Default: 0.
       safeguard_warmup: whether `s` uses `d` in place of `w`, so that a long warm-up, in which `w`
-        is small, does not inflate the estimate. Default: no.
+        is small, does not inflate the estimate. Default: False.
       weight_decay_mask: which parameters decay: a pytree of booleans, or a function of the
         parameters that returns one. Default: all.
 
     Raises:
-      ValueError: `update` was called without params, or the structure of the mask differs from
-        theirs.
-      TypeError: parameters are complex; distances are measured coordinate by coordinate.
+      ValueError: `update` was called without params, or the mask differs from them in structure.
+      TypeError: parameters are complex, for which the estimate is not defined.
 
     Example:
       >>> import jax.numpy as jnp

@@ -39,13 +39,13 @@ def scale_by_radam(
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.
-      b2: the decay rate of the average of squares. Up to 0.6, `rho` stays below 4. Default:
-        0.999.
+      b2: the decay rate of the average of squares. If it is at most 0.6, `rho` stays below 4,
+        and `mu_hat` is never divided. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
-      threshold: the least `rho` for which to divide. `r` is undefined for `rho` up to 4, so lower
-        thresholds mean just above 4, as in the paper. Default: 5, as in the authors' code.
-      nesterov: whether to use Nesterov momentum. Default: no.
+      threshold: the least `rho` for which to divide. `r` is undefined for `rho` up to 4, so
+        thresholds up to 4 mean just above 4, as in the paper. Default: 5, as in the authors' code.
+      nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:
       ValueError: `b2` is not in [0, 1).
@@ -162,9 +162,9 @@ def radam(
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
       eps_root: added under the root. Default: 0.
-      threshold: the effective number of squares in the second moment from which on it divides;
-        above 4. Default: 5.
-      nesterov: whether to use Nesterov momentum. Default: no.
+      threshold: the least effective number of squares in the second moment for which to divide;
+        values up to 4 mean just above 4. Default: 5.
+      nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:
       ValueError: `b2` is not in [0, 1).

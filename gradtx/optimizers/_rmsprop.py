@@ -24,7 +24,7 @@ class ScaleByRmsState(NamedTuple):
 
     Attributes:
       nu: moving average of squared gradients, real.
-      count: the number of steps taken; optional without bias correction.
+      count: the number of steps taken; may be omitted without bias correction, as in optax.
     """
 
     nu: Slot
@@ -38,7 +38,7 @@ class ScaleByRStdDevState(NamedTuple):
     Attributes:
       mu: moving average of gradients.
       nu: moving average of squared gradients, real.
-      count: the number of steps taken; optional without bias correction.
+      count: the number of steps taken; may be omitted without bias correction, as in optax.
     """
 
     mu: Slot
@@ -69,10 +69,10 @@ def scale_by_rms(
 
     Args:
       decay: the decay rate of the average. Default: 0.9.
-      eps: keeps the quotient finite. Default: 1e-8.
+      eps: added under the root, or to it, see `eps_in_sqrt`. Default: 1e-8.
       initial_scale: the initial value of the average. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
-      bias_correction: whether `nu` is divided by `1 - decay**t`. Default: no.
+      bias_correction: whether `nu` is divided by `1 - decay**t`. Default: False.
 
     Source: Tieleman and Hinton, "Lecture 6.5 - RMSProp" (COURSERA, 2012).
 
@@ -110,10 +110,10 @@ def scale_by_stddev(
 
     Args:
       decay: the decay rate of both averages. Default: 0.9.
-      eps: keeps the quotient finite. Default: 1e-8.
+      eps: added under the root, or to it, see `eps_in_sqrt`. Default: 1e-8.
       initial_scale: the initial value of `nu`. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
-      bias_correction: whether both averages are divided by `1 - decay**t`. Default: no. The
+      bias_correction: whether both averages are divided by `1 - decay**t`. Default: False. The
         variance is then 0 at the first step, which makes that step as large as `eps` allows.
 
     Source: Graves, "Generating Sequences With Recurrent Neural Networks", arXiv:1308.0850.
@@ -159,21 +159,22 @@ def rmsprop(
 ) -> GradientTransformation:
     """RMSProp: each element divided by the root of a moving average of squared gradients.
 
-    `nu = decay*nu + (1-decay)*g^2; u = learning_rate * g / sqrt(nu + eps)`, centered with
-    `nu - mu^2` for `nu`; then `p - u`, or with momentum `v = momentum*v + u; p - v`, in which the
-    learning rate multiplies gradients before they enter the velocity.
+    `nu = decay*nu + (1-decay)*|g|^2; u = learning_rate * g / sqrt(nu + eps)`, with `nu - |mu|^2` in
+    place of `nu` if `centered`; see `scale_by_rms` and `scale_by_stddev`. Then `p - u`, or with
+    momentum `v = momentum*v + u; p - v`, in which the learning rate multiplies gradients before
+    they enter the velocity.
 
     Args:
-      learning_rate: a number, a scalar array or a schedule; the textbooks' default is 1e-3.
-      decay: the decay rate of the averages. Default: 0.9, as in the textbooks.
-      eps: keeps the quotient finite. Default: 1e-8, as in the textbooks.
+      learning_rate: a number, a scalar array or a schedule; 1e-3 is usual.
+      decay: the decay rate of the averages. Default: 0.9, as in the source; PyTorch's is 0.99.
+      eps: added under the root, or to it, see `eps_in_sqrt`. Default: 1e-8, as in PyTorch.
       initial_scale: the initial value of `nu`. Default: 0.
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it; PyTorch
         adds it to the root.
-      centered: whether to divide by the standard deviation instead. Default: no.
-      momentum: the momentum coefficient. Default: no momentum.
-      nesterov: whether to use Nesterov momentum. Default: no.
-      bias_correction: whether to apply bias correction to the averages. Default: no.
+      centered: whether to divide by the standard deviation of gradients instead. Default: False.
+      momentum: the momentum coefficient. Default: `None`, no momentum.
+      nesterov: whether to use Nesterov momentum. Default: False.
+      bias_correction: whether to apply bias correction to the averages. Default: False.
 
     Example:
       >>> import jax.numpy as jnp

@@ -37,10 +37,9 @@ def scale_by_rprop(
 ) -> GradientTransformation:
     """Replaces gradients by their sign times a step size that is adapted for each element.
 
-    Where `g` has the sign of the last one, `size = min(size * eta_plus, max_step_size)`; where the
-    sign changed, `size = max(size * eta_minus, min_step_size)` and this step's gradient counts as
-    0, so that the next step keeps the size. The result is `sign(g) * size`, with this step's
-    gradient.
+    Where `g` has the sign of the last gradient, `size = min(size * eta_plus, max_step_size)`; where
+    the sign changed, `size = max(size * eta_minus, min_step_size)` and `g = 0`, so that this step
+    is 0 and the next keeps the size. The result is `sign(g) * size`.
 
     Args:
       learning_rate: the first step size of every element; a number or scalar array, not a schedule.
@@ -100,7 +99,7 @@ def rprop(
 ) -> GradientTransformation:
     """RProp: steps by the gradient's sign, with a size that each element adapts.
 
-    `p - sign(g) * size`, see `scale_by_rprop`. It is for full batches: the noise of small ones
+    `p - sign(g) * size`, see `scale_by_rprop`. It is for full batches: in small batches, noise
     changes signs at random.
 
     Args:

@@ -35,10 +35,11 @@ def schedule_free_sgd(
     Args:
       learning_rate: usually larger than for SGD; a number, a scalar array or a schedule. Default:
         1.
-      warmup_steps: the number of steps in which the rate rises to its full size. Default: no
-        warm-up.
+      warmup_steps: the number of steps in which the rate rises to `learning_rate`. Default: `None`,
+        no warm-up.
       b1: the weight of the average in `y`, in [0, 1]. Default: 0.9.
-      weight_decay: the multiple of the parameters that is added to the gradient. Default: none.
+      weight_decay: the coefficient of L2 regularization, a number or a schedule:
+        `weight_decay * y` is added to the gradient. Default: `None`, no decay.
       weight_lr_power: the weights of the average are this power of the largest rate so far; 0 for
         the plain mean. Default: 2.
       state_dtype: the dtype in which `z` is stored. Default: the parameters' dtype, and float32 for
@@ -89,8 +90,8 @@ def schedule_free_adamw(
     Args:
       learning_rate: usually larger than for AdamW; a number, a scalar array or a schedule. Default:
         0.0025.
-      warmup_steps: the number of steps in which the rate rises to its full size. Default: no
-        warm-up.
+      warmup_steps: the number of steps in which the rate rises to `learning_rate`. Default: `None`,
+        no warm-up.
       b1: the weight of the average in `y`, in [0, 1]. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
@@ -127,7 +128,7 @@ def warmed_up(
 ) -> ScalarOrSchedule:
     """Returns the learning rate with a warm-up: `learning_rate * min(t / warmup_steps, 1)`.
 
-    `t` is 1 at the first step, which thus moves.
+    `t` is 1 at the first step, whose rate is therefore not 0.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.

@@ -30,8 +30,8 @@ def sgd(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      momentum: the momentum coefficient, in [0, 1). Default: no momentum.
-      nesterov: whether to use Nesterov momentum. Default: no.
+      momentum: the momentum coefficient, in [0, 1). Default: `None`, no momentum.
+      nesterov: whether to use Nesterov momentum. Default: False.
       accumulator_dtype: the dtype in which the velocity is stored. Default: the parameters' dtype,
         and float32 for half precision.
 

@@ -49,8 +49,8 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
     Source: Anil et al., "Memory-Efficient Adaptive Optimization", arXiv:1901.11150, Algorithm
     SM3-II with the cover of section 4, and its momentum. There each bound is the maximum of this
     step's `v` alone, which for sums is no less than the last bound. PyTorch-SM3 (Enealor) and its
-    derivatives take the maximum with the last bound for averages too, `b2 < 1`: their bounds never
-    fall, so that they do not forget large gradients.
+    derivatives take the maximum with the last bound also if `b2 < 1`: their bounds never fall, so
+    that large gradients are not forgotten.
 
     Example:
       >>> import jax.numpy as jnp
@@ -102,9 +102,9 @@ def _weight_of_new(b2: Scalar) -> Scalar:
 def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> GradientTransformation:
     """SM3: AdaGrad with one vector for each axis instead of a sum for each element.
 
-    `v = min over axes of the bounds, plus g^2; u = g / sqrt(v + 1e-8);
-    m = momentum*m + (1-momentum)*u; p - learning_rate * m`; each bound becomes the largest `v` in
-    its row, column or slice; see `scale_by_sm3`.
+    `v = b + g^2; u = g / sqrt(v + 1e-8); m = momentum*m + (1-momentum)*u; p - learning_rate * m`,
+    where `b` is the smallest of an element's bounds, one for each axis. Then each bound becomes the
+    largest `v` in its row, column or slice; see `scale_by_sm3`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the paper's is 0.1 and more.

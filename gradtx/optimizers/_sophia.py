@@ -35,7 +35,7 @@ from gradtx.tree.present import present, replaced
 
 @declared
 class SophiaState(NamedTuple):
-    """The main part of the state of `sophia`.
+    """The first element of the state of `sophia`.
 
     Attributes:
       count: the number of steps taken.
@@ -104,7 +104,7 @@ def sophia(
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
       verbose: whether to print the share of elements that were not clipped, the "win rate".
-        Default: no.
+        Default: False.
       print_win_rate_every_n_steps: the number of steps between prints, if `verbose`. Default: 0,
         for a print at each step.
 

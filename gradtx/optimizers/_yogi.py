@@ -25,8 +25,8 @@ def scale_by_yogi(
 
     `mu = b1*mu + (1-b1)*g; nu = nu - (1-b2) * sign(nu - |g|^2) * |g|^2; mu_hat = mu / (1-b1**t);
     nu_hat = nu / (1-b2**t); mu_hat / (sqrt(nu_hat + eps_root) + eps)`, where `t` is 1 at the first
-    step. However far `nu` is above `|g|^2`, it falls by `(1-b2)*|g|^2` only, so that it forgets
-    large gradients slowly. The bias corrections are Adam's, and not in the paper.
+    step. However far `nu` is above `|g|^2`, it falls by `(1-b2)*|g|^2` only: large gradients are
+    forgotten slowly. The bias corrections are those of Adam; the paper has none.
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.

@@ -1,4 +1,4 @@
-"""Step counts that come from outside: whole numbers from 0."""
+"""Checks of step counts that come from files or callers."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from gradtx.state.belonging import roles
 
 
 def step_count(value: Any, name: str) -> np.int32:
-    """Returns a number of steps as states have it.
+    """Returns a number of steps as an int32, as states store it.
 
     Args:
       value: the number, an integer or a floating-point number, or an array of one.
@@ -38,7 +38,7 @@ def step_count(value: Any, name: str) -> np.int32:
 
 
 def check_counts(state: OptState) -> None:
-    """Raises an error if a count in a state is negative, which no number of steps can make it.
+    """Raises an error if a count in a state is negative.
 
     Args:
       state: the state of an optimizer, or any pytree that contains one. Arrays of which other

@@ -1,4 +1,4 @@
-"""States as optax has them."""
+"""States in the layout of optax."""
 
 import functools
 from collections import namedtuple
@@ -91,13 +91,13 @@ def optax_layout(tx: TransformationLike) -> GradientTransformation:
 
     Its `init` returns the tuples, classes, fields and dtypes that optax's does, under the names of
     gradtx's classes: `EmptyState()` or `ScaleByScheduleState(count)` for a learning rate, for
-    instance. Its `update` is that of `tx`: every `update` of gradtx takes states of both layouts,
-    and returns the layout that it was given. Checkpoints that flax or orbax wrote with optax can be
-    restored into `optax_layout(tx).init(params)`.
+    instance. Its `update` is that of `tx`: every `update` of gradtx accepts states of both layouts,
+    and returns states of the layout that it got. Checkpoints that flax or orbax wrote with optax
+    can be restored into `optax_layout(tx).init(params)`.
 
     These states do not have the learning rate of the last step. As in optax, the slots of
-    half-precision parameters are half precision, in which small steps are lost, unless the
-    optimizer has an argument for their dtype, such as `mu_dtype`.
+    half-precision parameters are half precision, in which small steps are lost to rounding,
+    unless the optimizer has an argument for their dtype, such as `mu_dtype`.
 
     Args:
       tx: an optimizer or another transformation, wrappers and chains included.
@@ -132,7 +132,7 @@ def _half_precision(params: Params) -> Dtypes:
 
 
 def _as_in_optax(outer: Dtypes, link: Link, state: OptState, params: Params) -> OptState:
-    """Returns the first state of a link in optax's layout.
+    """Returns the initial state of a link in optax's layout.
 
     Args:
       outer: the dtypes of half-precision parameters of the whole transformation; a wrapper may

@@ -16,15 +16,15 @@ from gradtx.tree.walking import Names, Part, parts, path_name
 
 
 def hyperparams(state: OptState) -> dict[str, Array]:
-    """Returns the hyperparameters of a state: learning rate of the last step, step count, others.
+    """Returns the hyperparameters of a state: the last learning rate, the step count, others.
 
-    No wrapper is needed, and it works inside `jit`. The names are
+    No wrapper is needed, and `hyperparams` works inside `jit`. The names are
 
     - `learning_rate` and `count` (before any step, the learning rate of the first step, and 0);
-    - the same after labels of a partition or names of a `named_chain`: `slow/count`;
-    - the same with a number if a chain has several: `learning_rate#2`;
-    - the same after the piece for an additional learning rate, such as that of a line search:
-      `scale_by_zoom_linesearch/learning_rate`;
+    - in a partition or a `named_chain`, the same with the label or name before it: `slow/count`;
+    - if a chain has several, the same with a number after it: `learning_rate#2`;
+    - for an additional learning rate, such as that of a line search, the same with the piece before
+      it: `scale_by_zoom_linesearch/learning_rate`;
     - the names of the hyperparameters of `inject_hyperparams`. Their values are those of the next
       step, also after you have changed them;
     - estimates of methods: `estim_lr` of Prodigy and D-Adaptation, `max_distance` of DoG,

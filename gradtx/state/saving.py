@@ -90,8 +90,8 @@ def state_dict(state: OptState, *, version: int = 0) -> dict[str, Any]:
     Args:
       state: the state of an optimizer of gradtx or optax, or any pytree that contains one, such as
         flax's `TrainState`.
-      version: the version of your program's format, for later migrations; see `load_state_dict`.
-        Default: 0.
+      version: the version of your program's state, an integer, for later migrations; see
+        `load_state_dict`. Default: 0.
 
     Raises:
       TypeError: a leaf is not an array.
@@ -124,9 +124,9 @@ def load_state_dict(
       template: a state of the optimizer, `tx.init(params)`, whose values are not used; or only its
         shapes, `jax.eval_shape(tx.init, params)`. Arrays get the shardings of the template.
       flat: the result of `state_dict`: a mapping from names to arrays, of NumPy or JAX.
-      version: the version of this program's format. Default: 0.
+      version: the version of this program's state. Default: 0.
       migrate: a mapping from older versions to functions that convert a mapping to the next
-        version: `migrate[0]` converts version 0 to version 1. Default: `None`, there are none.
+        version: `migrate[0]` converts version 0 to version 1. Default: `None`, no migrations.
 
     Raises:
       StateMismatch: a name is missing or unexpected, or a shape or dtype differs; its report lists
@@ -145,7 +145,7 @@ def load_state_dict(
       >>> print(gradtx.load_state_dict(tx.init(params), saved)[0].mu["w"])
       [0.1 0.1]
     """
-    state, report = _load(template, _migrated(flat, version, migrate or {}))
+    state, report = _load(template, flat, version, migrate, "load_state_dict")
     if not report.complete:
         raise StateMismatch(report)
     return state
@@ -156,7 +156,8 @@ def load_matching(
 ) -> tuple[OptState, LoadReport]:
     """Returns a state with those saved arrays that match, and a report on all of them.
 
-    It is for an optimizer that has changed since, with another clip, guard, schedule or mask.
+    It is for an optimizer that was changed after the state was saved: another clip, guard, schedule
+    or mask.
 
     Args:
       template: as for `load_state_dict`; arrays that are missing or have another shape keep the
@@ -183,7 +184,7 @@ def load_matching(
       5 read
       missing: trace/trace/w
     """
-    state, report = _load(template, _migrated(flat, version, migrate or {}))
+    state, report = _load(template, flat, version, migrate, "load_matching")
     needed = dict(named_leaves(template))
     for name in (*report.missing, *(name for name, _, _ in report.reshaped)):
         if isinstance(needed[name], jax.ShapeDtypeStruct):
@@ -194,33 +195,37 @@ def load_matching(
     return state, report
 
 
-def _migrated(flat: Flat, version: int, migrate: Migrations) -> dict[str, ArrayLike]:
+def _migrated(flat: Flat, version: int, migrate: Migrations, function: str) -> dict[str, ArrayLike]:
     if not isinstance(flat, Mapping):
         raise TypeError(
-            f"load: flat must be a mapping from names to arrays, got {type(flat).__name__}; "
+            f"{function}: flat must be a mapping from names to arrays, got {type(flat).__name__}; "
             "np.load(path) reads one from a file"
         )
     number = np.asarray(flat[VERSION]) if VERSION in flat else np.asarray(0)
     if number.shape or number.dtype.kind not in "iu" or number < 0:
         raise ValueError(
-            f"load: the saved version must be an integer of at least 0, got {str(number)[:60]}"
+            f"{function}: the saved version must be an integer of at least 0, got "
+            f"{str(number)[:60]}"
         )
     if (saved := int(number)) > version:
         raise ValueError(
-            f"load: the saved version must be at most the program's, {version}, got {saved}"
+            f"{function}: the saved version must be at most the program's, {version}, got {saved}"
         )
     arrays = {name: flat[name] for name in flat if name != VERSION}
     for step in range(saved, version):
         if step not in migrate:
             raise ValueError(
-                f"load: the saved version is {saved}, the program's is {version}; migrate needs a "
-                f"function for version {step}"
+                f"{function}: the saved version is {saved}, the program's is {version}; migrate "
+                f"needs a function for version {step}"
             )
         arrays = dict(migrate[step](arrays))
     return arrays
 
 
-def _load(template: OptState, flat: Flat) -> tuple[OptState, LoadReport]:
+def _load(
+    template: OptState, flat: Flat, version: int, migrate: Migrations | None, function: str
+) -> tuple[OptState, LoadReport]:
+    flat = _migrated(flat, version, migrate or {}, function)
     needed = named_leaves(template)
     found: dict[str, list[Any]] = {f.name: [] for f in dataclasses.fields(LoadReport)}
     leaves = []
@@ -246,7 +251,7 @@ def _load(template: OptState, flat: Flat) -> tuple[OptState, LoadReport]:
     try:
         check_counts(state)
     except ValueError as error:
-        raise ValueError(f"load: {error}") from None
+        raise ValueError(f"{function}: {error}") from None
     return state, report
 
 

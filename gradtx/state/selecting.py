@@ -41,17 +41,17 @@ def by_path(
 ) -> Callable[[PyTree], PyTree]:
     """Returns a function that assigns each leaf of a pytree a value by rules for its path.
 
-    The function can be used as labels or mask: in `partition`, `masked`, `freeze`, or for a weight
+    The function can be used as labels or mask: in `partition`, `masked`, `freeze`, or for weight
     decay. It accepts any pytree; a path consists of the keys, attributes and indices that lead to a
     leaf, as in `blocks/0/bias`.
 
     Args:
-      rules: a mapping from patterns to values, of which the first that matches is used; or
+      rules: a mapping from patterns to values, in which the first pattern that matches counts; or
         `rule(path, leaf) -> value`. A string is a glob, as for file names (`*`, `?`, `[ab]`; `*`
         also matches `/`). It must match whole names, anywhere in the path: `"bias"` and `"*/bias"`
         match `a/bias`; `"blocks"` and `"blocks/0"` match everything below. A pattern of
         `re.compile` is searched for in the path.
-      default: the value of leaves that no pattern matches. Default: none, such leaves are an error.
+      default: the value of leaves that no pattern matches. Without it, such leaves are an error.
       unused: whether a pattern may match no leaf at all. Default: False.
 
     Returns:

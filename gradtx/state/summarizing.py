@@ -40,9 +40,9 @@ class Group:
       parameters: the number of their elements.
       optimizer: the pieces that act on them, in order.
       frozen: whether they are frozen.
-      weight_decay: that of `add_decayed_weights`: a number, `"schedule"`, or `None` without. Decay
-        inside a method's own equations is not included.
-      rate_multiplier: that of `multiply_by_path` and `layerwise_decay`, or `None` without.
+      weight_decay: that of `add_decayed_weights`: a number, or `"schedule"`; `None` if there is
+        none. Decay inside a method's own equations is not included.
+      rate_multiplier: that of `multiply_by_path` and `layerwise_decay`; `None` if there is none.
       parameter_bytes: the memory of the parameters.
       state_bytes: the memory of the state, by dtype.
     """
@@ -96,7 +96,7 @@ def summary(tx: TransformationLike, params: Params) -> Summary:
 
     Parameters on which the same pieces act are a group. Nothing is allocated. Chains, masks,
     partitions, guards, `watch` and `MultiSteps` are described by their parts. Transformations of
-    other libraries, and those that are made anew at every step, as in `inject_hyperparams`, are
+    other libraries, and those that are made again at every step, as in `inject_hyperparams`, are
     described by their states.
 
     Args:

@@ -56,8 +56,8 @@ def load_torch(
 ) -> OptState:
     """Returns a gradtx optimizer's state with the arrays of a PyTorch optimizer's `state_dict()`.
 
-    Loaded are averages, velocities and step counts; hyperparameters are those of the gradtx
-    optimizer. These optimizers correspond to PyTorch's:
+    It loads averages, velocities, step counts and the learning rate of the last step; the
+    hyperparameters are those of the gradtx optimizer. These optimizers correspond to PyTorch's:
 
     - SGD: `sgd(lr, momentum, nesterov)`;
     - Adam: `adam(lr, b1, b2, eps)`; AdamW: `adamw(..., weight_decay=...)`;
@@ -81,7 +81,7 @@ def load_torch(
       saved: the result of `state_dict()` of the PyTorch optimizer.
       names: the paths of the parameters in gradtx, such as `layer/kernel`, in the order of
         PyTorch's optimizer; or a mapping to them from the numbers of the parameters, or from
-        PyTorch's names if the optimizer was made of `model.named_parameters()`. `None` omits a
+        PyTorch's names if the optimizer was made from `model.named_parameters()`. `None` omits a
         parameter.
       axes: rules from paths to permutations of PyTorch's axes, as for `by_path`:
         `{"kernel": (1, 0)}` for linear layers, `(2, 3, 1, 0)` for convolutions in two dimensions.
@@ -91,8 +91,8 @@ def load_torch(
 
     Raises:
       ValueError: PyTorch's state has arrays without a place in the template, or lacks some; shapes
-        or step counts differ; `saved` is not of the form that PyTorch gives it; or gradtx does not
-        support PyTorch's settings.
+        or step counts differ; `saved` is not a `state_dict()` of a PyTorch optimizer; or gradtx
+        does not support PyTorch's settings.
 
     Example:
       >>> import numpy as np

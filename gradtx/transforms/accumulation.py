@@ -41,8 +41,8 @@ def gather(g: ArrayLike, gathered: Array, number: ArrayLike | None = None) -> Ar
     Args:
       g: the update.
       gathered: the sum or mean of the earlier updates; its dtype is that of the arithmetic.
-      number: the number of earlier updates in the mean, which never leaves the range of the
-        updates. Default: `None`, for a sum.
+      number: the number of earlier updates, for a mean, which is computed so that it stays in the
+        range of the updates. Default: `None`, for a sum.
     """
     g = lax.convert_element_type(g, gathered.dtype)
     if number is None:
@@ -128,11 +128,11 @@ class MultiSteps:
     a window, in a `lax.cond`, and its schedules count windows. An instance can be used like any
     transformation, in chains too: what comes before it then acts on each micro-batch, and what
     comes after it runs at every micro-step, mostly on zeros. So weight decay, momentum and learning
-    rates belong into `opt`.
+    rates belong in `opt`.
 
     A gradient that is not finite affects its own window only. With
-    `should_skip_update_fn=skip_not_finite` it is left out, and the window lasts one micro-step
-    longer.
+    `should_skip_update_fn=skip_not_finite` such a gradient is left out, and the window lasts one
+    micro-step longer.
 
     Args:
       opt: the optimizer.
@@ -141,8 +141,8 @@ class MultiSteps:
       use_grad_mean: whether the optimizer gets the mean of the gradients instead of their sum.
         Default: True.
       should_skip_update_fn: `should_skip(updates, gradient_step, params) -> (bool, report)`, whose
-        report is any pytree of arrays; a micro-step to be skipped is not counted. Default: none is
-        skipped.
+        report is any pytree of arrays; a micro-step that is skipped is not counted. Default:
+        `None`, no micro-step is skipped.
       accumulator_dtype: the dtype of the accumulator. Default: float32, or wider for wider leaves;
         with `None`, each leaf's own. The updates have the dtypes of the gradients.
 
@@ -189,7 +189,7 @@ class MultiSteps:
         return self._opt
 
     def init(self, params: Params) -> MultiStepsState:
-        """Returns the first state.
+        """Returns the initial state.
 
         Args:
           params: a pytree of arrays.
@@ -208,7 +208,7 @@ class MultiSteps:
         Args:
           updates: the gradients of a micro-batch.
           state: the state.
-          params: the parameters, if the optimizer needs them. Default: none.
+          params: the parameters, if the optimizer needs them. Default: `None`.
           **extra_args: extra arguments of the optimizer, which gets those of the window's last
             call.
         """

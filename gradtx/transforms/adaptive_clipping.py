@@ -29,7 +29,8 @@ def adaptive_grad_clip(
       axis: the axes of a unit. Default: chosen by the number of axes, as in `unitwise_norm`.
 
     Raises:
-      ValueError: `update` was called without params, or a leaf has more than five axes.
+      ValueError: `update` was called without params, or a leaf has more than five axes and `axis`
+        is not given.
 
     Source: Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization",
     arXiv:2102.06171, equation 3.
@@ -67,7 +68,7 @@ def unitwise_norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Ar
         the last of four or five.
 
     Returns:
-      A real array of the shape of `x`, float32 or wider. Its gradient is zero where it is zero.
+      A real array of the shape of `x`, float32 or wider. Where a norm is 0, its derivative is 0.
 
     Raises:
       ValueError: `x` has more than five axes, and `axis` was not given.
@@ -108,8 +109,8 @@ def unitwise_clip(
       g_norm: the norm of the gradient, of a shape that broadcasts to that of `grad`.
       max_norm: the largest norm, likewise.
       grad: the gradient, of any shape.
-      div_eps: the lower bound of the divisor. It scales smaller norms down too far, so
-        `adaptive_grad_clip` sets it to 0. Default: 1e-6.
+      div_eps: the lower bound of the divisor. Gradients with smaller norms are scaled down too far,
+        so `adaptive_grad_clip` sets `div_eps` to 0. Default: 1e-6.
 
     Returns:
       An array of the shape and dtype of `grad`, or of a floating dtype if `grad` is integer.

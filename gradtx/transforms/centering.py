@@ -10,10 +10,10 @@ from gradtx.engine.rules import Slots
 
 @piece
 def centralize(*, output_axis: int = 0) -> GradientTransformation:
-    """Subtracts from the gradient of each unit its mean, so that the unit's sum of weights stays.
+    """Subtracts from the gradient of each unit its mean, so that sums of weights do not change.
 
-    `g - mean(g)`, with the mean over all axes except that of the outputs. Scalars and vectors are
-    returned unchanged.
+    `g - mean(g)`, with the mean over all axes except that of the outputs; the weights that lead to
+    one output are a unit. Scalars and vectors are returned unchanged.
 
     Args:
       output_axis: the axis of the outputs: the first in kernels of PyTorch and Equinox, the last

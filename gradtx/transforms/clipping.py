@@ -34,6 +34,10 @@ def clip(max_delta: Scalar) -> GradientTransformation:
     Args:
       max_delta: the largest magnitude of an element.
 
+    Raises:
+      ValueError: `max_delta` is negative.
+      TypeError: a parameter is complex.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -127,10 +131,10 @@ def _clip_by_rms(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]
 
 
 def shrinking_factor(size: Array, limit: Scalar, least: Scalar | None = None) -> Array:
-    """Returns the factor that reduces a norm to its limit: `limit / size`, or 1 where none is due.
+    """Returns the factor that reduces a norm to its limit: `limit / size`, or 1.
 
-    None is due where the norm is not above the limit, or not finite. The gradient of the factor is
-    finite everywhere, also where both are 0.
+    It is 1 where the norm is not above the limit, or not finite. The derivative of the factor is
+    finite everywhere, also where norm and limit are 0.
 
     Args:
       size: the norm, real and not negative, of any shape.

@@ -41,7 +41,7 @@ class ZeroNansState(NamedTuple):
 
 @piece
 def keep_params_nonnegative() -> GradientTransformation:
-    """Shortens updates that would make parameters negative, so that these become zero.
+    """Shortens updates that would make parameters negative, so that the parameters become zero.
 
     `max(g, -p)`, rounded towards zero where the updates are narrower than the parameters. It must
     be the last part of a chain, after the learning rate. Parameters that are negative at the start
@@ -75,7 +75,7 @@ def keep_params_nonnegative() -> GradientTransformation:
     )
 
 
-# Over the tree, because a rule for one array is not told the dtype to which its update is rounded.
+# Over the tree, because a rule for one array does not get the dtype to which its update is rounded.
 @compiled_when_concrete
 def _stop_at_zero(updates: Updates, params: Params) -> Updates:
     def stop(g: ArrayLike, p: ArrayLike) -> Array:

@@ -19,7 +19,7 @@ class AddDecayedWeightsState(NamedTuple):
     """The state of `add_decayed_weights`.
 
     Attributes:
-      count: the number of steps taken; optional without a schedule.
+      count: the number of steps taken; may be omitted without a schedule, as in optax.
     """
 
     count: Clock = KEPT
@@ -37,7 +37,7 @@ def add_decayed_weights(
     `learning_rate * weight_decay * p`.
 
     Args:
-      weight_decay: the multiple; a number, a scalar array or a schedule. Default: 0.
+      weight_decay: the coefficient; a number, a scalar array or a schedule. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
 

@@ -52,14 +52,14 @@ def extra_args(tx: TransformationLike) -> tuple[str, ...] | None:
 def strict(inner: TransformationLike) -> GradientTransformation:
     """Checks that every extra argument is read by a part of a transformation, and none is misspelt.
 
-    Without it, `update` ignores those that no part reads. The updates and the state are those of
-    the transformation.
+    Without `strict`, `update` ignores extra arguments that no part reads. The updates and the state
+    are those of the transformation.
 
     Args:
       inner: the transformation.
 
     Raises:
-      TypeError: by `update`: an extra argument is not among `extra_args(inner)`, and not an
+      TypeError: `update` got an extra argument that is not among `extra_args(inner)`, and not an
         argument of a function among them, such as `value_fn`.
 
     Example:

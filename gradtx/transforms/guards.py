@@ -37,9 +37,9 @@ class ApplyIfFiniteState(NamedTuple):
     """The state of `apply_if_finite`.
 
     Attributes:
-      notfinite_count: the number of updates in a row, up to the last, with an infinity or NaN.
+      notfinite_count: the number of consecutive updates, up to the last, with an infinity or NaN.
       last_finite: whether the last updates were finite.
-      total_notfinite: the number of all updates so far with an infinity or NaN.
+      total_notfinite: the number of updates so far with an infinity or NaN.
       inner_state: the state of the wrapped transformation.
     """
 
@@ -128,7 +128,7 @@ def cast_like(new: PyTree, old: PyTree) -> PyTree:
 
 
 def begun_again(tx: TransformationLike, params: Params, state: OptState) -> OptState:
-    """Returns the first state of a transformation with the fields and dtypes of another state.
+    """Returns the initial state of a transformation with the fields and dtypes of another state.
 
     Args:
       tx: the transformation.
@@ -164,15 +164,15 @@ def count_not_finite(updates: Updates) -> Array:
 def apply_if_finite(
     inner: TransformationLike, max_consecutive_errors: int
 ) -> GradientTransformation:
-    """Skips steps whose updates contain an infinity or NaN, up to a number of them in a row.
+    """Skips steps whose updates contain an infinity or NaN, up to a number of consecutive steps.
 
     A skipped step returns zeros and leaves the state of `inner` unchanged. After
-    `max_consecutive_errors` such steps in a row, the next ones are not skipped, so that a lasting
-    fault does not stay hidden.
+    `max_consecutive_errors` consecutive skipped steps, the next ones are not skipped, until updates
+    are finite again, so that a lasting fault does not stay hidden.
 
     Args:
       inner: the transformation.
-      max_consecutive_errors: the largest number of steps in a row that are skipped.
+      max_consecutive_errors: the largest number of consecutive steps that are skipped.
 
     Example:
       >>> import jax.numpy as jnp

@@ -20,7 +20,7 @@ class HutchinsonState(NamedTuple):
     """The state of `hutchinson_estimator_diag_hessian`.
 
     Attributes:
-      key: the data of the random key for the next estimate.
+      key: the data (`jax.random.key_data`) of the random key for the next estimate.
     """
 
     key: RandomKey

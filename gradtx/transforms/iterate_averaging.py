@@ -43,7 +43,7 @@ class ScheduleFreeState(NamedTuple):
     """The state of `schedule_free`.
 
     Attributes:
-      b1: the interpolation weight of the average, at the point where gradients are taken.
+      b1: the weight of the average `x` in the interpolation `y`, where gradients are taken.
       weight_sum: the sum of the weights in the average.
       step_count: the number of steps taken.
       max_lr: the largest learning rate so far.
@@ -81,19 +81,19 @@ def schedule_free(
     the parameters, `c * (z - y) + (1 - b1 * (1 - c)) * u` with the previous `z` and `y`, is
     equivalent. The average is for evaluation; `schedule_free_eval_params` returns it.
 
-    `b1` has the effect of momentum, so that the optimizer should have none. The optimizer gets its
-    arguments in float32 or wider.
+    `b1` has the effect of momentum, so the optimizer should have none. The optimizer gets gradients
+    and parameters in float32 or wider.
 
     Args:
       base_optimizer: the optimizer, without momentum. It gets the gradients, and `y` as `params`.
       learning_rate: its learning rate, used for the weights; a number, a scalar array, or a
-        schedule. `update(..., learning_rate=x)` overrides both.
+        schedule. `update(..., learning_rate=x)` overrides it here and in `base_optimizer`.
       b1: the interpolation weight of the average, in [0, 1]; with 0, gradients are taken at `z`,
         and the average cannot be recovered. Default: 0.9.
       weight_lr_power: the power of the learning rate in the weights; 0 for equal weights.
         Default: 2.
       state_dtype: the dtype in which `z` is stored. Default: the parameters' dtype, and float32 for
-        half precision, in which small steps would be lost.
+        half precision, in which small steps would be lost to rounding.
 
     Raises:
       ValueError: `b1` is not in [0, 1], or `update` was called without params.

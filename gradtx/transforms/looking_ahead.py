@@ -31,7 +31,7 @@ class LookaheadParams(NamedTuple):
 
     Attributes:
       fast: the parameters at which gradients are taken.
-      slow: the parameters that follow them, for evaluation.
+      slow: the parameters that follow the fast ones, for evaluation.
     """
 
     fast: Params
@@ -53,7 +53,8 @@ class LookaheadState(NamedTuple):
 
     Attributes:
       fast_state: the state of the fast optimizer.
-      steps_since_sync: the number of its steps since the two sets of parameters were equal.
+      steps_since_sync: the number of steps of the fast optimizer since the two sets of parameters
+        were equal.
     """
 
     fast_state: Annotated[OptState, Role("inner", of="fast")]
@@ -70,7 +71,8 @@ def lookahead(
     """Moves slow parameters part of the way to the fast ones every few steps of an optimizer.
 
     The optimizer updates `fast`. After every `sync_period` of its steps,
-    `slow = slow + slow_step_size * (fast - slow); fast = slow`. Otherwise `slow` does not change.
+    `slow = slow + slow_step_size * (fast - slow); fast = slow`. Between these steps `slow` does not
+    change.
 
     The parameters are a pair: start from `LookaheadParams.init_synced(params)`, take gradients at
     `params.fast`, and give the pair to `update`, which returns a pair of updates. These must be
@@ -85,7 +87,7 @@ def lookahead(
 
     Raises:
       ValueError: `sync_period` is less than 1, or `update` was called without params.
-      TypeError: the params given to `update` are not a pair.
+      TypeError: the params given to `update` are not `LookaheadParams`.
 
     Source: Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", arXiv:1907.08610,
     Algorithm 1.

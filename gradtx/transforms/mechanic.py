@@ -33,8 +33,8 @@ class MechanicState(NamedTuple):
       base_optimizer_state: the state of the optimizer whose steps are scaled.
       count: the number of steps taken.
       r: the reward of each tuner, `[num_betas]`.
-      m: the largest change of the loss that each tuner has seen, `[num_betas]`.
-      v: the sum of squared changes, `[num_betas]`.
+      m: the decaying maximum of `|h|`, the changes of the loss, for each tuner, `[num_betas]`.
+      v: the decaying sum of `h**2`, for each tuner, `[num_betas]`.
       s: the scale of each tuner, `[num_betas]`; the steps are scaled by their sum.
       x0: the initial parameters.
     """
@@ -69,15 +69,15 @@ def mechanize(
         s = (s_init * m / num_betas + max(r, 0)) / (sqrt(v) + eps)
         p_0 + S * (D + u)
 
-    where `S` is `sum(s)` (the new one in the last line), and norms and products are over all
+    where `S` is `sum(s)`, with the new `s` in the last line, and norms and products are over all
     leaves. `D` is computed from the parameters, which must therefore resolve distances of `s_init`:
     keep them in float32 or wider. The initial parameters are stored in float32 or wider.
 
     Args:
       base_optimizer: the optimizer, with a learning rate of 1 or a schedule that peaks at 1.
-        Optimizers whose steps do not shrink with the gradient, such as LARS, are unsuitable.
-      weight_decay: a decay in the tuners' objective, which prefers small parameters; the optimizer
-        has its own. Default: 0.01.
+        Optimizers that scale each leaf's step to the leaf's norm, such as LARS, are unsuitable.
+      weight_decay: the coefficient of weight decay in the tuners' objective, which thus prefers
+        small parameters; that of the optimizer is separate. Default: 0.01.
       eps: added to denominators; positive. Default: 1e-8.
       s_init: the initial scale. Default: 1e-6.
       num_betas: the number of tuners, at least 1. Default: 6.

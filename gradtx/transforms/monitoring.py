@@ -78,7 +78,7 @@ def snapshot(measure_name: str, measure: Callable[[Updates], PyTree]) -> Gradien
         updates: Updates, state: SnapshotState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, SnapshotState]:
         del params, extra
-        value = _store(measure(updates), state.measurement[measure_name], measure_name)
+        value = _store(measure(updates), state.measurement[measure_name], "snapshot", measure_name)
         return updates, SnapshotState({measure_name: value})
 
     return wrapped(init, update, name="snapshot", state=SnapshotState)
@@ -129,7 +129,7 @@ def monitor(
         measurements, states = {}, []
         for (name, tx), old in zip(parts.items(), state.measure_states, strict=True):
             value, new = tx.update(updates, old, params, **extra)
-            measurements[name] = _store(value, state.measurements[name], name)
+            measurements[name] = _store(value, state.measurements[name], "monitor", name)
             states.append(new)
         return updates, MonitorState(measurements, tuple(states))
 
@@ -204,19 +204,19 @@ def _blank(avals: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.zeros(x.shape, compute_dtype(x.dtype)), avals)
 
 
-def _store(new: PyTree, old: PyTree, name: str) -> PyTree:
+def _store(new: PyTree, old: PyTree, function: str, name: str) -> PyTree:
     """Copies a measurement to new buffers, in the dtypes of the state."""
     if jax.tree.structure(new) != jax.tree.structure(old):
         raise ValueError(
-            f"the measurement {name!r} is {jax.tree.structure(new)}, but was "
+            f"{function}: the measurement {name!r} is {jax.tree.structure(new)}, but was "
             f"{jax.tree.structure(old)} at init"
         )
 
     def one(x: ArrayLike, kept: ArrayLike) -> Array:
         if jnp.shape(x) != jnp.shape(kept):
             raise ValueError(
-                f"the measurement {name!r} has shape {jnp.shape(x)}, but had {jnp.shape(kept)} at "
-                "init"
+                f"{function}: the measurement {name!r} has shape {jnp.shape(x)}, but had "
+                f"{jnp.shape(kept)} at init"
             )
         return jnp.array(x, dtype=jnp.result_type(kept), copy=True)
 

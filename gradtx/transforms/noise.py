@@ -33,13 +33,13 @@ def add_noise(
     """Adds Gaussian noise of decaying variance: `g + sqrt(eta / t**gamma) * normal()`.
 
     `t` is 1 at the first step. The noise of all elements and all steps is independent. In a complex
-    element, each part has half of the variance.
+    element, the real and the imaginary part each have half of the variance.
 
     Args:
       eta: the variance at the first step, at least 0.
       gamma: the exponent of the decay; 0 for constant variance. The paper's is 0.55.
       key: a random key of JAX, or a seed. Default: the seed 0, and so the same noise in every run.
-      seed: a seed, in place of `key`. Default: `None`, `key` is used.
+      seed: an integer seed, in place of `key`. Default: `None`, `key` is used.
 
     Raises:
       ValueError: `eta` is negative, `key` and `seed` are both given, or `key` holds several keys.

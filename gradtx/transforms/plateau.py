@@ -23,7 +23,7 @@ class ReduceLROnPlateauState(NamedTuple):
     Attributes:
       scale: the factor by which updates are multiplied.
       best_value: the lowest averaged value so far.
-      plateau_count: the number of averaged values in a row without an improvement.
+      plateau_count: the number of consecutive averaged values without an improvement.
       cooldown_count: the number of averaged values still to be ignored after a reduction.
       count: the number of values in the running average.
       avg_value: the running average.
@@ -51,24 +51,23 @@ def reduce_on_plateau(
 
     The value is an argument of each call, `update(..., value=loss)`. After every
     `accumulation_size` calls, the mean of their values is compared with the best so far: it is an
-    improvement if `mean < best - rtol*|best| - atol`. So values may be negative, as negative
-    log-likelihoods and costs are. After `patience` means in a row without improvement,
-    `scale = max(factor * scale, min_scale)`, and the next `cooldown` means are not counted. NaN is
-    not an improvement.
+    improvement if `mean < best - rtol*|best| - atol`. Values may be negative. After `patience`
+    consecutive means without improvement, `scale = max(factor * scale, min_scale)`, and the next
+    `cooldown` means are not counted. NaN is not an improvement.
 
     Args:
       factor: the factor of each reduction, in (0, 1). Default: 0.1.
-      patience: the number of means in a row without improvement, from 1, after which the scale is
-        reduced. Default: 10.
+      patience: the number of consecutive means without improvement after which the scale is
+        reduced; at least 1. Default: 10.
       rtol: the relative improvement that is required. Default: 1e-4.
       atol: the absolute improvement that is required. Default: 0.
-      cooldown: the number of means after a reduction that don't count as lacking improvement.
-        Default: 0.
+      cooldown: the number of means after a reduction that do not count for `patience`. Default: 0.
       accumulation_size: the number of calls whose values are averaged. Default: 1.
       min_scale: the smallest scale. Default: 0.
 
     Raises:
-      ValueError: an argument is out of its range, or `update` was called without `value`.
+      ValueError: an argument is out of range, or `update` was called without `value`, or with one
+        that is not a single number.
 
     Example:
       >>> import jax.numpy as jnp

@@ -56,17 +56,17 @@ def differentially_private_aggregate(
     """Averages the clipped gradients of examples, with noise that hides any one of them.
 
     `(sum_i g_i * min(1, C / norm(g_i)) + noise_multiplier * C * normal()) / B` for the gradients
-    `g_i` of `B` examples, with norms over all leaves, and `C = l2_norm_clip`. The incoming updates
-    have the examples on the first axis of every leaf, as returned by
+    `g_i` of `B` examples, with norms over all leaves, and `C = l2_norm_clip`. The incoming
+    updates have the examples on the first axis of every leaf, as returned by
     `jax.vmap(jax.grad(loss), (None, 0))`; the result does not have this axis. The noise of all
-    elements and all steps is independent. In a complex number, each part has the full variance,
-    because the bound holds for both together. Sum and noise are computed in float32 or wider.
+    elements and all steps is independent. In a complex number, the real and the imaginary part each
+    have the full variance, because the bound is on both together. Sum and noise are computed in
+    float32 or wider.
 
-    The amount of privacy has to be computed by a privacy accountant from the multiplier, the number
-    of steps, and the sampling of examples. It requires that the key is secret. The
-    noise is drawn in floating point, and its lowest bits are not random: it does not protect
-    against attacks on these (Mironov, "On significance of the least significant bits for
-    differential privacy", 2012).
+    The privacy budget has to be computed by a privacy accountant from the multiplier, the number of
+    steps, and the sampling of examples. The key must be secret. The noise is drawn in floating
+    point, and its lowest bits are not random: it does not protect against attacks on these bits
+    (Mironov, "On significance of the least significant bits for differential privacy", 2012).
 
     Args:
       l2_norm_clip: the largest Euclidean norm of one example's gradient, not negative.
@@ -74,7 +74,7 @@ def differentially_private_aggregate(
         negative.
       key: a random key of JAX, or a seed. Default: the seed 0, with a warning, because known noise
         does not protect.
-      seed: a seed, in place of `key`. Default: `None`, `key` is used.
+      seed: an integer seed, in place of `key`. Default: `None`, `key` is used.
 
     Raises:
       ValueError: `l2_norm_clip` or `noise_multiplier` is negative, `key` and `seed` are both given,
@@ -96,7 +96,8 @@ def differentially_private_aggregate(
     first_key = as_key(key, seed, name)
     if key is None and seed is None and _is_positive(noise_multiplier):
         warnings.warn(
-            f"{name}: without a key, the noise is that of the seed 0 and does not protect",
+            f"{name}: without key or seed, the noise is that of the seed 0 and does not protect; "
+            "give a secret key",
             stacklevel=2,
         )
 
@@ -156,7 +157,7 @@ def dpsgd(
       noise_multiplier: the standard deviation of the noise, in units of `l2_norm_clip`; not
         negative.
       seed: the seed of the noise: an integer, or a random key of JAX. It must be kept secret.
-      momentum: momentum coefficient, in [0, 1). Default: no momentum.
+      momentum: momentum coefficient, in [0, 1). Default: `None`, no momentum.
       nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:

@@ -35,7 +35,7 @@ class _CountAndRate(NamedTuple):
 
 @declared
 class ScaleByLearningRateState(_CountAndRate, ScaleByScheduleState):  # type: ignore[misc]
-    """The state of `scale_by_learning_rate`; both fields are optional, as optax has neither.
+    """The state of `scale_by_learning_rate`; both fields may be omitted, as in optax.
 
     Attributes:
       count: the number of steps taken; needed for a schedule.

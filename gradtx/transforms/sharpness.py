@@ -56,9 +56,9 @@ def sam(
 ) -> GradientTransformation:
     """SAM: descends along the gradient at the worst point nearby, which leads to flat minima.
 
-    Starting from `p`, `sync_period - 1` steps of `adv_optimizer` ascend, `q = q - v(grad(q))` with
-    its (descending) updates `v`. Then `optimizer` takes a step `u` from `p`, with the gradient at
-    `q`. The method of the paper,
+    From `q = p`, `adv_optimizer` takes `sync_period - 1` steps uphill, `q = q - v(grad(q))`, where
+    `v` are its updates, which lead downhill. Then `optimizer` takes a step `u` from `p`, with the
+    gradient at `q`. The method of the paper,
 
         q = p + rho * g / norm(g)
         p + u(grad(q))
@@ -67,9 +67,9 @@ def sam(
 
     In transparent mode, each call of `update` is one of these steps. Between two descents the
     parameters are `q`, and gradients are taken there, so that a training loop needs no change. In
-    opaque mode, one call takes all steps. It gets the gradients from `update(..., grad_fn=f)`:
-    `f(q, i)` is the gradient after the ascent step `i`, which is 0 for the first. The loop then
-    sees only `p`.
+    opaque mode, one call takes all steps, and the parameters of the loop are always `p`. The
+    gradients come from a function, `update(..., grad_fn=f)`: `f(q, i)` is the gradient after the
+    ascent step `i`, which is 0 for the first.
 
     Both optimizers get the extra arguments, except for `learning_rate`, which is only passed to
     `optimizer`.
@@ -78,13 +78,13 @@ def sam(
       optimizer: the optimizer that descends. It gets the parameters `p`.
       adv_optimizer: the optimizer that ascends: the negatives of its updates are applied. It should
         have no momentum, or be reset.
-      sync_period: the number of gradients for one descent, from 1; with 1 there is no ascent.
+      sync_period: the number of gradients for one descent, at least 1; with 1 there is no ascent.
         Default: 2, as in the paper.
       reset_state: whether the state of `adv_optimizer` is reset after each descent. Default: True.
       opaque_mode: whether one call takes all steps. Default: False, each call takes one.
-      batch_axis_name: the name of a mapped axis. Each of its members ascends along the gradient of
-        its own part of the batch, and all descend along the mean of their gradients. Default:
-        `None`, members are independent.
+      batch_axis_name: the name of an axis of `jax.vmap` or `jax.shard_map`. Each member of the axis
+        ascends along the gradient of its own part of the batch, and all descend along the mean of
+        their gradients. Default: `None`, no mean is taken.
 
     Raises:
       ValueError: `sync_period` is less than 1, or not an integer in opaque mode, or `update` was

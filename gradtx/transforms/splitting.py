@@ -60,7 +60,7 @@ def split_real_and_imaginary(inner: TransformationLike) -> GradientTransformatio
     treats the two parts separately. A norm over all leaves is the same either way, but the norm of
     one leaf is not.
 
-    Real leaves are passed as they are. Pytrees that belong to the parameters, such as masks and
+    Real leaves are passed unchanged. Pytrees that belong to the parameters, such as masks and
     labels, may have one entry for both parts. Of the extra arguments for line searches, `grad` is
     split like the updates, and `value_fn` is called with complex parameters.
 

@@ -43,7 +43,8 @@ def stateless_with_tree_map(f: Callable[[Array, Array | None], Array]) -> Gradie
     """Creates a transformation without state from a function of one update and one parameter.
 
     Args:
-      f: `f(update, param) -> update`, for one leaf; `param` is `None` if `update` gets no params.
+      f: `f(update, param) -> update`, for one leaf; `param` is `None` if `update` is called without
+        params.
 
     Example:
       >>> import jax.numpy as jnp
