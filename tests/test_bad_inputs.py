@@ -199,7 +199,7 @@ def test_masks_that_do_not_fit(entry):
         short = entry.make(**{name: {"a": True}, **decay})
         with refused(ValueError, entry.name, "mask", "params['b']['c']"):
             short.init(PARAMS)
-        extra = entry.make(**{name: {"a": True, "b": {"c": True}, "d": False}})
+        extra = entry.make(**{name: {"a": True, "b": {"c": True}, "d": False}, **decay})
         with refused(ValueError, entry.name, "only the mask has", "['d']"):
             extra.init(PARAMS)
     masked = gradtx.masked(entry.make(), {"a": True})

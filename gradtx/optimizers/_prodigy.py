@@ -118,6 +118,7 @@ def prodigy(
     mask = True if weight_decay_mask is None else weight_decay_mask
 
     def init(params: Params) -> ProdigyState:
+        flags(mask, params, "params")  # raises for a mask that does not fit
         dtype = common_dtype(params)
         return ProdigyState(
             exp_avg=zero_slots(params),
