@@ -160,7 +160,7 @@ def test_ways_to_give_a_key():
 
 
 def test_noise_that_everybody_knows_comes_with_a_warning():
-    with pytest.warns(UserWarning, match="differentially_private_aggregate: without a key"):
+    with pytest.warns(UserWarning, match="differentially_private_aggregate: without key or seed"):
         tx = gradtx.differentially_private_aggregate(1.0, 1.0)
     g = [jnp.ones((2, 3))]
     assert_equal(tx.update(g, tx.init(g))[0], aggregate(g, 1.0, 1.0, 0)[0])
