@@ -21,12 +21,12 @@ each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.n
 
 def first_of_each_build():
     """The catalog; of entries built of the same kinds of links with the same needs all but the
-    first are slow. For what is the engine's to do, and not the equations'."""
+    first are for CI. For what is the engine's to do, and not the equations'."""
     seen = set()
     for entry in ENTRIES:
         kinds = tuple(type(link) for link in pipeline_of(entry.make()).links)
         build = (kinds, entry.needs, entry.needs_params, entry.takes_complex)
-        yield pytest.param(entry, marks=[pytest.mark.slow] if build in seen else [])
+        yield pytest.param(entry, marks=[pytest.mark.thorough] if build in seen else [])
         seen.add(build)
 
 

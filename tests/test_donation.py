@@ -6,7 +6,7 @@ Otherwise a donated state fails, or takes the user's arrays with it.
 import jax
 import jax.numpy as jnp
 import pytest
-from test_conformance import each_entry
+from test_conformance import each_build
 from trees import loss_around, needed
 
 import gradtx
@@ -72,7 +72,7 @@ def check_buffers(tx, given, extra):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@each_entry()
+@each_build
 def test_states_have_their_own_buffers(entry, way):
     tx, given = WAYS[way](entry)
     check_buffers(tx, given, needed(entry, loss_around(PARAMS, GRADS), PARAMS, GRADS))
