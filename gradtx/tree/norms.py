@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array, PyTree, Scalar
-from gradtx.engine.numerics import abs_sq, default_float, like, total, widen
+from gradtx.engine.numerics import abs_sq, default_float, like, times, total, widen
 
 Axis = tuple[int, ...] | None
 Groups = tuple[tuple[Array, ...], ...]
@@ -106,7 +106,7 @@ def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
         jnp.asarray(2.0 ** (3 * int(jnp.finfo(dtype).minexp) // 4), dtype)
     )
 
-    def scaled(factor: float | Array) -> tuple[Array, ...]:
+    def scaled(factor: Array | None) -> tuple[Array, ...]:
         return tuple(_root(group, factor, axis, dtype) for group in groups)
 
     def mended(found: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -118,20 +118,22 @@ def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
     def branch() -> tuple[Array, ...]:
         # A loop with the factor in its carry would take less time to compile, but XLA stores such a
         # factor as an array that leaves of one shape share, and reads it with each of them.
-        found = scaled(1.0)
+        found = scaled(None)
         return lax.cond(overflow(found), lambda: mended(found, scaled(small)), lambda: found)
 
-    return lax.platform_dependent(cpu=branch, default=lambda: mended(scaled(1.0), scaled(small)))
+    return lax.platform_dependent(cpu=branch, default=lambda: mended(scaled(None), scaled(small)))
 
 
-def _root(group: tuple[Array, ...], factor: float | Array, axis: Axis, dtype: DTypeLike) -> Array:
+def _root(group: tuple[Array, ...], factor: Array | None, axis: Axis, dtype: DTypeLike) -> Array:
     def square(x: Array) -> Array:
         x = x.astype(jnp.result_type(x, dtype))
-        return jnp.sum(abs_sq(x * like(factor, x)), axis, keepdims=axis is not None)
+        x = x if factor is None else times(factor, x)
+        return jnp.sum(abs_sq(x), axis, keepdims=axis is not None)
 
     parts = [square(x) for x in group]
     whole = parts[0] if len(parts) == 1 else total(parts)
-    return safe_sqrt(whole) / like(factor, whole)
+    root = safe_sqrt(whole)
+    return root if factor is None else root / like(factor, whole)
 
 
 @_norms.defjvp
