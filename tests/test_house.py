@@ -28,6 +28,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # `catalog`, which therefore lies below them.
 LAYERS = (
     "_arguments",
+    "_devices",
     "engine",
     "_table",
     "tree",
@@ -66,7 +67,16 @@ LAYERS = (
 
 # What a user may write `gradtx.` before: these modules, and names that are no modules.
 SUBMODULES = {
-    *("assignment", "catalog", "contrib", "crosschecking", "draw", "engine", "experimental"),
+    *(
+        "assignment",
+        "catalog",
+        "contrib",
+        "crosschecking",
+        "draw",
+        "_devices",
+        "engine",
+        "experimental",
+    ),
     *("gradcheck", "interop", "linear_algebra", "linesearch", "losses", "microbatching"),
     *("numerics", "optimizers", "perturbations", "problems", "projections", "racing", "schedules"),
     *("second_order", "state", "train", "transforms", "tree", "tree_utils"),
@@ -126,7 +136,7 @@ MODULES = [path for path in FILES if module_of(path) != "as_optax"]
 def test_every_module_has_its_floor():
     assert {layer_of(module_of(path)) for path in FILES} <= set(LAYERS)
     there = {layer_of(module_of(path)) for path in FILES}
-    assert there >= {"engine", "tree", "catalog", "optimizers"}
+    assert there >= {"_devices", "engine", "tree", "catalog", "optimizers"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=by_module)

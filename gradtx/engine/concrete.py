@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 from jax import lax
 from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import PyTree
@@ -39,6 +40,28 @@ def spans_devices(x: ArrayLike) -> bool:
     """
     sharding = None if isinstance(x, Tracer) else getattr(x, "sharding", None)
     return sharding is not None and len(sharding.device_set) > 1
+
+
+def beside(state: PyTree, params: PyTree) -> PyTree:
+    """Returns a state whose arrays are on all devices of the parameters.
+
+    Without it, a count would be moved from one device to all at the first step, and the step would
+    be compiled again for the second.
+
+    Args:
+      state: the state.
+      params: the parameters; nothing is done unless they are concrete and on several devices.
+    """
+    spread = next((x for x in jax.tree.leaves(params) if spans_devices(x)), None)
+    if spread is None or not isinstance(spread.sharding, NamedSharding):
+        return state
+    everywhere = NamedSharding(spread.sharding.mesh, PartitionSpec())
+
+    def put(x: PyTree) -> PyTree:
+        alone = isinstance(x, jax.Array) and not isinstance(x, Tracer) and not spans_devices(x)
+        return jax.device_put(x, everywhere) if alone else x
+
+    return jax.tree.map(put, state)
 
 
 def shape_and_dtype(x: Any) -> Hashable:

@@ -280,7 +280,9 @@ class Rule(Link):
         make: FirstSlots = self._first
         if any(map(spans_devices, mine)):  # in compiled code their shardings are not available
             make = functools.partial(first_slots, self.kernel)
-        elif not is_traced(mine[:1]):
+        elif is_traced(mine[:1]):
+            make = functools.partial(self._first, placed=True)
+        else:
             kept = [functools.partial(_first_of_frozen, *f) for f in frozen]
             make = InTurn([*kept, self._first_compiled])
         rows: list[PyTree] = [[None if x is None else MaskedNode()] * len(names) for x in leaves]
@@ -350,11 +352,13 @@ class Rule(Link):
 
 def _first_in_pieces(kernel: Kernel) -> FirstSlots:
     """Returns the function for the first slots of leaves; repeated blocks are traced once."""
-    piece = jax.jit(functools.partial(first_slots, kernel), static_argnums=0)
+    piece = jax.jit(functools.partial(first_slots, kernel), static_argnums=(0, 2))
 
-    def make(names: tuple[str, ...], leaves: list[ArrayLike]) -> list[list[PyTree]]:
+    def make(
+        names: tuple[str, ...], leaves: list[ArrayLike], placed: bool = False
+    ) -> list[list[PyTree]]:
         cuts = pieces(tuple(map(shape_and_dtype, leaves)))
-        return [row for a, b in cuts for row in piece(names, leaves[a:b])]
+        return [row for a, b in cuts for row in piece(names, leaves[a:b], placed)]
 
     return make
 

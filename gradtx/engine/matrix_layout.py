@@ -1,7 +1,7 @@
 """Conversion of tensors to stacks of matrices, and back."""
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -39,15 +39,24 @@ class Layout(NamedTuple):
       order: the tensor's axes: first those that index matrices, then the rows, then the columns.
       shape: the tensor's shape in that order.
       counted: the number of axes that index matrices.
-      rows: the number of rows of each matrix.
-      columns: the number of columns of each matrix.
+      sides: the numbers of rows and columns of each matrix; for slots, which are stacked in the
+        same way, the shape of the slot of one matrix.
     """
 
     order: tuple[int, ...]
     shape: tuple[int, ...]
     counted: int
-    rows: int
-    columns: int
+    sides: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of each matrix."""
+        return self.sides[0]
+
+    @property
+    def columns(self) -> int:
+        """The number of columns of each matrix."""
+        return self.sides[1]
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -65,7 +74,7 @@ class Layout(NamedTuple):
         Args:
           x: the tensor.
         """
-        return lax.reshape(_permuted(x, self.order), (self.matrices, self.rows, self.columns))
+        return self.merged(self.separate(x))
 
     def put_together(self, matrices: Array) -> Array:
         """Returns the tensor for a stack of matrices.
@@ -73,12 +82,38 @@ class Layout(NamedTuple):
         Args:
           matrices: the stack.
         """
+        return self.together(self.split(matrices), self.counts)
+
+    def separate(self, x: Array) -> Array:
+        """Returns the matrices `(n, ...)` of a tensor, or of a part of it, with all their axes."""
+        x = _permuted(x, self.order)
+        return _reshaped(x, (math.prod(x.shape[: self.counted]), *x.shape[self.counted :]))
+
+    def merged(self, x: Array) -> Array:
+        """Returns the stack `(n, rows, columns)` of whole matrices that have all their axes."""
+        return _reshaped(x, (x.shape[0], *self.sides))
+
+    def split(self, x: Array) -> Array:
+        """Returns the matrices with all their axes, for a stack `(n, rows, columns)`."""
+        return _reshaped(x, (x.shape[0], *self.shape[self.counted :]))
+
+    def together(self, x: Array, counts: Sequence[int]) -> Array:
+        """Returns the tensor, or a part of it, for matrices with all their axes.
+
+        Args:
+          x: the matrices.
+          counts: the lengths of the axes that index them.
+        """
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
-        return _permuted(lax.reshape(matrices, self.shape), back)
+        return _permuted(_reshaped(x, (*counts, *x.shape[1:])), back)
 
 
 def _permuted(x: Array, order: Sequence[int]) -> Array:
     return x if list(order) == list(range(len(order))) else lax.transpose(x, tuple(order))
+
+
+def _reshaped(x: Array, shape: tuple[int, ...]) -> Array:
+    return x if x.shape == shape else lax.reshape(x, shape)
 
 
 def layout_of(shape: Sequence[int], axes: MatrixAxes | None) -> Layout:
@@ -103,8 +138,8 @@ def layout_of(shape: Sequence[int], axes: MatrixAxes | None) -> Layout:
         raise ValueError(f"has shape {tuple(shape)}; axes must be different, got {axes}")
     rest = tuple(a for a in range(len(shape)) if a not in rows + columns)
     order = rest + rows + columns
-    sizes = [math.prod(shape[a] for a in part) for part in (rows, columns)]
-    return Layout(order, tuple(shape[a] for a in order), len(rest), *sizes)
+    sides = tuple(math.prod(shape[a] for a in part) for part in (rows, columns))
+    return Layout(order, tuple(shape[a] for a in order), len(rest), sides)
 
 
 def _axes(axes: int | Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
@@ -146,10 +181,9 @@ class Place(NamedTuple):
     transposed: bool = False
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, ...]:
         """The numbers of rows and columns of the matrices in the stack."""
-        rows, columns = self.layout.rows, self.layout.columns
-        return (columns, rows) if self.transposed else (rows, columns)
+        return self.layout.sides[::-1] if self.transposed else self.layout.sides
 
     def stack(self, x: ArrayLike) -> Array:
         """Returns the leaf's matrices, in float32 or wider.
@@ -157,8 +191,7 @@ class Place(NamedTuple):
         Args:
           x: the leaf.
         """
-        matrices = self.layout.take_apart(widen(x))
-        return lax.transpose(matrices, (0, 2, 1)) if self.transposed else matrices
+        return self.turned(self.layout.take_apart(widen(x)))
 
     def unstack(self, matrices: Array, dtype: DTypeLike) -> Array:
         """Returns the leaf for a stack of matrices.
@@ -167,9 +200,11 @@ class Place(NamedTuple):
           matrices: the stack.
           dtype: the leaf's dtype.
         """
-        if self.transposed:
-            matrices = lax.transpose(matrices, (0, 2, 1))
-        return store(self.layout.put_together(matrices), dtype)
+        return store(self.layout.put_together(self.turned(matrices)), dtype)
+
+    def turned(self, matrices: Array) -> Array:
+        """Returns the matrices transposed, if they are in the stack; and back."""
+        return lax.transpose(matrices, (0, 2, 1)) if self.transposed else matrices
 
     def with_rows(self, rows: int) -> "Place":
         """Returns the place of matrices with another number of rows in the stack.
@@ -184,7 +219,7 @@ class Place(NamedTuple):
         sides = (columns, rows) if self.transposed else (rows, columns)
         shape = (*self.layout.counts, *sides)
         return Place(
-            Layout(tuple(range(len(shape))), shape, self.layout.counted, *sides), self.transposed
+            Layout(tuple(range(len(shape))), shape, self.layout.counted, sides), self.transposed
         )
 
 
@@ -219,38 +254,15 @@ def places_of(
     return places
 
 
-def map_stacks(
-    function: Callable[..., Sequence[Array]], *columns: Mapping[int, Array]
-) -> dict[int, Sequence[Array]]:
-    """Calls a function of stacks of matrices once for each shape.
+def place_of_slots(place: Place, shape: Sequence[int]) -> Place:
+    """Returns the place of the slots of a leaf's matrices.
 
-    The stacks of leaves with the same shapes (except for the numbers of matrices) and dtypes are
-    joined.
+    A slot has the leaf's axes that index matrices, or one of length 1, and then its own.
 
     Args:
-      function: a function of one stack from each column, with equal numbers of entries, that
-        returns such stacks. The result for an entry must not depend on the others.
-      *columns: for each leaf, by its number, an array whose first axis indexes its matrices.
-
-    Returns:
-      The results of the function for each leaf.
+      place: the place of the leaf.
+      shape: the shape of the slot of one matrix.
     """
-    groups: dict[Hashable, list[int]] = {}
-    for i in columns[0]:
-        kind = tuple((column[i].shape[1:], column[i].dtype) for column in columns)
-        groups.setdefault(kind, []).append(i)
-    found: dict[int, Sequence[Array]] = {}
-    for group in groups.values():
-        made = function(*(_join([column[i] for i in group]) for column in columns))
-        sizes = [columns[0][i].shape[0] for i in group]
-        parts = zip(*(_part(stack, sizes) for stack in made), strict=True)
-        found.update(zip(group, parts, strict=True))
-    return found
-
-
-def _join(stacks: Sequence[Array]) -> Array:
-    return stacks[0] if len(stacks) == 1 else lax.concatenate(stacks, 0)
-
-
-def _part(stack: Array, sizes: Sequence[int]) -> Sequence[Array]:
-    return [stack] if len(sizes) == 1 else lax.split(stack, sizes)
+    counts = place.layout.counts or (1,)
+    whole = (*counts, *shape)
+    return Place(Layout(tuple(range(len(whole))), whole, len(counts), tuple(shape)))

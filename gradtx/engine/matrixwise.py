@@ -28,12 +28,19 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.checks import check_given, check_leaves, check_pairs
 from gradtx.engine.links import Active, FrozenForms, Link
-from gradtx.engine.matrix_layout import Layout, Place, axes_of_leaves, map_stacks, places_of
-from gradtx.engine.numerics import safe_increment, widen
+from gradtx.engine.matrix_layout import (
+    Layout,
+    Place,
+    axes_of_leaves,
+    place_of_slots,
+    places_of,
+)
+from gradtx.engine.numerics import compute_dtype, safe_increment
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
 from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field
-from gradtx.engine.storage import first_slots, store
+from gradtx.engine.stacks import Column, map_stacks, placed_like
+from gradtx.engine.storage import first_slots
 
 
 def matrixwise(
@@ -52,15 +59,18 @@ def matrixwise(
     """Lifts a rule for a stack of matrices to a transformation of pytrees.
 
     The rule is called once for all leaves whose matrices have one shape and dtype. Half-precision
-    leaves are passed as float32; updates and slots are stored in their own dtypes. Expensive
-    computations that are not needed at every step, such as that of a preconditioner stored in a
-    slot, should be in `lax.cond(step % gap == 0, ...)`. Methods with an inner transformation, such
-    as GaLore, use `places_of` and `map_stacks` of `gradtx.engine.matrix_layout` instead.
+    leaves are passed as float32; updates and slots are stored in their own dtypes. If the leaves
+    are sharded over explicit axes of a mesh, each device runs the rule for its share of whole
+    matrices, and slots are divided in the same way. Expensive computations that are not needed at
+    every step, such as that of a preconditioner stored in a slot, should be in
+    `lax.cond(step % gap == 0, ...)`. Methods with an inner transformation, such as GaLore, use
+    `places_of` of `gradtx.engine.matrix_layout` and `map_stacks` of `gradtx.engine.stacks` instead.
 
     Args:
       state: the NamedTuple class of the state. The field `count`, if there is one, has the number
         of steps taken. Every other field is a slot: a pytree like the parameters, with an array for
-        each leaf whose first axis indexes the leaf's matrices.
+        each leaf, whose first axes index the leaf's matrices: the leaf's axes for them, or one of
+        length 1 if there are none.
       init: `init(p) -> Slots(...)`, the first slots of a stack of matrices; `None` for a rule
         without slots.
       update: `update(g, s, step, p) -> (g, Slots(...))` for a stack `(n, rows, columns)`, whose
@@ -131,13 +141,16 @@ class Stacked(Link):
     def init(self, params: Params, active: Active, frozen: FrozenForms = ()) -> OptState:
         """Returns the first state; see `Link.init`."""
         leaves, treedef, places = self._places(params, "params", active)
-        names = self.kernel.slots({})
-        nothing = {i: [None if x is None else MaskedNode()] * len(names) for i, x in leaves.items()}
-        rows = nothing | {
-            i: first_slots(self.kernel, names, [place.stack(leaves[i])])[0]
-            for i, place in places.items()
-        }
-        columns = {f: [row[k] for row in rows.values()] for k, f in enumerate(names)}
+        rows = {i: None if x is None else MaskedNode() for i, x in leaves.items()}
+        columns = {f: [*rows.values()] for f in self.kernel.slots({})}
+        found = map_stacks(
+            self._first,
+            [Column({i: leaves[i] for i in places}, places)],
+            self._slots(leaves, places),
+        )
+        for column, mine in zip(columns.values(), found, strict=True):
+            for i, slot in mine.items():
+                column[i] = slot
         values = {f: treedef.unflatten(column) for f, column in columns.items()}
         if "count" in self.state._fields:
             values["count"] = jnp.zeros((), jnp.int32)
@@ -162,25 +175,29 @@ class Stacked(Link):
         columns = {f: align(treedef, getattr(state, f), f"state.{f}", updates) for f in names}
         step = field(state, "count")
         scalars = {} if self.kernel.per_step is None else self.kernel.per_step(step)
-        stacks = {i: place.stack(leaves[i]) for i, place in places.items()}
-        self._check_slots(updates, columns, stacks)
+        slots = self._slots(leaves, places)
+        self._check_slots(updates, columns, slots)
 
         def on_stacks(g: Array, *rest: Array) -> list[Array]:
-            p, slots = (rest[0], rest[1:]) if values else (None, rest)
-            mine = dict(zip(names, slots, strict=True))
+            p, held = (rest[0], rest[1:]) if values else (None, rest)
+            mine = dict(zip(names, held, strict=True))
             g, new = self.kernel.update(g, Slots(**mine, **scalars), step, p)
             return [g, *(getattr(new, f) for f in names)]
 
-        given = [stacks]
-        if values:
-            given.append({i: place.stack(values[i]) for i, place in places.items()})
-        slots = [{i: widen(column[i]) for i in places} for column in columns.values()]
-        for i, (g, *new) in map_stacks(on_stacks, *given, *slots).items():
-            g = g if self.after is None else self.after(g, places[i].layout)
-            leaves[i] = places[i].unstack(g, jnp.result_type(leaves[i]))
-            for name, part in zip(names, new, strict=True):
-                old = columns[name][i]
-                columns[name][i] = store(part, jnp.result_type(old), f"state.{name}")
+        given = [
+            Column({i: column[i] for i in places}, places)
+            for column in ([leaves, values] if values else [leaves])
+        ]
+        held = [
+            column._replace(arrays={i: columns[f][i] for i in places})
+            for f, column in zip(names, slots, strict=True)
+        ]
+        results = [given[0]._replace(after=self.after), *held]
+        found, *new = map_stacks(on_stacks, [*given, *held], results)
+        leaves |= found
+        for name, mine in zip(names, new, strict=True):
+            for i, slot in mine.items():
+                columns[name][i] = slot
         fields = {f: treedef.unflatten(column) for f, column in columns.items()}
         if step is not None:
             fields["count"] = safe_increment(step)
@@ -196,19 +213,34 @@ class Stacked(Link):
         axes = axes_of_leaves(self.axes, tree)
         return dict(enumerate(found)), treedef, places_of(tree, name, axes, takes, self.lying)
 
+    def _first(self, stack: Array) -> list[PyTree]:
+        """Returns the first slots of a stack."""
+        return first_slots(self.kernel, self.kernel.slots({}), [stack])[0]
+
+    def _slots(self, leaves: dict[int, PyTree], places: dict[int, Place]) -> list[Column]:
+        """Returns the types of the leaves' slots, and their places."""
+        names = self.kernel.slots({})
+        columns = [Column({}, {}, f"state.{name}") for name in names]
+        for i, place in places.items() if names else ():
+            aval = jax.ShapeDtypeStruct(
+                (place.layout.matrices, *place.shape), compute_dtype(jnp.result_type(leaves[i]))
+            )
+            for column, slot in zip(columns, jax.eval_shape(self._first, aval), strict=True):
+                mine = column.places[i] = place_of_slots(place, slot.shape[1:])
+                column.arrays[i] = placed_like(leaves[i], place.layout, mine.layout, slot.dtype)
+        return columns
+
     def _check_slots(
-        self, updates: Updates, columns: dict[str, list[PyTree]], stacks: dict[int, Array]
+        self, updates: Updates, columns: dict[str, list[PyTree]], slots: list[Column]
     ) -> None:
         """Raises unless the slots have the shapes that `init` returns."""
-        for i, stack in stacks.items() if columns else ():
-            aval = jax.ShapeDtypeStruct(stack.shape, stack.dtype)
-            wanted = jax.eval_shape(lambda p: vars(self.kernel.init(p)), aval)  # type: ignore
-            for name, column in columns.items():
-                held = jnp.shape(column[i]) if hasattr(column[i], "shape") else "no array"
-                if held != wanted[name].shape:
+        for (name, held), column in zip(columns.items(), slots, strict=True):
+            for i, wanted in column.arrays.items():
+                found = jnp.shape(held[i]) if hasattr(held[i], "shape") else "no array"
+                if found != wanted.shape:
                     raise LeafError(
                         ValueError,
                         f"updates{nth_path(updates, i)} has shape "
                         f"{jnp.shape(jax.tree.leaves(updates, is_leaf=is_none)[i])}, for which "
-                        f"state.{name} must have shape {wanted[name].shape}, got {held}",
+                        f"state.{name} must have shape {wanted.shape}, got {found}",
                     )

@@ -24,7 +24,7 @@ from gradtx.engine.base import (
     Updates,
     with_extra_args_support,
 )
-from gradtx.engine.concrete import is_traced
+from gradtx.engine.concrete import beside, is_traced
 from gradtx.engine.equality import Value
 from gradtx.engine.links import Effect, Link, Pair
 from gradtx.engine.made import Freezer, Frozen, Source, thaw
@@ -70,7 +70,8 @@ class Pipeline(Value):
         """Returns the first state."""
         states = [x for part in self._segments for x in _titled(part)(part.init, params)]
         given = zip(self.links, states, strict=True)
-        return self._join([FORM.get()(link, state, params) for link, state in given])
+        state = self._join([FORM.get()(link, state, params) for link, state in given])
+        return beside(state, params)
 
     def update(
         self, updates: Updates, state: OptState, params: Params | None, extra: ExtraArgs

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._devices import placed_as
 from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import widen
 from gradtx.engine.rules import Kernel, LeafError, Slots
@@ -45,7 +46,7 @@ def store_slot(old: PyTree, new: Slots, name: str, stage: int) -> PyTree:
 
 
 def first_slots(
-    kernel: Kernel, names: tuple[str, ...], leaves: Sequence[ArrayLike]
+    kernel: Kernel, names: tuple[str, ...], leaves: Sequence[ArrayLike], placed: bool = False
 ) -> list[list[PyTree]]:
     """Returns the first slots of leaves: strongly typed, in separate buffers.
 
@@ -53,6 +54,8 @@ def first_slots(
       kernel: the rule.
       names: the slots' names, in the order of the results.
       leaves: parameters, or stacks of their matrices.
+      placed: whether slots are sharded like their leaves where the compiler decides. Default:
+        False, because that costs a little.
 
     Raises:
       LeafError: `init` returns other slots.
@@ -76,5 +79,6 @@ def first_slots(
             raise LeafError(
                 TypeError, f"init must return the slots {[*names]}, got {sorted(slots)}"
             )
-        rows.append([jax.tree.map(lambda x, n=n: own(x, wanted.get(n)), slots[n]) for n in names])
+        row = [jax.tree.map(lambda x, n=n: own(x, wanted.get(n)), slots[n]) for n in names]
+        rows.append(jax.tree.map(lambda x, p=leaf: placed_as(x, p), row) if placed else row)
     return rows

@@ -12,8 +12,9 @@ from gradtx._apply import apply_updates
 from gradtx._arguments import described
 from gradtx.engine.base import Array, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.numerics import compute_dtype, finished, total, widen
+from gradtx.engine.numerics import finished, total, widen
 from gradtx.engine.rules import LeafError
+from gradtx.transforms.slots import zero_slots
 from gradtx.tree.norms import rescale
 from gradtx.tree.present import present, replaced
 
@@ -96,7 +97,7 @@ def zero_gradient(params: Params) -> Updates:
     Args:
       params: the parameters.
     """
-    return jax.tree.map(lambda p: jnp.zeros_like(p, compute_dtype(jnp.result_type(p))), params)
+    return zero_slots(params)
 
 
 @compiled_when_concrete

@@ -1,12 +1,15 @@
 """GaLore: an optimizer on projections onto the largest singular vectors of gradients."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import reshard
+from jax.typing import ArrayLike
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
@@ -16,7 +19,6 @@ from gradtx.engine.base import (
     OptState,
     Params,
     PyTree,
-    PyTreeDef,
     Scalar,
     ScalarOrSchedule,
     TransformationLike,
@@ -26,12 +28,13 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.matrix_layout import MatrixAxes, Place, axes_of_leaves, map_stacks, places_of
+from gradtx.engine.matrix_layout import Layout, MatrixAxes, Place, axes_of_leaves, places_of
 from gradtx.engine.numerics import finished, safe_increment, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import named, pipeline_of
 from gradtx.engine.roles import Count, Projected, Statistic, declared_as
 from gradtx.engine.rules import LeafError, MaskedNode
+from gradtx.engine.stacks import Column, map_stacks, placed_like
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -135,10 +138,7 @@ def scale_by_galore(
         ]
         low = list(leaves)
         for i, place in places(params, "params").items():
-            shape = _of_projector(place, rank)
-            dtype, mine = widen(leaves[i]).dtype, place.with_rows(shape[-1])
-            projector[i] = jnp.broadcast_to(jnp.eye(*shape[-2:], dtype=dtype), shape)
-            low[i] = jnp.zeros(mine.layout.shape, dtype)
+            low[i], projector[i] = _first(leaves[i], place, rank)
         return GaLoreState(
             jnp.zeros((), jnp.int32),
             base.init(treedef.unflatten(low)),
@@ -150,43 +150,44 @@ def scale_by_galore(
         updates: Updates, params: Params | None, projector: Updates, count: Array
     ) -> tuple[Updates, Params | None, Updates]:
         here = places(updates, "updates")
-        leaves, treedef, p = _with_projector(updates, projector, here)
-        g = {i: _as_wide(place.stack(leaves[i]), p[i]) for i, place in here.items()}
-        kept = p
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        columns = align(treedef, projector, "state.projector", updates)
+        trees = [leaves] if params is None else [leaves, align(treedef, params, "params", updates)]
+
+        p = _projectors(columns, here)
 
         def renewed() -> dict[int, Array]:
-            still = jax.tree.map(lax.stop_gradient, (g, kept))
-            return {i: new for i, (new,) in map_stacks(_principal_vectors, *still).items()}
+            still = [lax.stop_gradient(x) for x in (_matrices(leaves, here).arrays, p.arrays)]
+            given = [_matrices(still[0], here), p._replace(arrays=still[1])]
+            return map_stacks(_principal_vectors, given, [p])[0]
 
         if here:
-            p = branch(count % update_proj_gap == 0, renewed, lambda: kept)
-        columns = align(treedef, projector, "state.projector", updates)
-        for i, place in here.items():
-            columns[i] = lax.reshape(p[i], _of_projector(place, rank))
-
-        def low(tree: PyTree, stacks: dict[int, Array], name: str) -> PyTree:
-            found = align(treedef, tree, name, updates)
-            for i, place in here.items():
-                part = _into(p[i], stacks[i])
-                found[i] = place.with_rows(part.shape[1]).unstack(part, part.dtype)
-            return treedef.unflatten(found)
-
-        low_params = params
-        if params is not None:
-            values = align(treedef, params, "params", updates)
-            stacks = {i: _as_wide(place.stack(values[i]), p[i]) for i, place in here.items()}
-            low_params = low(params, stacks, "params")
-        return low(updates, g, "updates"), low_params, treedef.unflatten(columns)
+            p = p._replace(arrays=branch(count % update_proj_gap == 0, renewed, lambda: p.arrays))
+        given = [_matrices(tree, here) for tree in trees]
+        low = [_projections(tree, columns, here) for tree in trees]
+        found = map_stacks(lambda p, *xs: [_into(p, x) for x in xs], [p, *given], low)
+        for tree, new in zip((columns, *trees), (p.arrays, *found), strict=True):
+            for i, x in new.items():
+                tree[i] = x
+        projector, updates, *seen = map(treedef.unflatten, (columns, *trees))
+        return updates, seen[0] if seen else None, projector
 
     @compiled_when_concrete
     def put_back(updates: Updates, steps: Updates, projector: Updates) -> Updates:
         here = places(updates, "updates")
-        leaves, treedef, p = _with_projector(updates, projector, here)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        columns = align(treedef, projector, "state.projector", updates)
         found = align(treedef, steps, "the steps of the base optimizer", updates)
-        for i, place in here.items():
-            stack = _as_wide(place.with_rows(p[i].shape[2]).stack(found[i]), p[i])
-            part = times(scale, _back(p[i], stack))
-            found[i] = place.unstack(part, jnp.result_type(leaves[i]))
+
+        def on_stacks(p: Array, u: Array) -> list[Array]:
+            return [times(scale, _back(p, u))]
+
+        low = _projections(leaves, columns, here)
+        low = low._replace(arrays={i: found[i] for i in here})
+        given = [_projectors(columns, here), low]
+        (whole,) = map_stacks(on_stacks, given, [_matrices(leaves, here)])
+        for i, x in whole.items():
+            found[i] = x
         return treedef.unflatten(found)
 
     def update(
@@ -235,17 +236,47 @@ def _of_projector(place: Place, rank: int) -> tuple[int, ...]:
     return (*place.layout.counts, place.shape[0], min(rank, *place.shape))
 
 
-def _with_projector(
-    updates: Updates, projector: Updates, places: dict[int, Place]
-) -> tuple[list[Array], PyTreeDef, dict[int, Array]]:
-    """Returns the leaves, their structure, and the projectors, stacked like their matrices."""
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
-    columns = align(treedef, projector, "state.projector", updates)
-    stacks = {
-        i: lax.reshape(columns[i], (place.layout.matrices, *columns[i].shape[-2:]))
-        for i, place in places.items()
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _first(leaf: ArrayLike, place: Place, rank: int) -> tuple[Array, Array]:
+    """Returns zeros in place of a leaf's projections, and its first projector: unit vectors."""
+    shape, dtype = _of_projector(place, rank), widen(leaf).dtype
+    mine = _place_of_projector(place, shape)
+    low = placed_like(leaf, place.layout, place.with_rows(shape[-1]).layout, dtype)
+    wanted = placed_like(leaf, place.layout, mine.layout, dtype)
+    units = jnp.broadcast_to(jnp.eye(*shape[-2:], dtype=dtype), shape)
+    units = units if wanted.sharding is None else reshard(units, wanted.sharding)
+    return lax.full_like(low, 0), units
+
+
+def _place_of_projector(place: Place, shape: tuple[int, ...]) -> Place:
+    """Returns the place of a leaf's projectors, for their shape."""
+    order = tuple(range(len(shape)))
+    return Place(Layout(order, shape, place.layout.counted, shape[-2:]))
+
+
+def _matrices(leaves: Sequence[Any] | dict[int, Any], places: dict[int, Place]) -> Column:
+    return Column({i: leaves[i] for i in places}, places)
+
+
+def _projectors(columns: Sequence[Any], places: dict[int, Place]) -> Column:
+    """Returns the projectors as an argument of functions of stacks."""
+    found = {i: _place_of_projector(place, columns[i].shape) for i, place in places.items()}
+    return Column({i: columns[i] for i in places}, found, "state.projector")
+
+
+def _projections(leaves: Sequence[Any], columns: Sequence[Any], places: dict[int, Place]) -> Column:
+    """Returns the types of the projections of leaves."""
+    found = {i: place.with_rows(columns[i].shape[-1]) for i, place in places.items()}
+    types = {
+        i: placed_like(
+            leaves[i],
+            places[i].layout,
+            place.layout,
+            jnp.result_type(widen(leaves[i]), columns[i]),
+        )
+        for i, place in found.items()
     }
-    return leaves, treedef, stacks
+    return Column(types, found)
 
 
 def _check(updates: Updates, state: GaLoreState, places: dict[int, Place], rank: int) -> None:
@@ -310,23 +341,24 @@ def _as_wide(x: Array, p: Array) -> Array:
 
 def _into(p: Array, g: Array) -> Array:
     """Returns `p.H @ g`."""
-    p = _as_wide(p, g)
+    p, g = _as_wide(p, g), _as_wide(g, p)
     p = lax.conj(p) if jnp.iscomplexobj(p) else p
     return lax.dot_general(p, g, (((1,), (1,)), ((0,), (0,))))
 
 
 def _back(p: Array, u: Array) -> Array:
     """Returns `p @ u`."""
-    return lax.dot_general(_as_wide(p, u), u, (((2,), (1,)), ((0,), (0,))))
+    return lax.dot_general(_as_wide(p, u), _as_wide(u, p), (((2,), (1,)), ((0,), (0,))))
 
 
-def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
+def _principal_vectors(g: Array, old: Array) -> list[Array]:
     """Returns the largest left singular vectors, each with the sign of the one that it replaces.
 
     Args:
       g: matrices `(n, rows, columns)`.
       old: the vectors so far, `(n, rows, rank)`.
     """
+    g = _as_wide(g, old)
     size = jnp.max(jnp.abs(g), (1, 2), keepdims=True)
     usable = (size > 0) & (size < jnp.inf)
     # Some algorithms fail for very large or small elements. The reciprocal of the scale must be a
@@ -343,7 +375,7 @@ def _principal_vectors(g: Array, old: Array) -> tuple[Array]:
     turned = u * jnp.where(length > 0, along.conj() / jnp.where(length > 0, length, 1), 1)
     found = usable & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)
     # Each leaf takes a slice of this stack, without all of the above in its own kernel.
-    return (finished(lax.convert_element_type(jnp.where(found, turned, old), old.dtype)),)
+    return [finished(lax.convert_element_type(jnp.where(found, turned, old), old.dtype))]
 
 
 @optimizer(

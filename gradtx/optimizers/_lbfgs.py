@@ -21,11 +21,12 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import abs_sq, compute_dtype, finished, safe_increment, total, widen
+from gradtx.engine.numerics import abs_sq, finished, safe_increment, total, widen
 from gradtx.engine.roles import Count, Shared, Slot, Statistic, declared
 from gradtx.linesearch import scale_by_zoom_linesearch
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
+from gradtx.transforms.slots import zero_slots
 from gradtx.tree.norms import safe_sqrt
 from gradtx.tree.present import common_dtype, present, replaced
 
@@ -96,18 +97,18 @@ def scale_by_lbfgs(
         raise TypeError(f"scale_by_lbfgs: memory_size must be an integer, got {memory_size!r}")
 
     def init(params: Params) -> ScaleByLBFGSState:
-        def zeros(*more: int) -> PyTree:
-            return jax.tree.map(
-                lambda p: jnp.zeros((*more, *jnp.shape(p)), compute_dtype(jnp.result_type(p))),
-                params,
-            )
+        zeros = zero_slots(params)
+
+        def memory() -> PyTree:
+            shape = jnp.shape
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (memory_size, *shape(x))), zeros)
 
         return ScaleByLBFGSState(
             count=jnp.zeros((), jnp.int32),
-            params=zeros(),
-            updates=zeros(),
-            diff_params_memory=zeros(memory_size),
-            diff_updates_memory=zeros(memory_size),
+            params=zeros,
+            updates=zero_slots(params),
+            diff_params_memory=memory(),
+            diff_updates_memory=memory(),
             weights_memory=jnp.zeros(memory_size, common_dtype(params)),
         )
 
@@ -133,7 +134,7 @@ def scale_by_lbfgs(
         weights = weights.at[here].set(jnp.where(curved, 1 / jnp.where(curved, product, 1), 0))
         all_s, all_y = (
             [
-                memory.at[here].set(jnp.where(curved, x, 0))
+                lax.dynamic_update_index_in_dim(memory, jnp.where(curved, x, 0), here, 0)
                 for memory, x in zip(column, new, strict=True)
             ]
             for column, new in ((all_s, s), (all_y, y))
@@ -172,18 +173,15 @@ def _two_loops(
     """Returns `H g`: from the newest pair to the oldest, and back."""
     dtype = gamma.dtype
 
-    def at(memory: list[Array], i: Array) -> list[Array]:
-        return [x[i] for x in memory]
-
     def back(q: list[Array], pair: tuple[Array, Array]) -> tuple[list[Array], Array]:
         i, weight = pair
-        alpha = finished(weight * _inner(at(all_s, i), q, dtype))
-        return _plus(q, -alpha, at(all_y, i)), alpha
+        alpha = finished(weight * _inner(_at(all_s, i), q, dtype))
+        return _plus(q, -alpha, _at(all_y, i)), alpha
 
     def forth(r: list[Array], pair: tuple[tuple[Array, Array], Array]) -> tuple[list[Array], None]:
         (i, weight), alpha = pair
-        beta = weight * _inner(at(all_y, i), r, dtype)
-        return _plus(r, finished(alpha - beta), at(all_s, i)), None
+        beta = weight * _inner(_at(all_y, i), r, dtype)
+        return _plus(r, finished(alpha - beta), _at(all_s, i)), None
 
     q, alphas = lax.scan(back, g, pairs)
     r = [(gamma * x).astype(x.dtype) for x in q]
@@ -193,7 +191,7 @@ def _two_loops(
 def _first_scale(g: list[Array], all_y: list[Array], places: Array, weights: Array) -> Array:
     """Returns `gamma`, from the latest pair that has a weight."""
     latest = jnp.argmax(weights > 0)
-    weight, y = weights[latest], [x[places[latest]] for x in all_y]
+    weight, y = weights[latest], _at(all_y, places[latest])
     there = weight > 0
     denominator = weight * _inner(y, y, weights.dtype)
     scale = 1 / jnp.where(there & (denominator > 0), denominator, 1)
@@ -209,6 +207,11 @@ def _inner(a: list[Array], b: list[Array], dtype: DTypeLike) -> Array:
 
 def _norm(a: list[Array], dtype: DTypeLike) -> Array:
     return safe_sqrt(jnp.asarray(total([jnp.sum(abs_sq(x)) for x in a]), dtype))
+
+
+def _at(memory: list[Array], i: Array) -> list[Array]:
+    """Returns the entries of a step."""
+    return [lax.dynamic_index_in_dim(x, i, keepdims=False) for x in memory]
 
 
 def _plus(a: list[Array], factor: Array, b: list[Array]) -> list[Array]:

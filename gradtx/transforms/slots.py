@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx._devices import placed_as
 from gradtx.engine.base import Array, Params
 from gradtx.engine.numerics import compute_dtype, widen
 
@@ -23,7 +24,7 @@ def zero_slots(params: Params, *, real: bool = False) -> Params:
 
     def zeros(p: ArrayLike) -> Array:
         dtype = compute_dtype(jnp.result_type(p))
-        return jnp.zeros_like(p, jnp.finfo(dtype).dtype if real else dtype)  # with its sharding
+        return placed_as(jnp.zeros_like(p, jnp.finfo(dtype).dtype if real else dtype), p)
 
     return jax.tree.map(zeros, params)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._devices import placed_as
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import value_of
 
@@ -94,7 +95,8 @@ def zeros_without(x: Array | jax.ShapeDtypeStruct, axes: int | tuple[int, ...]) 
       x: a real or complex array, or its shape and dtype; its values are not used.
       axes: the axis or axes to leave out.
     """
-    return real_full_like(_sum.eval_shape(x, axes), 0)
+    zeros = real_full_like(_sum.eval_shape(x, axes), 0)
+    return placed_as(zeros, _sum(x, axes)) if isinstance(x, jax.core.Tracer) else zeros
 
 
 _sum = jax.jit(jnp.sum, static_argnums=1)  # one function, so that JAX caches its trace

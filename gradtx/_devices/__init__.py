@@ -1,0 +1,15 @@
+"""Shardings that are part of an array's type, and exchanges of matrices between devices.
+
+JAX keeps the sharding of an array over the explicit axes of a mesh in the array's type, also while
+it traces. The functions here read it there, and know nothing of optimizers.
+"""
+
+from gradtx._devices.exchange import Division as Division
+from gradtx._devices.types import (
+    Axes as Axes,
+    axes_of as axes_of,
+    explicit_axes as explicit_axes,
+    explicit_mesh as explicit_mesh,
+    partition_spec as partition_spec,
+    placed_as as placed_as,
+)
