@@ -67,16 +67,7 @@ LAYERS = (
 
 # What a user may write `gradtx.` before: these modules, and names that are no modules.
 SUBMODULES = {
-    *(
-        "assignment",
-        "catalog",
-        "contrib",
-        "crosschecking",
-        "draw",
-        "_devices",
-        "engine",
-        "experimental",
-    ),
+    *("assignment", "catalog", "contrib", "crosschecking", "draw", "engine", "experimental"),
     *("gradcheck", "interop", "linear_algebra", "linesearch", "losses", "microbatching"),
     *("numerics", "optimizers", "perturbations", "problems", "projections", "racing", "schedules"),
     *("second_order", "state", "train", "transforms", "tree", "tree_utils"),

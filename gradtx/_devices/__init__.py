@@ -4,7 +4,11 @@ JAX keeps the sharding of an array over the explicit axes of a mesh in the array
 it traces. The functions here read it there, and know nothing of optimizers.
 """
 
-from gradtx._devices.exchange import Division as Division
+from gradtx._devices.exchange import (
+    Division as Division,
+    shared_devices as shared_devices,
+    widened as widened,
+)
 from gradtx._devices.types import (
     Axes as Axes,
     axes_of as axes_of,

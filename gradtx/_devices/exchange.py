@@ -1,9 +1,9 @@
 """The exchange that brings whole matrices to each device, and takes results back.
 
-Inside `shard_map` a device has parts of all matrices. `Division.gather` sends the parts of each
-matrix to one device, so that every device has some whole matrices, and `Division.scatter` sends
-results to where the parts were: an all-to-all each. Mesh axes over which the matrices are not
-divided cost nothing on the way in, and an all-gather on the way out.
+Inside `shard_map` a device has parts of all matrices. An all-to-all sends the parts of each matrix
+to one device, so that every device has some whole matrices, and another one sends results to where
+the parts were. Mesh axes over which the matrices are not divided cost nothing on the way in, and an
+all-gather on the way out.
 """
 
 import math
@@ -17,99 +17,121 @@ from gradtx._devices.types import Axes
 
 
 class Division:
-    """The division of stacks of matrices over the devices of a mesh.
+    """The division of rows, such as matrices, over the devices of a mesh.
 
-    Matrices are numbered; the j-th device has those from `j * k` on, where `k` is their number
-    divided by that of the devices, rounded up. The places that remain have zeros.
+    The rows of one call are divided evenly: the j-th device has those from `j * k` on, where `k` is
+    their number divided by that of the devices.
 
     Args:
       sizes: the names of the mesh axes, with their lengths, in the order that numbers the devices.
+      used: the mesh axes that divide each row, in their order in the row.
     """
 
-    def __init__(self, sizes: Mapping[str, int]):
-        self.sizes = dict(sizes)
+    def __init__(self, sizes: Mapping[str, int], used: Sequence[str]):
+        self.sizes, self.used = dict(sizes), tuple(used)
+        self.free = tuple(a for a in sizes if a not in used)
+        self.devices = math.prod(sizes.values())
+        self._order = (*self.free, *self.used)
 
-    def gather(self, x: jax.Array, own: Axes) -> jax.Array:
-        """Returns the whole matrices of this device, `(k, ...)`.
-
-        Args:
-          x: this device's parts of `n` matrices, `(n, ...)`.
-          own: the mesh axes that divide each axis of a matrix.
-        """
-        used, free = self._used(own)
-        parts, count = x.shape[1:], self.each(x.shape[0])
-        missing = self._length(self.sizes) * count - x.shape[0]
-        x = jnp.pad(x, [(0, missing)] + [(0, 0)] * len(parts))
-        x = x.reshape(*self.sizes.values(), count, *parts)
-        x = self._moved(x, [*free, *used]).reshape(self._length(free), -1, count, *parts)
-        x = lax.dynamic_index_in_dim(x, lax.axis_index(free), keepdims=False) if free else x[0]
-        if used:
-            x = lax.all_to_all(x, used, 0, 0)
-        return _joined(x.reshape(*(self.sizes[a] for a in used), count, *parts), own)
-
-    def scatter(self, x: jax.Array, own: Axes, n: int) -> jax.Array:
-        """Returns this device's parts of `n` results, `(n, ...)`.
+    def gather(self, x: jax.Array) -> jax.Array:
+        """Returns the parts `(u, k, ...)` of this device's rows, from each of `u` devices.
 
         Args:
-          x: the results of this device, `(k, ...)`.
-          own: the mesh axes that divide each axis of a result.
-          n: the number of results.
+          x: this device's parts of all rows, `(k * devices, ...)`.
         """
-        used, free = self._used(own)
-        x = _divided(x, own, self.sizes)
-        count, parts = x.shape[len(used)], x.shape[len(used) + 1 :]
-        x = x.reshape(-1, count, *parts)
-        if used:
-            x = lax.all_to_all(x, used, 0, 0)
-        if free:
-            x = lax.all_gather(x, free)
-        x = x.reshape(*(self.sizes[a] for a in (*free, *used)), count, *parts)
-        order = [*free, *used]
-        back = [order.index(a) for a in self.sizes]
-        x = lax.transpose(x, (*back, *range(len(back), x.ndim)))
-        return x.reshape(-1, *parts)[:n]
+        parts = x.shape[1:]
+        x = x.reshape(*self.sizes.values(), -1, *parts)
+        x = _permuted(x, [[*self.sizes].index(a) for a in self._order])
+        x = x.reshape(self._length(self.free), self._length(self.used), -1, *parts)
+        first = lax.axis_index(self.free) if self.free else 0
+        x = lax.dynamic_index_in_dim(x, first, keepdims=False)
+        return lax.all_to_all(x, self.used, 0, 0) if self.used else x
 
-    def each(self, n: int) -> int:
-        """Returns the number of places that each device has for `n` matrices."""
-        return -(-n // self._length(self.sizes))
+    def scatter(self, x: jax.Array) -> jax.Array:
+        """Returns this device's parts of all rows; the inverse of `gather`.
 
-    def _used(self, own: Axes) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Returns the mesh axes that divide the matrices, and the others."""
-        used = tuple(a for axes in own for a in axes)
-        return used, tuple(a for a in self.sizes if a not in used)
+        Args:
+          x: the parts of this device's rows, `(u, k, ...)`.
+        """
+        rows = x.shape[1:]
+        x = lax.all_to_all(x, self.used, 0, 0) if self.used else x
+        x = lax.all_gather(x, self.free) if self.free else x
+        x = x.reshape(*(self.sizes[a] for a in self._order), *rows)
+        x = _permuted(x, [self._order.index(a) for a in self.sizes])
+        return x.reshape(-1, *rows[1:])
 
-    def _length(self, axes: Sequence[str] | Mapping[str, int]) -> int:
+    def join(self, x: jax.Array, axes: Axes) -> jax.Array:
+        """Returns whole rows `(k, ...)` for their parts `(u, k, ...)`.
+
+        Args:
+          x: the parts.
+          axes: the mesh axes that divide each axis of a row.
+        """
+        x = x.reshape(*(self.sizes[a] for a in self.used), *x.shape[1:])
+        first, rows = 0, len(self.used)
+        order, shape = [rows], [x.shape[rows]]
+        for number, names in enumerate(axes, rows + 1):
+            mine = [*range(first, first + len(names)), number]
+            first += len(names)
+            order += mine
+            shape.append(math.prod(x.shape[a] for a in mine))
+        return lax.transpose(x, order).reshape(shape)
+
+    def cut(self, x: jax.Array, axes: Axes) -> jax.Array:
+        """Returns the parts `(u, k, ...)` of whole rows `(k, ...)`; the inverse of `join`."""
+        shape, front, rest = [x.shape[0]], [], [0]
+        for names, length in zip(axes, x.shape[1:], strict=True):
+            mine = [self.sizes[a] for a in names]
+            front += range(len(shape), len(shape) + len(mine))
+            rest.append(len(shape) + len(mine))
+            shape += [*mine, length // math.prod(mine)]
+        x = lax.transpose(x.reshape(shape), (*front, *rest))
+        return x.reshape(-1, *x.shape[len(front) :])
+
+    def has(self, first: int, count: int) -> jax.Array:
+        """Returns whether this device is one of `count` devices from the `first` on."""
+        here = lax.axis_index(tuple(self.sizes))
+        return (here >= first) & (here < first + count)
+
+    def _length(self, axes: Sequence[str]) -> int:
         return math.prod(self.sizes[a] for a in axes)
 
-    def _moved(self, x: jax.Array, order: Sequence[str]) -> jax.Array:
-        """Permutes leading axes, which are those of the mesh."""
-        front = [list(self.sizes).index(a) for a in order]
-        return lax.transpose(x, (*front, *range(len(front), x.ndim)))
+
+def _permuted(x: jax.Array, front: Sequence[int]) -> jax.Array:
+    return lax.transpose(x, (*front, *range(len(front), x.ndim)))
 
 
-def _joined(x: jax.Array, own: Axes) -> jax.Array:
-    """Joins the parts of matrices.
+def widened(x: jax.Array, width: int) -> jax.Array:
+    """Fills the last axis up with zeros.
 
     Args:
-      x: `(mesh axes..., k, parts...)`, with the mesh axes in the order of `own`.
-      own: the mesh axes that divide each axis of a matrix.
+      x: an array.
+      width: the new length of its last axis.
     """
-    meshes = sum(map(len, own))
-    order, shape, first = [meshes], [x.shape[meshes]], 0
-    for number, axes in enumerate(own):
-        mine = [*range(first, first + len(axes)), meshes + 1 + number]
-        first += len(axes)
-        order += mine
-        shape.append(math.prod(x.shape[a] for a in mine))
-    return lax.transpose(x, order).reshape(shape)
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
 
 
-def _divided(x: jax.Array, own: Axes, sizes: Mapping[str, int]) -> jax.Array:
-    """Returns `(mesh axes..., k, parts...)` for whole matrices `(k, ...)`."""
-    shape, front, rest = [x.shape[0]], [], [0]
-    for axes, length in zip(own, x.shape[1:], strict=True):
-        mine = [sizes[a] for a in axes]
-        front += range(len(shape), len(shape) + len(mine))
-        rest.append(len(shape) + len(mine))
-        shape += [*mine, length // math.prod(mine)]
-    return lax.transpose(x.reshape(shape), (*front, *rest))
+def shared_devices(counts: Sequence[int], devices: int) -> list[list[tuple[int, int]]]:
+    """Returns how the last matrices of several kinds, fewer than the devices, share devices.
+
+    Args:
+      counts: the number of matrices of each kind, from the largest kind to the smallest.
+      devices: the number of devices.
+
+    Returns:
+      Lists of the kinds' numbers with the first of their devices: each device has at most one
+      matrix of the kinds in a list.
+    """
+    found: list[list[tuple[int, int]]] = []
+    taken: list[int] = []
+    for kind, count in enumerate(counts):
+        if not count:
+            continue
+        room = next((i for i, n in enumerate(taken) if n + count <= devices), None)
+        if room is None:
+            room = len(found)
+            found.append([])
+            taken.append(0)
+        found[room].append((kind, taken[room]))
+        taken[room] += count
+    return found
