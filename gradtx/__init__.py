@@ -150,6 +150,7 @@ from gradtx.state import (
     multiply_by_path as multiply_by_path,
     optax_layout as optax_layout,
     state_dict as state_dict,
+    state_sharding as state_sharding,
     summary as summary,
 )
 from gradtx.transforms import (
@@ -224,6 +225,7 @@ from gradtx.transforms import (
     named_chain as named_chain,
     normalize as normalize,
     normalize_by_update_norm as normalize_by_update_norm,
+    offload as offload,
     partition as partition,
     per_example_global_norm_clip as per_example_global_norm_clip,
     per_example_layer_norm_clip as per_example_layer_norm_clip,
@@ -240,6 +242,7 @@ from gradtx.transforms import (
     schedule_free_eval_params as schedule_free_eval_params,
     selective_transform as selective_transform,
     set_to_zero as set_to_zero,
+    shard as shard,
     skip_large_updates as skip_large_updates,
     skip_not_finite as skip_not_finite,
     snapshot as snapshot,
@@ -248,6 +251,7 @@ from gradtx.transforms import (
     strict as strict,
     trace as trace,
     watch as watch,
+    zero as zero,
     zero_nans as zero_nans,
 )
 from gradtx.transforms.without_state import (

@@ -14,6 +14,8 @@ from gradtx._devices.types import (
     axes_of as axes_of,
     explicit_axes as explicit_axes,
     explicit_mesh as explicit_mesh,
+    explicitly as explicitly,
+    over_explicit_axes as over_explicit_axes,
     partition_spec as partition_spec,
     placed_as as placed_as,
 )

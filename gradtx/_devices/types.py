@@ -1,12 +1,21 @@
 """Shardings over explicit axes of a mesh, as the types of arrays have them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 from jax.core import Tracer
-from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    explicit_axes as explicit_axes_of,
+    use_abstract_mesh,
+)
 
 Axes = tuple[tuple[str, ...], ...]
 """For each axis of an array, the mesh axes over which it is divided, the major one first."""
@@ -77,3 +86,71 @@ def placed_as(x: Array, like: Any) -> Array:
 
 def _typeof(array: Any) -> Any:
     return array if isinstance(array, jax.ShapeDtypeStruct) else jax.typeof(array)
+
+
+def explicitly(name: str, params: Any) -> tuple[Mesh, Any]:
+    """Returns the mesh of parameters, and their types with all axes of the mesh explicit.
+
+    Args:
+      name: the name of the caller, for errors.
+      params: a pytree of arrays, or of their shapes and dtypes, with a `NamedSharding` each; others
+        are whole on each device.
+
+    Raises:
+      ValueError: no parameter has a `NamedSharding`, or they have different meshes.
+    """
+    held = [x.sharding for x in jax.tree.leaves(params) if _is_named(x)]
+    meshes = {sharding.mesh for sharding in held}
+    if not meshes:
+        raise ValueError(
+            f"{name}: no parameter has a NamedSharding; place them with jax.device_put, or give "
+            "jax.ShapeDtypeStruct(shape, dtype, sharding=...)"
+        )
+    if len(meshes) > 1:
+        raise ValueError(f"{name}: the parameters are on {len(meshes)} different meshes")
+    (mesh,) = meshes
+    kinds = (AxisType.Explicit,) * len(mesh.axis_names)
+    abstract = AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=kinds)
+
+    def type_of(x: Any) -> jax.ShapeDtypeStruct:
+        spec = x.sharding.spec if _is_named(x) else PartitionSpec()
+        sharding = NamedSharding(abstract, spec)
+        return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=sharding)
+
+    return mesh, jax.tree.map(type_of, params)
+
+
+def _is_named(x: Any) -> bool:
+    return isinstance(getattr(x, "sharding", None), NamedSharding)
+
+
+def over_explicit_axes(mesh: Mesh, function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+    """Returns a function that runs another one with shardings in the arrays' types.
+
+    It is for use inside `jit`, with arrays over automatic axes, which its results are too.
+
+    Args:
+      mesh: the mesh of the arrays.
+      function: a function of pytrees.
+      *specs: a pytree of `PartitionSpec`s for each argument.
+    """
+    specs_of_results: list[Any] = []
+
+    def noted(*args: Any) -> Any:
+        results = function(*args)
+        specs_of_results[:] = [jax.tree.map(lambda x: jax.typeof(x).sharding.spec, results)]
+        return results
+
+    def call(*args: Any) -> Any:
+        args = _constrained(args, specs, mesh)
+        with use_abstract_mesh(mesh.abstract_mesh):
+            results = explicit_axes_of(noted, in_sharding=specs)(*args)
+        return _constrained(results, specs_of_results[0], mesh)
+
+    return call
+
+
+def _constrained(tree: Any, specs: Any, mesh: Mesh) -> Any:
+    return jax.tree.map(
+        lambda x, spec: lax.with_sharding_constraint(x, NamedSharding(mesh, spec)), tree, specs
+    )

@@ -94,6 +94,7 @@ from gradtx.transforms.normalizing import (
     normalize as normalize,
     normalize_by_update_norm as normalize_by_update_norm,
 )
+from gradtx.transforms.offloading import offload as offload
 from gradtx.transforms.param_scale import (
     scale_by_param_block_norm as scale_by_param_block_norm,
     scale_by_param_block_rms as scale_by_param_block_rms,
@@ -125,6 +126,7 @@ from gradtx.transforms.scaling import (
     scale_by_learning_rate as scale_by_learning_rate,
     scale_by_schedule as scale_by_schedule,
 )
+from gradtx.transforms.sharding import shard as shard, zero as zero
 from gradtx.transforms.sharpness import SAMState as SAMState, sam as sam
 from gradtx.transforms.splitting import (
     RealAndImaginary as RealAndImaginary,

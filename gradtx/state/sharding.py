@@ -1,0 +1,48 @@
+"""The shardings of a state, before it is allocated."""
+
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gradtx._arguments import checked
+from gradtx._devices import explicitly
+from gradtx.engine.base import Params, PyTree, TransformationLike
+
+
+@checked
+def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
+    """Returns the shardings of a state, without allocating anything.
+
+    They are for `jax.jit(tx.init, out_shardings=...)`, and for restoring checkpoints. Slots are
+    sharded as their parameters are, statistics as far as they share axes with them, and counts and
+    other scalars are whole on each device.
+
+    Args:
+      tx: the transformation.
+      params: the parameters, or their shapes and dtypes (`jax.ShapeDtypeStruct`), with a
+        `NamedSharding` each; others are whole on each device.
+
+    Returns:
+      A pytree like `tx.init(params)`, of `NamedSharding`s over the parameters' mesh.
+
+    Raises:
+      ValueError: no parameter has a `NamedSharding`, or they have different meshes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jax.sharding import NamedSharding, PartitionSpec
+      >>> import gradtx
+      >>> mesh = jax.make_mesh((1,), ("fsdp",))
+      >>> sharding = NamedSharding(mesh, PartitionSpec("fsdp"))
+      >>> w = jax.ShapeDtypeStruct((4, 2), jnp.float32, sharding=sharding)
+      >>> print(gradtx.state_sharding(gradtx.adam(0.1), w)[0].mu.spec)
+      PartitionSpec('fsdp', None)
+    """
+    mesh, types = explicitly("state_sharding", params)
+
+    def sharding_of(x: Any) -> NamedSharding:
+        spec = PartitionSpec() if x.sharding is None else x.sharding.spec
+        return NamedSharding(mesh, spec)
+
+    return jax.tree.map(sharding_of, jax.eval_shape(tx.init, types))
