@@ -51,7 +51,7 @@ def axes_of(array: Any) -> Axes:
       array: an array with explicit axes in its type, or its type.
     """
     spec = _typeof(array).sharding.spec
-    entries = [() if x is None else (x,) if isinstance(x, str) else tuple(x) for x in spec]
+    entries = [() if x is None else (x,) if isinstance(x, str) else tuple(x) for x in spec.partitions]
     return (*entries, *[()] * (array.ndim - len(entries)))
 
 
