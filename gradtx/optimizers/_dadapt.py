@@ -16,11 +16,12 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
-from gradtx.engine.numerics import ema, finished, ratio, times
+from gradtx.engine.numerics import ema, ratio, times
 from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 from gradtx.tree.moments import gathered_weight, step_number
 from gradtx.tree.present import common_dtype, present, replaced
+from gradtx.tree.scalars import finished
 
 
 @declared

@@ -27,7 +27,7 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.matrix_layout import MatrixAxes, Place, axes_of_leaves, map_stacks, places_of
-from gradtx.engine.numerics import finished, safe_increment, times, widen
+from gradtx.engine.numerics import safe_increment, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import named, pipeline_of
 from gradtx.engine.roles import Count, Projected, Statistic, declared_as
@@ -36,6 +36,7 @@ from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.scalars import finished
 
 GALORE = (
     "Zhao et al., 'GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection', "

@@ -21,13 +21,14 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import abs_sq, compute_dtype, finished, safe_increment, total, widen
+from gradtx.engine.numerics import abs_sq, compute_dtype, safe_increment, widen
 from gradtx.engine.roles import Count, Shared, Slot, Statistic, declared
 from gradtx.linesearch import scale_by_zoom_linesearch
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 from gradtx.tree.norms import safe_sqrt
 from gradtx.tree.present import common_dtype, present, replaced
+from gradtx.tree.scalars import finished, total
 
 
 @declared

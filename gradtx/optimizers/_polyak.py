@@ -19,11 +19,12 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished, value_of
+from gradtx.engine.numerics import value_of
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.norms import rescale
 from gradtx.tree.present import common_dtype
+from gradtx.tree.scalars import finished
 
 
 @piece

@@ -21,7 +21,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
-from gradtx.engine.numerics import ema, safe_increment, total
+from gradtx.engine.numerics import ema, safe_increment
 from gradtx.engine.pipeline import pipeline_of
 from gradtx.engine.roles import Count, Inner, Slot, Told, declared
 from gradtx.transforms.combining import chain
@@ -31,6 +31,7 @@ from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 from gradtx.tree.present import present, replaced
+from gradtx.tree.scalars import total
 
 
 @declared

@@ -12,11 +12,12 @@ from gradtx.engine.base import (
     TransformationLike,
 )
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.masks import flags
+from gradtx.engine.masks import Mask, flags
 from gradtx.engine.paths import is_none
+from gradtx.engine.pipeline import named
 from gradtx.engine.rules import Slots
-from gradtx.transforms.masking import masked
-from gradtx.transforms.partitioning import partition
+from gradtx.transforms.masking import narrow
+from gradtx.transforms.partitioning import by_labels
 
 
 @piece
@@ -60,7 +61,7 @@ def freeze(mask: MaskOrFn) -> GradientTransformation:
       >>> print(updates["w"], updates["b"])
       [1.] [0.]
     """
-    return masked(set_to_zero(), mask)
+    return named(narrow(set_to_zero(), Mask(mask)), "freeze")
 
 
 def selective_transform(
@@ -93,4 +94,5 @@ def selective_transform(
         treedef = jax.tree.structure(tree, is_leaf=is_none)
         return treedef.unflatten("freeze" if flag else "train" for flag in frozen)
 
-    return partition({"train": optimizer, "freeze": set_to_zero()}, labels)
+    parts = {"train": optimizer, "freeze": set_to_zero()}
+    return by_labels(parts, labels, "selective_transform")

@@ -26,7 +26,6 @@ from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import (
     compute_dtype,
     default_float,
-    finished,
     safe_increment,
     times,
     value_of,
@@ -36,6 +35,7 @@ from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.roles import Count, Hyperparameter, Inner, Shared, Slot, Told, declared
 from gradtx.engine.rules import LeafError, MaskedNode, rate_at
 from gradtx.tree.present import present, replaced
+from gradtx.tree.scalars import finished
 
 
 @declared

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import finished, times, value_of
+from gradtx.engine.numerics import times, value_of
 from gradtx.engine.roles import Count, RandomKey, declared
 from gradtx.engine.rules import Slots
 from gradtx.tree.moments import step_number
+from gradtx.tree.scalars import finished
 
 
 @declared

@@ -7,9 +7,9 @@ from gradtx import tree
 from gradtx.engine.base import EmptyState, GradientTransformation, Params, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished
 from gradtx.transforms.without_state import stateless
 from gradtx.tree.norms import rescale
+from gradtx.tree.scalars import finished
 
 NormalizeState = EmptyState
 

@@ -23,7 +23,7 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished, over, times, widen
+from gradtx.engine.numerics import over, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.roles import RandomKey, declared
 from gradtx.engine.rules import LeafError
@@ -32,6 +32,7 @@ from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import as_key
 from gradtx.transforms.per_example import per_example_global_norm_clip
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.scalars import finished
 
 
 @declared
