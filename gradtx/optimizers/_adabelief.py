@@ -119,6 +119,9 @@ def adabelief(
     Raises:
       ValueError: `update` was called without params, and there is weight decay.
 
+    Source: Zhuang et al., "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed
+    Gradients", arXiv:2010.07468.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -87,6 +87,8 @@ def adadelta(
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", arXiv:1212.5701.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -241,6 +241,9 @@ def adafactor(
       ValueError: `min_dim_size_to_factor` is not a whole number, or `update` was called without
         params, and an option needs them.
 
+    Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+    arXiv:1804.04235.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -76,6 +76,9 @@ def adagrad(
       initial_accumulator_value: the initial value of the sum. Default: 0.1; PyTorch's is 0.
       eps: added under the root. Default: 1e-7.
 
+    Source: Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and
+    Stochastic Optimization" (JMLR 2011).
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

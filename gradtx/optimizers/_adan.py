@@ -140,6 +140,9 @@ def adan(
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Xie et al., "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep
+    Models", arXiv:2208.06677.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -162,6 +162,8 @@ def ademamix(
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Pagliardini et al., "The AdEMAMix Optimizer: Better, Faster, Older", arXiv:2409.03137.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -263,6 +265,9 @@ def simplified_ademamix(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Morwani et al., "Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated
+    SGD Variants", arXiv:2502.02431.
 
     Example:
       >>> import jax.numpy as jnp

@@ -118,6 +118,8 @@ def amsgrad(
       bias_correction_mu: whether the average of gradients is corrected. Default: True.
       bias_correction_nu: whether the average of squares is corrected. Default: True.
 
+    Source: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

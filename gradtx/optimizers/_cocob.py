@@ -136,6 +136,9 @@ def cocob(
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Orabona and Tommasi, "Training Deep Networks without Learning Rates Through Coin
+    Betting", arXiv:1705.07795.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -86,6 +86,8 @@ def dadapt_adamw(
       ValueError: `update` was called without params.
       TypeError: parameters are complex, for which the bound is not defined.
 
+    Source: Defazio and Mishchenko, "Learning-Rate-Free Learning by D-Adaptation", arXiv:2301.07733.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -198,6 +198,9 @@ def dog(
     Raises:
       ValueError: `init_step` begins with another word, or `update` was called without params.
 
+    Source: Ivgi, Hinder and Carmon, "DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size
+    Schedule", arXiv:2302.12022.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -245,6 +248,9 @@ def dowg(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Khaled, Mishchenko and Jin, "DoWG Unleashed: An Efficient Universal Parameter-Free
+    Gradient Descent Method", arXiv:2305.16284.
 
     Example:
       >>> import jax.numpy as jnp

@@ -390,6 +390,9 @@ def galore(
       ValueError: `rank` or `update_proj_gap` is less than 1, the dimension numbers of a leaf do not
         fit it, or `update` was called without params.
 
+    Source: Zhao et al., "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection",
+    arXiv:2403.03507.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import gradtx

@@ -51,6 +51,8 @@ def lars(
     Raises:
       ValueError: `update` was called without params, or a mask differs from them in structure.
 
+    Source: You et al., "Large Batch Training of Convolutional Networks", arXiv:1708.03888.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -104,6 +106,9 @@ def lamb(
 
     Raises:
       ValueError: `update` was called without params, or the mask differs from them in structure.
+
+    Source: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
+    arXiv:1904.00962.
 
     Example:
       >>> import jax.numpy as jnp

@@ -256,6 +256,9 @@ def lbfgs(
         that the line search needs.
       ValueError: `memory_size` is less than 1, or `update` was called without params.
 
+    Source: Liu and Nocedal, "On the limited memory BFGS method for large scale optimization"
+    (1989).
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import gradtx

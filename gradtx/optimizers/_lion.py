@@ -132,6 +132,8 @@ def lion(
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", arXiv:2302.06675.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

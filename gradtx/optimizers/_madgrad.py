@@ -124,6 +124,9 @@ def madgrad(
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Defazio and Jelassi, "Adaptivity without Compromise: A Momentumized, Adaptive, Dual
+    Averaged Gradient Method for Stochastic Optimization", arXiv:2101.11075.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -156,6 +156,8 @@ def momo(
       TypeError: `update` was called without `value`.
       ValueError: `update` was called without params.
 
+    Source: Schaipp et al., "MoMo: Momentum Models for Adaptive Learning Rates", arXiv:2305.07583.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import gradtx
@@ -266,6 +268,9 @@ def momo_adam(
     Raises:
       TypeError: `update` was called without `value`, or parameters are complex.
       ValueError: `update` was called without params.
+
+    Source: Schaipp et al., "MoMo: Momentum Models for Adaptive Learning Rates", arXiv:2305.07583,
+    MoMo-Adam.
 
     Example:
       >>> import jax, jax.numpy as jnp

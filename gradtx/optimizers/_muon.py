@@ -344,6 +344,8 @@ def muon(
       ValueError: `ns_coeffs` or `preconditioning` is unknown, or `update` was called without
         params.
 
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

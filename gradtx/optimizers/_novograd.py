@@ -119,6 +119,9 @@ def novograd(
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments for
+    Training of Deep Networks", arXiv:1905.11286.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

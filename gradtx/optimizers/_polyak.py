@@ -122,6 +122,9 @@ def polyak_sgd(
       ValueError: `variant` is neither of the two.
       TypeError: `update` was called without `value`.
 
+    Source: Loizou et al., "Stochastic Polyak Step-size for SGD: An Adaptive Learning Rate for Fast
+    Convergence", arXiv:2002.10542.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import gradtx

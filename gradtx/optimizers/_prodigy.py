@@ -102,6 +102,9 @@ def prodigy(
       ValueError: `update` was called without params, or the mask differs from them in structure.
       TypeError: parameters are complex, for which the estimate is not defined.
 
+    Source: Mishchenko and Defazio, "Prodigy: An Expeditiously Adaptive Parameter-Free Learner",
+    arXiv:2306.06101.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -170,6 +170,9 @@ def radam(
     Raises:
       ValueError: `b2` is not in [0, 1).
 
+    Source: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
+    arXiv:1908.03265.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

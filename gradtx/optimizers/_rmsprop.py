@@ -176,6 +176,9 @@ def rmsprop(
       nesterov: whether to use Nesterov momentum. Default: False.
       bias_correction: whether to apply bias correction to the averages. Default: False.
 
+    Source: Tieleman and Hinton, "Lecture 6.5 - RMSProp" (COURSERA, 2012); centered: Graves,
+    "Generating Sequences With Recurrent Neural Networks", arXiv:1308.0850.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

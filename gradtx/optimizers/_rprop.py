@@ -112,6 +112,9 @@ def rprop(
     Raises:
       TypeError: the learning rate is a schedule, or parameters are complex.
 
+    Source: Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning: the
+    RPROP algorithm" (1993), in the variant iRprop- of Igel and Hüsken (2000).
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

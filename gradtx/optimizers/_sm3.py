@@ -110,6 +110,8 @@ def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> GradientTran
       learning_rate: a number, a scalar array or a schedule; the paper's is 0.1 and more.
       momentum: the decay rate of the average of scaled gradients. Default: 0.9, as in the paper.
 
+    Source: Anil et al., "Memory-Efficient Adaptive Optimization", arXiv:1901.11150.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

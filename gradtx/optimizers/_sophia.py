@@ -114,6 +114,9 @@ def sophia(
         transformation, or parameters are complex.
       ValueError: `update_interval` is less than 1, or `update` was called without params.
 
+    Source: Liu et al., "Sophia: A Scalable Stochastic Second-order Optimizer for Language Model
+    Pre-training", arXiv:2305.14342.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import gradtx
