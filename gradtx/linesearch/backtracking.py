@@ -98,7 +98,7 @@ def scale_by_backtracking_linesearch(
     Args:
       max_backtracking_steps: the largest number of reductions of the rate.
       slope_rtol: the required decrease, as a fraction of the decrease that the slope predicts, in
-        (0, 1). Default: 1e-4.
+        [0, 1]. Default: 1e-4.
       decrease_factor: the factor of each reduction, in (0, 1). Default: 0.8.
       increase_factor: the factor from the last search's rate to the next search's first rate;
         infinity to always begin with `max_learning_rate`. Default: 1.5.

@@ -45,7 +45,7 @@ def lars(
       eps: added to the norm of the gradient. Default: 0.
       trust_ratio_mask: the leaves whose step is scaled to their norm: a pytree of booleans, or a
         function of the parameters that returns one. Biases are often left out. Default: all.
-      momentum: the momentum coefficient. Default: 0.9, as in the paper.
+      momentum: the momentum coefficient, in (-1, 1]. Default: 0.9, as in the paper.
       nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:

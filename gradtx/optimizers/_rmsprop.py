@@ -172,7 +172,7 @@ def rmsprop(
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it; PyTorch
         adds it to the root.
       centered: whether to divide by the standard deviation of gradients instead. Default: False.
-      momentum: the momentum coefficient. Default: `None`, no momentum.
+      momentum: the momentum coefficient, in (-1, 1]. Default: `None`, no momentum.
       nesterov: whether to use Nesterov momentum. Default: False.
       bias_correction: whether to apply bias correction to the averages. Default: False.
 

@@ -43,8 +43,8 @@ def scale_by_rprop(
 
     Args:
       learning_rate: the first step size of every element; a number or scalar array, not a schedule.
-      eta_minus: the factor after a change of sign, in (0, 1). Default: 0.5.
-      eta_plus: the factor while the sign holds, above 1. Default: 1.2.
+      eta_minus: the factor after a change of sign, in [0, 1]; usually below 1. Default: 0.5.
+      eta_plus: the factor while the sign holds, at least 1. Default: 1.2.
       min_step_size: the smallest size. Default: 1e-6.
       max_step_size: the largest size. Default: 50.
 

@@ -81,7 +81,7 @@ def lookahead(
     Args:
       fast_optimizer: the optimizer of the fast parameters.
       sync_period: the number of its steps between two steps of the slow parameters; at least 1.
-      slow_step_size: the step size of the slow parameters, in [0, 1].
+      slow_step_size: the step size of the slow parameters, not negative; usually in (0, 1).
       reset_state: whether the optimizer's state is reset after each step of the slow parameters.
         Default: False.
 

@@ -38,7 +38,8 @@ def trace(
     textbooks: `v = decay * v - learning_rate * g`. The two differ when the learning rate changes.
 
     Args:
-      decay: momentum coefficient, in [0, 1).
+      decay: momentum coefficient, in (-1, 1]; usually 0.9. Negative momentum is for games
+        (arXiv:1807.04740), and 1 sums all updates.
       nesterov: whether to use Nesterov momentum. Default: False.
       accumulator_dtype: the dtype in which the velocity is stored. Default: the parameters' dtype,
         and float32 for half precision.

@@ -158,7 +158,7 @@ def dpsgd(
       noise_multiplier: the standard deviation of the noise, in units of `l2_norm_clip`; not
         negative.
       seed: the seed of the noise: an integer, or a random key of JAX. It must be kept secret.
-      momentum: momentum coefficient, in [0, 1). Default: `None`, no momentum.
+      momentum: momentum coefficient, in (-1, 1]. Default: `None`, no momentum.
       nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:
