@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import references
 import trees
@@ -103,6 +104,23 @@ def test_the_state_is_a_fixed_point(entry, pairs):
         assert avals(again) == avals((updates, first))
         assert avals(gradtx.apply_updates(params, updates)) == avals(params)
         assert all(bool(jnp.all(jnp.isfinite(u))) for u in jax.tree.leaves(updates))
+
+
+@each_entry
+def test_init_of_shapes_returns_the_shapes_of_the_state(entry):
+    """Also where the state has the parameters' values, of which there are none yet."""
+    params = trees.small()
+    shapes = jax.eval_shape(lambda: params)
+    for tx in (
+        entry.make(),
+        gradtx.MultiSteps(entry.make(), 2),
+        gradtx.masked(entry.make(), True),
+        gradtx.partition({"all": entry.make()}, "all"),
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), optax.identity(), entry.make()),
+    ):
+        found = tx.init(shapes)
+        assert all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(found))
+        assert avals(found) == avals(tx.init(params))
 
 
 def at_the_last_count(state, count):

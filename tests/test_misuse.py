@@ -455,12 +455,11 @@ def test_all_wrappers_with_masks_are_tested():
     assert found == set(MASKED)
 
 
+WRONG = [{"a": True}, {"a": True, "b": {"c": True}, "d": False}, {"a": "no", "b": True}]
+
+
 @pytest.mark.parametrize("name", MASKED)
-@pytest.mark.parametrize(
-    "mask",
-    [{"a": True}, {"a": True, "b": {"c": True}, "d": False}, {"a": "no", "b": True}],
-    ids=str,
-)
+@pytest.mark.parametrize("mask", WRONG, ids=["short", "long", "word"])
 def test_wrong_masks_are_reported_by_the_wrapper_they_were_given_to(name, mask):
     outer = gradtx.chain(gradtx.scale(1.0), MASKED[name](mask), gradtx.scale(1.0))
     good = MASKED[name]({"a": True, "b": {"c": False}})
