@@ -27,7 +27,7 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.matrix_layout import MatrixAxes, Place, axes_of_leaves, map_stacks, places_of
-from gradtx.engine.numerics import safe_increment, times, widen
+from gradtx.engine.numerics import times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import named, pipeline_of
 from gradtx.engine.roles import Count, Projected, Statistic, declared_as
@@ -36,6 +36,7 @@ from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.moments import next_count
 from gradtx.tree.scalars import finished
 
 GALORE = (
@@ -201,7 +202,7 @@ def scale_by_galore(
             wanted = jax.eval_shape(base.init, g if seen is None else seen)
             told = _of_projected(updates, state, wanted, places(updates, "updates"))
             raise type(e)(f"{e}{told}") from e.__cause__
-        new = GaLoreState(safe_increment(state.count), base_state, projector)
+        new = GaLoreState(next_count(state.count, update_proj_gap), base_state, projector)
         return put_back(updates, steps, projector), new
 
     traits = {"passes_to": (base,)}

@@ -21,11 +21,12 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import abs_sq, compute_dtype, safe_increment, widen
+from gradtx.engine.numerics import abs_sq, compute_dtype, widen
 from gradtx.engine.roles import Count, Shared, Slot, Statistic, declared
 from gradtx.linesearch import scale_by_zoom_linesearch
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
+from gradtx.tree.moments import next_count
 from gradtx.tree.norms import safe_sqrt
 from gradtx.tree.present import common_dtype, present, replaced
 from gradtx.tree.scalars import finished, total
@@ -147,7 +148,7 @@ def scale_by_lbfgs(
         direction = _two_loops(g_wide, gamma, all_s, all_y, pairs)
         direction = [x.astype(jnp.result_type(u)) for x, u in zip(direction, g, strict=True)]
         return replaced(updates, updates, direction), ScaleByLBFGSState(
-            safe_increment(state.count),
+            next_count(state.count, memory_size),
             replaced(state.params, updates, p),
             replaced(state.updates, updates, g_wide),
             replaced(state.diff_params_memory, updates, all_s),

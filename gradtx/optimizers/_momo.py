@@ -107,7 +107,9 @@ class _Model(NamedTuple):
             )
         )
         if adapt_from is not None:
-            reached = self.loss + along - self.offset - tau * square / 2
+            # `tau * square / 2`, in a form without the product of 0 and infinity
+            half = jnp.minimum(gap, most * square) / 2
+            reached = self.loss + along - self.offset - half
             bound = jnp.maximum(reached / self.weight, adapt_from)
         moves = [
             -(times(tau / shrink, q) + times(rate * decay / shrink, x))
