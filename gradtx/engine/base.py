@@ -57,7 +57,8 @@ TransformUpdateExtraArgsFn = TransformUpdateFn
 class GradientTransformation(NamedTuple):
     """A pure pair `(init, update)`; optimizers and their pieces are all of this type.
 
-    `init(params)` returns the first state. `update(updates, state, params=None, **extra)` returns
+    `init(params)` returns the first state; of shapes and dtypes (`jax.ShapeDtypeStruct`), those of
+    the state. `update(updates, state, params=None, **extra)` returns
     the transformed updates and the next state, and ignores extra arguments that it does not use.
     The pair can be unpacked, and can be made of any two functions of these signatures.
 

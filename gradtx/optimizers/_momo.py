@@ -90,7 +90,8 @@ class _Model(NamedTuple):
         shrink = jnp.asarray(1 + rate * decay, dtype)
         along = tree.vdot(self.slope, p).real.astype(dtype)
         square = tree.vdot(self.slope, self.direction).real.astype(dtype)
-        height = shrink * (self.loss - self.offset) + along
+        # The products nearly cancel, so they are subtracted before the loss is added.
+        height = shrink * self.loss + (along - shrink * self.offset)
         if adapt_from is not None:
             floor = shrink * self.weight
             lowered = jnp.maximum(height / (2 * floor), adapt_from)
@@ -109,7 +110,7 @@ class _Model(NamedTuple):
         if adapt_from is not None:
             # `tau * square / 2`, in a form without the product of 0 and infinity
             half = jnp.minimum(gap, most * square) / 2
-            reached = self.loss + along - self.offset - half
+            reached = self.loss + (along - self.offset) - half
             bound = jnp.maximum(reached / self.weight, adapt_from)
         moves = [
             -(times(tau / shrink, q) + times(rate * decay / shrink, x))
