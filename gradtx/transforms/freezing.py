@@ -1,5 +1,7 @@
 """Freezing parameters."""
 
+from collections.abc import Hashable
+
 import jax
 import jax.numpy as jnp
 
@@ -39,6 +41,7 @@ def _zero(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
     return jnp.zeros_like(g), Slots()
 
 
+@piece
 def freeze(mask: MaskOrFn) -> GradientTransformation:
     """Replaces updates by zero where a mask is true; the others are returned unchanged.
 
@@ -94,5 +97,5 @@ def selective_transform(
         treedef = jax.tree.structure(tree, is_leaf=is_none)
         return treedef.unflatten("freeze" if flag else "train" for flag in frozen)
 
-    parts = {"train": optimizer, "freeze": set_to_zero()}
+    parts: dict[Hashable, TransformationLike] = {"train": optimizer, "freeze": set_to_zero()}
     return by_labels(parts, labels, "selective_transform")
