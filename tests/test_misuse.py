@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import pickle
 import re
 
 import flax.core
@@ -214,6 +215,20 @@ def test_defaults_of_pieces_are_in_range(name):
         (
             lambda: gradtx.chain([gradtx.sgd(0.1), gradtx.sgd(0.1)]),
             f"chain: argument 0 must be {TRANSFORMATION}, got a list; write chain(*list)",
+        ),
+        (
+            lambda: gradtx.selective_transform(gradtx.sgd, freeze_mask=True),
+            f"selective_transform: optimizer must be {TRANSFORMATION}, got the function sgd; call "
+            "it: sgd(...)",
+        ),
+        (
+            lambda: gradtx.with_extra_args_support(gradtx.sgd),
+            f"with_extra_args_support: tx must be {TRANSFORMATION}, got the function sgd; call "
+            "it: sgd(...)",
+        ),
+        (
+            lambda: gradtx.add_noise(0.1, 0.5, 1.5),
+            "add_noise: key must be an integer or a random key, got float32",
         ),
         (
             lambda: gradtx.named_chain(3),
@@ -468,6 +483,18 @@ def test_wrong_masks_are_reported_by_the_wrapper_they_were_given_to(name, mask):
             tx.init(PARAMS)
     with pytest.raises(ValueError, match=rf"^{name}( \(\w+\))?: .*(mask|label)"):
         MASKED[name](mask).update(PARAMS, good.init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize(
+    "name", ["normalize", "normalize_by_update_norm", "stateless_with_tree_map"]
+)
+def test_pieces_made_of_others_have_their_own_names(name):
+    make = getattr(gradtx, name)
+    tx = make(lambda g, p: g) if "stateless" in name else make()
+    assert repr(tx.update.pipeline) == f"chain of {name}"
+    assert pickle.loads(pickle.dumps(gradtx.normalize())) == gradtx.normalize()
+    with pytest.raises(ValueError, match=rf"masked \({name}\): params and the mask"):
+        gradtx.masked(tx, {"a": True}).init(PARAMS)
 
 
 def test_wrong_masks_inside_of_an_optimizer_are_reported_by_the_optimizer():

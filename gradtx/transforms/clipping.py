@@ -37,7 +37,7 @@ def clip(max_delta: Scalar) -> GradientTransformation:
 
     Raises:
       ValueError: `max_delta` is negative.
-      TypeError: a parameter is complex.
+      TypeError: a parameter or an update is complex.
 
     Example:
       >>> import jax.numpy as jnp

@@ -49,7 +49,7 @@ def keep_params_nonnegative() -> GradientTransformation:
 
     Raises:
       ValueError: `update` was called without params, or they differ from the updates in structure.
-      TypeError: a parameter is complex.
+      TypeError: a parameter or an update is complex.
 
     Example:
       >>> import jax.numpy as jnp

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 import jax
 import jax.numpy as jnp
 
+from gradtx._arguments import checked
 from gradtx.engine.base import (
     Array,
     EmptyState,
@@ -67,6 +68,7 @@ def freeze(mask: MaskOrFn) -> GradientTransformation:
     return named(narrow(set_to_zero(), Mask(mask)), "freeze")
 
 
+@checked
 def selective_transform(
     optimizer: TransformationLike, *, freeze_mask: MaskOrFn
 ) -> GradientTransformation:
