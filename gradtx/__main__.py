@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """Prints the catalog; returns the exit code 0."""
-    header = ["optimizer", "needs", "complex", "scale-free", "what it is"]
+    header = ["optimizer", "needs", "complex", "scale-free", "what it is", "source"]
     rows = [
         [
             entry.name,
@@ -90,6 +90,7 @@ def run_list(args: argparse.Namespace) -> int:
             "yes" if entry.takes_complex else "no",
             "yes" if entry.scale_free else "",
             entry.summary,
+            entry.source,
         ]
         for entry in catalog.entries()
     ]

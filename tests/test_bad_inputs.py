@@ -61,7 +61,8 @@ def test_complex_gradients_of_real_parameters(entry):
         updates, _ = entry.make().update(gradients, state, PARAMS, **more(entry))
     except TypeError as error:
         told = str(error)
-        expected = (entry.name, "updates['b']['c']", "complex64", "float32")
+        other_side = "must be real" if "must be real" in told else "float32"
+        expected = (entry.name, "updates['b']['c']", "complex64", other_side)
     else:
         # Nothing in the state of these says that the parameters are real; adding them up does.
         with pytest.raises(TypeError) as caught:
@@ -79,6 +80,33 @@ def test_complex_parameters_where_they_are_refused(entry):
         return
     with refused(TypeError, entry.name, "params['b']['c']", "complex64"):
         entry.make().init(params)
+
+
+@pytest.mark.parametrize(
+    "tx", [gradtx.clip(1.0), gradtx.keep_params_nonnegative()], ids=["clip", "nonnegative"]
+)
+def test_complex_updates_where_they_are_refused(tx):
+    """Also where `init` has not seen the parameters."""
+    updates = {"a": jnp.ones(2, jnp.complex64)}
+    name = "clip" if tx == gradtx.clip(1.0) else "keep_params_nonnegative"
+    for made in (tx, gradtx.chain(gradtx.scale(1.0), tx)):
+        for update in (made.update, jax.jit(made.update)):
+            with refused(TypeError, f"{name}: updates['a']: this is complex64, but must be real"):
+                update(updates, made.init(None), updates)
+
+
+def _scale_real(updates):
+    """A rule of one's own that is for real numbers only."""
+    tx = gradtx.leafwise(
+        gradtx.EmptyState, None, lambda g, s, t, p: (g, s), real_only=True, name="real"
+    )
+    return tx.update(updates, tx.init(None))
+
+
+def test_complex_updates_of_a_rule_of_ones_own():
+    _scale_real(jnp.ones(2))
+    with refused(TypeError, "real: updates: this is complex64, but must be real"):
+        _scale_real(jnp.ones(2, jnp.complex64))
 
 
 @each_entry

@@ -1,7 +1,7 @@
 """A compiled step grows with the number of leaves, and never with its square.
 
 XLA copies the computation of a number that all leaves use into each leaf's kernel, unless it comes
-as `numerics.finished` hands it over. What grows with the square of the leaves takes minutes to
+as `tree.scalars.finished` hands it over. What grows with the square of the leaves takes minutes to
 compile for a model of a thousand; here it is told by counting instructions, which repeats exactly.
 """
 
@@ -12,7 +12,7 @@ import trees
 from test_conformance import each_build
 
 import gradtx
-from gradtx.engine.numerics import finished, total
+from gradtx.tree.scalars import finished, total
 
 
 def loss(params):

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import references
 import trees
@@ -105,6 +106,23 @@ def test_the_state_is_a_fixed_point(entry, pairs):
         assert all(bool(jnp.all(jnp.isfinite(u))) for u in jax.tree.leaves(updates))
 
 
+@each_entry
+def test_init_of_shapes_returns_the_shapes_of_the_state(entry):
+    """Also where the state has the parameters' values, of which there are none yet."""
+    params = trees.small()
+    shapes = jax.eval_shape(lambda: params)
+    for tx in (
+        entry.make(),
+        gradtx.MultiSteps(entry.make(), 2),
+        gradtx.masked(entry.make(), True),
+        gradtx.partition({"all": entry.make()}, "all"),
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), optax.identity(), entry.make()),
+    ):
+        found = tx.init(shapes)
+        assert all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(found))
+        assert avals(found) == avals(tx.init(params))
+
+
 def at_the_last_count(state, count):
     """The state with a number in place of every integer: as if that many steps had been taken."""
     return jax.tree.map(lambda x: jnp.full_like(x, count) if x.dtype == jnp.int32 else x, state)
@@ -137,6 +155,48 @@ def test_a_count_that_can_rise_no_further_changes_nothing(entry):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), after[0], now[0])
     counts = [x for x in jax.tree.leaves(after[1]) if x.dtype == jnp.int32]
     assert all(bool(jnp.all(x >= 0)) for x in counts)
+
+
+@pytest.mark.parametrize(
+    ("make", "period"),
+    [
+        (lambda: gradtx.sophia(0.1, update_interval=3), 3),
+        (lambda: gradtx.scale_by_galore(2, 3, base_optimizer=gradtx.trace(0.9)), 3),
+        (lambda: gradtx.scale_by_lbfgs(3), 3),
+    ],
+    ids=["sophia", "galore", "lbfgs"],
+)
+def test_what_is_due_every_few_steps_is_due_after_the_largest_count(make, period):
+    """The trajectory through the largest count is that through a small one, bit for bit."""
+    last, k = int(jnp.iinfo(jnp.int32).max), 7 * period
+    tx, start = make(), {"w": trees.numbers((3, 4), 1)}
+    curvature = jnp.arange(1.0, 13.0).reshape(3, 4)
+
+    def loss(p):
+        return jnp.sum(curvature * p["w"] ** 2) / 2 + jnp.sum(p["w"] ** 4)
+
+    def trajectory(count):
+        state = tx.init(start)
+        alone = hasattr(state, "_fields")
+        first = state if alone else state[0]
+        first = first._replace(count=jnp.int32(count))
+
+        def step(carry, _):
+            p, state = carry
+            u, state = tx.update(jax.grad(loss)(p), state, p, obj_fn=loss)
+            counted = state if alone else state[0]
+            p = jax.tree.map(lambda x, y: x - 0.01 * y, p, u)
+            return (p, state), (p["w"], counted.count)
+
+        state = first if alone else (first, *state[1:])
+        return jax.lax.scan(step, (start, state), length=4 * period)[1]
+
+    before = last - period
+    far, counts = trajectory(before)
+    near, small = trajectory(k + before % period)
+    np.testing.assert_array_equal(far, near)
+    np.testing.assert_array_equal(counts % period, small % period)
+    assert bool(jnp.all(counts >= before)) and int(counts[2 * period]) <= last
 
 
 @each_entry

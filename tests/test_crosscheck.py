@@ -178,6 +178,8 @@ def test_list_shows_the_catalog(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == catalog.names()
+    for line, entry in zip(lines[2:], catalog.entries(), strict=True):
+        assert line.endswith(entry.source)
     assert main(["list", "--markdown"]) == 0
     assert f"| `{catalog.names()[0]}` |" in capsys.readouterr().out
 

@@ -44,6 +44,71 @@ def test_float16_adam_on_small_gradients():
     np.testing.assert_allclose(one_step(gradtx, "adam", g, 1e-3), -1e-3, rtol=1e-3)
 
 
+def test_init_of_shapes():
+    shapes = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
+
+    def kinds(library, name, **settings):
+        found = getattr(library, name)(**settings).init(shapes)
+        return {isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(found)}
+
+    rate = {"learning_rate": 0.1}
+    for name, settings in (("adam", rate), ("cocob", {}), ("madgrad", rate), ("dog", {})):
+        assert kinds(gradtx, name, **settings) == {True}
+    assert kinds(optax, "adam", **rate) == {False}
+    assert kinds(optax.contrib, "cocob") == kinds(optax.contrib, "madgrad", **rate) == {True, False}
+    with pytest.raises(TypeError):
+        kinds(optax.contrib, "dog")
+
+
+LARGEST = [  # the largest gradient that the section on limits promises, and what it gives
+    ("adam", 1e19, {"learning_rate": 0.1}),
+    ("adam", 1.7e19, {"learning_rate": 0.1}),
+    ("dog", 1e19, {"init_step": ("distance", 0.1)}),
+    ("momo", 1e19, {}),
+    ("polyak_sgd", 1e30, {}),
+    ("muon", 1e30, {"learning_rate": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "settings"), LARGEST)
+def test_limits_of_large_gradients(name, size, settings):
+    """Up to the limit the step has the direction and the length of that of small gradients."""
+    unit = np.array([[0.6, 0.0], [0.0, -0.8]])
+    params, tx = jnp.zeros((2, 2)), getattr(gradtx, name)(**settings)
+
+    def length_and_direction(size):
+        g = jnp.asarray(unit * size, jnp.float32)
+        u = np.float64(tx.update(g, tx.init(params), params, value=2.0)[0])
+        length = np.linalg.norm(u)
+        return length, u / length
+
+    (length, along), (usual, expected) = map(length_and_direction, (size, 100.0))
+    np.testing.assert_allclose(along, expected, rtol=1e-5)
+    shorter = size / 100 if name in ("momo", "polyak_sgd") else 1  # Polyak's step: loss / norm
+    np.testing.assert_allclose(length * shorter, usual, rtol=1e-5)
+
+
+def test_limits_of_float16():
+    unit = np.array([[0.6, 0.0], [0.0, -1.0]])
+    tx, params = gradtx.muon(0.1), jnp.zeros((2, 2), HALF)
+    steps = [
+        np.float32(tx.update(jnp.asarray(unit * size, HALF), tx.init(params), params)[0])
+        for size in (100.0, 4.4e4)
+    ]
+    np.testing.assert_allclose(*steps, rtol=2e-3)
+
+
+def test_what_a_second_moment_beyond_the_limit_does():
+    params = jnp.zeros(2)
+    for tx, stays in ((gradtx.adam(0.1), [True, False]), (gradtx.dog(), [True, True])):
+        _, state = tx.update(jnp.array([1e20, 1.0]), tx.init(params), params)
+        updates, _ = tx.update(jnp.ones(2), state, params)
+        np.testing.assert_array_equal(updates == 0, stays)
+        clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), tx)
+        _, state = clipped.update(jnp.array([1e20, 1e20]), clipped.init(params), params)
+        assert bool(jnp.all(clipped.update(jnp.ones(2), state, params)[0] != 0))
+
+
 def second_moment(library):
     tx = library.adam(1e-3)
     one = jnp.ones((), jnp.bfloat16)

@@ -30,6 +30,7 @@ LAYERS = (
     "_arguments",
     "_devices",
     "engine",
+    "_roles",
     "_table",
     "tree",
     "tree_utils",
@@ -312,6 +313,8 @@ def test_every_optimizer_is_documented(entry):
     # an equation in the code's symbols: what is done to p, or the piece that says it
     assert re.search(r"`[^`]*(\bp\b|=)[^`]*`", doc), "no equation"
     assert entry.summary.endswith(".") and len(entry.summary) < 100
+    (source,) = re.findall(r"\nSource: (.*?)\n\n", doc, re.DOTALL)
+    assert " ".join(source.split()) == re.sub(r"'(.*?)'(?!s)", r'"\1"', entry.source) + "."
     assert re.search(
         r"arXiv:\d{4}\.\d{4,5}|\((.*, )?(ICLR.*|ICML.*|JMLR.*|COURSERA.*|)\d{4}\)", entry.source
     )

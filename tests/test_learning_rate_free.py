@@ -20,6 +20,33 @@ def value_for(name):
     return {"value": jnp.float32(1.0)} if "momo" in name else {}
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e14, 1e17, 1e19, 1e25, 1e36])
+def test_polyak_steps_of_any_gradient(scale):
+    """`value / norm(g)**2 * g`, also where the square overflows or the rate underflows."""
+    g = jnp.asarray(np.array([3.0, -4.0, 1e-1]) * scale, jnp.float32)
+    exact = np.float64(g)
+    tx = gradtx.polyak_sgd(max_learning_rate=jnp.inf, eps=0.0)
+    for update in (tx.update, jax.jit(tx.update)):
+        step, _ = update(g, tx.init(g), value=jnp.float32(2.0))
+        np.testing.assert_allclose(step, -exact * 2 / np.sum(exact**2), rtol=5e-7, atol=2e-38)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e10, 1e18])
+def test_momo_begins_with_polyaks_step_for_large_gradients_too(scale):
+    """The inner products of gradient and parameters, which are larger than the loss, cancel."""
+    g, p = jnp.array([3.0, 4.0]) * scale, jnp.array([1.0, -2.5])
+    tx = gradtx.momo(1e30)
+    step, _ = tx.update(g, tx.init(p), p, value=2.0)
+    np.testing.assert_allclose(step, -np.float64(g) * 2 / np.sum(np.float64(g) ** 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["momo", "momo_adam"])
+def test_the_adapted_bound_stays_a_number(name):
+    p, tx = jnp.array([1.0, -2.5]), getattr(gradtx, name)(adapt_lower_bound=True)
+    _, state = tx.update(jnp.array([3e30, 4e30]), tx.init(p), p, value=2.0)
+    assert bool(jnp.isfinite(state.lb))
+
+
 # ---- What is the same as in optax --------------------------------------------------------------
 
 

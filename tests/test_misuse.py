@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import pickle
 import re
 
 import flax.core
@@ -216,6 +217,40 @@ def test_defaults_of_pieces_are_in_range(name):
             f"chain: argument 0 must be {TRANSFORMATION}, got a list; write chain(*list)",
         ),
         (
+            lambda: gradtx.selective_transform(gradtx.sgd, freeze_mask=True),
+            f"selective_transform: optimizer must be {TRANSFORMATION}, got the function sgd; call "
+            "it: sgd(...)",
+        ),
+        (
+            lambda: gradtx.with_extra_args_support(gradtx.sgd),
+            f"with_extra_args_support: tx must be {TRANSFORMATION}, got the function sgd; call "
+            "it: sgd(...)",
+        ),
+        (
+            lambda: gradtx.add_noise(0.1, 0.5, 1.5),
+            "add_noise: key must be an integer or a random key, got float32",
+        ),
+        (
+            lambda: gradtx.named_chain(3),
+            "named_chain: argument 0 must be a pair (name, transformation), got 3",
+        ),
+        (
+            lambda: gradtx.named_chain(("a", gradtx.scale(1.0)), "abcde"),
+            "named_chain: argument 1 must be a pair (name, transformation), got the string 'abcde'",
+        ),
+        (
+            lambda: gradtx.named_chain(("a", gradtx.scale(1.0), 3)),
+            "named_chain: argument 0 must be a pair (name, transformation), got a tuple",
+        ),
+        (
+            lambda: gradtx.named_chain(gradtx.scale(1.0)),
+            "named_chain: argument 0 must be a pair (name, transformation), got a transformation",
+        ),
+        (
+            lambda: gradtx.named_chain(("a", 3)),
+            f"named_chain: 'a' must be {TRANSFORMATION}, got 3",
+        ),
+        (
             lambda: gradtx.racing.enter([gradtx.adam(0.1)]),
             "race: optimizers must be names of the catalog, got a transformation; name others in a "
             'mapping, such as {"mine": lambda rate: gradtx.sgd(rate, 0.9)}',
@@ -231,6 +266,36 @@ def test_messages_where_it_is_made(make, told):
     with pytest.raises((ValueError, TypeError, gradtx.train.TrainingError)) as caught:
         make()
     assert str(caught.value) == told
+
+
+CHECKED = sorted(
+    name
+    for name, x in vars(gradtx).items()
+    if isinstance(required := getattr(x, "requirements", None), Requirements)
+    if any(what.range for what in required.of.values())
+)
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_ranges_in_docstrings_are_those_that_are_checked(name):
+    doc = inspect.getdoc(getattr(gradtx, name))
+    args = re.split(r"\n\n|\n\S", doc.split("Args:", 1)[1])[0]
+    for n, what in getattr(gradtx, name).requirements.of.items():
+        if what.range is None:
+            continue
+        told = re.split(rf"^  {n}: ", args, flags=re.MULTILINE)[1]
+        told = " ".join(re.split(r"^  \w+: ", told, flags=re.MULTILINE)[0].split())
+        told = re.sub(r"; usually [^.]*", "", told)  # advice
+        for interval in re.findall(r"\bin ([\[(]\S+, \S+?[\])])", told):
+            assert what.range.told == f"be in {interval}", (n, told)
+        for least in re.findall(r"[,;] at least (\d+)", told):
+            assert what.range.low == int(least), (n, told)
+        if re.search(r"[,;] positive", told):
+            assert what.range.low > 0, (n, told)
+        if re.search(r"[,;] not negative", told):
+            assert what.range.low == 0 and what.range.high >= 1e300, (n, told)
+        if what.range.told == "be in (-1, 1]":  # wider than usual
+            assert "in (-1, 1]" in told, (n, told)
 
 
 @pytest.mark.parametrize(
@@ -383,6 +448,63 @@ def test_masks_of_other_containers_and_of_arrays():
     mask = {"w": jnp.ones((3, 2), bool), "b": True}
     with refused(ValueError, "the mask must be a boolean for params['w'], got an array", "(3, 2)"):
         gradtx.masked(gradtx.sgd(0.1), mask).init(dict(params))
+
+
+FIRST, SECOND = gradtx.scale(1.0), gradtx.scale(2.0)
+MASKED = {
+    "add_decayed_weights": lambda mask: gradtx.add_decayed_weights(0.1, mask),
+    "freeze": gradtx.freeze,
+    "masked": lambda mask: gradtx.masked(gradtx.adam(0.1), mask),
+    "partition": lambda mask: gradtx.partition({True: FIRST, False: SECOND}, mask),
+    "selective_transform": lambda mask: gradtx.selective_transform(FIRST, freeze_mask=mask),
+}
+
+
+def test_all_wrappers_with_masks_are_tested():
+    mask = re.compile("mask|freeze_mask|weight_decay_mask|trust_ratio_mask|param_labels")
+    found = {
+        getattr(gradtx, name).__name__
+        for name in PIECES
+        if any(map(mask.fullmatch, inspect.signature(getattr(gradtx, name)).parameters))
+    }
+    assert found == set(MASKED)
+
+
+WRONG = [{"a": True}, {"a": True, "b": {"c": True}, "d": False}, {"a": "no", "b": True}]
+
+
+@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.parametrize("mask", WRONG, ids=["short", "long", "word"])
+def test_wrong_masks_are_reported_by_the_wrapper_they_were_given_to(name, mask):
+    outer = gradtx.chain(gradtx.scale(1.0), MASKED[name](mask), gradtx.scale(1.0))
+    good = MASKED[name]({"a": True, "b": {"c": False}})
+    for tx in (MASKED[name](mask), outer):
+        with pytest.raises(ValueError, match=rf"^{name}( \(\w+\))?: .*(mask|label)"):
+            tx.init(PARAMS)
+    with pytest.raises(ValueError, match=rf"^{name}( \(\w+\))?: .*(mask|label)"):
+        MASKED[name](mask).update(PARAMS, good.init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize(
+    "name", ["normalize", "normalize_by_update_norm", "stateless_with_tree_map"]
+)
+def test_pieces_made_of_others_have_their_own_names(name):
+    make = getattr(gradtx, name)
+    tx = make(lambda g, p: g) if "stateless" in name else make()
+    assert repr(tx.update.pipeline) == f"chain of {name}"
+    assert pickle.loads(pickle.dumps(gradtx.normalize())) == gradtx.normalize()
+    with pytest.raises(ValueError, match=rf"masked \({name}\): params and the mask"):
+        gradtx.masked(tx, {"a": True}).init(PARAMS)
+
+
+def test_wrong_masks_inside_of_an_optimizer_are_reported_by_the_optimizer():
+    for tx in (
+        gradtx.lars(0.1, trust_ratio_mask={"a": True}),
+        gradtx.adamw(0.1, mask={"a": True}),
+        gradtx.masked(gradtx.adamw(0.1, mask={"a": True}), True),
+    ):
+        with pytest.raises(ValueError, match=r"^(lars|adamw): params and the mask have"):
+            tx.init(PARAMS)
 
 
 @pytest.mark.parametrize("mask", [lambda p: True, lambda p: jax.tree.map(lambda x: x.ndim > 1, p)])

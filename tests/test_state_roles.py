@@ -13,7 +13,7 @@ import pytest
 from test_conformance import ENTRIES, each_entry
 
 import gradtx
-from gradtx.engine.roles import declaration_of, declared
+from gradtx._roles import declaration_of, declared
 from gradtx.state import Count, Hyperparameter, Inner, Shared, Slot, Statistic, Told, roles
 from gradtx.tree.walking import parts
 

@@ -14,7 +14,7 @@ from test_conformance import ENTRIES
 
 import gradtx
 from gradtx import tree
-from gradtx.engine.roles import declaration_of
+from gradtx._roles import declaration_of
 from gradtx.tree_utils import NamedTupleKey
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}

@@ -57,10 +57,11 @@ _NAMES = {
     POSITIVE: "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel",
     BOUND: (
         "max_delta max_norm threshold clipping clip_threshold clipping_threshold l2_norm_clip "
-        "rtol atol min_norm min_scale min_step_size max_step_size max_learning_rate"
+        "rtol atol min_norm min_scale min_step_size max_step_size max_learning_rate "
+        "increase_factor curv_rtol tol stepsize_precision"
     ),
-    SHARE: "factor",
-    FRACTION: "eta_minus",
+    SHARE: "factor decrease_factor",
+    FRACTION: "eta_minus slope_rtol",
     Range(1.0, FINITE, "be finite and at least 1"): "eta_plus",
     COUNT: (
         "k every_k_schedule sync_period memory_size rank update_interval update_proj_gap num_betas "

@@ -1,14 +1,10 @@
 """Shardings that are part of an array's type, and exchanges of matrices between devices.
 
 JAX keeps the sharding of an array over the explicit axes of a mesh in the array's type, also while
-it traces. The functions here read it there, and know nothing of optimizers.
+it traces. The functions here read it there.
 """
 
-from gradtx._devices.exchange import (
-    Division as Division,
-    shared_devices as shared_devices,
-    widened as widened,
-)
+from gradtx._devices.divided import divided as divided, placed_like as placed_like
 from gradtx._devices.types import (
     Axes as Axes,
     axes_of as axes_of,

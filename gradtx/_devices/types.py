@@ -50,8 +50,8 @@ def axes_of(array: Any) -> Axes:
     Args:
       array: an array with explicit axes in its type, or its type.
     """
-    spec = _typeof(array).sharding.spec
-    entries = [() if x is None else (x,) if isinstance(x, str) else tuple(x) for x in spec.partitions]
+    found = _typeof(array).sharding.spec.partitions
+    entries = [() if x is None else (x,) if isinstance(x, str) else tuple(x) for x in found]
     return (*entries, *[()] * (array.ndim - len(entries)))
 
 

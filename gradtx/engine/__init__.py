@@ -7,7 +7,7 @@ A call of `adamw(1e-3).update(updates, state, params)` passes through these modu
    returns a transformation with one `Rule`.
 2. `links`. A `Rule` is one kind of link: a `Kernel` (the pure functions of one array, in `rules`)
    with numbers, schedules, masks and a name. The other kinds are `Stacked` (`matrixwise`) for
-   stacks of matrices (`matrix_layout`), `Coupled` (`coupled`) for methods written over whole
+   stacks of matrices (`matrix_layout`, `stacks`), `Coupled` (`coupled`) for methods written over whole
    pytrees, `Wrapped` for wrappers of other transformations, and `Pair` for pairs of other
    libraries. Each implements `init`, `update`, `narrow`, `effects` and `freeze`.
 3. `pipeline`. `chain` puts the links in one flat row, a `Pipeline`; the nesting is in the skeleton
@@ -27,10 +27,11 @@ A call of `adamw(1e-3).update(updates, state, params)` passes through these modu
 7. Back in the sweep, the lanes return the next states, with the count and the learning rate of the
    step; the pipeline joins them to the state.
 
-`init` takes the same path, link by link; `storage.first_slots` returns a rule's slots. The roles of
-a state's fields are in `roles`; paths of leaves and differences of structures in `paths`; the
-distinction of traced and concrete arrays in `concrete`; the types in `base`. Pipelines are compared
-and pickled by how they were made (`equality`).
+`init` takes the same path, link by link; `storage.first_slots` returns a rule's slots. Paths of
+leaves and differences of structures are in `paths`; the distinction of traced and concrete arrays
+in `concrete`; the types in `base`. Pipelines are compared and pickled by how they were made
+(`equality`). Shardings and exchanges between devices are in `gradtx._devices`, and the roles of a
+state's fields in `gradtx._roles`.
 
 To extend it: a new rule needs none of these files. A new kind of link is a class like those in
 `links`. Only `storage` decides how slots are stored, and only `checks` which leaves are allowed.

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from gradtx._arguments import require_transformation
+
 Array = jax.Array
 PyTree = Any
 """A nesting of containers that JAX has registered, with arrays or `None` at its leaves."""
@@ -57,7 +59,8 @@ TransformUpdateExtraArgsFn = TransformUpdateFn
 class GradientTransformation(NamedTuple):
     """A pure pair `(init, update)`; optimizers and their pieces are all of this type.
 
-    `init(params)` returns the first state. `update(updates, state, params=None, **extra)` returns
+    `init(params)` returns the first state; of shapes and dtypes (`jax.ShapeDtypeStruct`), those of
+    the state. `update(updates, state, params=None, **extra)` returns
     the transformed updates and the next state, and ignores extra arguments that it does not use.
     The pair can be unpacked, and can be made of any two functions of these signatures.
 
@@ -145,12 +148,16 @@ def with_extra_args_support(tx: TransformationLike) -> GradientTransformation:
       A transformation whose `update` accepts any keyword argument. It passes on those that the
       signature of `tx.update` names, or all of them if `tx.update` takes `**extra`.
 
+    Raises:
+      TypeError: `tx` has no `init` and `update`.
+
     Example:
       >>> from gradtx import GradientTransformation, with_extra_args_support
       >>> plain = GradientTransformation(lambda params: (), lambda u, s, params=None: (u, s))
       >>> with_extra_args_support(plain).update(1.0, (), value=3.0)
       (1.0, ())
     """
+    require_transformation(tx, "with_extra_args_support: tx")
     if accepts_extra(tx.update):
         if isinstance(tx, GradientTransformation):
             return tx

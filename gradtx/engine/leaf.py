@@ -77,6 +77,8 @@ def update_leaf(
             continue
         mine = dict(zip(plan.names[k], cell.slots[k], strict=True))
         _check_slots(kernel, cell.g if cell.p is None else cell.p, mine, k)
+        if kernel.real_only and jnp.iscomplexobj(u):
+            raise LeafError(TypeError, f"this is {u.dtype}, but must be real", k)
         key = {} if cell.keys[k] is None else {"rng_key": cell.keys[k]}
         s = Slots(
             **{n: jax.tree.map(lambda x: _with_precision(x, real), v) for n, v in mine.items()},

@@ -50,7 +50,7 @@ def leafwise(
       update: `update(g, s, step, p) -> (g, Slots(...))` for one array. `step` is an int32 scalar,
         0 at the first step, or `None` if the state has no `count`; `p` is `None` unless `params`.
       params: whether the rule needs the parameters. Default: False.
-      real_only: whether complex parameters are an error, at `init`. Default: False.
+      real_only: whether complex parameters and updates are an error. Default: False.
       rate: the learning rate: a number, a scalar array or a schedule; the rule reads it as
         `s.learning_rate`, and `update(..., learning_rate=x)` overrides it for one call. Default:
         there is none.
@@ -108,7 +108,7 @@ def leafwise(
         needs_params=params,
         real_only=real_only,
         traits=traits or {},
-        kernel=Kernel(state, init, update, per_step, counter, integers),
+        kernel=Kernel(state, init, update, per_step, counter, integers, real_only),
         scalars={**(scalars or {}), **({} if rate is None else {"learning_rate": rate})},
         shared=shared,
         key=key,

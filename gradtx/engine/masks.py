@@ -20,11 +20,13 @@ class Mask(NamedTuple):
       tree: a pytree of booleans, or a function that returns one for a tree like the parameters.
       all_trees: whether extra arguments that are pytrees like the updates are masked too.
       label: the label of a partition to which the mask belongs, or `None`.
+      name: the name of the wrapper or optimizer of which it is an argument, for error messages.
     """
 
     tree: MaskOrFn
     all_trees: bool = False
     label: Hashable = None
+    name: str = ""
 
 
 def flags(mask: MaskOrFn, tree: PyTree, tree_name: str) -> list[bool]:
@@ -88,7 +90,11 @@ def narrowed(
     for mask in reversed(masks):
         there = [True] * len(active) if whole else active
         seen = tree if whole else hide(tree, active)
-        found = iter(flags(mask.tree, seen, tree_name))
+        try:
+            found = iter(flags(mask.tree, seen, tree_name))
+        except StructureError as e:
+            e.owner = e.owner or mask.name
+            raise
         # masked leaves are not among those found, but each `None` is
         asked = [whole or a or x is None for a, x in zip(active, leaves, strict=True)]
         active = [q and next(found) and a for q, a in zip(asked, active, strict=True)]

@@ -7,7 +7,7 @@ because it traces the same operation several times faster.
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +17,6 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array, Scalar
-from gradtx.engine.concrete import is_traced
 
 
 class NeedsConstant(TypeError):
@@ -135,7 +134,7 @@ def over(x: Array, scalar: Scalar) -> Array:
     return lax.div(x, like(scalar, x)) if _inexact(x) else x / value_of(scalar)
 
 
-def _inexact(x: Array | jax.ShapeDtypeStruct) -> bool:
+def _inexact(x: Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
@@ -166,49 +165,6 @@ def ema(x: Array, average: Array, decay: Scalar) -> Array:
         double.
     """
     return lax.add(times(decay, average), times(1 - decay, x))
-
-
-def total(parts: Sequence[ArrayLike]) -> Array:
-    """Returns the sum of numbers, one for each leaf, computed in one operation.
-
-    XLA recomputes cheap values in each kernel that uses them. A sum over all leaves as a chain of
-    additions, used by every leaf, would be compiled once for each leaf, and compile time would be
-    quadratic in their number. Reductions are not recomputed, and the additional leading zero keeps
-    XLA from converting this one into a chain.
-
-    Args:
-      parts: scalars, or arrays of one shape.
-
-    Example:
-      >>> from gradtx.engine.numerics import total
-      >>> print(total([1.0, 2.0, 3.0]))
-      6.0
-    """
-    if not parts:
-        return jnp.zeros((), default_float())
-    stacked = jnp.stack([jnp.asarray(x) for x in parts])
-    one_before = [(1, 0, 0)] + (stacked.ndim - 1) * [(0, 0, 0)]
-    return lax.reduce_sum(lax.pad(stacked, np.zeros((), stacked.dtype), one_before), [0])
-
-
-def finished(x: ArrayLike) -> Array:
-    """Returns a number unchanged, in a form that kernels which use it don't recompute; see `total`.
-
-    It is for numbers by which all leaves are multiplied, such as the factor of a clip. It can be
-    vmapped and differentiated, and its cost is negligible.
-
-    Args:
-      x: a scalar or small array that all leaves use: numbers, booleans, or random keys.
-    """
-    return _through_a_sum(x) if is_traced(x) else jnp.asarray(x)
-
-
-@jax.jit  # traced once
-def _through_a_sum(x: Array) -> Array:
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        data = total([jax.random.key_data(x)])
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-    return total([x.astype(jnp.int32)]) > 0 if x.dtype == bool else total([x])
 
 
 def root(x: Array) -> Array:
@@ -289,15 +245,12 @@ def compute_dtype(dtype: DTypeLike) -> np.dtype:
     return jnp.dtype(dtype)
 
 
-def widen(x: ArrayLike | jax.ShapeDtypeStruct) -> Array:
+def widen(x: ArrayLike) -> Array:
     """Casts an array to the dtype of arithmetic on it (`compute_dtype`), without a weak type.
 
     Args:
-      x: an array, a Python number, or the shape and dtype of an array (`jax.ShapeDtypeStruct`), for
-        which the shape and dtype of the result are returned.
+      x: an array, or a Python number.
     """
-    if isinstance(x, jax.ShapeDtypeStruct):  # `init` can be called with it
-        return x.update(dtype=compute_dtype(x.dtype))  # type: ignore[return-value]
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return x

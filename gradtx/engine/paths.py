@@ -11,9 +11,11 @@ class StructureError(ValueError):
 
     Attributes:
       stages: the first and the last of the links that raised it, among those that run together.
+      owner: the name of the wrapper or optimizer whose mask does not fit, or empty.
     """
 
     stages: tuple[int, int] = (0, 0)
+    owner: str = ""
 
 
 def is_none(x: PyTree) -> bool:

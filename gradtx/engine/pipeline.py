@@ -141,7 +141,9 @@ class Init:
     pipeline: Pipeline
 
     def __call__(self, params: Params) -> OptState:
-        """Returns the first state."""
+        """Returns the first state; for shapes and dtypes, those of the state."""
+        if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
+            return jax.eval_shape(self.pipeline.init, params)
         return self.pipeline.init(params)
 
 
@@ -184,8 +186,10 @@ def _titled(segment: Segment) -> Callable[..., Any]:
         except StructureError as e:
             first, last = e.stages
             here = segment.links[first : last + 1]
-            titles = filter(None, dict.fromkeys(link.owner or link.name for link in here))
-            told = ": ".join(filter(None, (", ".join(titles), str(e))))
+            titles = ", ".join(filter(None, dict.fromkeys(x.owner or x.name for x in here)))
+            if e.owner not in ("", titles):
+                titles = f"{e.owner} ({titles})" if titles else e.owner
+            told = ": ".join(filter(None, (titles, str(e))))
             raise ValueError(told) from e.__cause__
 
     return call
@@ -299,6 +303,7 @@ def named(tx: GradientTransformation, name: str) -> GradientTransformation:
     """Returns the same transformation with a name, with which its error messages begin."""
 
     def own(link: Link) -> Link:
-        return dataclasses.replace(link, owner=name) if link.name else link
+        masks = tuple(mask._replace(name=name) for mask in link.masks)
+        return dataclasses.replace(link, owner=name if link.name else link.owner, masks=masks)
 
     return with_links(tx, own, name)

@@ -78,6 +78,7 @@ class Kernel(NamedTuple):
       per_step: `per_step(step)`, a function that returns a dict of scalars, or `None`.
       counter: the step counter, used if the state has its field.
       integers: whether an integer update stays an integer, if the scalars are integers too.
+      real_only: whether complex updates are an error.
       stored: the dtypes in which slots are stored, by name, if they are not those of `init`.
     """
 
@@ -87,6 +88,7 @@ class Kernel(NamedTuple):
     per_step: Callable[[Array], Mapping[str, Scalar]] | None = None
     counter: Counter = COUNT
     integers: bool = False
+    real_only: bool = False
     stored: tuple[tuple[str, DTypeLike], ...] = ()
 
     def slots(self, known: Mapping[str, Scalar]) -> tuple[str, ...]:

@@ -2,20 +2,18 @@
 
 Leaves whose matrices have one shape are joined to one stack. If the leaves are sharded over the
 explicit axes of a mesh, whole matrices go to each device, and the function is called for those of
-the device, see `divided`.
+the device, see
+`gradtx._devices`.
 """
 
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 from jax import lax
-from jax.sharding import NamedSharding
 
-from gradtx._devices import axes_of, explicit_axes, explicit_mesh, partition_spec
+from gradtx._devices import divided, explicit_axes, explicit_mesh, placed_like as placed_like
 from gradtx.engine.base import Array
-from gradtx.engine.divided import divided
 from gradtx.engine.matrix_layout import Layout, Place
 from gradtx.engine.numerics import compute_dtype, widen
 from gradtx.engine.storage import store
@@ -84,43 +82,6 @@ def map_stacks(
 
 def _apart(column: Column, i: int) -> Array:
     return column.stack(i, column.places[i].layout.separate(column.arrays[i]))
-
-
-def placed_like(leaf: Any, layout: Layout, slot: Layout, dtype: Any) -> jax.ShapeDtypeStruct:
-    """Returns the type of a slot of a leaf's matrices, which is divided as they are.
-
-    It is divided by the mesh axes that divide the leaf's matrices among themselves. By the other
-    explicit axes it is divided along the matrices too, if each device then has equally many, and
-    otherwise along its longest axes.
-
-    Args:
-      leaf: the leaf, or its type.
-      layout: the leaf's layout.
-      slot: the slot's layout.
-      dtype: the slot's dtype.
-    """
-    mesh = explicit_mesh([leaf])
-    if mesh is None:
-        return jax.ShapeDtypeStruct(slot.shape, dtype)
-    of_leaf = axes_of(leaf)
-    axes = [list(of_leaf[a]) for a in layout.order[: layout.counted]]
-    axes += [[] for _ in slot.shape[layout.counted :]]
-    local = [
-        n // math.prod(mesh.shape[name] for name in names)
-        for n, names in zip(slot.shape, axes, strict=True)
-    ]
-    taken = {name for names in axes for name in names}
-    rest = [name for name in explicit_axes(mesh) if name not in taken]
-    if layout.counted and local[0] % math.prod(mesh.shape[name] for name in rest) == 0:
-        axes[0] += rest
-        rest = []
-    for name in rest:
-        longest = max(range(slot.counted, len(local)), key=local.__getitem__, default=0)
-        if local[longest] % mesh.shape[name] == 0:
-            axes[longest].append(name)
-            local[longest] //= mesh.shape[name]
-    sharding = NamedSharding(mesh, partition_spec(axes))
-    return jax.ShapeDtypeStruct(slot.shape, dtype, sharding=sharding)
 
 
 def _joined(stacks: Sequence[Array]) -> Array:

@@ -6,11 +6,11 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._roles import Hyperparameter, Role, Shared, Slot, Told, declared
 from gradtx.engine.base import Array, GradientTransformation, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.roles import Hyperparameter, Role, Shared, Slot, Told, declared
 from gradtx.linesearch.loop import loop_until_done
 from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, zero_gradient
 from gradtx.tree.present import common_dtype
@@ -98,7 +98,7 @@ def scale_by_backtracking_linesearch(
     Args:
       max_backtracking_steps: the largest number of reductions of the rate.
       slope_rtol: the required decrease, as a fraction of the decrease that the slope predicts, in
-        (0, 1). Default: 1e-4.
+        [0, 1]. Default: 1e-4.
       decrease_factor: the factor of each reduction, in (0, 1). Default: 0.8.
       increase_factor: the factor from the last search's rate to the next search's first rate;
         infinity to always begin with `max_learning_rate`. Default: 1.5.

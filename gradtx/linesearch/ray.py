@@ -12,11 +12,12 @@ from gradtx._apply import apply_updates
 from gradtx._arguments import described
 from gradtx.engine.base import Array, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.engine.numerics import finished, total, widen
+from gradtx.engine.numerics import widen
 from gradtx.engine.rules import LeafError
 from gradtx.transforms.slots import zero_slots
 from gradtx.tree.norms import rescale
 from gradtx.tree.present import present, replaced
+from gradtx.tree.scalars import finished, total
 
 
 class Ray(NamedTuple):

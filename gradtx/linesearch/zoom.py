@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import tree
+from gradtx._roles import Hyperparameter, Role, Shared, Slot, Told, declared
 from gradtx.engine.base import Array, GradientTransformation, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import branch
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.roles import Hyperparameter, Role, Shared, Slot, Told, declared
 from gradtx.linesearch.loop import loop_until_done
 from gradtx.linesearch.ray import Ray, gradient_here, loss_of_params, scaled, zero_gradient
 from gradtx.linesearch.wolfe import Limits, Point, Search, advance, begin
@@ -89,10 +89,11 @@ def scale_by_zoom_linesearch(
       max_linesearch_steps: the largest number of evaluations of the loss and its gradient.
       max_learning_rate: the largest rate. Default: `None`, no limit.
       tol: the tolerance of both conditions. Default: 0.
-      increase_factor: the growth of rates until an interval is found, above 1. Default: 2.
+      increase_factor: the growth of rates until an interval is found; usually above 1. Default: 2.
       slope_rtol: the required decrease, as a fraction of the decrease that the slope predicts, in
-        (0, 1/2). Default: 1e-4.
-      curv_rtol: the fraction of the slope that may remain, in (`slope_rtol`, 1). Default: 0.9.
+        [0, 1]; usually below 1/2. Default: 1e-4.
+      curv_rtol: the fraction of the slope that may remain, not negative; usually between
+        `slope_rtol` and 1. Default: 0.9.
       approx_dec_rtol: the relative increase of the loss that is attributed to rounding, or `None`
         never to replace the first condition. Default: 1e-6.
       stepsize_precision: the length of an interval that ends the search, if its better end

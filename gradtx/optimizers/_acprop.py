@@ -104,6 +104,9 @@ def acprop(
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Zhuang et al., "Momentum Centering and Asynchronous Update for Adaptive Gradient
+    Methods", arXiv:2110.05454.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from jax import lax
 
+from gradtx._roles import Count, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -14,7 +15,6 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
-from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import moment_weights, zero_moments
 from gradtx.transforms.combining import chain
@@ -118,6 +118,9 @@ def adabelief(
 
     Raises:
       ValueError: `update` was called without params, and there is weight decay.
+
+    Source: Zhuang et al., "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed
+    Gradients", arXiv:2010.07468.
 
     Example:
       >>> import jax.numpy as jnp

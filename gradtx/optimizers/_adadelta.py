@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
+from gradtx._roles import Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, plus, ratio, root
-from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -86,6 +86,8 @@ def adadelta(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Zeiler, "ADADELTA: An Adaptive Learning Rate Method", arXiv:1212.5701.
 
     Example:
       >>> import jax.numpy as jnp

@@ -11,11 +11,11 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from gradtx._arguments import DECAY, NUMBER
+from gradtx._roles import Count, Statistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, plus, ratio, root, times
-from gradtx.engine.roles import Count, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.averaging import ema
 from gradtx.transforms.clipping import clip_by_block_rms
@@ -240,6 +240,9 @@ def adafactor(
       TypeError: `min_dim_size_to_factor` is traced.
       ValueError: `min_dim_size_to_factor` is not a whole number, or `update` was called without
         params, and an option needs them.
+
+    Source: Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+    arXiv:1804.04235.
 
     Example:
       >>> import jax.numpy as jnp

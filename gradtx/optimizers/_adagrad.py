@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
+from gradtx._roles import Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, plus, ratio
-from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -75,6 +75,9 @@ def adagrad(
       learning_rate: a number, a scalar array or a schedule; PyTorch's default is 0.01.
       initial_accumulator_value: the initial value of the sum. Default: 0.1; PyTorch's is 0.
       eps: added under the root. Default: 1e-7.
+
+    Source: Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and
+    Stochastic Optimization" (JMLR 2011).
 
     Example:
       >>> import jax.numpy as jnp

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradtx._roles import Count, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
-from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -170,6 +170,8 @@ def adam(
         half precision.
       nesterov: whether to use Nesterov momentum, see `nadam`. Default: False.
 
+    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -196,6 +198,9 @@ def uncorrected_adam(
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       eps: added to the root. Default: 1e-8.
+
+    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, section
+    6.4.
 
     Example:
       >>> import jax.numpy as jnp
@@ -242,6 +247,8 @@ def adamw(
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -282,6 +289,8 @@ def nadam(
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
       nesterov: whether to use Nesterov momentum. Default: True.
+
+    Source: Dozat, "Incorporating Nesterov Momentum into Adam" (ICLR workshop 2016).
 
     Example:
       >>> import jax.numpy as jnp
@@ -324,6 +333,9 @@ def nadamw(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Dozat, "Incorporating Nesterov Momentum into Adam" (ICLR workshop 2016); Loshchilov and
+    Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101.
 
     Example:
       >>> import jax.numpy as jnp

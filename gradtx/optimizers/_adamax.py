@@ -69,6 +69,8 @@ def adamax(
       b2: the decay rate of the maximum. Default: 0.999.
       eps: added to the magnitude. Default: 1e-8.
 
+    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, section 7.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -109,6 +111,9 @@ def adamaxw(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, section 7;
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101.
 
     Example:
       >>> import jax.numpy as jnp

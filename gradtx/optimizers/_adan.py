@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from gradtx._roles import Count, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, times
-from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Counter, Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -139,6 +139,9 @@ def adan(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Xie et al., "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep
+    Models", arXiv:2208.06677.
 
     Example:
       >>> import jax.numpy as jnp

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from gradtx._roles import Count, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, times
-from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Counter, Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -162,6 +162,8 @@ def ademamix(
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Pagliardini et al., "The AdEMAMix Optimizer: Better, Faster, Older", arXiv:2409.03137.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -263,6 +265,9 @@ def simplified_ademamix(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Morwani et al., "Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated
+    SGD Variants", arXiv:2502.02431.
 
     Example:
       >>> import jax.numpy as jnp

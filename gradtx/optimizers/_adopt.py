@@ -130,6 +130,9 @@ def adopt(
       clip_value_fn: a function of the step count, 1 at the second step, that returns the bound.
         Default: `t**0.25`.
 
+    Source: Taniguchi et al., "ADOPT: Modified Adam Can Converge with Any beta2 with the Optimal
+    Rate", arXiv:2411.02853.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

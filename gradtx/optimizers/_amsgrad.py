@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradtx._roles import Count, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
-from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import moment_weights, zero_moments
 from gradtx.transforms.combining import chain
@@ -117,6 +117,8 @@ def amsgrad(
         half precision.
       bias_correction_mu: whether the average of gradients is corrected. Default: True.
       bias_correction_nu: whether the average of squares is corrected. Default: True.
+
+    Source: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
 
     Example:
       >>> import jax.numpy as jnp

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from gradtx._roles import Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import is_never_zero, value_of
-from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -135,6 +135,9 @@ def cocob(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Orabona and Tommasi, "Training Deep Networks without Learning Rates Through Coin
+    Betting", arXiv:1705.07795.
 
     Example:
       >>> import jax.numpy as jnp

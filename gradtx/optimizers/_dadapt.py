@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
+from gradtx._roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -16,11 +17,11 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
-from gradtx.engine.numerics import ema, finished, ratio, times
-from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
+from gradtx.engine.numerics import ema, ratio, times
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 from gradtx.tree.moments import gathered_weight, step_number
 from gradtx.tree.present import common_dtype, present, replaced
+from gradtx.tree.scalars import finished
 
 
 @declared
@@ -84,6 +85,8 @@ def dadapt_adamw(
     Raises:
       ValueError: `update` was called without params.
       TypeError: parameters are complex, for which the bound is not defined.
+
+    Source: Defazio and Mishchenko, "Learning-Rate-Free Learning by D-Adaptation", arXiv:2301.07733.
 
     Example:
       >>> import jax.numpy as jnp

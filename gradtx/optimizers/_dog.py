@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
+from gradtx._roles import Hyperparameter, Shared, Slot, Told, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -18,14 +19,14 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished, plus, ratio, root
-from gradtx.engine.roles import Hyperparameter, Shared, Slot, Told, declared
+from gradtx.engine.numerics import plus, ratio, root
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.slots import as_slots, copied_slots
 from gradtx.tree.norms import rescale
 from gradtx.tree.present import common_dtype, present, replaced
+from gradtx.tree.scalars import finished
 
 FirstStep = tuple[Literal["heuristic", "distance", "learning_rate"], Scalar]
 FIRST_STEPS = ("heuristic", "distance", "learning_rate")
@@ -197,6 +198,9 @@ def dog(
     Raises:
       ValueError: `init_step` begins with another word, or `update` was called without params.
 
+    Source: Ivgi, Hinder and Carmon, "DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size
+    Schedule", arXiv:2302.12022.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -244,6 +248,9 @@ def dowg(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Khaled, Mishchenko and Jin, "DoWG Unleashed: An Efficient Universal Parameter-Free
+    Gradient Descent Method", arXiv:2305.16284.
 
     Example:
       >>> import jax.numpy as jnp

@@ -34,6 +34,9 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Gradien
     Raises:
       ValueError: `update` was called without params.
 
+    Source: Bernstein et al., "On the distance between two neural networks and the stability of
+    learning", arXiv:2002.03432.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

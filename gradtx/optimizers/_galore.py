@@ -11,6 +11,7 @@ from jax import lax
 from jax.sharding import reshard
 from jax.typing import ArrayLike
 
+from gradtx._roles import Count, Projected, Statistic, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -29,16 +30,17 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.matrix_layout import Layout, MatrixAxes, Place, axes_of_leaves, places_of
-from gradtx.engine.numerics import finished, safe_increment, times, widen
+from gradtx.engine.numerics import times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import named, pipeline_of
-from gradtx.engine.roles import Count, Projected, Statistic, declared_as
 from gradtx.engine.rules import LeafError, MaskedNode
 from gradtx.engine.stacks import Column, map_stacks, placed_like
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.moments import next_count
+from gradtx.tree.scalars import finished
 
 GALORE = (
     "Zhao et al., 'GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection', "
@@ -201,7 +203,7 @@ def scale_by_galore(
             wanted = jax.eval_shape(base.init, g if seen is None else seen)
             told = _of_projected(updates, state, wanted, places(updates, "updates"))
             raise type(e)(f"{e}{told}") from e.__cause__
-        new = GaLoreState(safe_increment(state.count), base_state, projector)
+        new = GaLoreState(next_count(state.count, update_proj_gap), base_state, projector)
         return put_back(updates, steps, projector), new
 
     traits = {"passes_to": (base,)}
@@ -420,6 +422,9 @@ def galore(
       TypeError: `rank` is not a Python integer.
       ValueError: `rank` or `update_proj_gap` is less than 1, the dimension numbers of a leaf do not
         fit it, or `update` was called without params.
+
+    Source: Zhao et al., "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection",
+    arXiv:2403.03507.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -45,11 +45,13 @@ def lars(
       eps: added to the norm of the gradient. Default: 0.
       trust_ratio_mask: the leaves whose step is scaled to their norm: a pytree of booleans, or a
         function of the parameters that returns one. Biases are often left out. Default: all.
-      momentum: the momentum coefficient. Default: 0.9, as in the paper.
+      momentum: the momentum coefficient, in (-1, 1]. Default: 0.9, as in the paper.
       nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:
       ValueError: `update` was called without params, or a mask differs from them in structure.
+
+    Source: You et al., "Large Batch Training of Convolutional Networks", arXiv:1708.03888.
 
     Example:
       >>> import jax.numpy as jnp
@@ -104,6 +106,9 @@ def lamb(
 
     Raises:
       ValueError: `update` was called without params, or the mask differs from them in structure.
+
+    Source: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
+    arXiv:1904.00962.
 
     Example:
       >>> import jax.numpy as jnp

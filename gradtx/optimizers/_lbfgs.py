@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._roles import Count, Shared, Slot, Statistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -21,14 +22,15 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import abs_sq, finished, safe_increment, total, widen
-from gradtx.engine.roles import Count, Shared, Slot, Statistic, declared
+from gradtx.engine.numerics import abs_sq, widen
 from gradtx.linesearch import scale_by_zoom_linesearch
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 from gradtx.transforms.slots import zero_slots
+from gradtx.tree.moments import next_count
 from gradtx.tree.norms import safe_sqrt
 from gradtx.tree.present import common_dtype, present, replaced
+from gradtx.tree.scalars import finished, total
 
 
 @declared
@@ -147,7 +149,7 @@ def scale_by_lbfgs(
         direction = _two_loops(g_wide, gamma, all_s, all_y, pairs)
         direction = [x.astype(jnp.result_type(u)) for x, u in zip(direction, g, strict=True)]
         return replaced(updates, updates, direction), ScaleByLBFGSState(
-            safe_increment(state.count),
+            next_count(state.count, memory_size),
             replaced(state.params, updates, p),
             replaced(state.updates, updates, g_wide),
             replaced(state.diff_params_memory, updates, all_s),
@@ -257,6 +259,9 @@ def lbfgs(
       TypeError: `memory_size` is not of an integer type, or `update` was called without an argument
         that the line search needs.
       ValueError: `memory_size` is less than 1, or `update` was called without params.
+
+    Source: Liu and Nocedal, "On the limited memory BFGS method for large scale optimization"
+    (1989).
 
     Example:
       >>> import jax, jax.numpy as jnp

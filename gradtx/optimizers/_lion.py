@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradtx._roles import Count, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import ema, times
-from gradtx.engine.roles import Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -131,6 +131,8 @@ def lion(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", arXiv:2302.06675.
 
     Example:
       >>> import jax.numpy as jnp

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gradtx._arguments import DECAY
+from gradtx._roles import KEPT, Count, Rate, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, plus, times
-from gradtx.engine.roles import KEPT, Count, Rate, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -123,6 +123,9 @@ def madgrad(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Defazio and Jelassi, "Adaptivity without Compromise: A Momentumized, Adaptive, Dual
+    Averaged Gradient Method for Stochastic Optimization", arXiv:2101.11075.
 
     Example:
       >>> import jax.numpy as jnp

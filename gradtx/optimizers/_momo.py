@@ -5,6 +5,7 @@ from typing import Annotated, Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
+from gradtx._roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, Told, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -16,11 +17,11 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
-from gradtx.engine.numerics import ema, finished, over, ratio, times
-from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, Told, declared
+from gradtx.engine.numerics import ema, over, ratio, times
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 from gradtx.tree.moments import gathered_weight, step_number
 from gradtx.tree.present import common_dtype, present, replaced
+from gradtx.tree.scalars import finished
 
 MOMO = "Schaipp et al., 'MoMo: Momentum Models for Adaptive Learning Rates', arXiv:2305.07583"
 
@@ -89,7 +90,8 @@ class _Model(NamedTuple):
         shrink = jnp.asarray(1 + rate * decay, dtype)
         along = tree.vdot(self.slope, p).real.astype(dtype)
         square = tree.vdot(self.slope, self.direction).real.astype(dtype)
-        height = shrink * (self.loss - self.offset) + along
+        # The products nearly cancel, so they are subtracted before the loss is added.
+        height = shrink * self.loss + (along - shrink * self.offset)
         if adapt_from is not None:
             floor = shrink * self.weight
             lowered = jnp.maximum(height / (2 * floor), adapt_from)
@@ -106,7 +108,9 @@ class _Model(NamedTuple):
             )
         )
         if adapt_from is not None:
-            reached = self.loss + along - self.offset - tau * square / 2
+            # `tau * square / 2`, in a form without the product of 0 and infinity
+            half = jnp.minimum(gap, most * square) / 2
+            reached = self.loss + (along - self.offset) - half
             bound = jnp.maximum(reached / self.weight, adapt_from)
         moves = [
             -(times(tau / shrink, q) + times(rate * decay / shrink, x))
@@ -154,6 +158,8 @@ def momo(
     Raises:
       TypeError: `update` was called without `value`.
       ValueError: `update` was called without params.
+
+    Source: Schaipp et al., "MoMo: Momentum Models for Adaptive Learning Rates", arXiv:2305.07583.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -265,6 +271,9 @@ def momo_adam(
     Raises:
       TypeError: `update` was called without `value`, or parameters are complex.
       ValueError: `update` was called without params.
+
+    Source: Schaipp et al., "MoMo: Momentum Models for Adaptive Learning Rates", arXiv:2305.07583,
+    MoMo-Adam.
 
     Example:
       >>> import jax, jax.numpy as jnp

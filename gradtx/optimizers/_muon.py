@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._roles import Count, Shared, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -27,7 +28,6 @@ from gradtx.engine.matrixwise import matrixwise
 from gradtx.engine.numerics import abs_sq, ema, over, times, widen
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
-from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import adamw
 from gradtx.transforms.combining import chain, identity
@@ -343,6 +343,8 @@ def muon(
     Raises:
       ValueError: `ns_coeffs` or `preconditioning` is unknown, or `update` was called without
         params.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
 
     Example:
       >>> import jax.numpy as jnp

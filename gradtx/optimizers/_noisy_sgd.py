@@ -38,6 +38,9 @@ def noisy_sgd(
     Raises:
       ValueError: `eta` is negative, `key` and `seed` are both given, or `key` holds several keys.
 
+    Source: Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks",
+    arXiv:1511.06807.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from gradtx._roles import Count, Slot, Statistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, root, times
-from gradtx.engine.roles import Count, Slot, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -118,6 +118,9 @@ def novograd(
 
     Raises:
       ValueError: `update` was called without params.
+
+    Source: Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments for
+    Training of Deep Networks", arXiv:1905.11286.
 
     Example:
       >>> import jax.numpy as jnp

@@ -10,11 +10,11 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from gradtx._arguments import NUMBER
+from gradtx._roles import Shared, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
-from gradtx.engine.roles import Shared, Slot, declared
 from gradtx.engine.rules import Counter, Slots
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms.combining import chain
@@ -95,6 +95,9 @@ def optimistic_gradient_descent(
       alpha: the weight of the gradient. Default: 1.
       beta: the weight of its change since the last step. Default: 1.
 
+    Source: Mokhtari et al., "A Unified Analysis of Extra-gradient and Optimistic Gradient Methods
+    for Saddle Point Problems: Proximal Point Approach", arXiv:1901.08511.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -137,6 +140,8 @@ def optimistic_adam_v2(
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
       nesterov: whether Adam uses Nesterov momentum, which the paper's does not. Default: True.
+
+    Source: Daskalakis et al., "Training GANs with Optimism", arXiv:1711.00141.
 
     Example:
       >>> import jax.numpy as jnp
@@ -188,6 +193,8 @@ def optimistic_adam(
     Raises:
       TypeError: the learning rate is a schedule.
       ValueError: the learning rate is 0, and `optimism` is given.
+
+    Source: Daskalakis et al., "Training GANs with Optimism", arXiv:1711.00141.
 
     Example:
       >>> import jax.numpy as jnp

@@ -19,11 +19,11 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished, value_of
+from gradtx.engine.numerics import value_of, widen
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.transforms.scaling import scale_by_learning_rate
-from gradtx.tree.norms import rescale
 from gradtx.tree.present import common_dtype
+from gradtx.tree.scalars import finished
 
 
 @piece
@@ -70,17 +70,21 @@ def scale_by_polyak(
         gap = value - least
         if variant == "sps+":
             gap = jnp.maximum(gap, 0)
-        square = tree.norm(updates, squared=True) + margin
+        size = tree.norm(updates)
+        square = size * size + margin
         positive = square > 0
+        # The square of a large norm overflows, and the rate underflows, before the step does.
+        large = square > float(jnp.finfo(dtype).max) ** 0.75
+        unit = jnp.where(large, size, 1)
+        denominator = jnp.where(large, size, jnp.where(positive, square, 1))
         # A square that underflows would give an infinite rate, or NaN for a gap of 0.
-        rate = finished(
-            jnp.where(
-                positive,
-                jnp.minimum(gap / jnp.where(positive, square, 1), most),
-                jnp.where(gap > 0, most, 0),
-            )
+        rate = jnp.where(
+            positive, jnp.minimum(gap / denominator, most * unit), jnp.where(gap > 0, most, 0)
         )
-        return jax.tree.map(lambda g: rescale(g, rate), updates)
+        rate, share = finished(rate), finished(1 / unit)
+        return jax.tree.map(
+            lambda g: jnp.asarray(widen(g) * share * rate, jnp.result_type(g)), updates
+        )
 
     def update(
         updates: Updates, state: EmptyState, params: Params | None, *, value: Scalar, **extra: Any
@@ -120,6 +124,9 @@ def polyak_sgd(
     Raises:
       ValueError: `variant` is neither of the two.
       TypeError: `update` was called without `value`.
+
+    Source: Loizou et al., "Stochastic Polyak Step-size for SGD: An Adaptive Learning Rate for Fast
+    Convergence", arXiv:2002.10542.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import tree
+from gradtx._roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     GradientTransformation,
@@ -18,13 +19,13 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.masks import flags
-from gradtx.engine.numerics import ema, finished, ratio, times
+from gradtx.engine.numerics import ema, ratio, times
 from gradtx.engine.paths import is_none
-from gradtx.engine.roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
 from gradtx.optimizers._dadapt import adam_correction, over_one_norm
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots, zero_slots
 from gradtx.tree.moments import step_number
 from gradtx.tree.present import common_dtype, present, replaced
+from gradtx.tree.scalars import finished
 
 
 @declared
@@ -100,6 +101,9 @@ def prodigy(
     Raises:
       ValueError: `update` was called without params, or the mask differs from them in structure.
       TypeError: parameters are complex, for which the estimate is not defined.
+
+    Source: Mishchenko and Defazio, "Prodigy: An Expeditiously Adaptive Parameter-Free Learner",
+    arXiv:2306.06101.
 
     Example:
       >>> import jax.numpy as jnp

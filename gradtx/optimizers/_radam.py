@@ -10,12 +10,13 @@ from gradtx._arguments import NUMBER
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import Number, abs_sq, default_float, ema, finished, over, plus, ratio
+from gradtx.engine.numerics import Number, abs_sq, default_float, ema, over, plus, ratio
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import ScaleByAdamState, moment_weights, zero_moments
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import step_number
+from gradtx.tree.scalars import finished
 
 
 @functools.partial(piece, ranges={"threshold": NUMBER})
@@ -168,6 +169,9 @@ def radam(
 
     Raises:
       ValueError: `b2` is not in [0, 1).
+
+    Source: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
+    arXiv:1908.03265.
 
     Example:
       >>> import jax.numpy as jnp

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from gradtx._roles import KEPT, Count, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
-from gradtx.engine.roles import KEPT, Count, Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
@@ -172,9 +172,12 @@ def rmsprop(
       eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it; PyTorch
         adds it to the root.
       centered: whether to divide by the standard deviation of gradients instead. Default: False.
-      momentum: the momentum coefficient. Default: `None`, no momentum.
+      momentum: the momentum coefficient, in (-1, 1]. Default: `None`, no momentum.
       nesterov: whether to use Nesterov momentum. Default: False.
       bias_correction: whether to apply bias correction to the averages. Default: False.
+
+    Source: Tieleman and Hinton, "Lecture 6.5 - RMSProp" (COURSERA, 2012); centered: Graves,
+    "Generating Sequences With Recurrent Neural Networks", arXiv:1308.0850.
 
     Example:
       >>> import jax.numpy as jnp

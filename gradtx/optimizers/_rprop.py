@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from gradtx._roles import Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import value_of
-from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale
@@ -43,8 +43,8 @@ def scale_by_rprop(
 
     Args:
       learning_rate: the first step size of every element; a number or scalar array, not a schedule.
-      eta_minus: the factor after a change of sign, in (0, 1). Default: 0.5.
-      eta_plus: the factor while the sign holds, above 1. Default: 1.2.
+      eta_minus: the factor after a change of sign, in [0, 1]; usually below 1. Default: 0.5.
+      eta_plus: the factor while the sign holds, at least 1. Default: 1.2.
       min_step_size: the smallest size. Default: 1e-6.
       max_step_size: the largest size. Default: 50.
 
@@ -111,6 +111,9 @@ def rprop(
 
     Raises:
       TypeError: the learning rate is a schedule, or parameters are complex.
+
+    Source: Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning: the
+    RPROP algorithm" (1993), in the variant iRprop- of Igel and Hüsken (2000).
 
     Example:
       >>> import jax.numpy as jnp

@@ -49,6 +49,8 @@ def schedule_free_sgd(
       ValueError: `b1` is not in [0, 1], `warmup_steps` is negative, or `update` was called without
         params.
 
+    Source: Defazio et al., "The Road Less Scheduled", arXiv:2405.15682.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -105,6 +107,8 @@ def schedule_free_adamw(
     Raises:
       ValueError: `b1` is not in [0, 1], `warmup_steps` is negative, or `update` was called without
         params.
+
+    Source: Defazio et al., "The Road Less Scheduled", arXiv:2405.15682.
 
     Example:
       >>> import jax.numpy as jnp

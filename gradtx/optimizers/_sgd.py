@@ -30,10 +30,14 @@ def sgd(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      momentum: the momentum coefficient, in [0, 1). Default: `None`, no momentum.
+      momentum: the momentum coefficient, in (-1, 1]; usually 0.9. Negative momentum is for games,
+        and 1 sums all gradients. Default: `None`, no momentum.
       nesterov: whether to use Nesterov momentum. Default: False.
       accumulator_dtype: the dtype in which the velocity is stored. Default: the parameters' dtype,
         and float32 for half precision.
+
+    Source: Robbins and Monro, "A Stochastic Approximation Method" (1951); with momentum: Sutskever
+    et al., "On the importance of initialization and momentum in deep learning" (ICML 2013).
 
     Example:
       >>> import jax.numpy as jnp
@@ -62,8 +66,11 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9) -> GradientTr
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      decay: the momentum coefficient, in [0, 1); often 0.5 at first, 0.9 or 0.99 later. Default:
+      decay: the momentum coefficient, in (-1, 1]; often 0.5 at first, 0.9 or 0.99 later. Default:
         0.9.
+
+    Source: Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors"
+    (1986).
 
     Example:
       >>> import jax.numpy as jnp
@@ -94,7 +101,11 @@ def nesterov(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9) -> GradientTr
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      decay: the momentum coefficient, in [0, 1). Default: 0.9.
+      decay: the momentum coefficient, in (-1, 1]. Default: 0.9.
+
+    Source: Nesterov, "A method for solving the convex programming problem with convergence rate
+    O(1/k^2)" (1983), in the form of Bengio et al., "Advances in Optimizing Recurrent Networks",
+    arXiv:1212.0901.
 
     Example:
       >>> import jax.numpy as jnp

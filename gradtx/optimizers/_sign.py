@@ -48,6 +48,9 @@ def sign_sgd(learning_rate: ScalarOrSchedule) -> GradientTransformation:
     Args:
       learning_rate: a number, a scalar array or a schedule.
 
+    Source: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems",
+    arXiv:1802.04434.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -71,6 +74,9 @@ def signum(
       beta: the decay rate of the average. Default: 0.9.
       accumulator_dtype: the dtype in which the average is stored. Default: the parameters' dtype,
         and float32 for half precision.
+
+    Source: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems",
+    arXiv:1802.04434, Algorithm 2.
 
     Example:
       >>> import jax.numpy as jnp

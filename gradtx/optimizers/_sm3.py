@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import DECAY, FRACTION
+from gradtx._roles import Slot, Statistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, plus, ratio, times
-from gradtx.engine.roles import Slot, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -109,6 +109,8 @@ def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> GradientTran
     Args:
       learning_rate: a number, a scalar array or a schedule; the paper's is 0.1 and more.
       momentum: the decay rate of the average of scaled gradients. Default: 0.9, as in the paper.
+
+    Source: Anil et al., "Memory-Efficient Adaptive Optimization", arXiv:1901.11150.
 
     Example:
       >>> import jax.numpy as jnp

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradtx._roles import Count, Inner, Slot, Told, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -21,16 +22,17 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
-from gradtx.engine.numerics import ema, safe_increment, total
+from gradtx.engine.numerics import ema
 from gradtx.engine.pipeline import pipeline_of
-from gradtx.engine.roles import Count, Inner, Slot, Told, declared
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.guards import cast_like
 from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
+from gradtx.tree.moments import next_count
 from gradtx.tree.present import present, replaced
+from gradtx.tree.scalars import total
 
 
 @declared
@@ -112,6 +114,9 @@ def sophia(
       TypeError: `update` was called without `obj_fn`, `hessian_diagonal_fn` is not a
         transformation, or parameters are complex.
       ValueError: `update_interval` is less than 1, or `update` was called without params.
+
+    Source: Liu et al., "Sophia: A Scalable Stochastic Second-order Optimizer for Language Model
+    Pre-training", arXiv:2305.14342.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -216,7 +221,7 @@ class _Method(NamedTuple):
             ]
         win_rate = jnp.asarray(free if self.bound is not None else size, jnp.float32) / max(size, 1)
         stored = [x.astype(m.dtype) for x, m in zip(averages, mu, strict=True)]
-        return as_updates(clipped, given), stored, safe_increment(count), win_rate
+        return as_updates(clipped, given), stored, next_count(count, self.interval), win_rate
 
     def _ratio(self, m: Array, nu: Array) -> Array:
         least = jnp.finfo(nu.dtype).tiny ** 0.5  # its square must not vanish in derivatives

@@ -78,6 +78,8 @@ def yogi(
       b2: one minus the rate at which the second moment changes. Default: 0.999.
       eps: added to the root. Default: 1e-3, as in the paper.
 
+    Source: Zaheer et al., "Adaptive Methods for Nonconvex Optimization", NeurIPS 31 (2018).
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx

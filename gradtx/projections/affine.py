@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, PyTree
-from gradtx.engine.numerics import abs_sq, finished, total
+from gradtx.engine.numerics import abs_sq
 from gradtx.engine.paths import nth_path
 from gradtx.projections.euclidean import magnitude
 from gradtx.projections.leaves import aligned, flattened, rebuilt
+from gradtx.tree.scalars import finished, total
 
 
 def _along(

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from gradtx.engine.base import Array, PyTree, Scalar
-from gradtx.engine.numerics import abs_sq, finished, total
+from gradtx.engine.numerics import abs_sq
 from gradtx.projections.leaves import checked_scale, flattened, rebuilt
 from gradtx.tree.norms import safe_sqrt
+from gradtx.tree.scalars import finished, total
 
 
 def magnitude(arrays: Sequence[Array]) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._roles import Aside, Count, Inner, Role, declared
 from gradtx.engine.base import (
     Array,
     ExtraArgs,
@@ -28,7 +29,6 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import default_float, safe_increment
 from gradtx.engine.pipeline import wrapped
-from gradtx.engine.roles import Aside, Count, Inner, Role, declared
 
 
 @declared

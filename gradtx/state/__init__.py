@@ -1,6 +1,6 @@
 """Parts of states by name and role: declaring, reading, saving and loading them."""
 
-from gradtx.engine.roles import (
+from gradtx._roles import (
     Aside as Aside,
     Clock as Clock,
     Count as Count,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradtx._roles import Clock, Count, Slot, declared_as
 from gradtx.engine.base import (
     Array,
     EmptyState,
@@ -22,7 +23,6 @@ from gradtx.engine.base import (
 from gradtx.engine.leafwise import piece
 from gradtx.engine.links import Link, Pair, Rule
 from gradtx.engine.pipeline import FORM, wrapped
-from gradtx.engine.roles import Clock, Count, Slot, declared_as
 from gradtx.optimizers import ScaleByRmsState, ScaleByRStdDevState
 from gradtx.state.belonging import LeafRole, roles
 from gradtx.transforms import (

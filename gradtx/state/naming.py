@@ -8,7 +8,7 @@ chain, nor on a mask or guard around the piece:
   classes, so that its states have the same names;
 - labels of a partition and names of a `named_chain` come first: `slow/scale_by_adam/...`;
 - so does the field of a wrapper's additional state, such as `adv_state` (see `Told` in
-  `gradtx.engine.roles`);
+  `gradtx._roles`);
 - the second piece of the same name is named `trace#2`.
 
 Arrays that belong to no piece, in states that are bare arrays or dicts of them, are named by their

@@ -1,7 +1,7 @@
 """Reading hyperparameters and measurements from any state.
 
 The fields of states declare which they are, and under which names they are reported: see
-`gradtx.engine.roles`.
+`gradtx._roles`.
 """
 
 from collections import Counter
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import jax
 
+from gradtx._roles import declaration_of
 from gradtx.engine.base import Array, OptState
-from gradtx.engine.roles import declaration_of
 from gradtx.tree.walking import Names, Part, parts, path_name
 
 

@@ -152,7 +152,8 @@ def layerwise_decay(decay: Scalar, layer: str) -> GradientTransformation:
     Classification", arXiv:1801.06146; Clark et al., "ELECTRA", arXiv:2003.10555).
 
     Args:
-      decay: the ratio of the learning rates of neighbouring layers, in (0, 1].
+      decay: the ratio of the learning rates of neighbouring layers, in [0, 1]; with 0, of all
+        layers only the last is trained.
       layer: a regular expression with one group for the layer's number: `r"blocks/(\\d+)"`. Updates
         that it does not match, such as those of the head, are not scaled; for an embedding, add
         `multiply_by_path` to the chain.

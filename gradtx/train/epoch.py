@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._apply import apply_updates
+from gradtx._roles import Inner, Slot, declared
 from gradtx.engine.base import Array, GradientTransformation, Params, PyTree
-from gradtx.engine.roles import Inner, Slot, declared
 from gradtx.losses import softmax_cross_entropy_with_integer_labels
 from gradtx.train.models import Model
 

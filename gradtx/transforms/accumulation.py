@@ -15,6 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
 from gradtx._arguments import checked
+from gradtx._roles import Count, Inner, Role, Slot, Told, declared
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -27,12 +28,12 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import finished, safe_increment
+from gradtx.engine.numerics import safe_increment
 from gradtx.engine.paths import StructureError, align, is_none
 from gradtx.engine.pipeline import wrapped
-from gradtx.engine.roles import Count, Inner, Role, Slot, Told, declared
 from gradtx.engine.rules import Counter, Slots, value_at
 from gradtx.transforms.guards import ShouldSkipUpdateFunction, cast_like, run_if
+from gradtx.tree.scalars import finished
 
 
 def gather(g: ArrayLike, gathered: Array, number: ArrayLike | None = None) -> Array:

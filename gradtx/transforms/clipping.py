@@ -19,9 +19,10 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import finished, times, value_of
+from gradtx.engine.numerics import times, value_of
 from gradtx.engine.rules import Slots
 from gradtx.tree.norms import rescale, root_mean_square
+from gradtx.tree.scalars import finished
 
 ClipState = EmptyState
 ClipByGlobalNormState = EmptyState
@@ -36,7 +37,7 @@ def clip(max_delta: Scalar) -> GradientTransformation:
 
     Raises:
       ValueError: `max_delta` is negative.
-      TypeError: a parameter is complex.
+      TypeError: a parameter or an update is complex.
 
     Example:
       >>> import jax.numpy as jnp

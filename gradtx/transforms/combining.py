@@ -1,6 +1,6 @@
 """Applying transformations one after another."""
 
-from gradtx._arguments import require_transformation
+from gradtx._arguments import described, require_transformation
 from gradtx.engine.base import EmptyState, GradientTransformation, TransformationLike
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 
@@ -63,6 +63,11 @@ def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation
       >>> sorted(tx.init(jnp.zeros(1)))
       ['clip', 'scale']
     """
+    for i, pair in enumerate(args):
+        is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not is_pair or hasattr(pair, "init"):
+            told = f"a pair (name, transformation), got {described(pair)}"
+            raise TypeError(f"named_chain: argument {i} must be {told}")
     names = [name for name, _ in args]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from gradtx._roles import Statistic, Told, declared
 from gradtx.engine.base import (
     Array,
     EmptyState,
@@ -21,7 +22,6 @@ from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import is_none
-from gradtx.engine.roles import Statistic, Told, declared
 from gradtx.engine.rules import Slots
 
 NonNegativeParamsState = EmptyState
@@ -49,7 +49,7 @@ def keep_params_nonnegative() -> GradientTransformation:
 
     Raises:
       ValueError: `update` was called without params, or they differ from the updates in structure.
-      TypeError: a parameter is complex.
+      TypeError: a parameter or an update is complex.
 
     Example:
       >>> import jax.numpy as jnp

@@ -6,12 +6,13 @@ from typing import NamedTuple
 from jax import lax
 
 from gradtx._arguments import NUMBER
+from gradtx._roles import KEPT, Clock, declared
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.masks import Mask
 from gradtx.engine.numerics import times
-from gradtx.engine.roles import KEPT, Clock, declared
 from gradtx.engine.rules import Slots
-from gradtx.transforms.masking import masked
+from gradtx.transforms.masking import narrow
 
 
 @declared
@@ -63,7 +64,7 @@ def add_decayed_weights(
         integers=True,
         name="add_decayed_weights",
     )
-    return tx if mask is None else masked(tx, mask)
+    return tx if mask is None else narrow(tx, Mask(mask, name="add_decayed_weights"))
 
 
 def _decay(g: Array, s: Slots, step: Array, p: Array) -> tuple[Array, Slots]:

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradtx._roles import Slot, Statistic, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import plus, root, times
-from gradtx.engine.roles import Slot, Statistic, declared
 from gradtx.engine.rules import Slots
 from gradtx.tree.filling import real_full_like
 from gradtx.tree.norms import norms

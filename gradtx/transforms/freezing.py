@@ -1,8 +1,11 @@
 """Freezing parameters."""
 
+from collections.abc import Hashable
+
 import jax
 import jax.numpy as jnp
 
+from gradtx._arguments import checked
 from gradtx.engine.base import (
     Array,
     EmptyState,
@@ -12,11 +15,12 @@ from gradtx.engine.base import (
     TransformationLike,
 )
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.masks import flags
+from gradtx.engine.masks import Mask, flags
 from gradtx.engine.paths import is_none
+from gradtx.engine.pipeline import named
 from gradtx.engine.rules import Slots
-from gradtx.transforms.masking import masked
-from gradtx.transforms.partitioning import partition
+from gradtx.transforms.masking import narrow
+from gradtx.transforms.partitioning import by_labels
 
 
 @piece
@@ -38,6 +42,7 @@ def _zero(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
     return jnp.zeros_like(g), Slots()
 
 
+@piece
 def freeze(mask: MaskOrFn) -> GradientTransformation:
     """Replaces updates by zero where a mask is true; the others are returned unchanged.
 
@@ -60,9 +65,10 @@ def freeze(mask: MaskOrFn) -> GradientTransformation:
       >>> print(updates["w"], updates["b"])
       [1.] [0.]
     """
-    return masked(set_to_zero(), mask)
+    return named(narrow(set_to_zero(), Mask(mask)), "freeze")
 
 
+@checked
 def selective_transform(
     optimizer: TransformationLike, *, freeze_mask: MaskOrFn
 ) -> GradientTransformation:
@@ -93,4 +99,5 @@ def selective_transform(
         treedef = jax.tree.structure(tree, is_leaf=is_none)
         return treedef.unflatten("freeze" if flag else "train" for flag in frozen)
 
-    return partition({"train": optimizer, "freeze": set_to_zero()}, labels)
+    parts: dict[Hashable, TransformationLike] = {"train": optimizer, "freeze": set_to_zero()}
+    return by_labels(parts, labels, "selective_transform")

@@ -13,6 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx import tree
+from gradtx._roles import Count, Inner, Reading, Told, declared
 from gradtx.engine.base import (
     Array,
     ExtraArgs,
@@ -27,9 +28,9 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import abs_sq, safe_increment, total, widen
+from gradtx.engine.numerics import abs_sq, safe_increment, widen
 from gradtx.engine.pipeline import wrapped
-from gradtx.engine.roles import Count, Inner, Reading, Told, declared
+from gradtx.tree.scalars import total
 
 
 @declared

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import tree
+from gradtx._roles import RandomKey, declared
 from gradtx.engine.base import Array, GradientTransformation, Params, Updates
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
-from gradtx.engine.roles import RandomKey, declared
 from gradtx.transforms.noise import as_key
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx._arguments import FRACTION
+from gradtx._roles import Count, Hyperparameter, Inner, Shared, Slot, Told, declared
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -26,16 +27,15 @@ from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import (
     compute_dtype,
     default_float,
-    finished,
     safe_increment,
     times,
     value_of,
     widen,
 )
 from gradtx.engine.paths import align, is_none, nth_path
-from gradtx.engine.roles import Count, Hyperparameter, Inner, Shared, Slot, Told, declared
 from gradtx.engine.rules import LeafError, MaskedNode, rate_at
 from gradtx.tree.present import present, replaced
+from gradtx.tree.scalars import finished
 
 
 @declared

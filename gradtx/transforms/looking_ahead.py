@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx._apply import apply_updates
+from gradtx._roles import Count, Role, Told, declared
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -22,7 +23,6 @@ from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import align, is_none
 from gradtx.engine.pipeline import wrapped
-from gradtx.engine.roles import Count, Role, Told, declared
 from gradtx.transforms.guards import begun_again
 
 
@@ -81,7 +81,7 @@ def lookahead(
     Args:
       fast_optimizer: the optimizer of the fast parameters.
       sync_period: the number of its steps between two steps of the slow parameters; at least 1.
-      slow_step_size: the step size of the slow parameters, in [0, 1].
+      slow_step_size: the step size of the slow parameters, not negative; usually in (0, 1).
       reset_state: whether the optimizer's state is reset after each step of the slow parameters.
         Default: False.
 

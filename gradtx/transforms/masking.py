@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 from gradtx._arguments import checked
+from gradtx._roles import Inner, declared
 from gradtx.engine.base import GradientTransformation, MaskOrFn, TransformationLike
 from gradtx.engine.masks import Mask
 from gradtx.engine.pipeline import Pipeline, pipeline_of
-from gradtx.engine.roles import Inner, declared
 
 
 @declared
@@ -52,7 +52,16 @@ def masked(
       >>> print(updates["w"], updates["b"])
       [-1.] [1.]
     """
+    return narrow(inner, Mask(mask, mask_compatible_extra_args, name="masked"))
+
+
+def narrow(inner: TransformationLike, mask: Mask) -> GradientTransformation:
+    """Returns a transformation with a mask around it.
+
+    Args:
+      inner: the transformation.
+      mask: the mask, with the name that error messages begin with.
+    """
     pipeline = pipeline_of(inner)
-    around = Mask(mask, mask_compatible_extra_args)
-    links = tuple(link.narrow(around) for link in pipeline.links)
+    links = tuple(link.narrow(mask) for link in pipeline.links)
     return Pipeline(links, MaskedState(pipeline.skeleton)).transformation()

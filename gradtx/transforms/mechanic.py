@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gradtx import tree
 from gradtx._arguments import POSITIVE
+from gradtx._roles import Count, Hyperparameter, Inner, Shared, Slot, Told, declared
 from gradtx.engine.base import (
     GradientTransformation,
     Params,
@@ -18,11 +19,11 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished, safe_increment, times
-from gradtx.engine.roles import Count, Hyperparameter, Inner, Shared, Slot, Told, declared
+from gradtx.engine.numerics import safe_increment, times
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots
 from gradtx.tree.norms import safe_sqrt
 from gradtx.tree.present import common_dtype, present, replaced
+from gradtx.tree.scalars import finished
 
 
 @declared

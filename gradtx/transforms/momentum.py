@@ -8,10 +8,10 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from gradtx._arguments import MOMENTUM
+from gradtx._roles import Slot, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
-from gradtx.engine.roles import Slot, declared
 from gradtx.engine.rules import Slots
 from gradtx.transforms.storing import store_as
 
@@ -38,7 +38,8 @@ def trace(
     textbooks: `v = decay * v - learning_rate * g`. The two differ when the learning rate changes.
 
     Args:
-      decay: momentum coefficient, in [0, 1).
+      decay: momentum coefficient, in (-1, 1]; usually 0.9. Negative momentum is for games
+        (arXiv:1807.04740), and 1 sums all updates.
       nesterov: whether to use Nesterov momentum. Default: False.
       accumulator_dtype: the dtype in which the velocity is stored. Default: the parameters' dtype,
         and float32 for half precision.

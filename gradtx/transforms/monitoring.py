@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._roles import Aside, Role, declared
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -19,7 +20,6 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.numerics import compute_dtype, default_float
 from gradtx.engine.pipeline import wrapped
-from gradtx.engine.roles import Aside, Role, declared
 from gradtx.transforms.averaging import EmaState, ema
 from gradtx.transforms.without_state import stateless
 

@@ -5,12 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._roles import Count, RandomKey, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import finished, times, value_of
-from gradtx.engine.roles import Count, RandomKey, declared
+from gradtx.engine.numerics import times, value_of
 from gradtx.engine.rules import Slots
 from gradtx.tree.moments import step_number
+from gradtx.tree.scalars import finished
 
 
 @declared
@@ -84,10 +85,17 @@ def as_key(
       seed: a seed, or `None`; the seed is 0 if both are.
       name: the name of the caller in error messages.
       key_name: the name of `key` in error messages. Default: "key".
+
+    Raises:
+      ValueError: both are given, or `key` holds several keys.
+      TypeError: a key or seed is a floating number.
     """
     if key is not None and seed is not None:
         raise ValueError(f"{name}: give {key_name} or seed, got both: {key!r} and {seed!r}")
     given = jnp.asarray(key if key is not None else 0 if seed is None else seed)
+    if jnp.issubdtype(given.dtype, jnp.inexact):
+        told = key_name if seed is None else "seed"
+        raise TypeError(f"{name}: {told} must be an integer or a random key, got {given.dtype}")
     if not jnp.issubdtype(given.dtype, jax.dtypes.prng_key):
         given = jax.random.key(given) if given.ndim == 0 else jax.random.wrap_key_data(given)
     if given.shape != ():

@@ -1,5 +1,7 @@
 """Normalizing updates by their global norm."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -7,9 +9,10 @@ from gradtx import tree
 from gradtx.engine.base import EmptyState, GradientTransformation, Params, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished
-from gradtx.transforms.without_state import stateless
+from gradtx.engine.pipeline import with_links
+from gradtx.transforms.without_state import of_function
 from gradtx.tree.norms import rescale
+from gradtx.tree.scalars import finished
 
 NormalizeState = EmptyState
 
@@ -46,9 +49,10 @@ def normalize_by_update_norm(
         del params
         return normalize(updates, scale_factor, eps)
 
-    return stateless(over_tree)
+    return of_function(over_tree, "normalize_by_update_norm")
 
 
+@piece
 def normalize() -> GradientTransformation:
     """Divides all updates by their global norm: `normalize_by_update_norm` with `eps=0`.
 
@@ -61,4 +65,5 @@ def normalize() -> GradientTransformation:
       >>> print(tx.update(jnp.array([3e-9, 4e-9]), tx.init(None))[0])
       [0.6 0.8]
     """
-    return normalize_by_update_norm(eps=0.0)
+    tx = normalize_by_update_norm(eps=0.0)
+    return with_links(tx, lambda link: dataclasses.replace(link, name="normalize"))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 
 from gradtx._arguments import checked, require_transformation
+from gradtx._roles import Inner, declared
 from gradtx.engine.base import (
     GradientTransformation,
     Params,
@@ -19,7 +20,6 @@ from gradtx.engine.made import Freezer, Frozen, Made
 from gradtx.engine.masks import Mask, spread
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
-from gradtx.engine.roles import Inner, declared
 from gradtx.transforms.masking import MaskedState
 
 
@@ -70,17 +70,32 @@ def partition(
     """
     for label, tx in transforms.items():
         require_transformation(tx, f"partition: transforms[{label!r}]")
+    return by_labels(transforms, param_labels, "partition", mask_compatible_extra_args)
 
+
+def by_labels(
+    transforms: Mapping[Hashable, TransformationLike],
+    param_labels: PyTree | Callable[[Params], PyTree],
+    name: str,
+    all_trees: bool = False,
+) -> GradientTransformation:
+    """Returns a partition with a name.
+
+    Args:
+      transforms: a mapping from labels to transformations.
+      param_labels: the labels, as for `partition`.
+      name: the name in error messages.
+      all_trees: whether extra arguments that are pytrees like the updates are masked as well.
+        Default: False.
+    """
     pipelines = [pipeline_of(tx) for tx in transforms.values()]
     links, skeletons = gather(pipelines)
     labels = [x for x, part in zip(transforms, pipelines, strict=True) for _ in part.links]
     known = tuple(transforms)
-    masks = {
-        x: Mask(HasLabel(x, param_labels, known), mask_compatible_extra_args, x) for x in known
-    }
+    masks = {x: Mask(HasLabel(x, param_labels, known), all_trees, x, name) for x in known}
     row = [link.narrow(masks[x]) for link, x in zip(links, labels, strict=True)]
     parts = {label: MaskedState(s) for label, s in zip(transforms, skeletons, strict=True)}
-    return Pipeline(tuple(row), PartitionState(parts), "partition").transformation()
+    return Pipeline(tuple(row), PartitionState(parts), name).transformation()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx._roles import Count, Hyperparameter, Shared, Told, declared_as
 from gradtx.engine.base import Array, GradientTransformation, OptState, Params, Scalar, Updates
 from gradtx.engine.checks import check_value
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished
 from gradtx.engine.pipeline import wrapped
-from gradtx.engine.roles import Count, Hyperparameter, Shared, Told, declared_as
 from gradtx.tree.norms import rescale
+from gradtx.tree.scalars import finished
 
 
 @declared_as("reduce_on_plateau")

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx._roles import RandomKey, declared
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -23,15 +24,15 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import finished, over, times, widen
+from gradtx.engine.numerics import over, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
-from gradtx.engine.roles import RandomKey, declared
 from gradtx.engine.rules import LeafError
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import as_key
 from gradtx.transforms.per_example import per_example_global_norm_clip
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.scalars import finished
 
 
 @declared
@@ -157,7 +158,7 @@ def dpsgd(
       noise_multiplier: the standard deviation of the noise, in units of `l2_norm_clip`; not
         negative.
       seed: the seed of the noise: an integer, or a random key of JAX. It must be kept secret.
-      momentum: momentum coefficient, in [0, 1). Default: `None`, no momentum.
+      momentum: momentum coefficient, in (-1, 1]. Default: `None`, no momentum.
       nesterov: whether to use Nesterov momentum. Default: False.
 
     Raises:

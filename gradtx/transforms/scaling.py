@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from gradtx._roles import KEPT, Clock, Count, Rate, declared, declared_as
 from gradtx.engine.base import (
     Array,
     EmptyState,
@@ -12,7 +13,6 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
-from gradtx.engine.roles import KEPT, Clock, Count, Rate, declared, declared_as
 from gradtx.engine.rules import Slots
 
 

@@ -10,6 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx._apply import apply_updates
+from gradtx._roles import Count, Inner, Slot, Told, declared
 from gradtx.engine.base import (
     Array,
     ExtraArgs,
@@ -23,7 +24,6 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
-from gradtx.engine.roles import Count, Inner, Slot, Told, declared
 from gradtx.transforms.guards import begun_again, cast_like
 from gradtx.tree.present import present, replaced
 

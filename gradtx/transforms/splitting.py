@@ -10,6 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx._arguments import checked
+from gradtx._roles import Inner, declared
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -22,7 +23,6 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import wrapped
-from gradtx.engine.roles import Inner, declared
 
 R = TypeVar("R")
 

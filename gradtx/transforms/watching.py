@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
+from gradtx._roles import Inner, Reading, Role, declared
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -21,7 +22,6 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import safe_increment
 from gradtx.engine.pipeline import wrapped
-from gradtx.engine.roles import Inner, Reading, Role, declared
 
 
 @declared

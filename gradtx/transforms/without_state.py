@@ -30,13 +30,26 @@ def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransfo
       [2. 2.]
     """
 
+    return of_function(f, "stateless")
+
+
+def of_function(
+    f: Callable[[Updates, Params | None], Updates], name: str
+) -> GradientTransformation:
+    """Returns `stateless(f)` with a name.
+
+    Args:
+      f: `f(updates, params) -> updates`.
+      name: the name in error messages.
+    """
+
     def update(
         updates: Updates, state: EmptyState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, EmptyState]:
         del extra
         return f(updates, params), state
 
-    return wrapped(init_empty_state, update, name="stateless")
+    return wrapped(init_empty_state, update, name=name)
 
 
 def stateless_with_tree_map(f: Callable[[Array, Array | None], Array]) -> GradientTransformation:
@@ -59,4 +72,4 @@ def stateless_with_tree_map(f: Callable[[Array, Array | None], Array]) -> Gradie
             return jax.tree.map(lambda u: f(u, None), updates)
         return jax.tree.map(f, updates, params)
 
-    return stateless(over_tree)
+    return of_function(over_tree, "stateless_with_tree_map")

@@ -5,7 +5,7 @@ A name is a field of a NamedTuple or a dataclass, a key of a dict, or the class 
 Several parts of a state may have the same name. The last state of every optimizer has its own count
 of steps, and the learning rate of the last step; a user who asks for the `count` of Adam, or for an
 injected `learning_rate`, means another part. The roles of the fields tell them apart (see
-`gradtx.engine.roles`): a `Clock` repeats the count of other parts, so that all are equal. A `Rate`
+`gradtx._roles`): a `Clock` repeats the count of other parts, so that all are equal. A `Rate`
 only reports the learning rate of a step, and the next step overwrites it.
 
 The lookup returns such fields only if nothing else has the name. `set` also sets the fields that

@@ -15,7 +15,14 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, PyTree, Scalar, Updates
-from gradtx.engine.numerics import Number, abs_sq, default_float, times, widen
+from gradtx.engine.numerics import (
+    Number,
+    abs_sq,
+    default_float,
+    times,
+    value_of,
+    widen,
+)
 from gradtx.tree.mapping import map_leaves
 
 
@@ -180,6 +187,20 @@ def step_number(count: ArrayLike) -> Array:
       count: the number of steps taken, a scalar.
     """
     return lax.convert_element_type(count, default_float()) + 1
+
+
+def next_count(count: Array, period: Scalar) -> Array:
+    """Returns the count after a step of a method that does something at every `period`-th step.
+
+    `count + 1`; at the dtype's largest value a whole number of periods less, so that
+    `count % period` continues, where a count that stays would never be due again.
+
+    Args:
+      count: the number of steps taken, an integer scalar.
+      period: the number of steps from one such step to the next, at least 1.
+    """
+    back = lax.convert_element_type(value_of(period), count.dtype)
+    return lax.add(count, jnp.where(count < jnp.iinfo(count.dtype).max, 1, 1 - back))
 
 
 def one_minus_power(log_base: Scalar, exponent: Array) -> Array:

@@ -14,7 +14,8 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array, PyTree, Scalar
-from gradtx.engine.numerics import abs_sq, default_float, like, times, total, widen
+from gradtx.engine.numerics import abs_sq, default_float, like, times, widen
+from gradtx.tree.scalars import total
 
 Axis = tuple[int, ...] | None
 Groups = tuple[tuple[Array, ...], ...]

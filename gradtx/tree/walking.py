@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradtx._roles import UNKNOWN, Declaration, Kind, Role, declaration_of
 from gradtx.engine.base import PyTree, PyTreeDef
-from gradtx.engine.roles import UNKNOWN, Declaration, Kind, Role, declaration_of
 
 Path = tuple[Any, ...]
 Names = tuple[str, ...]
@@ -44,7 +44,7 @@ class Part(NamedTuple):
       piece: the name of the piece whose field it is; empty if it belongs to none.
       field: the name of the field, or empty.
       role: the role of the field.
-      slots: the kind of a slot there; see `gradtx.engine.roles.Role`.
+      slots: the kind of a slot there; see `gradtx._roles.Role`.
       of: the keys that lead to the part of the parameters to which it belongs.
       around: the states that contain it, from the outermost to the innermost, with their scopes.
     """

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._roles import Count, Shared, Slot, declared
 from gradtx.engine.base import (
     EmptyState,
     GradientTransformation,
@@ -17,7 +18,6 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import widen
 from gradtx.engine.pipeline import wrapped
-from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.experimental.aggregating.types import Aggregator, PerElementUpdates, axes_of
 from gradtx.transforms.combining import chain, identity
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx._roles import Count, Shared, Slot, declared
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -19,7 +20,6 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import abs_sq, default_float, ema, widen
 from gradtx.engine.pipeline import wrapped
-from gradtx.engine.roles import Count, Shared, Slot, declared
 from gradtx.experimental.aggregating.processing import process
 from gradtx.experimental.aggregating.types import (
     AggregatedUpdates,

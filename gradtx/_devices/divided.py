@@ -13,24 +13,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.sharding import AbstractMesh
+from jax import Array, lax
+from jax.sharding import AbstractMesh, NamedSharding
 
-from gradtx._devices import (
-    Axes,
-    Division,
-    axes_of,
-    explicit_axes,
-    partition_spec,
-    shared_devices,
-    widened,
-)
-from gradtx.engine.base import Array
-from gradtx.engine.rules import LeafError
+from gradtx._devices.exchange import Division, shared_devices, widened
+from gradtx._devices.types import Axes, axes_of, explicit_axes, explicit_mesh, partition_spec
 
 
 class Parts(NamedTuple):
-    """How the matrices of a leaf, or their slots, are divided before the exchange.
+    """The division of the matrices of a leaf, or of their slots, before the exchange.
 
     Attributes:
       counts: the lengths on this device of the axes that index matrices.
@@ -74,7 +65,7 @@ def divided(
       mesh: the mesh of the arguments.
 
     Raises:
-      LeafError: an argument for a leaf is divided along other matrices than the leaf.
+      ValueError: an argument for a leaf is divided along other matrices than the leaf.
     """
     columns, names = (*given, *results), explicit_axes(mesh)
     sizes = {name: mesh.shape[name] for name in names}
@@ -221,9 +212,7 @@ def _kinds(columns: Sequence[Any], group: list[int], sizes: Mapping[str, int]) -
         rest = math.prod(parts[0].counts) % parts[0].division.devices
         if len(each) > 1 or (rest and len(ways) > 1):
             told = ", ".join(f"{c.name} {axes_of(c.arrays[i])}" for c in columns)
-            raise LeafError(
-                ValueError, f"the matrices of a leaf are divided in several ways: {told}"
-            )
+            raise ValueError(f"the matrices of a leaf are divided in several ways: {told}")
         # If they are divided among themselves in one column only, the leaf is exchanged alone, so
         # that each device gets those that it has in the other column.
         alone = i if len(ways) > 1 else None
@@ -263,3 +252,40 @@ def _by_group(
 
 def _joined(stacks: Sequence[Array]) -> Array:
     return stacks[0] if len(stacks) == 1 else lax.concatenate(stacks, 0)
+
+
+def placed_like(leaf: Any, layout: Any, slot: Any, dtype: Any) -> jax.ShapeDtypeStruct:
+    """Returns the type of a slot of a leaf's matrices, which is divided as they are.
+
+    It is divided by the mesh axes that divide the leaf's matrices among themselves. By the other
+    explicit axes it is divided along the matrices too, if each device then has equally many, and
+    otherwise along its longest axes.
+
+    Args:
+      leaf: the leaf, or its type.
+      layout: the leaf's layout.
+      slot: the slot's layout.
+      dtype: the slot's dtype.
+    """
+    mesh = explicit_mesh([leaf])
+    if mesh is None:
+        return jax.ShapeDtypeStruct(slot.shape, dtype)
+    of_leaf = axes_of(leaf)
+    axes = [list(of_leaf[a]) for a in layout.order[: layout.counted]]
+    axes += [[] for _ in slot.shape[layout.counted :]]
+    local = [
+        n // math.prod(mesh.shape[name] for name in names)
+        for n, names in zip(slot.shape, axes, strict=True)
+    ]
+    taken = {name for names in axes for name in names}
+    rest = [name for name in explicit_axes(mesh) if name not in taken]
+    if layout.counted and local[0] % math.prod(mesh.shape[name] for name in rest) == 0:
+        axes[0] += rest
+        rest = []
+    for name in rest:
+        longest = max(range(slot.counted, len(local)), key=local.__getitem__, default=0)
+        if local[longest] % mesh.shape[name] == 0:
+            axes[longest].append(name)
+            local[longest] //= mesh.shape[name]
+    sharding = NamedSharding(mesh, partition_spec(axes))
+    return jax.ShapeDtypeStruct(slot.shape, dtype, sharding=sharding)

@@ -169,7 +169,7 @@ def declared_as(piece: str) -> Callable[[C], C]:
     def declare(state: C) -> C:
         roles = _own_roles(state)
         if missing := [name for name in _fields(state) if name not in roles]:
-            raise TypeError(f"{state.__name__}: needs roles for {missing}; see gradtx.engine.roles")
+            raise TypeError(f"{state.__name__}: needs roles for {missing}; see gradtx._roles")
         _NAMESAKES[state.__name__] = Declaration(piece, roles)
         return state
 
