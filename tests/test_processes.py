@@ -21,7 +21,7 @@ pytestmark = pytest.mark.thorough
 # ---- The example --------------------------------------------------------------------------------
 
 SMALL = (
-    *("--steps", "12", "--every", "4", "--batch", "8"),
+    *("--steps", "16", "--every", "4", "--batch", "8"),
     *("--context", "16", "--width", "16", "--layers", "1"),
 )
 ONE = ("--devices-per-process", "8")
@@ -42,15 +42,16 @@ def start(out, *arguments):
 
 
 def ended(process):
-    """Returns what a process printed, which has to be without errors."""
+    """Returns what a process printed, which has to be without errors and warnings."""
     out, err = process.communicate(timeout=300)
-    assert process.returncode == 0 and err == "", err
+    lines = [line for line in err.splitlines() if "orbax-checkpoint-tmp" not in line]
+    assert process.returncode == 0 and not lines, err  # orbax removes what a killed run left
     return out
 
 
 def losses(out):
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [*range(1, 13)]
+    assert [row["step"] for row in rows] == [*range(1, 17)]
     return [row["loss"] for row in rows]
 
 
@@ -71,13 +72,12 @@ def uninterrupted(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_two_processes_are_one_with_all_devices(uninterrupted, optimizer, tmp_path):
+def test_two_processes_are_one_with_all_devices(uninterrupted, tmp_path):
     """To rounding: gloo and the collectives of one process add in different orders."""
-    told = ended(start(tmp_path, *TWO, "--mesh", "2x4", "--optimizer", optimizer))
+    told = ended(start(tmp_path, *TWO, "--mesh", "2x4"))
     assert "2 processes, 8 devices, mesh data x fsdp = 2 x 4, from step 0" in told
-    assert "Gloo" not in told and told.count("\nstep ") == 3
-    np.testing.assert_allclose(losses(tmp_path), uninterrupted(optimizer), rtol=1e-6)
+    assert "Gloo" not in told and told.count("\nstep ") == 4
+    np.testing.assert_allclose(losses(tmp_path), uninterrupted("adamw"), rtol=1e-6)
 
 
 def killed_after_a_checkpoint(out, *arguments):
@@ -89,24 +89,22 @@ def killed_after_a_checkpoint(out, *arguments):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert not (out / "checkpoints" / "12").exists()
+    assert not (out / "checkpoints" / "16").exists()
 
 
 @pytest.mark.parametrize(
-    ("first", "then"),
+    ("optimizer", "first", "then"),
     [
-        pytest.param((*TWO, "--mesh", "2x4"), (*ONE, "--mesh", "1x8"), id="two-one"),
-        pytest.param(
-            ("--devices-per-process", "4", "--mesh", "4x1"), (*TWO, "--mesh", "4x2"), id="one-two"
-        ),
+        ("adamw", (*TWO, "--mesh", "2x4"), (*ONE, "--mesh", "1x8")),
+        ("muon", ("--devices-per-process", "4", "--mesh", "4x1"), (*TWO, "--mesh", "4x2")),
     ],
 )
-def test_killed_and_resumed_elsewhere(uninterrupted, first, then, tmp_path):
+def test_killed_and_resumed_elsewhere(uninterrupted, optimizer, first, then, tmp_path):
     """With another number of processes and devices and on another mesh, to rounding."""
-    killed_after_a_checkpoint(tmp_path, *first)
-    told = ended(start(tmp_path, *then, "--resume"))
-    assert "from step 4\n" in told or "from step 8\n" in told
-    np.testing.assert_allclose(losses(tmp_path), uninterrupted("adamw"), rtol=1e-6)
+    killed_after_a_checkpoint(tmp_path, *first, "--optimizer", optimizer)
+    told = ended(start(tmp_path, *then, "--optimizer", optimizer, "--resume"))
+    assert "from step 0" not in told
+    np.testing.assert_allclose(losses(tmp_path), uninterrupted(optimizer), rtol=1e-6)
 
 
 def test_a_process_that_fails_stops_the_others(tmp_path):

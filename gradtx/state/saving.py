@@ -341,12 +341,14 @@ def _placed(new: Any, old: Any, dtype: np.dtype) -> ArrayLike:
 
 def _on_devices(new: Any, sharding: jax.sharding.Sharding, at_hand: bool) -> Array:
     """Returns a copy, because the saved array must outlive a step that donates the state."""
-    if sharding.is_fully_addressable and not at_hand:
+    alone = sharding.is_fully_addressable
+    if alone and not at_hand:
         raise _NotAtHand("on devices of this process alone")
-    if not sharding.is_fully_addressable and at_hand and not getattr(new, "weak_type", False):
-        # `device_put` would send it to every process, to compare it there.
+    moved = not (alone and getattr(new, "is_fully_addressable", True))
+    if moved and at_hand and not getattr(new, "weak_type", False):
+        # `device_put` would send the array to every process, to compare it there.
         here = np.asarray(new)
-        return jax.make_array_from_callback(here.shape, sharding, lambda part: here[part].copy())
+        return jax.make_array_from_callback(here.shape, sharding, lambda i: here[i].copy())
     return jax.device_put(new, sharding, may_alias=False)
 
 
