@@ -91,9 +91,9 @@ def state_dict(state: OptState, *, version: int = 0) -> dict[str, Any]:
     The names consist of the piece, the field and the parameter's path, `scale_by_adam/mu/w`; see
     `gradtx.state.naming`. The arrays are those of the state, with their shardings, and not copies:
     write or copy them before a step that donates the state. Random keys are replaced by their data.
-    NumPy's functions cannot save arrays that are divided over the devices of several processes;
-    orbax can, or `jax.experimental.multihost_utils.process_allgather(array, tiled=True)` gives every
-    process a whole one.
+    NumPy's functions cannot save arrays that are divided over the devices of several processes.
+    orbax can; `jax.experimental.multihost_utils.process_allgather(array, tiled=True)` returns a
+    whole one to every process.
 
     Args:
       state: the state of an optimizer of gradtx or optax, or any pytree that contains one, such as
@@ -259,8 +259,8 @@ def _load(
         except _NotAtHand as error:
             raise ValueError(
                 f"{function}: {name}: the saved array is divided over the devices of several "
-                f"processes, but the template's is {error}; give a template with shardings over all "
-                "of them, or the whole array, as "
+                f"processes, but the template's is {error}; give a template with shardings over "
+                "all of them, or the whole array, as "
                 "jax.experimental.multihost_utils.process_allgather(array, tiled=True) returns it"
             ) from None
     known = {name for name, _ in needed}

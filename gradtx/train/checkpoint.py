@@ -70,8 +70,8 @@ def save(path: str | Path, tree: PyTree, extra: Mapping[str, Any]) -> None:
     for name, leaf in _named(tree).items():
         if not is_at_hand(leaf):
             raise ValueError(
-                f"checkpoint: {name} is divided over the devices of several processes; use orbax, or "
-                "save jax.experimental.multihost_utils.process_allgather(array, tiled=True)"
+                f"checkpoint: {name} is divided over the devices of several processes; use orbax, "
+                "or save jax.experimental.multihost_utils.process_allgather(array, tiled=True)"
             )
         if _is_key(leaf):
             leaf, kind = jax.random.key_data(leaf), {"key": str(jax.random.key_impl(leaf))}
