@@ -13,6 +13,7 @@ Started by hand on several computers, each gets the address of the first:
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import math
@@ -37,6 +38,11 @@ ALPHABET = sorted(set(TEXT))
 TOKENS = np.searchsorted(ALPHABET, list(TEXT)).astype(np.int32)
 
 
+def sizes(text):
+    data, fsdp = map(int, text.split("x"))
+    return data, fsdp
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
@@ -49,7 +55,9 @@ def arguments():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/sharded_transformer"))
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--mesh", help="data x fsdp, such as 2x4 (default: 1 x all devices)")
+    parser.add_argument(
+        "--mesh", type=sizes, help="data x fsdp, such as 2x4 (default: 1 x all devices)"
+    )
     parser.add_argument("--devices-per-process", type=int, help="virtual devices, on CPUs")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--process", type=int, help="the number of this one, started by hand")
@@ -178,13 +186,14 @@ def batch_of(step, args, divided):
 
 
 def train(args):
-    shape = tuple(map(int, args.mesh.split("x"))) if args.mesh else (1, jax.device_count())
     devices = jax.device_count()
-    if len(shape) != 2 or math.prod(shape) != devices:
-        return f"--mesh {args.mesh} must be two numbers with the product {devices}, of the devices"
+    data, fsdp = args.mesh or (1, devices)
+    if data * fsdp != devices:
+        return f"--mesh {data}x{fsdp} must have as many places as there are devices, {devices}"
     if args.batch % devices:
         return f"--batch {args.batch} must be a multiple of {devices}, the number of devices"
-    mesh = jax.make_mesh(shape, ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    types = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=types)
     divided, whole = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P())
     say = print if jax.process_index() == 0 else lambda *_, **__: None
 
@@ -216,8 +225,8 @@ def train(args):
             at = manager.restore(done, args=ocp.args.StandardRestore(like))
         else:
             at = begin(jax.random.key(args.seed))
-        say(f"{jax.process_count()} processes, {devices} devices, mesh data x fsdp = {shape[0]} x "
-            f"{shape[1]}, from step {done}", flush=True)  # fmt: skip
+        say(f"{jax.process_count()} processes, {devices} devices, mesh data x fsdp = {data} x "
+            f"{fsdp}, from step {done}", flush=True)  # fmt: skip
 
         file = args.out / "metrics.jsonl"
         if jax.process_index() == 0:  # without what a killed run wrote after its last checkpoint
@@ -270,12 +279,12 @@ def main():
     if args.devices_per_process:
         jax.config.update("jax_num_cpu_devices", args.devices_per_process)
     if args.processes > 1:
-        # gloo prints each connection to file 1, the standard output; our lines go around it.
-        sys.stdout = os.fdopen(os.dup(1), "w")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         jax.config.update("jax_cpu_collectives_implementation", "gloo")  # no effect on accelerators
         jax.distributed.initialize(args.coordinator, args.processes, args.process)
-    return train(args)
+    # gloo prints each of its connections to file 1, the standard output; our lines go around it.
+    with os.fdopen(os.dup(1), "w") as out, contextlib.redirect_stdout(out):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return train(args)
 
 
 if __name__ == "__main__":
