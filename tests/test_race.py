@@ -32,7 +32,7 @@ from gradtx.racing import (
     run,
     usual_rates,
 )
-from gradtx.racing.devices import division
+from gradtx.racing.devices import divided, division, local_devices
 from gradtx.train import files
 
 ROOT = Path(__file__).parent.parent
@@ -244,13 +244,13 @@ def test_diverged_runs_are_infinite():
 
 @pytest.mark.parametrize("entry", catalog.entries(), ids=lambda entry: entry.name)
 def test_every_optimizer_of_the_catalog_can_race(entry):
-    """Traced with a runtime rate, on matrices and vectors; the slow test runs them."""
+    """Traced with a runtime rate, on matrices and vectors, as a device's part of a divided grid; the
+    slow test runs them."""
     problem = classification(SOFTMAX, DATA, 16)
     start = jax.eval_shape(make_start(problem), jnp.arange(2), problem.data)
     (entrant,) = enter([entry.name])
-    curves = jax.eval_shape(
-        make_grid(problem, entrant.make, 2), jnp.asarray(entrant.rates), start, problem.data
-    )
+    grid = divided(make_grid(problem, entrant.make, 2), (1, 1), local_devices(1))
+    curves = jax.eval_shape(grid, jnp.asarray(entrant.rates), start, problem.data)
     assert curves.loss.shape == curves.accuracy.shape == (2, 2, len(entrant.rates))
 
 
