@@ -244,8 +244,8 @@ def test_diverged_runs_are_infinite():
 
 @pytest.mark.parametrize("entry", catalog.entries(), ids=lambda entry: entry.name)
 def test_every_optimizer_of_the_catalog_can_race(entry):
-    """Traced with a runtime rate, on matrices and vectors, as a device's part of a divided grid; the
-    slow test runs them."""
+    """Traced with a runtime rate, on matrices and vectors, as one device's part of a grid; the slow
+    test runs them."""
     problem = classification(SOFTMAX, DATA, 16)
     start = jax.eval_shape(make_start(problem), jnp.arange(2), problem.data)
     (entrant,) = enter([entry.name])

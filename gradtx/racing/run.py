@@ -151,7 +151,7 @@ def run_race(
         with display(epochs * len(numbers) * len(waiting), lines) as shown:
             shown.say(
                 f"{problem.title or 'race'}: {epochs} epochs of {problem.steps} steps, "
-                f"{len(numbers)} seeds"
+                f"{len(numbers)} seeds{f', {len(using)} devices' if len(using) > 1 else ''}"
             )
             for name in (entrant.name for entrant in field if entrant.name in found):
                 shown.say(f"{name}: finished earlier")
