@@ -4,7 +4,10 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +32,10 @@ from gradtx.racing import (
     run,
     usual_rates,
 )
+from gradtx.racing.devices import divided, division, local_devices
 from gradtx.train import files
 
+ROOT = Path(__file__).parent.parent
 DATA = small()
 SOFTMAX = train.softmax()
 TRAPS = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]])  # three batches of two
@@ -154,6 +159,78 @@ def test_the_host_hears_of_every_epoch():
     np.testing.assert_array_equal(np.sort(np.ravel(heard)), np.sort(np.ravel(curves.loss)))
 
 
+@pytest.mark.parametrize(
+    ("seeds", "rates", "devices", "parts"),
+    [
+        (1, 1, 1, (1, 1)),
+        (8, 9, 8, (8, 1)),  # nothing is padded
+        (4, 16, 8, (4, 2)),
+        (1, 8, 8, (1, 8)),
+        (3, 9, 8, (4, 2)),  # 5 runs on a device, where 27 / 8 is the least
+        (3, 5, 6, (3, 2)),
+        (2, 9, 7, (1, 7)),  # 4 runs on a device instead of 9
+        (2, 2, 8, (4, 2)),  # more devices than runs
+    ],
+)
+def test_the_division_over_devices(seeds, rates, devices, parts):
+    assert division(seeds, rates, devices) == parts
+
+
+DIVIDED = """
+import contextlib, re
+import jax, jax.numpy as jnp, numpy as np
+from test_train_loop import small
+from gradtx import train
+from gradtx.racing import classification, devices, enter, make_grid, make_start, run
+
+problem = classification(train.softmax(), small(), 16)
+field = enter(["adam", "muon"], [0.01, 0.02, 0.03, 0.1, 0.3])
+
+class Bar:
+    live, done = True, 0.0
+    def say(self, text):
+        pass
+    def step(self, name, doing, done=0):
+        self.done += done
+
+def raced(number, seeds):
+    bar = Bar()
+    run.display = lambda epochs, lines: contextlib.nullcontext(bar)
+    rows = run.run_race(problem, field, seeds=seeds, epochs=2, devices=number).rows
+    np.testing.assert_allclose(bar.done, 2 * seeds * len(field))
+    return np.array([(row.loss, row.accuracy) for row in rows])
+
+# Seeds alone are divided: bit for bit. Then seeds and rates, 3 and 5 padded to 4 and 6.
+np.testing.assert_array_equal(raced(1, 8), raced(None, 8))
+np.testing.assert_allclose(raced(1, 3), raced(8, 3), rtol=1e-5)
+
+# What the program does: each device its own runs, and nothing is sent.
+everywhere = devices.local_devices(None)
+data = devices.on_all(problem.data, everywhere)
+start = jax.jit(make_start(problem))(jnp.arange(4), data)
+grid = devices.divided(make_grid(problem, field[0].make, 2), (4, 2), everywhere)
+arguments = jnp.linspace(0.01, 0.1, 6), start, data
+compiled = jax.jit(grid).lower(*arguments).compile()
+assert not re.findall("all-gather|all-reduce|all-to-all|collective", compiled.as_text())
+shards = compiled(*arguments).loss.addressable_shards
+assert {shard.data.shape for shard in shards} == {(1, 2, 3)} and len(shards) == 8
+print("the same")
+"""
+
+
+@pytest.mark.thorough
+def test_eight_devices_race_as_one_does():
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
+    command = [sys.executable, "-W", "error", "-c", DIVIDED]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (result.stdout, result.stderr) == ("the same\n", "")
+
+
 def test_diverged_runs_are_infinite():
     problem = classification(SOFTMAX, DATA, 16)
     result = run.run_race(problem, enter(["sgd"], [0.1, 1e38]), seeds=1, epochs=3, target=0.5)
@@ -167,13 +244,13 @@ def test_diverged_runs_are_infinite():
 
 @pytest.mark.parametrize("entry", catalog.entries(), ids=lambda entry: entry.name)
 def test_every_optimizer_of_the_catalog_can_race(entry):
-    """Traced with a runtime rate, on matrices and vectors; the slow test runs them."""
+    """Traced with a runtime rate, on matrices and vectors, as one device's part of a grid; the slow
+    test runs them."""
     problem = classification(SOFTMAX, DATA, 16)
     start = jax.eval_shape(make_start(problem), jnp.arange(2), problem.data)
     (entrant,) = enter([entry.name])
-    curves = jax.eval_shape(
-        make_grid(problem, entrant.make, 2), jnp.asarray(entrant.rates), start, problem.data
-    )
+    grid = divided(make_grid(problem, entrant.make, 2), (1, 1), local_devices(1))
+    curves = jax.eval_shape(grid, jnp.asarray(entrant.rates), start, problem.data)
     assert curves.loss.shape == curves.accuracy.shape == (2, 2, len(entrant.rates))
 
 
@@ -256,6 +333,8 @@ def init_of_two(key):
         ({"seeds": [1, 1]}, "distinct integers"),
         ({"seeds": [-1]}, "from 0 to 2147483647"),
         ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
+        ({"devices": 0}, "devices must be an integer from 1 to 1, the number of devices .*, got 0"),
+        ({"devices": 2}, "devices must be an integer from 1 to 1, .*, got 2"),
         ({"batches": []}, "there are no batches"),
         ({"batches": TRAPS}, "must be a list of batches, .*, got ndarray"),
         (

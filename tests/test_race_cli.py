@@ -65,6 +65,8 @@ def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys):
         (("--seeds", "some"), "--seeds must be an integer, got 'some'"),
         (("--seeds", "0"), "seeds must be a number of seeds, at least 1"),
         (("--epochs", "0"), "--epochs must be an integer of at least 1, got 0"),
+        (("--devices", "0"), "devices must be an integer from 1 to 1, the number of devices"),
+        (("--devices", "all"), "--devices must be an integer, got 'all'"),
         (("--target", "all"), "--target must be a number, got 'all'"),
         (("--model", "cnn"), "--model 'cnn' is not one of"),
         (("--data", "/nowhere"), "/nowhere: no such file or folder"),

@@ -16,7 +16,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-RUN = {"README.md", "catalog.md", "choosing.md", "state.md", "writing.md"}  # by the tests below
+# By the tests below.
+RUN = {"README.md", "catalog.md", "choosing.md", "devices.md", "state.md", "writing.md"}
 
 
 def blocks(page):
@@ -155,6 +156,16 @@ def test_a_state_is_seen_steered_saved_and_restored(tmp_path, monkeypatch):
     report = names["report"]
     assert len(report.loaded) == 17 and not (report.unexpected or report.reshaped)
     assert {name.split("/")[0] for name in report.missing} == {"apply_if_finite"}
+
+
+def test_a_state_is_saved_and_restored_with_its_shardings(tmp_path):
+    names = {"folder": tmp_path}
+    for found in blocks("docs/devices.md"):
+        exec(found, names)
+    state, restored = names["state"], names["restored"]
+    assert names["gradtx"].hyperparams(restored)["count"] == 1
+    jax.tree.map(np.testing.assert_array_equal, state, restored)
+    assert restored[0].mu["w"].sharding == names["sharded"]
 
 
 def test_a_race_a_range_test_and_a_minimum(tmp_path, monkeypatch, capsys):

@@ -176,6 +176,20 @@ def test_orbax(tmp_path, shapes_only):
     assert_equal(step(tx, restored), step(tx, state))
 
 
+def test_shapes_are_saved_under_the_same_names():
+    tx = gradtx.chain(gradtx.add_noise(0.1, 0.5, jax.random.key(3)), gradtx.adam(halving))
+    whole = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+        jax.eval_shape(tx.init, PARAMS),
+    )
+    flat, real = gradtx.state_dict(shapes), gradtx.state_dict(tx.init(PARAMS))
+    assert flat.pop("version") == real.pop("version")
+    assert [*flat] == [*real] and any(name.endswith("rng_key") for name in flat)
+    for name, x in flat.items():
+        assert (x.shape, x.dtype, x.sharding) == (real[name].shape, real[name].dtype, whole)
+
+
 def test_the_train_state_of_flax(tmp_path):
     tx = gradtx.adam(0.1)
 

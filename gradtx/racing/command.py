@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--epochs", "N", "5", "number of epochs")
     add("--target", "X", "0.95", "the test accuracy to which steps are counted")
+    add("--devices", "N", None, "number of devices that share the runs (default: all)")
     add("--out", "DIR", None, "the race's folder (default: runs/race-DATA-MODEL)")
     parser.add_argument(
         "--overwrite",
@@ -104,6 +105,7 @@ def _race(args: argparse.Namespace) -> None:
     options = Options(data=args.data, model=args.model, batch=batch, epochs=epochs)
     seeds = _number("--seeds", args.seeds, int)
     target = _number("--target", args.target, float)
+    devices = None if args.devices is None else _number("--devices", args.devices, int)
     data = load(options.data)
     size = len(data.y_train) if options.batch == "full" else int(options.batch)
     out = Path(args.out or Path("runs") / f"race-{Path(args.data).stem}-{args.model}")
@@ -122,6 +124,7 @@ def _race(args: argparse.Namespace) -> None:
         target=target,
         out=out,
         overwrite=args.overwrite,
+        devices=devices,
         lines=True,
         finish=finish,
     )

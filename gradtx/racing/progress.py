@@ -22,8 +22,8 @@ class Display(Protocol):
     def say(self, text: str) -> None:
         """Shows a line."""
 
-    def step(self, name: str, doing: str, done: int = 0) -> None:
-        """Shows what an optimizer is doing, and advances the bar by `done` epochs."""
+    def step(self, name: str, doing: str, done: float = 0) -> None:
+        """Shows what an optimizer is doing, and advances the bar by `done` epochs of a seed."""
 
 
 @contextmanager
@@ -53,7 +53,7 @@ class _Plain:
         if self.lines:
             print(text, flush=True)
 
-    def step(self, name: str, doing: str, done: int = 0) -> None:
+    def step(self, name: str, doing: str, done: float = 0) -> None:
         pass
 
 
@@ -76,5 +76,5 @@ class _Terminal:
     def say(self, text: str) -> None:
         self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def step(self, name: str, doing: str, done: int = 0) -> None:
+    def step(self, name: str, doing: str, done: float = 0) -> None:
         self.bar.update(self.task, description=name, doing=doing, advance=done)

@@ -41,8 +41,8 @@ def check_counts(state: OptState) -> None:
     """Raises an error if a count in a state is negative.
 
     Args:
-      state: the state of an optimizer, or any pytree that contains one. Arrays of which other
-        processes have a part are not checked.
+      state: the state of an optimizer, or any pytree that contains one. Arrays of which only other
+        processes have some part are not checked.
 
     Raises:
       ValueError: a count is negative; the message has its name.
@@ -70,5 +70,5 @@ def is_at_hand(leaf: Any) -> bool:
       leaf: a leaf of a state, or its shape and dtype.
     """
     if isinstance(leaf, jax.Array):
-        return leaf.is_fully_addressable
+        return leaf.is_fully_addressable or leaf.is_fully_replicated
     return isinstance(leaf, (np.ndarray, np.generic, int))

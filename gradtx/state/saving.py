@@ -12,6 +12,10 @@ With orbax's `StandardCheckpointer`, which needs the names and shapes for readin
     checkpointer.save(path, gradtx.state_dict(state))
     flat = checkpointer.restore(path, gradtx.state_dict(template := tx.init(params)))
     state = gradtx.load_state_dict(template, flat)
+
+In several processes all of them call these functions. The arrays stay divided over the devices as
+they are, and nothing is sent to a process that does not need it: orbax writes and reads them so.
+NumPy arrays, which every process has whole, are divided as those of the template are.
 """
 
 import dataclasses
@@ -28,6 +32,7 @@ from gradtx.state.counts import check_counts, is_at_hand
 from gradtx.state.naming import VERSION, named_leaves
 
 Flat = Mapping[str, ArrayLike]
+SAVED = (jax.Array, jax.ShapeDtypeStruct, np.ndarray, np.generic, int, float, complex)
 Migrations = Mapping[int, Callable[[dict[str, ArrayLike]], Flat]]
 
 
@@ -86,10 +91,13 @@ def state_dict(state: OptState, *, version: int = 0) -> dict[str, Any]:
     The names consist of the piece, the field and the parameter's path, `scale_by_adam/mu/w`; see
     `gradtx.state.naming`. The arrays are those of the state, with their shardings, and not copies:
     write or copy them before a step that donates the state. Random keys are replaced by their data.
+    NumPy's functions cannot save arrays that are divided over the devices of several processes.
+    orbax can; `jax.experimental.multihost_utils.process_allgather(array, tiled=True)` returns a
+    whole one to every process.
 
     Args:
       state: the state of an optimizer of gradtx or optax, or any pytree that contains one, such as
-        flax's `TrainState`.
+        flax's `TrainState`; or only its shapes, which are returned in the same form.
       version: the version of your program's state, an integer, for later migrations; see
         `load_state_dict`. Default: 0.
 
@@ -109,7 +117,7 @@ def state_dict(state: OptState, *, version: int = 0) -> dict[str, Any]:
     """
     flat: dict[str, Any] = {VERSION: np.asarray(version, np.int32)}
     for name, leaf in named_leaves(state):
-        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
+        if not isinstance(leaf, SAVED):
             raise TypeError(f"state_dict: {name} must be an array, got {type(leaf).__name__}")
         flat[name] = _data(leaf)
     return flat
@@ -122,8 +130,10 @@ def load_state_dict(
 
     Args:
       template: a state of the optimizer, `tx.init(params)`, whose values are not used; or only its
-        shapes, `jax.eval_shape(tx.init, params)`. Arrays get the shardings of the template.
-      flat: the result of `state_dict`: a mapping from names to arrays, of NumPy or JAX.
+        shapes, `jax.eval_shape(tx.init, params)`. Arrays get the shardings of the template. Where
+        it has none, those that are divided over the devices of several processes keep theirs.
+      flat: the result of `state_dict`: a mapping from names to arrays, of NumPy or JAX. In several
+        processes, arrays that are not divided over their devices must be the same in all of them.
       version: the version of this program's state. Default: 0.
       migrate: a mapping from older versions to functions that convert a mapping to the next
         version: `migrate[0]` converts version 0 to version 1. Default: `None`, no migrations.
@@ -132,7 +142,8 @@ def load_state_dict(
       StateMismatch: a name is missing or unexpected, or a shape or dtype differs; its report lists
         all of them.
       ValueError: `flat` has a version that `migrate` cannot convert to `version`, or a negative
-        count.
+        count, or an array of which other processes have a part where the template has one of NumPy
+        or of this process alone.
       TypeError: `flat` is not a mapping.
 
     Example:
@@ -243,7 +254,15 @@ def _load(
         found["loaded"].append(name)
         if new.dtype != dtype:
             found["recast"].append((name, str(new.dtype), str(dtype)))
-        leaves.append(_placed(new, old, dtype))
+        try:
+            leaves.append(_placed(new, old, dtype))
+        except _NotAtHand as error:
+            raise ValueError(
+                f"{function}: {name}: the saved array is divided over the devices of several "
+                f"processes, but the template's is {error}; give a template with shardings over "
+                "all of them, or the whole array, as "
+                "jax.experimental.multihost_utils.process_allgather(array, tiled=True) returns it"
+            ) from None
     known = {name for name, _ in needed}
     found["unexpected"] = [name for name in flat if name not in known]
     report = LoadReport(**{k: tuple(v) for k, v in found.items()})
@@ -255,10 +274,19 @@ def _load(
     return state, report
 
 
+class _NotAtHand(Exception):
+    """An array is needed in this process, which has only a part of it."""
+
+
 def _data(leaf: Any) -> Any:
     if isinstance(leaf, (int, float, complex)):
         return np.asarray(leaf, jnp.result_type(leaf))
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    if not _is_key(leaf):
+        return leaf
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.random.key_data(leaf)
+    data = jax.eval_shape(jax.random.key_data, leaf)
+    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
 
 
 def _is_key(x: Any) -> bool:
@@ -267,7 +295,9 @@ def _is_key(x: Any) -> bool:
 
 def _data_type(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
     """Returns the shape and dtype that a leaf of the template has when it is saved."""
-    data = jax.eval_shape(_data, leaf) if _is_key(leaf) else _data(leaf)
+    if isinstance(leaf, jax.Array):
+        leaf = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    data = _data(leaf)
     return data.shape, np.dtype(data.dtype)
 
 
@@ -293,21 +323,33 @@ def _castable(saved: Array | np.ndarray, needed: np.dtype) -> bool:
 
 def _placed(new: Any, old: Any, dtype: np.dtype) -> ArrayLike:
     """Returns an array with the dtype, the type and the sharding of the template's leaf."""
-    if isinstance(old, np.ndarray):
-        return np.array(new, dtype)
+    at_hand = is_at_hand(new)
     if not isinstance(old, (jax.Array, jax.ShapeDtypeStruct)):
-        return type(old)(new)
+        if not at_hand:
+            raise _NotAtHand(f"a {type(old).__name__}")
+        return np.array(new, dtype) if isinstance(old, np.ndarray) else type(old)(new)
     sharding = old.sharding if getattr(old, "committed", True) else None
     # Uncommitted arrays stay uncommitted, because a jitted step is recompiled for committed ones.
-    if sharding is None and getattr(new, "committed", False):
+    if sharding is None and getattr(new, "committed", False) and at_hand:
         new = np.asarray(new)
     new = new.astype(dtype)
-    if _is_key(old):
-        new = jax.random.wrap_key_data(jnp.asarray(new), impl=_impl(old))
-    elif getattr(old, "weak_type", False) and not old.shape:
+    if getattr(old, "weak_type", False) and not old.shape:
         new = jnp.asarray(new.item())  # a Python number makes a weakly typed array
-    # A copy, because the saved array must outlive a step that donates the state.
-    return jnp.array(new) if sharding is None else jax.device_put(new, sharding, may_alias=False)
+    new = jnp.array(new) if sharding is None else _on_devices(new, sharding, at_hand)
+    return jax.random.wrap_key_data(new, impl=_impl(old)) if _is_key(old) else new
+
+
+def _on_devices(new: Any, sharding: jax.sharding.Sharding, at_hand: bool) -> Array:
+    """Returns a copy, because the saved array must outlive a step that donates the state."""
+    alone = sharding.is_fully_addressable
+    if alone and not at_hand:
+        raise _NotAtHand("on devices of this process alone")
+    moved = not (alone and getattr(new, "is_fully_addressable", True))
+    if moved and at_hand and not getattr(new, "weak_type", False):
+        # `device_put` would send the array to every process, to compare it there.
+        here = np.asarray(new)
+        return jax.make_array_from_callback(here.shape, sharding, lambda i: here[i].copy())
+    return jax.device_put(new, sharding, may_alias=False)
 
 
 def _impl(key: Any) -> Any:

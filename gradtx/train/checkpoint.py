@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.engine.base import Array, PyTree
+from gradtx.state.counts import is_at_hand
 from gradtx.train.arrays import read_npz, size_in_bytes
 from gradtx.train.decoding import decode, parse_json
 from gradtx.train.errors import CheckpointError
@@ -52,7 +53,8 @@ def save(path: str | Path, tree: PyTree, extra: Mapping[str, Any]) -> None:
       extra: metadata to be saved with it, of JSON's types.
 
     Raises:
-      ValueError: two leaves have the same path, or one has the path `header`.
+      ValueError: two leaves have the same path, or one has the path `header`, or is divided over
+        the devices of several processes, which one file cannot be written from.
 
     Example:
       >>> import pathlib, tempfile
@@ -66,6 +68,11 @@ def save(path: str | Path, tree: PyTree, extra: Mapping[str, Any]) -> None:
     """
     arrays, leaves = {}, {}
     for name, leaf in _named(tree).items():
+        if not is_at_hand(leaf):
+            raise ValueError(
+                f"checkpoint: {name} is divided over the devices of several processes; use orbax, "
+                "or save jax.experimental.multihost_utils.process_allgather(array, tiled=True)"
+            )
         if _is_key(leaf):
             leaf, kind = jax.random.key_data(leaf), {"key": str(jax.random.key_impl(leaf))}
         else:
