@@ -4,7 +4,7 @@ JAX keeps the sharding of an array over the explicit axes of a mesh in the array
 it traces. The functions here read it there.
 """
 
-from gradtx._devices.divided import divided as divided, placed_like as placed_like
+from gradtx._devices.dividing import divided as divided, placed_like as placed_like
 from gradtx._devices.types import (
     Axes as Axes,
     axes_of as axes_of,

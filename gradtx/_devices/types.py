@@ -1,7 +1,7 @@
 """Shardings over explicit axes of a mesh, as the types of arrays have them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,18 @@ from jax.sharding import (
     explicit_axes as explicit_axes_of,
     use_abstract_mesh,
 )
+from jax.typing import ArrayLike
+
+PyTree: TypeAlias = Any
+
+Typed: TypeAlias = ArrayLike | jax.ShapeDtypeStruct
+"""An array, or its type."""
 
 Axes = tuple[tuple[str, ...], ...]
 """For each axis of an array, the mesh axes over which it is divided, the major one first."""
 
 
-def explicit_mesh(arrays: Iterable[Any]) -> AbstractMesh | None:
+def explicit_mesh(arrays: Iterable[Typed]) -> AbstractMesh | None:
     """Returns the mesh of the first array that has one with explicit axes, or `None`.
 
     Args:
@@ -34,7 +40,7 @@ def explicit_mesh(arrays: Iterable[Any]) -> AbstractMesh | None:
     return None
 
 
-def explicit_axes(mesh: Any) -> tuple[str, ...]:
+def explicit_axes(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
     """Returns the names of the explicit axes of a mesh, in their order.
 
     Args:
@@ -44,15 +50,16 @@ def explicit_axes(mesh: Any) -> tuple[str, ...]:
     return tuple(name for name, kind in kinds if kind == AxisType.Explicit)
 
 
-def axes_of(array: Any) -> Axes:
+def axes_of(array: Typed) -> Axes:
     """Returns the mesh axes over which each axis of an array is divided.
 
     Args:
       array: an array with explicit axes in its type, or its type.
     """
-    found = _typeof(array).sharding.spec.partitions
+    known = _typeof(array)
+    found = known.sharding.spec.partitions
     entries = [() if x is None else (x,) if isinstance(x, str) else tuple(x) for x in found]
-    return (*entries, *[()] * (array.ndim - len(entries)))
+    return (*entries, *[()] * (len(known.shape) - len(entries)))
 
 
 def partition_spec(axes: Sequence[Sequence[str]]) -> PartitionSpec:
@@ -64,7 +71,7 @@ def partition_spec(axes: Sequence[Sequence[str]]) -> PartitionSpec:
     return PartitionSpec(*(tuple(a) if len(a) > 1 else a[0] if a else None for a in axes))
 
 
-def placed_as(x: Array, like: Any) -> Array:
+def placed_as(x: Array, like: Typed) -> Array:
     """Returns an array unchanged, in a form that the compiler shards like another one.
 
     Over automatic axes of a mesh, the compiler decides how arrays are sharded. It gives an array
@@ -84,11 +91,11 @@ def placed_as(x: Array, like: Any) -> Array:
     return lax.select(lax.eq(like, like), x, lax.optimization_barrier(x))
 
 
-def _typeof(array: Any) -> Any:
+def _typeof(array: Typed) -> Any:
     return array if isinstance(array, jax.ShapeDtypeStruct) else jax.typeof(array)
 
 
-def explicitly(name: str, params: Any) -> tuple[Mesh, Any]:
+def explicitly(name: str, params: PyTree) -> tuple[Mesh, PyTree]:
     """Returns the mesh of parameters, and their types with all axes of the mesh explicit.
 
     Args:
@@ -99,8 +106,8 @@ def explicitly(name: str, params: Any) -> tuple[Mesh, Any]:
     Raises:
       ValueError: no parameter has a `NamedSharding`, or they have different meshes.
     """
-    held = [x.sharding for x in jax.tree.leaves(params) if _is_named(x)]
-    meshes = {sharding.mesh for sharding in held}
+    held = map(_named, jax.tree.leaves(params))
+    meshes = {x.mesh for x in held if x is not None and isinstance(x.mesh, Mesh)}
     if not meshes:
         raise ValueError(
             f"{name}: no parameter has a NamedSharding; place them with jax.device_put, or give "
@@ -112,19 +119,22 @@ def explicitly(name: str, params: Any) -> tuple[Mesh, Any]:
     kinds = (AxisType.Explicit,) * len(mesh.axis_names)
     abstract = AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=kinds)
 
-    def type_of(x: Any) -> jax.ShapeDtypeStruct:
-        spec = x.sharding.spec if _is_named(x) else PartitionSpec()
-        sharding = NamedSharding(abstract, spec)
+    def type_of(x: Typed) -> jax.ShapeDtypeStruct:
+        held = _named(x)
+        sharding = NamedSharding(abstract, PartitionSpec() if held is None else held.spec)
         return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=sharding)
 
     return mesh, jax.tree.map(type_of, params)
 
 
-def _is_named(x: Any) -> bool:
-    return isinstance(getattr(x, "sharding", None), NamedSharding)
+def _named(x: Typed) -> NamedSharding | None:
+    found = getattr(x, "sharding", None)
+    return found if isinstance(found, NamedSharding) else None
 
 
-def over_explicit_axes(mesh: Mesh, function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+def over_explicit_axes(
+    mesh: Mesh, function: Callable[..., PyTree], *specs: PyTree
+) -> Callable[..., PyTree]:
     """Returns a function that runs another one with shardings in the arrays' types.
 
     It is for use inside `jit`, with arrays over automatic axes, which its results are too.
@@ -134,14 +144,14 @@ def over_explicit_axes(mesh: Mesh, function: Callable[..., Any], *specs: Any) ->
       function: a function of pytrees.
       *specs: a pytree of `PartitionSpec`s for each argument.
     """
-    specs_of_results: list[Any] = []
+    specs_of_results: list[PyTree] = []
 
-    def noted(*args: Any) -> Any:
+    def noted(*args: PyTree) -> PyTree:
         results = function(*args)
         specs_of_results[:] = [jax.tree.map(lambda x: jax.typeof(x).sharding.spec, results)]
         return results
 
-    def call(*args: Any) -> Any:
+    def call(*args: PyTree) -> PyTree:
         args = _constrained(args, specs, mesh)
         with use_abstract_mesh(mesh.abstract_mesh):
             results = explicit_axes_of(noted, in_sharding=specs)(*args)
@@ -150,7 +160,7 @@ def over_explicit_axes(mesh: Mesh, function: Callable[..., Any], *specs: Any) ->
     return call
 
 
-def _constrained(tree: Any, specs: Any, mesh: Mesh) -> Any:
+def _constrained(tree: PyTree, specs: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(
         lambda x, spec: lax.with_sharding_constraint(x, NamedSharding(mesh, spec)), tree, specs
     )

@@ -7,7 +7,7 @@ A call of `adamw(1e-3).update(updates, state, params)` passes through these modu
    returns a transformation with one `Rule`.
 2. `links`. A `Rule` is one kind of link: a `Kernel` (the pure functions of one array, in `rules`)
    with numbers, schedules, masks and a name. The other kinds are `Stacked` (`matrixwise`) for
-   stacks of matrices (`matrix_layout`, `stacks`), `Coupled` (`coupled`) for methods written over whole
+   `stacks` of matrices (`matrix_layout`), `Coupled` (`coupled`) for methods written over whole
    pytrees, `Wrapped` for wrappers of other transformations, and `Pair` for pairs of other
    libraries. Each implements `init`, `update`, `narrow`, `effects` and `freeze`.
 3. `pipeline`. `chain` puts the links in one flat row, a `Pipeline`; the nesting is in the skeleton

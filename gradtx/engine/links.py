@@ -37,7 +37,7 @@ from gradtx.engine.storage import first_slots
 
 Active = tuple[bool, ...] | None
 FrozenForms = Sequence[tuple[Frozen, Sequence[PyTree]]]
-FirstSlots = Callable[[tuple[str, ...], list[ArrayLike]], list[list[PyTree]]]
+FirstSlots = Callable[..., list[list[PyTree]]]
 
 
 class Origin(NamedTuple):

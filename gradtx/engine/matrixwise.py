@@ -142,7 +142,7 @@ class Stacked(Link):
         """Returns the first state; see `Link.init`."""
         leaves, treedef, places = self._places(params, "params", active)
         rows = {i: None if x is None else MaskedNode() for i, x in leaves.items()}
-        columns = {f: [*rows.values()] for f in self.kernel.slots({})}
+        columns: dict[str, list[PyTree]] = {f: [*rows.values()] for f in self.kernel.slots({})}
         found = map_stacks(
             self._first,
             [Column({i: leaves[i] for i in places}, places)],

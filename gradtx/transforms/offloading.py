@@ -16,6 +16,8 @@ from gradtx.engine.base import (
 from gradtx.engine.leafwise import piece
 from gradtx.engine.pipeline import wrapped
 
+HOST, DEVICE = memory.Space.Host, memory.Space.Device
+
 
 @piece
 def offload(inner: TransformationLike) -> GradientTransformation:
@@ -46,16 +48,16 @@ def offload(inner: TransformationLike) -> GradientTransformation:
     tx = with_extra_args_support(inner)
 
     def init(params: Params) -> OptState:
-        return _moved(tx.init(params), memory.Space.Host)
+        return _moved(tx.init(params), HOST)
 
     def update(
         updates: Updates, state: OptState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, OptState]:
-        updates, state = tx.update(updates, _moved(state, memory.Space.Device), params, **extra)
-        return updates, _moved(state, memory.Space.Host)
+        updates, state = tx.update(updates, _moved(state, DEVICE), params, **extra)
+        return updates, _moved(state, HOST)
 
     return wrapped(init, update, inner, name="offload")
 
 
-def _moved(state: OptState, space: memory.Space) -> OptState:
+def _moved(state: OptState, space: Any) -> OptState:
     return jax.tree.map(lambda x: jax.device_put(x, space) if x.ndim else x, state)

@@ -109,10 +109,10 @@ def _specs_like(x: PyTree, params: Params | None, specs: PyTree) -> PyTree:
     return jax.tree.map(lambda x: PartitionSpec(), x)
 
 
-def _over_automatic_axes(function: Callable[..., Array]) -> Callable[..., Array]:
+def _over_automatic_axes(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function, such as a loss, that runs as outside of `shard`; its result is whole."""
 
-    def call(*args: Any, **kwargs: Any) -> Array:
+    def call(*args: Any, **kwargs: Any) -> Any:
         run = auto_axes(lambda args: function(*args, **kwargs), out_sharding=PartitionSpec())
         return run(args)
 

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradtx._devices import placed_as
 from gradtx.engine.base import Array, PyTree, Scalar
+from gradtx.engine.concrete import is_traced
 from gradtx.engine.numerics import value_of
 
 
@@ -96,7 +97,7 @@ def zeros_without(x: Array | jax.ShapeDtypeStruct, axes: int | tuple[int, ...]) 
       axes: the axis or axes to leave out.
     """
     zeros = real_full_like(_sum.eval_shape(x, axes), 0)
-    return placed_as(zeros, _sum(x, axes)) if isinstance(x, jax.core.Tracer) else zeros
+    return placed_as(zeros, _sum(x, axes)) if is_traced(x) else zeros
 
 
 _sum = jax.jit(jnp.sum, static_argnums=1)  # one function, so that JAX caches its trace

@@ -7,17 +7,25 @@ zeros. Of `n` matrices on `d` devices, `n // d` of a kind go to each device; the
 several kinds share one more place on each device.
 """
 
+import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import AbstractMesh, NamedSharding
+from jax.typing import DTypeLike
 
 from gradtx._devices.exchange import Division, shared_devices, widened
-from gradtx._devices.types import Axes, axes_of, explicit_axes, explicit_mesh, partition_spec
+from gradtx._devices.types import Axes, Typed, axes_of, explicit_axes, explicit_mesh, partition_spec
+
+Column: TypeAlias = Any
+"""A `Column` of `gradtx.engine.stacks`, which is above this package."""
+
+Layout: TypeAlias = Any
+"""A `Layout` of `gradtx.engine.matrix_layout`."""
 
 
 class Parts(NamedTuple):
@@ -50,8 +58,8 @@ class Kind(NamedTuple):
 
 def divided(
     function: Callable[..., Sequence[Array]],
-    given: Sequence[Any],
-    results: Sequence[Any],
+    given: Sequence[Column],
+    results: Sequence[Column],
     groups: Sequence[list[int]],
     mesh: AbstractMesh,
 ) -> list[dict[int, Array]]:
@@ -100,7 +108,7 @@ class Exchange:
       columns: the columns of arguments and results.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Kind]], columns: Sequence[Any]):
+    def __init__(self, groups: Sequence[Sequence[Kind]], columns: Sequence[Column]):
         self.groups, self.columns = groups, columns
         self.kinds = [(g, kind) for g, kinds in enumerate(groups) for kind in kinds]
         alike: dict[Hashable, list[int]] = {}
@@ -142,13 +150,13 @@ class Exchange:
             every = _joined([widened(x, width) for x in rows])
             buffer = division.gather(jnp.pad(every, ((0, missing), (0, 0))))
             for g, mine in _by_group(place, self.kinds):
-                total = 0
+                rows = []
                 for number, first in mine:
                     kind, parts = self.kinds[number][1], rest[number].shape[1:]
                     x = buffer[:, :, : math.prod(parts)].reshape(len(buffer), 1, *parts)
                     x = column.stack(kind.leaves[0], division.join(x, kind.parts[c].own))
-                    total += jnp.where(division.has(first, kind.rest), x, 0)
-                stacks[g].append(total)
+                    rows.append(jnp.where(division.has(first, kind.rest), x, 0))
+                stacks[g].append(functools.reduce(lax.add, rows))
         return [_joined(stack) for stack in stacks]
 
     def outward(self, c: int, stacks: Sequence[Array]) -> dict[int, Array]:
@@ -178,15 +186,15 @@ class Exchange:
                 used[g] += 1
             width = max(math.prod(x.shape[2:]) for x in mine.values())
             division = self.kinds[place[0][0]][1].parts[c].division
-            buffer = sum(
+            rows = [
                 jnp.where(
                     division.has(first, self.kinds[number][1].rest),
                     widened(mine[number].reshape(len(mine[number]), 1, -1), width),
                     0,
                 )
                 for number, first in place
-            )
-            rows = division.scatter(buffer)
+            ]
+            rows = division.scatter(functools.reduce(lax.add, rows))
             for number, first in place:
                 shape = mine[number].shape[2:]
                 x = rows[first : first + self.kinds[number][1].rest, : math.prod(shape)]
@@ -202,7 +210,7 @@ class Exchange:
         return self.columns[c].places[self.kinds[number][1].leaves[0]]
 
 
-def _kinds(columns: Sequence[Any], group: list[int], sizes: Mapping[str, int]) -> list[Kind]:
+def _kinds(columns: Sequence[Column], group: list[int], sizes: Mapping[str, int]) -> list[Kind]:
     """Returns the kinds of leaves among those that share a stack."""
     found: dict[Hashable, Kind] = {}
     for i in group:
@@ -227,7 +235,7 @@ def _kinds(columns: Sequence[Any], group: list[int], sizes: Mapping[str, int]) -
     ]
 
 
-def _parts(column: Any, i: int, sizes: Mapping[str, int]) -> Parts:
+def _parts(column: Column, i: int, sizes: Mapping[str, int]) -> Parts:
     layout, axes = column.places[i].layout, axes_of(column.arrays[i])
     axes = [axes[a] for a in layout.order]
     counting, own = axes[: layout.counted], tuple(axes[layout.counted :])
@@ -254,7 +262,9 @@ def _joined(stacks: Sequence[Array]) -> Array:
     return stacks[0] if len(stacks) == 1 else lax.concatenate(stacks, 0)
 
 
-def placed_like(leaf: Any, layout: Any, slot: Any, dtype: Any) -> jax.ShapeDtypeStruct:
+def placed_like(
+    leaf: Typed, layout: Layout, slot: Layout, dtype: DTypeLike
+) -> jax.ShapeDtypeStruct:
     """Returns the type of a slot of a leaf's matrices, which is divided as they are.
 
     It is divided by the mesh axes that divide the leaf's matrices among themselves. By the other
