@@ -1,0 +1,123 @@
+"""Every optimizer over every kind of mesh: where updates and states lie, and their numbers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from meshes import (
+    SETTINGS,
+    in_context,
+    largest_difference,
+    moved,
+    numbers,
+    on_many,
+    on_one,
+    placed,
+    same_sharding,
+    share,
+)
+
+import gradtx
+from gradtx import catalog
+
+jax.config.update("jax_enable_x64", True)
+
+ENTRIES = catalog.entries()
+each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+# Leaves that a mesh cannot divide, such as (2, 8, 16) by columns, have some more.
+LARGEST_SHARE = {"8": 0.13, "2x4": 0.18, "replicated": 1.0}
+
+
+@functools.cache
+def reference(name):
+    entry = catalog.get(name)
+    return on_one(entry.make(), entry=entry)
+
+
+def check_walk(entry, setting, found, mesh):
+    assert found.compiled[1:] == [0, 0]
+    wanted = reference(entry.name)
+    assert largest_difference(found.updates, wanted.updates) <= 1e-12
+    assert largest_difference([found.params], [wanted.params]) <= 1e-12
+    for updates in found.updates:
+        for name, u in updates.items():
+            lies = NamedSharding(mesh, SETTINGS[setting].specs[name])
+            assert u.sharding.is_equivalent_to(lies, u.ndim), (name, u.sharding)
+    for state in found.states[1:]:
+        assert moved(found.states[0], state) == []
+    assert share(found.states[0]) <= LARGEST_SHARE[setting]
+
+
+@each_entry
+@pytest.mark.parametrize(
+    ("setting", "jitted"),
+    [("8", True), ("8", False), ("2x4", True), ("2x4", False), ("replicated", True)],
+)
+def test_explicit_axes(entry, setting, jitted):
+    mesh = SETTINGS[setting].mesh(AxisType.Explicit)
+    found = on_many(entry.make(), mesh, SETTINGS[setting].specs, entry=entry, jitted=jitted)
+    check_walk(entry, setting, found, mesh)
+
+
+@each_entry
+@pytest.mark.parametrize(("setting", "jitted"), [("8", False), ("2x4", True)])
+def test_shard_over_automatic_axes(entry, setting, jitted):
+    mesh = SETTINGS[setting].mesh(AxisType.Auto)
+    tx = functools.partial(gradtx.shard, entry.make())
+    found = on_many(tx, mesh, SETTINGS[setting].specs, entry=entry, jitted=jitted)
+    check_walk(entry, setting, found, mesh)
+
+
+def expected(sharding, x):
+    return x.sharding.is_equivalent_to(sharding, x.ndim)
+
+
+@each_entry
+@pytest.mark.parametrize("setting", ["8", "2x4"])
+def test_the_shardings_are_known_before(entry, setting):
+    """`state_sharding` gives those that states have."""
+    tx = entry.make()
+    for kind in (AxisType.Explicit, AxisType.Auto):
+        mesh = SETTINGS[setting].mesh(kind)
+        params = placed(numbers(), mesh, SETTINGS[setting].specs)
+        known = gradtx.state_sharding(tx, params)
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params
+        )
+        assert jax.tree.leaves(known) == jax.tree.leaves(gradtx.state_sharding(tx, shapes))
+        with in_context(mesh):
+            init = jax.jit(tx.init, out_shardings=known)
+            for state in (init(params), *([tx.init(params)] if kind == AxisType.Explicit else [])):
+                assert jax.tree.structure(known) == jax.tree.structure(state)
+                assert all(map(expected, jax.tree.leaves(known), jax.tree.leaves(state)))
+            # Types of shapes with shardings say the same.
+            if kind == AxisType.Explicit:
+                of_shapes = jax.eval_shape(tx.init, shapes)
+                for x, s in zip(jax.tree.leaves(of_shapes), jax.tree.leaves(known), strict=True):
+                    of_x = () if x.sharding is None else x.sharding.spec
+                    assert NamedSharding(mesh, jax.P(*of_x)).is_equivalent_to(s, x.ndim)
+
+
+# Over automatic axes, the compiler decides. What depends on no parameter, it computes on one
+# device, and sums over an axis it may keep divided or not: these are moved once, at the first step.
+@each_entry
+@pytest.mark.parametrize(("setting", "jitted"), [("8", True), ("2x4", False)])
+def test_automatic_axes(entry, setting, jitted):
+    mesh = SETTINGS[setting].mesh(AxisType.Auto)
+    found = on_many(
+        entry.make(), mesh, SETTINGS[setting].specs, entry=entry, jitted=jitted, number=4
+    )
+    assert largest_difference(found.updates[:3], reference(entry.name).updates) <= 1e-12
+    for updates in found.updates:
+        for name, u in updates.items():
+            lies = NamedSharding(mesh, SETTINGS[setting].specs[name])
+            assert u.sharding.is_equivalent_to(lies, u.ndim), (name, u.sharding)
+    assert share(found.states[0]) <= 2 * LARGEST_SHARE[setting]
+    like_params = {jnp.shape(x) for x in jax.tree.leaves(numbers())}
+    pairs = zip(jax.tree.leaves(found.states[0]), jax.tree.leaves(found.states[1]), strict=True)
+    assert all(same_sharding(a, b) for a, b in pairs if a.shape in like_params)
+    for state in found.states[2:]:
+        assert moved(found.states[1], state) == []
+    assert found.compiled[2:] == [0, 0]

@@ -1,0 +1,86 @@
+"""Wrappers around an optimizer, over explicit and automatic axes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from meshes import SETTINGS, largest_difference, moved, on_many, on_one, share
+
+import gradtx
+
+jax.config.update("jax_enable_x64", True)
+
+LABELS = {"w": 1, "v": 2, "s": 2, "b": 1}
+SOME = {"w": True, "v": False, "s": True, "b": True}
+WRAPPERS = {
+    "apply_every": lambda tx: gradtx.chain(tx, gradtx.apply_every(2)),
+    "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 3),
+    "centralize": lambda tx: gradtx.chain(gradtx.centralize(), tx),
+    "clip": lambda tx: gradtx.chain(gradtx.clip_by_global_norm(0.5), tx),
+    "clip_by_block_rms": lambda tx: gradtx.chain(gradtx.clip_by_block_rms(0.5), tx),
+    "adaptive_grad_clip": lambda tx: gradtx.chain(gradtx.adaptive_grad_clip(0.1), tx),
+    "conditionally_mask": lambda tx: gradtx.conditionally_mask(tx, lambda step: step > 0),
+    "conditionally_transform": lambda tx: gradtx.conditionally_transform(tx, lambda step: step < 2),
+    "counted": gradtx.counted,
+    "ema": lambda tx: gradtx.chain(tx, gradtx.ema(0.9)),
+    "freeze": lambda tx: gradtx.chain(tx, gradtx.freeze({**SOME, "v": True, "w": False})),
+    "inject_hyperparams": lambda tx: gradtx.chain(
+        tx, gradtx.inject_hyperparams(gradtx.scale)(step_size=0.5)
+    ),
+    "keep_params_nonnegative": lambda tx: gradtx.chain(tx, gradtx.keep_params_nonnegative()),
+    "masked": lambda tx: gradtx.masked(tx, SOME),
+    "maximize": gradtx.maximize,
+    "mechanize": gradtx.contrib.mechanize,
+    "monitor": lambda tx: gradtx.chain(tx, gradtx.monitor({"norm": gradtx.tree.norm})),
+    "MultiSteps": lambda tx: gradtx.MultiSteps(tx, 2),
+    "named_chain": lambda tx: gradtx.named_chain(("a", tx), ("b", gradtx.scale(0.5))),
+    "normalize": lambda tx: gradtx.chain(gradtx.normalize(), tx),
+    "optax_layout": gradtx.optax_layout,
+    "partition": lambda tx: gradtx.partition({1: tx, 2: gradtx.sgd(0.1, momentum=0.9)}, LABELS),
+    "sam": lambda tx: gradtx.contrib.sam(tx, gradtx.sgd(0.1)),
+    "scale_by_trust_ratio": lambda tx: gradtx.chain(tx, gradtx.scale_by_trust_ratio()),
+    "schedule_free": lambda tx: gradtx.contrib.schedule_free(tx, 0.1, b1=0.9),
+    "selective_transform": lambda tx: gradtx.selective_transform(tx, freeze_mask=SOME),
+    "snapshot": lambda tx: gradtx.chain(tx, gradtx.snapshot("norm", gradtx.tree.norm)),
+    "split_real_and_imaginary": gradtx.contrib.split_real_and_imaginary,
+    "strict": gradtx.strict,
+    "watch": gradtx.watch,
+    "zero_nans": lambda tx: gradtx.chain(gradtx.zero_nans(), tx),
+    "offload": gradtx.offload,
+}
+SUMS = {"flatten"}
+OPTIMIZERS = {
+    "adamw": lambda: gradtx.adamw(0.1),
+    "muon": lambda: gradtx.muon(0.1),
+}
+
+
+@functools.cache
+def reference(wrapper, optimizer):
+    return on_one(WRAPPERS[wrapper](OPTIMIZERS[optimizer]()), number=4)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "plain"])
+@pytest.mark.parametrize("way", ["explicit", "automatic", "shard"])
+def test_wrappers(wrapper, optimizer, jitted, way):
+    setting = SETTINGS["2x4"]
+    mesh = setting.mesh(AxisType.Explicit if way == "explicit" else AxisType.Auto)
+    tx = WRAPPERS[wrapper](OPTIMIZERS[optimizer]())
+    if way == "shard":
+        tx = functools.partial(gradtx.shard, tx)
+    found = on_many(tx, mesh, setting.specs, jitted=jitted, number=4)
+    wanted = reference(wrapper, optimizer)
+    assert largest_difference(found.updates, wanted.updates) <= 1e-12
+    for updates in found.updates:
+        for name, u in updates.items():
+            lies = NamedSharding(mesh, setting.specs[name])
+            assert u.sharding.is_equivalent_to(lies, u.ndim), (name, u.sharding)
+    start = 1 if way == "automatic" else 0
+    for state in found.states[start + 1 :]:
+        assert moved(found.states[start], state) == []
+    assert share(found.states[0]) <= 0.18
+    assert found.compiled[start + 1 :] == [0] * (3 - start)
