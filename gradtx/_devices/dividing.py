@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import AbstractMesh, NamedSharding
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, reshard
 from jax.typing import DTypeLike
 
+from gradtx._devices.captured import captured, with_captured
 from gradtx._devices.exchange import Division, shared_devices, widened
 from gradtx._devices.types import Axes, Typed, axes_of, explicit_axes, explicit_mesh, partition_spec
 
@@ -77,10 +78,18 @@ def divided(
     """
     columns, names = (*given, *results), explicit_axes(mesh)
     sizes = {name: mesh.shape[name] for name in names}
-    exchange = Exchange([_kinds(columns, group, sizes) for group in groups], columns)
+    kinds = [_kinds(columns, group, sizes) for group in groups]
     specs = [{i: partition_spec(axes_of(x)) for i, x in c.arrays.items()} for c in columns]
+    functions = (function, [c.after for c in columns])
+    shared = [
+        reshard(x, NamedSharding(mesh, PartitionSpec())) for x in captured(functions, _is_typed)
+    ]
 
-    def on_device(arrays: list[dict[int, Array]]) -> list[dict[int, Array]]:
+    def on_device(shared: list[Array], arrays: list[dict[int, Array]]) -> list[dict[int, Array]]:
+        function, after = with_captured(functions, _is_typed, iter(shared))
+        exchange = Exchange(
+            kinds, [c._replace(after=f) for c, f in zip(columns, after, strict=True)]
+        )
         stacks = [exchange.inward(number, mine) for number, mine in enumerate(arrays)]
         made = [function(*of_group) for of_group in zip(*stacks, strict=True)]
         return [
@@ -91,11 +100,15 @@ def divided(
     return jax.shard_map(
         on_device,
         mesh=mesh,
-        in_specs=(specs[: len(given)],),
+        in_specs=(PartitionSpec(), specs[: len(given)]),
         out_specs=specs[len(given) :],
         axis_names=set(names),
         check_vma=False,
-    )([column.arrays for column in given])
+    )(shared, [column.arrays for column in given])
+
+
+def _is_typed(x: Array) -> bool:
+    return explicit_mesh([x]) is not None
 
 
 class Exchange:
@@ -144,7 +157,7 @@ class Exchange:
                 stacks[g].append(column.stack(kind.leaves[0], whole))
         for place in self.places:
             division = self.kinds[place[0][0]][1].parts[c].division
-            rows = [rest[n].reshape(len(rest[n]), -1) for n, _ in place]
+            rows = [_flat(rest[n], 1) for n, _ in place]
             width = max(x.shape[1] for x in rows)
             missing = division.devices - sum(map(len, rows))
             every = _joined([widened(x, width) for x in rows])
@@ -189,7 +202,7 @@ class Exchange:
             rows = [
                 jnp.where(
                     division.has(first, self.kinds[number][1].rest),
-                    widened(mine[number].reshape(len(mine[number]), 1, -1), width),
+                    widened(_flat(mine[number], 2), width),
                     0,
                 )
                 for number, first in place
@@ -256,6 +269,11 @@ def _by_group(
     for number, first in place:
         found.setdefault(kinds[number][0], []).append((number, first))
     return list(found.items())
+
+
+def _flat(x: Array, kept: int) -> Array:
+    """Returns an array with all axes after the first ones as one."""
+    return x.reshape(*x.shape[:kept], math.prod(x.shape[kept:]))
 
 
 def _joined(stacks: Sequence[Array]) -> Array:

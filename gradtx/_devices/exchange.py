@@ -39,10 +39,10 @@ class Division:
         Args:
           x: this device's parts of all rows, `(k * devices, ...)`.
         """
-        parts = x.shape[1:]
-        x = x.reshape(*self.sizes.values(), -1, *parts)
+        each, parts = x.shape[0] // self.devices, x.shape[1:]
+        x = x.reshape(*self.sizes.values(), each, *parts)
         x = _permuted(x, [[*self.sizes].index(a) for a in self._order])
-        x = x.reshape(self._length(self.free), self._length(self.used), -1, *parts)
+        x = x.reshape(self._length(self.free), self._length(self.used), each, *parts)
         first = lax.axis_index(self.free) if self.free else 0
         x = lax.dynamic_index_in_dim(x, first, keepdims=False)
         return lax.all_to_all(x, self.used, 0, 0) if self.used else x
@@ -58,7 +58,7 @@ class Division:
         x = lax.all_gather(x, self.free) if self.free else x
         x = x.reshape(*(self.sizes[a] for a in self._order), *rows)
         x = _permuted(x, [self._order.index(a) for a in self.sizes])
-        return x.reshape(-1, *rows[1:])
+        return x.reshape(self.devices * rows[0], *rows[1:])
 
     def join(self, x: jax.Array, axes: Axes) -> jax.Array:
         """Returns whole rows `(k, ...)` for their parts `(u, k, ...)`.
@@ -86,7 +86,7 @@ class Division:
             rest.append(len(shape) + len(mine))
             shape += [*mine, length // math.prod(mine)]
         x = lax.transpose(x.reshape(shape), (*front, *rest))
-        return x.reshape(-1, *x.shape[len(front) :])
+        return x.reshape(self._length(self.used), *x.shape[len(front) :])
 
     def has(self, first: int, count: int) -> jax.Array:
         """Returns whether this device is one of `count` devices from the `first` on."""

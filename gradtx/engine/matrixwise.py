@@ -177,11 +177,12 @@ class Stacked(Link):
         scalars = {} if self.kernel.per_step is None else self.kernel.per_step(step)
         slots = self._slots(leaves, places)
         self._check_slots(updates, columns, slots)
+        rule, with_params = self.kernel.update, bool(values)
 
         def on_stacks(g: Array, *rest: Array) -> list[Array]:
-            p, held = (rest[0], rest[1:]) if values else (None, rest)
+            p, held = (rest[0], rest[1:]) if with_params else (None, rest)
             mine = dict(zip(names, held, strict=True))
-            g, new = self.kernel.update(g, Slots(**mine, **scalars), step, p)
+            g, new = rule(g, Slots(**mine, **scalars), step, p)
             return [g, *(getattr(new, f) for f in names)]
 
         given = [

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 from gradtx import tree
 from gradtx._arguments import checked
 from gradtx._roles import Count, Inner, Role, Slot, Told, declared
+from gradtx._devices import placed_as
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -294,7 +295,8 @@ def _empty(p: ArrayLike, dtype: DTypeLike | None) -> Array:
     """Returns the accumulator of one parameter at the start of a window."""
     own = jnp.result_type(p)
     if dtype is None or not jnp.issubdtype(own, jnp.inexact):
-        return jnp.zeros_like(p)
+        return placed_as(jnp.zeros_like(p), p)
     # A narrow dtype is the caller's choice; float32 may be the default, and must not narrow a leaf.
     wide = jnp.finfo(dtype).bits >= 32 or jnp.issubdtype(own, jnp.complexfloating)
-    return jnp.zeros_like(p, dtype=jnp.promote_types(dtype, own) if wide else dtype)
+    zeros = jnp.zeros_like(p, dtype=jnp.promote_types(dtype, own) if wide else dtype)
+    return placed_as(zeros, p)

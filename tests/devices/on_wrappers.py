@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from meshes import SETTINGS, largest_difference, moved, on_many, on_one, share

@@ -1,0 +1,239 @@
+"""Rules for stacks of matrices, written by strangers, over explicit axes of meshes."""
+
+import re
+from collections import Counter
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec as P
+from meshes import (
+    largest_difference,
+    moved,
+    numbers,
+    on_many,
+    on_one,
+    placed,
+)
+
+import gradtx
+from gradtx import MatrixAxes, Slots, matrixwise
+
+jax.config.update("jax_enable_x64", True)
+
+
+class TwoSlotsState(NamedTuple):
+    count: jax.Array
+    rows: gradtx.Updates
+    factor: gradtx.Updates
+
+
+def stranger(**settings):
+    """A method with a vector and a square matrix for each matrix, one of them renewed sometimes."""
+
+    def init(p):
+        n, r, _ = p.shape
+        return Slots(rows=jnp.zeros((n, r)), factor=jnp.broadcast_to(jnp.eye(r), (n, r, r)))
+
+    def update(g, s, step, p):
+        rows = 0.9 * s.rows + jnp.sum(jnp.abs(g) ** 2, 2)
+
+        def renewed():
+            gram = jnp.einsum("nij,nkj->nik", g, g.conj()) + jnp.eye(g.shape[1])
+            return jnp.linalg.cholesky(gram).real.astype(s.factor.dtype)
+
+        factor = lax.cond(step % 2 == 0, renewed, lambda: s.factor)
+        g = jnp.einsum("nij,njk->nik", factor.astype(g.dtype), g)
+        g = g / jnp.sqrt(rows + 1)[:, :, None]
+        if p is not None:
+            g = g + 0.1 * p / (1 + jnp.linalg.norm(p, axis=(1, 2), keepdims=True))
+        return g, Slots(rows=rows, factor=factor)
+
+    return matrixwise(TwoSlotsState, init, update, **settings)
+
+
+class Case(NamedTuple):
+    axes: dict  # of the mesh
+    shapes: dict
+    specs: dict
+    settings: dict = {}
+
+
+ONE, TWO = {"x": 8}, {"d": 2, "t": 4}
+HEADS = MatrixAxes((0,), (1, 2))  # embedding -> heads, size
+
+
+def many(n, spec=P("x"), shape=(16, 8)):
+    return {f"m{i}": shape for i in range(n)}, {f"m{i}": spec for i in range(n)}
+
+
+CASES = {
+    **{f"{n} matrices": Case(ONE, *many(n)) for n in (1, 5, 8, 12, 24)},
+    **{f"{n} matrices 2x4": Case(TWO, *many(n, P("d", "t"))) for n in (1, 5, 12)},
+    "tall and wide": Case(
+        ONE,
+        {"a": (16, 8), "b": (8, 16), "c": (8, 8)},
+        dict.fromkeys("abc", P("x")),
+        {"lying": True},
+    ),
+    "tall and wide, params": Case(
+        TWO,
+        {"a": (16, 8), "b": (8, 16), "c": (8, 8)},
+        {"a": P("t", "d"), "b": P("d", "t"), "c": P(None, ("t", "d"))},
+        {"lying": True, "params": True},
+    ),
+    "after": Case(
+        ONE,
+        {"a": (16, 8), "b": (8, 16)},
+        dict.fromkeys("ab", P(None, "x")),
+        {"lying": True, "after": lambda g, layout: g * layout.rows},
+    ),
+    "kinds of shardings in one shape": Case(
+        TWO,
+        {f"m{i}": (8, 8) for i in range(9)},
+        {
+            f"m{i}": s
+            for i, s in enumerate(
+                [
+                    P(),
+                    P("d"),
+                    P("t"),
+                    P(None, "d"),
+                    P("d", "t"),
+                    P("t", "d"),
+                    P(("d", "t")),
+                    P(None, ("t", "d")),
+                    P("d"),
+                ]
+            )
+        },
+    ),
+    "convolution": Case(
+        ONE,
+        {"k": (3, 3, 8, 16), "l": (3, 3, 16, 8)},
+        {"k": P(None, None, None, "x"), "l": P(None, None, "x")},
+        {"axes": MatrixAxes((0, 1, 2), 3)},
+    ),
+    "convolution by places": Case(
+        TWO, {"k": (3, 3, 8, 16)}, {"k": P(None, None, "d", "t")}, {"axes": MatrixAxes(2, 3)}
+    ),
+    "heads": Case(
+        TWO,
+        {"q": (16, 4, 8), "k": (16, 4, 8), "o": (16, 8, 4)},
+        {"q": P("d", "t"), "k": P("t", None, "d"), "o": P(("d", "t"))},
+        {"axes": HEADS},
+    ),
+    "a head each": Case(TWO, {"q": (16, 4, 8)}, {"q": P("d", "t")}, {"axes": MatrixAxes(0, 2)}),
+    "heads with columns first": Case(
+        ONE,
+        {"q": (16, 8, 4), "k": (16, 8, 4)},
+        {"q": P("x"), "k": P(None, "x")},
+        {"axes": MatrixAxes((2, 1), 0)},
+    ),
+    "layers divided": Case(ONE, {"l": (16, 6, 4)}, {"l": P("x")}, {"axes": MatrixAxes(1, 2)}),
+    "layers not divided": Case(
+        ONE, {"l": (12, 8, 4)}, {"l": P(None, "x")}, {"axes": MatrixAxes(1, 2)}
+    ),
+    "3 layers not divided": Case(
+        ONE, {"l": (3, 8, 4)}, {"l": P(None, "x")}, {"axes": MatrixAxes(1, 2)}
+    ),
+    "layers whole": Case(ONE, {"l": (12, 8, 4)}, {"l": P()}, {"axes": MatrixAxes(1, 2)}),
+    "layers last": Case(
+        ONE,
+        {"l": (8, 4, 12), "m": (8, 4, 8)},
+        {"l": P("x"), "m": P(None, None, "x")},
+        {"axes": MatrixAxes(0, 1)},
+    ),
+    "experts": Case(
+        TWO,
+        {"e": (6, 4, 8, 16), "f": (6, 4, 8, 16)},
+        {"e": P(None, "t", "d"), "f": P("d", "t")},
+        {"axes": MatrixAxes(2, 3)},
+    ),
+    "experts over one axis": Case(
+        TWO, {"e": (4, 8, 16)}, {"e": P("t")}, {"axes": MatrixAxes(1, 2)}
+    ),
+    "3 experts on 2": Case(
+        TWO,
+        {"e": (6, 8, 16), "w": (8, 16)},
+        {"e": P("d", "t"), "w": P("t")},
+        {"axes": {"e": MatrixAxes(1, 2), "w": None}},
+    ),
+    "mixed": Case(
+        TWO,
+        {"e": (4, 8, 16), "w": (8, 16), "o": (1, 1), "z": (0, 4), "n": (1, 8)},
+        {"e": P("t"), "w": P(None, "d"), "o": P(), "z": P(), "n": P(None, "t")},
+        {"axes": {"e": MatrixAxes(1, 2), "w": None, "o": None, "z": None, "n": None}},
+    ),
+}
+
+
+def tolerance(dtype):
+    return {"float64": 1e-12, "complex128": 1e-12, "float32": 2e-6, "bfloat16": 2**-7}[dtype]
+
+
+def mesh_of(axes):
+    return jax.make_mesh(
+        tuple(axes.values()), tuple(axes), axis_types=(AxisType.Explicit,) * len(axes)
+    )
+
+
+@pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "plain"])
+@pytest.mark.parametrize("name", CASES)
+def test_strangers(name, jitted):
+    axes, shapes, specs, settings = CASES[name]
+    tx = stranger(**settings)
+    wanted = on_one(tx, shapes)
+    found = on_many(tx, mesh_of(axes), specs, shapes, jitted=jitted)
+    assert largest_difference(found.updates, wanted.updates) <= 1e-12
+    assert largest_difference(found.states, wanted.states) <= 1e-12
+    assert largest_difference([found.params], [wanted.params]) <= 1e-12
+    params = placed(numbers(shapes), mesh_of(axes), specs)
+    for updates in found.updates:
+        assert moved(params, updates) == []
+    for state in found.states[1:]:
+        assert moved(found.states[0], state) == []
+    assert found.compiled[1:] == [0, 0]
+    known = gradtx.state_sharding(tx, params)
+    assert all(
+        x.sharding.is_equivalent_to(s, x.ndim)
+        for x, s in zip(jax.tree.leaves(found.states[-1]), jax.tree.leaves(known), strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "complex128"])
+@pytest.mark.parametrize(
+    "name", ["5 matrices", "12 matrices", "tall and wide, params", "experts", "mixed"]
+)
+def test_dtypes(name, dtype):
+    axes, shapes, specs, settings = CASES[name]
+    tx = stranger(**settings)
+    dtype_ = jnp.dtype(dtype)
+    wanted = on_one(tx, shapes, dtype_)
+    found = on_many(tx, mesh_of(axes), specs, shapes, dtype_)
+    as64 = lambda t: jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float64)), t)
+    assert largest_difference(as64(found.updates), as64(wanted.updates)) <= tolerance(dtype)
+    assert [x.dtype for x in jax.tree.leaves(found.states)] == [
+        x.dtype for x in jax.tree.leaves(wanted.states)
+    ]
+
+
+def collectives(tx, axes, shapes, specs):
+    mesh = mesh_of(axes)
+    params = placed(numbers(shapes), mesh, specs)
+    with jax.set_mesh(mesh):
+        state = tx.init(params)
+        text = jax.jit(tx.update).lower(params, state, params).compile().as_text()
+    return Counter(
+        re.findall(r" (all-\w+|reduce-scatter|collective-permute|all-to-all)(?:-start)?\(", text)
+    )
+
+
+@pytest.mark.parametrize("n", [8, 12, 24])
+def test_two_exchanges_for_a_kind(n):
+    shapes, specs = many(n)
+    found = collectives(gradtx.scale_by_muon(), ONE, shapes, specs)
+    print(n, found)
+    assert found == {"all-to-all": 2 if n % 8 == 0 else 4}
