@@ -1,48 +1,42 @@
-"""States of parameters that are sharded over devices, with the sharding in their type."""
+"""Optimizers over the devices of a mesh: the tests of `tests/devices`, in a process with 8 devices.
 
+JAX makes its devices once in a process, so these tests run in others.
+"""
+
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
-ROOT = Path(__file__).parent.parent
+HERE = Path(__file__).parent
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_cpu_parallel_codegen_split_count=1"
+if jax.__version__.startswith("0.10."):  # as in conftest.py
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
 
-# `jax.typeof` includes the explicit sharding. The first step, in and outside `jit`, must not change
-# the type of any leaf of the state, or training compiles twice.
-PROGRAM = """
-import jax, jax.numpy as jnp
-from gradtx import catalog
 
-def types(tree):
-    return jax.tree.map(jax.typeof, tree)
+def run(file):
+    """Runs a file of tests with 8 devices."""
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
+    environment["PYTHONPATH"] = str(HERE.parent)
+    result = subprocess.run(
+        [*command, HERE / "devices" / file],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=HERE.parent,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
 
-mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
-sharding = jax.sharding.NamedSharding(mesh, jax.P(None, "x"))
-for entry in catalog.entries():
-    if not entry.needs:
-        tx = entry.make()
-        with jax.set_mesh(mesh):
-            params = jnp.zeros((2, 4, 4), jnp.float16, out_sharding=sharding)
-            state = tx.init(params)
-            _, later = tx.update(params, state, params)
-            first = jax.jit(tx.init)(params)
-            _, second = jax.jit(tx.update)(params, state, params)
-        same = types(state) == types(first) == types(later) == types(second)
-        print(entry.name if same else f"{entry.name} differs")
-"""
+
+def test_few_of_each():
+    run("few.py")
 
 
 @pytest.mark.thorough
-def test_states_keep_their_shardings():
-    environment = {
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
-    command = [sys.executable, "-c", PROGRAM]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr
-    names = result.stdout.split("\n")[:-1]
-    assert {"adam", "muon", "prodigy", "dadapt_adamw"} <= {*names}
-    assert not [name for name in names if name.endswith("differs")]
+@pytest.mark.parametrize("file", sorted(x.name for x in (HERE / "devices").glob("on_*.py")))
+def test_walks(file):
+    run(file)

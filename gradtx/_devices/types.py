@@ -54,10 +54,10 @@ def axes_of(array: Typed) -> Axes:
     """Returns the mesh axes over which each axis of an array is divided.
 
     Args:
-      array: an array with explicit axes in its type, or its type.
+      array: an array, or its type; without explicit axes in it, the array is whole.
     """
     known = _typeof(array)
-    found = known.sharding.spec.partitions
+    found = () if known.sharding is None else known.sharding.spec.partitions
     entries = [() if x is None else (x,) if isinstance(x, str) else tuple(x) for x in found]
     return (*entries, *[()] * (len(known.shape) - len(entries)))
 

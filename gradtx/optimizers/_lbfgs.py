@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, reshard
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._devices import axes_of, explicit_mesh, partition_spec
 from gradtx._roles import Count, Shared, Slot, Statistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
@@ -136,7 +138,7 @@ def scale_by_lbfgs(
         weights = weights.at[here].set(jnp.where(curved, 1 / jnp.where(curved, product, 1), 0))
         all_s, all_y = (
             [
-                lax.dynamic_update_index_in_dim(memory, jnp.where(curved, x, 0), here, 0)
+                lax.dynamic_update_index_in_dim(_beside(memory, x), jnp.where(curved, x, 0), here, 0)
                 for memory, x in zip(column, new, strict=True)
             ]
             for column, new in ((all_s, s), (all_y, y))
@@ -222,6 +224,14 @@ def _plus(a: list[Array], factor: Array, b: list[Array]) -> list[Array]:
 
 def _minus(a: list[Array], b: list[Array]) -> list[Array]:
     return [x - y for x, y in zip(a, b, strict=True)]
+
+
+def _beside(memory: Array, x: Array) -> Array:
+    """Returns a memory that is sharded like its entries; one from a file may be whole."""
+    mesh = explicit_mesh([x])
+    if mesh is None:
+        return memory
+    return reshard(memory, NamedSharding(mesh, partition_spec([(), *axes_of(x)])))
 
 
 def _stored(x: ArrayLike, like: Array) -> Array:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+from jax import memory
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx._arguments import checked
@@ -41,8 +42,13 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
     """
     mesh, types = explicitly("state_sharding", params)
 
-    def sharding_of(x: Any) -> NamedSharding:
-        spec = PartitionSpec() if x.sharding is None else x.sharding.spec
-        return NamedSharding(mesh, spec)
+    jaxpr, shapes = jax.make_jaxpr(tx.init, return_shape=True)(types)
+    leaves, treedef = jax.tree.flatten(shapes)
 
-    return jax.tree.map(sharding_of, jax.eval_shape(tx.init, types))
+    def sharding_of(x: Any, aval: Any) -> NamedSharding:
+        spec = PartitionSpec() if x.sharding is None else x.sharding.spec
+        # Only the type in the trace has the memory.
+        on_host = aval.memory_space == memory.Space.Host
+        return NamedSharding(mesh, spec, memory_kind="pinned_host" if on_host else None)
+
+    return treedef.unflatten(map(sharding_of, leaves, jaxpr.out_avals))

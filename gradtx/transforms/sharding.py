@@ -29,6 +29,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
+from gradtx.engine.paths import align, is_none
 from gradtx.engine.pipeline import wrapped
 
 
@@ -65,21 +66,24 @@ def shard(inner: TransformationLike, params: Params) -> GradientTransformation:
     tx = with_extra_args_support(inner)
     mesh, types = explicitly("shard", params)
     specs = jax.tree.map(lambda x: x.sharding.spec, types)
+    treedef = jax.tree.structure(types, is_leaf=is_none)
 
     @jax.jit
     def first(params: Params) -> OptState:
         return over_explicit_axes(mesh, tx.init, specs)(params)
 
     def init(params: Params) -> OptState:
+        align(treedef, params, "params of init", types, "params of shard")
         return first(params) if explicit_mesh(jax.tree.leaves(params)) is None else tx.init(params)
 
     @compiled_when_concrete
     def step(
         updates: Updates, state: OptState, params: Params | None, **extra: Any
     ) -> tuple[Updates, OptState]:
+        wanted = jax.eval_shape(tx.init, types)
+        align(jax.tree.structure(wanted), state, "state", wanted, "init(params)")
         of_state = jax.tree.map(
-            lambda x: x.sharding.spec if x.sharding else PartitionSpec(),
-            jax.eval_shape(tx.init, types),
+            lambda x: x.sharding.spec if x.sharding else PartitionSpec(), wanted
         )
         functions = {n: _over_automatic_axes(x) for n, x in extra.items() if callable(x)}
         arrays = {n: x for n, x in extra.items() if n not in functions}
@@ -95,6 +99,7 @@ def shard(inner: TransformationLike, params: Params) -> GradientTransformation:
     def update(
         updates: Updates, state: OptState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, OptState]:
+        align(treedef, updates, "updates", types, "params of shard")
         if explicit_mesh(jax.tree.leaves(updates)) is not None:
             return tx.update(updates, state, params, **extra)
         return step(updates, state, params, **extra)
@@ -198,11 +203,14 @@ def _zero(inner: TransformationLike, axis: str) -> GradientTransformation:
 
 def _mesh_with(tree: PyTree, axis: str) -> Any:
     mesh = explicit_mesh(jax.tree.leaves(tree))
-    if mesh is None or axis not in explicit_axes(mesh):
+    if mesh is None:
         raise ValueError(
-            f"zero: no parameter has {axis!r} as an explicit axis of its mesh; for automatic axes "
-            "give params=, the parameters or their shapes, dtypes and shardings"
+            "zero: no parameter is on a mesh with explicit axes; for automatic axes give params=, "
+            "the parameters or their shapes, dtypes and shardings"
         )
+    if axis not in explicit_axes(mesh):
+        told = ", ".join(map(repr, explicit_axes(mesh)))
+        raise ValueError(f"zero: axis must be an explicit axis of the mesh, {told}, got {axis!r}")
     return mesh
 
 

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from meshes import SETTINGS, largest_difference, moved, on_many, on_one, share
@@ -41,7 +42,9 @@ WRAPPERS = {
     "sam": lambda tx: gradtx.contrib.sam(tx, gradtx.sgd(0.1)),
     "scale_by_trust_ratio": lambda tx: gradtx.chain(tx, gradtx.scale_by_trust_ratio()),
     "schedule_free": lambda tx: gradtx.contrib.schedule_free(tx, 0.1, b1=0.9),
-    "selective_transform": lambda tx: gradtx.selective_transform(tx, freeze_mask=SOME),
+    "selective_transform": lambda tx: gradtx.selective_transform(
+        tx, freeze_mask={name: not chosen for name, chosen in SOME.items()}
+    ),
     "snapshot": lambda tx: gradtx.chain(tx, gradtx.snapshot("norm", gradtx.tree.norm)),
     "split_real_and_imaginary": gradtx.contrib.split_real_and_imaginary,
     "strict": gradtx.strict,
@@ -49,7 +52,6 @@ WRAPPERS = {
     "zero_nans": lambda tx: gradtx.chain(gradtx.zero_nans(), tx),
     "offload": gradtx.offload,
 }
-SUMS = {"flatten"}
 OPTIMIZERS = {
     "adamw": lambda: gradtx.adamw(0.1),
     "muon": lambda: gradtx.muon(0.1),
@@ -63,8 +65,10 @@ def reference(wrapper, optimizer):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "plain"])
-@pytest.mark.parametrize("way", ["explicit", "automatic", "shard"])
+@pytest.mark.parametrize(
+    ("way", "jitted"),
+    [("explicit", True), ("explicit", False), ("automatic", True), ("shard", False)],
+)
 def test_wrappers(wrapper, optimizer, jitted, way):
     setting = SETTINGS["2x4"]
     mesh = setting.mesh(AxisType.Explicit if way == "explicit" else AxisType.Auto)
@@ -77,9 +81,13 @@ def test_wrappers(wrapper, optimizer, jitted, way):
     for updates in found.updates:
         for name, u in updates.items():
             lies = NamedSharding(mesh, setting.specs[name])
-            assert u.sharding.is_equivalent_to(lies, u.ndim), (name, u.sharding)
+            # Zeros depend on nothing, and the compiler does not divide them.
+            decided = way == "automatic" and not jnp.any(u)
+            assert decided or u.sharding.is_equivalent_to(lies, u.ndim), (name, u.sharding)
     start = 1 if way == "automatic" else 0
     for state in found.states[start + 1 :]:
         assert moved(found.states[start], state) == []
     assert share(found.states[0]) <= 0.18
-    assert found.compiled[start + 1 :] == [0] * (3 - start)
+    # Outside of `jit`, Python branches, and a branch is compiled when it is first taken.
+    first = start + 1 if jitted else 3
+    assert found.compiled[first:] == [0] * (4 - first)

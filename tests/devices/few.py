@@ -1,0 +1,43 @@
+"""A method of each kind over explicit axes, and each wrapper for devices: what the walks do."""
+
+import functools
+
+import jax
+import pytest
+from jax.sharding import AxisType
+from meshes import SETTINGS, largest_difference, moved, numbers, on_many, on_one, placed, share
+
+import gradtx
+
+jax.config.update("jax_enable_x64", True)
+
+OPTIMIZERS = {
+    "leafwise": lambda: gradtx.adamw(0.1),
+    "matrixwise": lambda: gradtx.inject_hyperparams(gradtx.muon)(0.1),
+    "coupled": lambda: gradtx.prodigy(1.0),
+}
+WAYS = {
+    "explicit": ("2x4", AxisType.Explicit, lambda tx: tx),
+    "shard": ("2x4", AxisType.Auto, lambda tx: functools.partial(gradtx.shard, tx)),
+    "zero": ("replicated", AxisType.Explicit, lambda tx: gradtx.zero(tx, "x")),
+    "offload": ("2x4", AxisType.Explicit, gradtx.offload),
+}
+
+
+@functools.cache
+def reference(name):
+    return on_one(OPTIMIZERS[name]())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("way", WAYS)
+def test_steps(name, way):
+    setting, kind, wrap = WAYS[way]
+    mesh, specs = SETTINGS[setting].mesh(kind), SETTINGS[setting].specs
+    found = on_many(wrap(OPTIMIZERS[name]()), mesh, specs)
+    assert largest_difference(found.updates, reference(name).updates) <= 1e-12
+    assert found.compiled[1:] == [0, 0]
+    params = placed(numbers(), mesh, specs)
+    assert all(moved(params, updates) == [] for updates in found.updates)
+    assert all(moved(found.states[0], state) == [] for state in found.states[1:])
+    assert share(found.states[0]) <= 0.18
