@@ -138,7 +138,9 @@ def scale_by_lbfgs(
         weights = weights.at[here].set(jnp.where(curved, 1 / jnp.where(curved, product, 1), 0))
         all_s, all_y = (
             [
-                lax.dynamic_update_index_in_dim(_beside(memory, x), jnp.where(curved, x, 0), here, 0)
+                lax.dynamic_update_index_in_dim(
+                    _beside(memory, x), jnp.where(curved, x, 0), here, 0
+                )
                 for memory, x in zip(column, new, strict=True)
             ]
             for column, new in ((all_s, s), (all_y, y))

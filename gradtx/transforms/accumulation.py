@@ -15,8 +15,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
 from gradtx._arguments import checked
-from gradtx._roles import Count, Inner, Role, Slot, Told, declared
 from gradtx._devices import placed_as
+from gradtx._roles import Count, Inner, Role, Slot, Told, declared
 from gradtx.engine.base import (
     Array,
     GradientTransformation,

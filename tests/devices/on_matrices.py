@@ -58,20 +58,24 @@ class Case(NamedTuple):
     axes: dict  # of the mesh
     shapes: dict
     specs: dict
-    settings: dict = {}
+    settings: dict | None = None
 
 
 ONE, TWO = {"x": 8}, {"d": 2, "t": 4}
+KINDS = [
+    *(P(), P("d"), P("t"), P(None, "d"), P("d", "t"), P("t", "d")),
+    *(P(("d", "t")), P(None, ("t", "d")), P("d")),
+]
 HEADS = MatrixAxes((0,), (1, 2))  # embedding -> heads, size
 
 
-def many(n, spec=P("x"), shape=(16, 8)):
-    return {f"m{i}": shape for i in range(n)}, {f"m{i}": spec for i in range(n)}
+def many(n, *spec):
+    return {f"m{i}": (16, 8) for i in range(n)}, {f"m{i}": P(*spec) for i in range(n)}
 
 
 CASES = {
-    **{f"{n} matrices": Case(ONE, *many(n)) for n in (1, 5, 8, 12, 24)},
-    **{f"{n} matrices 2x4": Case(TWO, *many(n, P("d", "t"))) for n in (1, 5, 12)},
+    **{f"{n} matrices": Case(ONE, *many(n, "x")) for n in (1, 5, 8, 12, 24)},
+    **{f"{n} matrices 2x4": Case(TWO, *many(n, "d", "t")) for n in (1, 5, 12)},
     "tall and wide": Case(
         ONE,
         {"a": (16, 8), "b": (8, 16), "c": (8, 8)},
@@ -93,22 +97,7 @@ CASES = {
     "kinds of shardings in one shape": Case(
         TWO,
         {f"m{i}": (8, 8) for i in range(9)},
-        {
-            f"m{i}": s
-            for i, s in enumerate(
-                [
-                    P(),
-                    P("d"),
-                    P("t"),
-                    P(None, "d"),
-                    P("d", "t"),
-                    P("t", "d"),
-                    P(("d", "t")),
-                    P(None, ("t", "d")),
-                    P("d"),
-                ]
-            )
-        },
+        {f"m{i}": spec for i, spec in enumerate(KINDS)},
     ),
     "convolution": Case(
         ONE,
@@ -170,6 +159,10 @@ CASES = {
 }
 
 
+def wide(dtype):
+    return jnp.promote_types(dtype, jnp.float64)
+
+
 def tolerance(dtype):
     return {"float64": 1e-12, "complex128": 1e-12, "float32": 2e-6, "bfloat16": 2**-7}[dtype]
 
@@ -184,7 +177,7 @@ def mesh_of(axes):
 @pytest.mark.parametrize("name", CASES)
 def test_strangers(name, jitted):
     axes, shapes, specs, settings = CASES[name]
-    tx = stranger(**settings)
+    tx = stranger(**(settings or {}))
     wanted = on_one(tx, shapes)
     found = on_many(tx, mesh_of(axes), specs, shapes, jitted=jitted)
     assert largest_difference(found.updates, wanted.updates) <= 1e-12
@@ -209,12 +202,13 @@ def test_strangers(name, jitted):
 )
 def test_dtypes(name, dtype):
     axes, shapes, specs, settings = CASES[name]
-    tx = stranger(**settings)
-    dtype_ = jnp.dtype(dtype)
-    wanted = on_one(tx, shapes, dtype_)
-    found = on_many(tx, mesh_of(axes), specs, shapes, dtype_)
-    as64 = lambda t: jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float64)), t)
-    assert largest_difference(as64(found.updates), as64(wanted.updates)) <= tolerance(dtype)
+    tx = stranger(**(settings or {}))
+    wanted = on_one(tx, shapes, jnp.dtype(dtype))
+    found = on_many(tx, mesh_of(axes), specs, shapes, jnp.dtype(dtype))
+    found, wanted = (
+        x._replace(updates=gradtx.tree.cast(x.updates, wide(dtype))) for x in (found, wanted)
+    )
+    assert largest_difference(found.updates, wanted.updates) <= tolerance(dtype)
     assert [x.dtype for x in jax.tree.leaves(found.states)] == [
         x.dtype for x in jax.tree.leaves(wanted.states)
     ]
@@ -233,7 +227,84 @@ def collectives(tx, axes, shapes, specs):
 
 @pytest.mark.parametrize("n", [8, 12, 24])
 def test_two_exchanges_for_a_kind(n):
-    shapes, specs = many(n)
+    shapes, specs = many(n, "x")
     found = collectives(gradtx.scale_by_muon(), ONE, shapes, specs)
-    print(n, found)
+    # Those that remain are exchanged apart from those that each device has equally many of.
     assert found == {"all-to-all": 2 if n % 8 == 0 else 4}
+
+
+def test_no_exchange_for_layers_that_are_divided():
+    shapes, specs = {"l": (16, 6, 4)}, {"l": P("x")}
+    tx = gradtx.scale_by_muon(weight_dimension_numbers=MatrixAxes(1, 2))
+    assert collectives(tx, ONE, shapes, specs) == {}
+
+
+# ---- Arrays that a rule captures -----------------------------------------------------------------
+
+
+def scaled(factor, axes=None):
+    """A rule that captures an array, through a function and a container."""
+    held = {"factor": factor}
+
+    def times(x):
+        return held["factor"] * x
+
+    def update(g, s, step, p):
+        return times(g), Slots()
+
+    return matrixwise(
+        gradtx.EmptyState, None, update, axes=axes, after=lambda g, layout: times(g) / layout.rows
+    )
+
+
+def test_arrays_that_rules_capture():
+    shapes, specs = many(5, "d", "t")
+    host = numbers(shapes)
+    mesh = mesh_of(TWO)
+    params = placed(host, mesh, specs)
+    wanted = jax.tree.map(lambda x: 9 * x / 16, host)
+    with jax.set_mesh(mesh):
+        for run in (lambda f: f, jax.jit):
+            found = run(lambda f, g: scaled(f).update(g, scaled(f).init(g))[0])(
+                jnp.array(3.0), params
+            )
+            assert largest_difference([found], [wanted]) <= 1e-15
+        tx = gradtx.inject_hyperparams(scaled)(factor=3.0)
+        found, _ = tx.update(params, tx.init(params))
+        assert largest_difference([found], [wanted]) <= 1e-15
+        # divided, and with one axis for several values
+        factor = jax.device_put(jnp.ones(8), jax.NamedSharding(mesh, P("t")))
+        found, _ = jax.jit(lambda f: scaled(f).update(params, gradtx.EmptyState()))(factor)
+        assert largest_difference([found], [jax.tree.map(lambda x: x / 16, host)]) <= 1e-15
+        many_ = jax.vmap(lambda f: scaled(f).update(params, gradtx.EmptyState())[0])(
+            jnp.arange(3.0)
+        )
+        assert (
+            largest_difference(
+                [jax.tree.map(lambda x: x[2], many_)], [jax.tree.map(lambda x: 4 * x / 16, host)]
+            )
+            <= 1e-15
+        )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: gradtx.muon(jnp.array(0.1), ns_coeffs=jnp.array([3.4, -4.7, 2.0]), beta=jnp.array(0.9)),
+        lambda: gradtx.muon(0.1, consistent_rms=jnp.array(0.2), eps=jnp.array(1e-7)),
+        lambda: gradtx.inject_hyperparams(gradtx.muon)(0.1, adaptive=True),
+        lambda: gradtx.galore(0.1, rank=2, scale=jnp.array(0.5), update_proj_gap=jnp.array(2)),
+        lambda: gradtx.inject_hyperparams(gradtx.galore, static_args=("rank",))(0.1, rank=2),
+    ],
+    ids=["muon", "muon's factor", "injected muon", "galore", "injected galore"],
+)  # fmt: skip
+@pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "plain"])
+def test_hyperparameters_that_are_arrays(make, jitted):
+    shapes, specs = many(3, "d", "t")
+    wanted = on_one(make(), shapes)
+    mesh = mesh_of(TWO)
+    with jax.set_mesh(mesh):
+        tx = make()
+    found = on_many(tx, mesh, specs, shapes, jitted=jitted)
+    assert largest_difference(found.updates, wanted.updates) <= 1e-12
+    assert found.compiled[1:] == [0, 0]

@@ -1,8 +1,6 @@
 """Uses of sharded optimizers: under other transformations of JAX, saved and read."""
 
 import functools
-import re
-from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +12,11 @@ from meshes import (
     SETTINGS,
     SHAPES,
     gradients_of,
-    in_context,
     largest_difference,
     moved,
     numbers,
-    on_many,
     on_one,
     placed,
-    share,
 )
 
 import gradtx
@@ -70,7 +65,10 @@ def test_scan_and_donation(mesh, name):
         return lax.scan(step, (params, state), gradients)[0]
 
     stacked = {
-        k: jax.device_put(np.stack([g[k] for g in gradients_of()]), NamedSharding(mesh, P(None, *SETTING.specs[k])))
+        k: jax.device_put(
+            np.stack([g[k] for g in gradients_of()]),
+            NamedSharding(mesh, P(None, *SETTING.specs[k])),
+        )
         for k in SHAPES
     }
     params = sharded(mesh)
@@ -78,7 +76,9 @@ def test_scan_and_donation(mesh, name):
     before = jax.tree.map(lambda x: x.sharding, state)
     params, state = train(params, state, stacked)
     assert largest_difference([params], [reference(name).params]) <= 1e-12
-    assert jax.tree.all(jax.tree.map(lambda s, x: s.is_equivalent_to(x.sharding, x.ndim), before, state))
+    assert jax.tree.all(
+        jax.tree.map(lambda s, x: s.is_equivalent_to(x.sharding, x.ndim), before, state)
+    )
     assert moved(sharded(mesh), params) == []
 
 
@@ -102,7 +102,10 @@ def test_vmap_over_params(mesh, name):
     tx = MAKE[name]()
     seeds = (3, 4)
     stack = {
-        k: jax.device_put(np.stack([numbers(seed=s)[k] for s in seeds]), NamedSharding(mesh, P(None, *SETTING.specs[k])))
+        k: jax.device_put(
+            np.stack([numbers(seed=s)[k] for s in seeds]),
+            NamedSharding(mesh, P(None, *SETTING.specs[k])),
+        )
         for k in SHAPES
     }
 
@@ -145,7 +148,9 @@ def test_under_shard_map(name):
             return tx.update(g, tx.init(params), params)[0]
 
         for check in (False, True):
-            run = jax.shard_map(local, mesh=mesh, in_specs=(P(), P()), out_specs=P(), check_vma=check)
+            run = jax.shard_map(
+                local, mesh=mesh, in_specs=(P(), P()), out_specs=P(), check_vma=check
+            )
             run = jax.jit(run)
             found = run(g, params)
             assert largest_difference([found], [reference(name).updates[0]]) <= 1e-12
@@ -162,7 +167,13 @@ def test_leafwise_methods_under_shard_map_on_parts(name):
         return tx.update(g, tx.init(params), params)[0]
 
     for check in (False, True):
-        run = jax.shard_map(local, mesh=mesh, in_specs=(SETTING.specs,) * 2, out_specs=SETTING.specs, check_vma=check)
+        run = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(SETTING.specs,) * 2,
+            out_specs=SETTING.specs,
+            check_vma=check,
+        )
         found = jax.jit(run)(g, params)
         assert largest_difference([found], [reference(name).updates[0]]) <= 1e-12
 
@@ -177,7 +188,9 @@ def test_one_manual_axis(mesh, name):
     def local(g, params):
         return tx.update(g, tx.init(params), params)[0]
 
-    run = jax.shard_map(local, mesh=mesh, in_specs=(P(), P()), out_specs=P(), axis_names={"d"}, check_vma=False)
+    run = jax.shard_map(
+        local, mesh=mesh, in_specs=(P(), P()), out_specs=P(), axis_names={"d"}, check_vma=False
+    )
     found = jax.jit(run)(g, params)
     assert largest_difference([found], [reference(name).updates[0]]) <= 1e-12
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from meshes import (
-    gradients_of,
     in_context,
     largest_difference,
     moved,
@@ -103,7 +102,7 @@ def test_zero(inner, setting, jitted, way):
     assert kinds == {"pinned_host" if way == "offloaded" else "device"}
 
 
-# ---- Gradients that are not yet summed over the devices -------------------------------------------
+# ---- Gradients that are not yet summed over the devices -----------------------------------------
 
 
 @pytest.mark.parametrize("inner", ["adamw", "clipped", "muon"])
@@ -135,7 +134,7 @@ def test_unreduced_gradients(inner):
     assert made["reduce-scatter"] >= 1 and made["all-gather"] >= 1
 
 
-# ---- What is refused, and how it is said ----------------------------------------------------------
+# ---- What is refused, and how it is said --------------------------------------------------------
 
 
 def told(call, error=ValueError):
@@ -144,8 +143,8 @@ def told(call, error=ValueError):
     return str(caught.value)
 
 
-def on(mesh, spec=P(), shape=(16, 8)):
-    return jax.device_put(np.ones(shape), NamedSharding(mesh, spec))
+def on(mesh, *spec, shape=(16, 8)):
+    return jax.device_put(np.ones(shape), NamedSharding(mesh, P(*spec)))
 
 
 def test_errors_of_zero():
@@ -172,7 +171,7 @@ def test_errors_of_shard():
         assert "no parameter has a NamedSharding; place" in told(lambda m=make: m(tx, np.ones(3)))
         both = {"a": on(one), "b": on(two)}
         assert "are on 2 different meshes" in told(lambda m=make, b=both: m(tx, b))
-    params = {"a": on(one, P("x"))}
+    params = {"a": on(one, "x")}
     sharded = gradtx.shard(tx, params)
     state = sharded.init(params)
     assert "['b']" in told(lambda: sharded.init({"b": params["a"]}))
@@ -185,7 +184,7 @@ def test_errors_of_shard():
 def test_offloaded_states_are_known_before():
     for kind in (AxisType.Explicit, AxisType.Auto):
         mesh = mesh_of({"x": 8}, kind)
-        params = on(mesh, P("x"))
+        params = on(mesh, "x")
         for tx in (gradtx.offload(gradtx.adam(0.1)), gradtx.offload(gradtx.muon(0.1))):
             known = gradtx.state_sharding(tx, params)
             with in_context(mesh):
