@@ -205,10 +205,8 @@ def test_dtypes(name, dtype):
     tx = stranger(**(settings or {}))
     wanted = on_one(tx, shapes, jnp.dtype(dtype))
     found = on_many(tx, mesh_of(axes), specs, shapes, jnp.dtype(dtype))
-    found, wanted = (
-        x._replace(updates=gradtx.tree.cast(x.updates, wide(dtype))) for x in (found, wanted)
-    )
-    assert largest_difference(found.updates, wanted.updates) <= tolerance(dtype)
+    wides = [gradtx.tree.cast(x.updates, wide(dtype)) for x in (found, wanted)]
+    assert largest_difference(*wides) <= tolerance(dtype)
     assert [x.dtype for x in jax.tree.leaves(found.states)] == [
         x.dtype for x in jax.tree.leaves(wanted.states)
     ]
@@ -265,32 +263,26 @@ def test_arrays_that_rules_capture():
     wanted = jax.tree.map(lambda x: 9 * x / 16, host)
     with jax.set_mesh(mesh):
         for run in (lambda f: f, jax.jit):
-            found = run(lambda f, g: scaled(f).update(g, scaled(f).init(g))[0])(
-                jnp.array(3.0), params
-            )
+            step = run(lambda f, g: scaled(f).update(g, scaled(f).init(g))[0])
+            found = step(jnp.array(3.0), params)
             assert largest_difference([found], [wanted]) <= 1e-15
         tx = gradtx.inject_hyperparams(scaled)(factor=3.0)
         found, _ = tx.update(params, tx.init(params))
         assert largest_difference([found], [wanted]) <= 1e-15
-        # divided, and with one axis for several values
+        # one that is divided, and several at once
         factor = jax.device_put(jnp.ones(8), jax.NamedSharding(mesh, P("t")))
         found, _ = jax.jit(lambda f: scaled(f).update(params, gradtx.EmptyState()))(factor)
         assert largest_difference([found], [jax.tree.map(lambda x: x / 16, host)]) <= 1e-15
-        many_ = jax.vmap(lambda f: scaled(f).update(params, gradtx.EmptyState())[0])(
-            jnp.arange(3.0)
-        )
-        assert (
-            largest_difference(
-                [jax.tree.map(lambda x: x[2], many_)], [jax.tree.map(lambda x: 4 * x / 16, host)]
-            )
-            <= 1e-15
+        step = jax.vmap(lambda f: scaled(f).update(params, gradtx.EmptyState())[0])
+        third = jax.tree.map(lambda x: x[2], step(jnp.arange(3.0)))
+        assert largest_difference([third], [jax.tree.map(lambda x: 4 * x / 16, host)]) <= 1e-15
         )
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: gradtx.muon(jnp.array(0.1), ns_coeffs=jnp.array([3.4, -4.7, 2.0]), beta=jnp.array(0.9)),
+        lambda: gradtx.muon(jnp.array(0.1), ns_coeffs=jnp.array([3.4, -4.7, 2.0])),
         lambda: gradtx.muon(0.1, consistent_rms=jnp.array(0.2), eps=jnp.array(1e-7)),
         lambda: gradtx.inject_hyperparams(gradtx.muon)(0.1, adaptive=True),
         lambda: gradtx.galore(0.1, rank=2, scale=jnp.array(0.5), update_proj_gap=jnp.array(2)),
