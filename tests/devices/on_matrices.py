@@ -276,7 +276,6 @@ def test_arrays_that_rules_capture():
         step = jax.vmap(lambda f: scaled(f).update(params, gradtx.EmptyState())[0])
         third = jax.tree.map(lambda x: x[2], step(jnp.arange(3.0)))
         assert largest_difference([third], [jax.tree.map(lambda x: 4 * x / 16, host)]) <= 1e-15
-        )
 
 
 @pytest.mark.parametrize(
@@ -289,7 +288,7 @@ def test_arrays_that_rules_capture():
         lambda: gradtx.inject_hyperparams(gradtx.galore, static_args=("rank",))(0.1, rank=2),
     ],
     ids=["muon", "muon's factor", "injected muon", "galore", "injected galore"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "plain"])
 def test_hyperparameters_that_are_arrays(make, jitted):
     shapes, specs = many(3, "d", "t")
