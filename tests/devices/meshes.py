@@ -62,6 +62,14 @@ def loss(params):
     return sum(jnp.sum(jnp.real(x * jnp.conj(x))) for x in jax.tree.leaves(params)) / 2
 
 
+def loss_in_another_order(params):
+    """The same loss, by sums along the first axis, as of rows on several devices."""
+    return (
+        sum(jnp.sum(jnp.sum(jnp.real(x * jnp.conj(x)), 0)) for x in jax.tree.leaves(params)[::-1])
+        / 2
+    )
+
+
 class Walk(NamedTuple):
     """What three steps gave."""
 
@@ -71,7 +79,7 @@ class Walk(NamedTuple):
     compiled: list
 
 
-def walk(tx, params, gradients, jitted=True, needs=(), entry=None):
+def walk(tx, params, gradients, jitted=True, entry=None, loss=loss):
     """Takes a step for each gradient, and counts what is compiled in each."""
 
     def step(g, state, params):
@@ -95,10 +103,12 @@ def gradients_of(shapes=SHAPES, dtype=np.float64, number=3):
     return [numbers(shapes, seed, dtype) for seed in range(1, number + 1)]
 
 
-def on_one(tx, shapes=SHAPES, dtype=np.float64, entry=None, number=3):
+def on_one(tx, shapes=SHAPES, dtype=np.float64, entry=None, number=3, loss=loss):
     """The steps on one device."""
     arrays = [jax.tree.map(jnp.asarray, g) for g in gradients_of(shapes, dtype, number)]
-    return walk(tx, jax.tree.map(jnp.asarray, numbers(shapes, 0, dtype)), arrays, entry=entry)
+    return walk(
+        tx, jax.tree.map(jnp.asarray, numbers(shapes, 0, dtype)), arrays, entry=entry, loss=loss
+    )
 
 
 def on_many(tx, mesh, specs, shapes=SHAPES, dtype=np.float64, entry=None, number=3, jitted=True):

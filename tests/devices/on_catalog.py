@@ -3,13 +3,13 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from meshes import (
     SETTINGS,
     in_context,
     largest_difference,
+    loss_in_another_order,
     moved,
     numbers,
     on_many,
@@ -36,10 +36,23 @@ def reference(name):
     return on_one(entry.make(), entry=entry)
 
 
+@functools.cache
+def tolerance(name):
+    """1e-12, or what a sum in another order does to a method on one device.
+
+    That is more only for line searches, which interpolate between losses that differ little.
+    """
+    entry = catalog.get(name)
+    if not entry.needs:
+        return 1e-12
+    other = on_one(entry.make(), entry=entry, loss=loss_in_another_order)
+    return max(1e-12, 4 * largest_difference(other.updates, reference(name).updates))
+
+
 def check_walk(entry, setting, found, mesh):
     assert found.compiled[1:] == [0, 0]
     wanted = reference(entry.name)
-    assert largest_difference(found.updates, wanted.updates) <= 1e-12
+    assert largest_difference(found.updates, wanted.updates) <= tolerance(entry.name)
     assert largest_difference([found.params], [wanted.params]) <= 1e-12
     for updates in found.updates:
         for name, u in updates.items():
@@ -109,13 +122,15 @@ def test_automatic_axes(entry, setting, jitted):
     found = on_many(
         entry.make(), mesh, SETTINGS[setting].specs, entry=entry, jitted=jitted, number=4
     )
-    assert largest_difference(found.updates[:3], reference(entry.name).updates) <= 1e-12
+    wanted = reference(entry.name).updates
+    assert largest_difference(found.updates[:3], wanted) <= tolerance(entry.name)
     for updates in found.updates:
         for name, u in updates.items():
             lies = NamedSharding(mesh, SETTINGS[setting].specs[name])
             assert u.sharding.is_equivalent_to(lies, u.ndim), (name, u.sharding)
     assert share(found.states[0]) <= 2 * LARGEST_SHARE[setting]
-    like_params = {jnp.shape(x) for x in jax.tree.leaves(numbers())}
+    # Statistics of rows have the shapes of biases.
+    like_params = {x.shape for x in jax.tree.leaves(numbers()) if x.ndim > 1}
     pairs = zip(jax.tree.leaves(found.states[0]), jax.tree.leaves(found.states[1]), strict=True)
     assert all(same_sharding(a, b) for a, b in pairs if a.shape in like_params)
     for state in found.states[2:]:
