@@ -30,7 +30,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--runtime-types",
         action="store_true",
-        help="check the annotations of gradtx.engine and gradtx.losses at every call",
+        help="check the annotations of gradtx.engine, losses and numerics at every call",
     )
 
 
@@ -39,7 +39,8 @@ def pytest_configure(config):
         from jaxtyping import install_import_hook
 
         # Before any of them is imported.
-        install_import_hook(["gradtx.engine", "gradtx.losses"], "runtime_types.checked")
+        checked = ["gradtx.engine", "gradtx.losses", "gradtx.numerics"]
+        install_import_hook(checked, "runtime_types.checked")
 
 
 collect_ignore = ["peer"]  # a runner of its own, and optax's tests, which test_peer.py runs

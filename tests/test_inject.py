@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import trees
-from test_conformance import each_build, each_entry, extras
-from trees import assert_ulps, avals
+from representatives import each_engine, each_entry
+from trees import assert_ulps, avals, extras
 
 import gradtx
 
@@ -33,7 +33,7 @@ def stacked(params, steps=10):
     )
 
 
-@each_build
+@each_engine
 @pytest.mark.parametrize(
     "dtype",
     ["bfloat16", *(pytest.param(x, marks=pytest.mark.slow) for x in ("float32", "float16"))],
@@ -66,7 +66,7 @@ def test_nothing_changes_in_float64(entry, x64):
     np.testing.assert_allclose(steps["w"], plain_steps["w"], rtol=1e-12, atol=1e-15 * largest)
 
 
-@each_build
+@each_engine
 def test_the_state_is_a_fixed_point_and_init_can_be_jitted(entry):
     params = {"w": trees.numbers((3, 4), 1, jnp.bfloat16), "b": trees.numbers((4,), 2)}
     tx = gradtx.inject_hyperparams(entry.factory)(**entry.probe)

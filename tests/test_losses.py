@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from representatives import first_of_each
 from test_house import check_docstring
 
 import gradtx
@@ -70,6 +71,10 @@ OF_A_BATCH = list(CALLS)[:-4]
 each = pytest.mark.parametrize("name", CALLS)
 
 
+def module_of(name):
+    return getattr(losses, name).__module__
+
+
 def call(name, args, module=losses):
     """The loss, also if it must be made first, or has a former name that warns; its first part."""
     loss = getattr(module, name)
@@ -107,7 +112,12 @@ def test_documented(name):
 
 @each
 @pytest.mark.parametrize(
-    "dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow), jnp.float32]
+    "dtype",
+    [
+        jnp.bfloat16,
+        pytest.param(jnp.float16, marks=pytest.mark.slow),
+        pytest.param(jnp.float32, marks=pytest.mark.thorough),
+    ],
 )
 def test_computed_in_float32_at_least(name, dtype):
     """Half precision costs one rounding, that of the result."""
@@ -131,7 +141,7 @@ def test_optax_agrees_in_float64(name, x64):
     np.testing.assert_allclose(got, compiled(name, args, optax.losses), rtol=1e-7, atol=1e-10)
 
 
-@each
+@pytest.mark.parametrize("name", list(first_of_each(module_of, CALLS)))
 def test_gradients(name):
     first, *rest = in_dtype(CALLS[name], jnp.float32)
     check_gradients(
@@ -139,7 +149,7 @@ def test_gradients(name):
     ).raise_if_bad()
 
 
-@pytest.mark.parametrize("name", OF_A_BATCH)
+@pytest.mark.parametrize("name", list(first_of_each(module_of, OF_A_BATCH)))
 def test_under_jit_and_vmap(name):
     args = in_dtype(CALLS[name], jnp.float32)
     want = call(name, args)

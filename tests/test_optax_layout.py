@@ -13,6 +13,7 @@ import optax
 import optax.contrib
 import orbax.checkpoint
 import pytest
+from representatives import build, each, first_of_each
 from trees import assert_equal, avals, extras, like, numbers
 
 import gradtx
@@ -99,7 +100,8 @@ def both(entry):
 
 
 BOTH = [entry for entry in catalog.entries() if both(entry)]
-each_entry = pytest.mark.parametrize("entry", BOTH, ids=lambda entry: entry.name)
+each_entry = each(BOTH)
+each_build = each(first_of_each(build, BOTH))
 
 
 def makers(entry):
@@ -207,7 +209,7 @@ def with_values(state, other):
     return gradtx.load_matching(state, known)[0]
 
 
-@each_entry
+@each_build
 def test_states_of_optax_are_gone_on_with(entry):
     """The steps are those from the own state, and the layout is that which was given."""
     for theirs, tx in makers(entry):
@@ -223,7 +225,7 @@ def test_states_of_optax_are_gone_on_with(entry):
         assert described(last) == described(theirs.init(PARAMS))
 
 
-@each_entry
+@each_build
 def test_half_precision_states_stay_so(entry):
     for theirs, tx in makers(entry):
         _, last = run(tx, entry, gradtx.optax_layout(tx).init(HALF), params=HALF)
