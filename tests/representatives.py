@@ -16,11 +16,13 @@ ENTRIES = catalog.entries()
 def first_of_each(kind, cases, others=pytest.mark.thorough):
     """The cases, of which all but the first of each kind are marked.
 
-    `kind` is a function of the case's values. A case is one value or a `pytest.param`.
+    `kind` is a function of the case's values. A case is one value, a tuple of values or a
+    `pytest.param`.
     """
     seen = set()
     for case in cases:
-        case = case if isinstance(case, type(pytest.param())) else pytest.param(case)
+        if not isinstance(case, type(pytest.param())):
+            case = pytest.param(*case) if isinstance(case, tuple) else pytest.param(case)
         found = kind(*case.values)
         marks = [*case.marks, others] if found in seen else case.marks
         yield pytest.param(*case.values, id=case.id, marks=marks)
@@ -40,15 +42,24 @@ def moved_one_by_one(*axes):
         yield pytest.param(*values, marks=pytest.mark.thorough if moved > 1 else ())
 
 
+def links(entry):
+    """The kinds of links of an optimizer, in their order."""
+    return tuple(type(link) for link in pipeline_of(entry.make()).links)
+
+
 def build(entry):
     """The links of an optimizer in their order, and what they need."""
-    links = tuple(type(link) for link in pipeline_of(entry.make()).links)
-    return links, entry.needs, entry.needs_params, entry.takes_complex
+    return links(entry), entry.needs, entry.needs_params, entry.takes_complex
 
 
-def engine(entry):
-    """The engines of which an optimizer makes use, and the arguments that it needs."""
-    return frozenset(type(link) for link in pipeline_of(entry.make()).links), entry.needs
+def engines(entry):
+    """The engines that an optimizer uses."""
+    return frozenset(links(entry))
+
+
+def engines_and_needs(entry):
+    """The engines that an optimizer uses, and the arguments that it needs."""
+    return engines(entry), entry.needs
 
 
 def each(entries):
@@ -59,4 +70,4 @@ each_entry = each(ENTRIES)
 # For what depends on an optimizer's equations, beside their comparison with the paper.
 each_build = each(first_of_each(build, ENTRIES))
 # For what the engine does, whatever the equations are.
-each_engine = each(first_of_each(engine, ENTRIES))
+each_engine = each(first_of_each(engines_and_needs, ENTRIES))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import trees
-from test_conformance import each_build
+from representatives import ENTRIES, each, engines, first, first_of_each
 
 import gradtx
 from gradtx.engine.numerics import finished, total
@@ -77,7 +77,7 @@ def growth_of_a_step(tx, needs, examples=()):
     return growth(of_leaves)
 
 
-@each_build
+@each(first_of_each(engines, ENTRIES))
 def test_an_optimizer(entry):
     assert growth_of_a_step(entry.make(), entry.needs) < 2.1
 
@@ -108,10 +108,7 @@ CHANGES = {
 @pytest.mark.parametrize("reduce", REDUCTIONS.values(), ids=REDUCTIONS)
 @pytest.mark.parametrize(
     "change",
-    [
-        pytest.param(f, id=n, marks=[pytest.mark.thorough] * (i > 0))
-        for i, (n, f) in enumerate(CHANGES.items())
-    ],
+    list(first(pytest.param(change, id=name) for name, change in CHANGES.items())),
 )
 def test_what_somebody_spreads_over_leaves(reduce, change):
     def spread(x):

@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 import trees
-from test_conformance import each_build, each_entry, extras, walk
+from representatives import each_engine, each_entry
+from test_conformance import extras, walk
 from trees import assert_equal, assert_ulps, avals
 
 import gradtx
@@ -112,7 +113,7 @@ def mask_2_of(tree, mask):
     )
 
 
-@each_build
+@each_engine
 def test_partition_gives_each_label_its_own(entry):
     labels = {"a": "ours", "b": "frozen", "c": "sgd"}
     parts = {"ours": entry.make(), "sgd": gradtx.sgd(0.5), "frozen": gradtx.set_to_zero()}

@@ -67,7 +67,7 @@ def test_adafactor_agrees_with_its_reference(shape, setting, x64):
     assert_agree(ours, OPTIMIZERS["adafactor"].function(gradients, start, **setting))
 
 
-@pytest.mark.parametrize("shape", list(first_of_each(len, NOT_EMPTY)), ids=str)
+@pytest.mark.parametrize("shape", list(first_of_each(len, map(pytest.param, NOT_EMPTY))), ids=str)
 def test_optax_agrees_once_its_decay_is_not_rounded_to_float32(shape, x64):
     """What it computes is `1 - t**-0.8` in float32, whatever the precision around it."""
     start, gradients = problem(shape)

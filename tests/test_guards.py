@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 import trees
-from test_conformance import each_build, extras
+from representatives import each_engine
+from test_conformance import extras
 from trees import assert_equal, avals
 
 import gradtx
@@ -95,7 +96,7 @@ def test_conditions_may_see_extra_arguments(maybe_jit):
             wrap(counting([]), below).update(GOOD, state)
 
 
-@each_build
+@each_engine
 @pytest.mark.parametrize(
     "dtypes",
     [("bfloat16", "float32"), pytest.param(("float32", "float32"), marks=pytest.mark.slow)],

@@ -7,6 +7,7 @@ import optax
 import pytest
 import scipy.optimize
 from hypothesis import given, settings, strategies as st
+from representatives import moved_one_by_one
 
 import gradtx
 from gradtx import matrix_inverse_pth_root, nnls, power_iteration
@@ -112,8 +113,9 @@ def relative_error(got, want):
     return np.abs(np.asarray(got, np.float64) - want).max() / np.abs(want).max()
 
 
-@pytest.mark.parametrize("condition", [10, 1e3, 1e5])
-@pytest.mark.parametrize("p", [1, 2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize(
+    ("condition", "p"), list(moved_one_by_one([10, 1e3, 1e5], [4, 1, 2, 3, 5, 6, 8]))
+)
 def test_the_inverse_root_of_any_order(p, condition):
     """optax 0.2.8 is wrong by 5 to 60 percent for p = 3, 5, 6 and 7."""
     a = rotated(condition ** -np.linspace(0, 1, 12)).astype(np.float32)

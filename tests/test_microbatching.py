@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import given, settings, strategies as st
+from representatives import moved_one_by_one
 
 import gradtx
 from gradtx.microbatching import (
@@ -83,8 +84,7 @@ def test_trees_as_batches():
     np.testing.assert_allclose(got, (X.T * Y).sum(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("run", [0, 1, 3, 4])
-@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize(("run", "traced"), list(moved_one_by_one([3, 0, 1, 4], [False, True])))
 def test_fewer_micro_batches_than_the_batch_has(run, traced):
     """Micro-batch `i` of 4 has the examples i, i + 4, i + 8."""
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from representatives import each_build
 from test_train_loop import small
 
 import gradtx
@@ -165,7 +166,7 @@ def test_diverged_runs_are_infinite():
     assert (standing.learning_rate, standing.diverged, standing.runs) == (0.1, 1, 2)
 
 
-@pytest.mark.parametrize("entry", catalog.entries(), ids=lambda entry: entry.name)
+@each_build
 def test_every_optimizer_of_the_catalog_can_race(entry):
     """Traced with a runtime rate, on matrices and vectors; the slow test runs them."""
     problem = classification(SOFTMAX, DATA, 16)

@@ -652,9 +652,7 @@ def test_traced_hyperparameters(factory, kwargs):
         arrays = {name: jnp.asarray(x) for name, x in numbers.items()}
 
         def traced(arrays):  # no Python decision hangs on their values
-            return many(
-                factory(**arrays, **rest), steps
-            )
+            return many(factory(**arrays, **rest), steps)
 
         np.testing.assert_allclose(jax.jit(traced)(arrays), expected, rtol=1e-12, atol=1e-16)
         floats = jax.tree.map(lambda x: x.astype(float), arrays)

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 import trees
-from test_conformance import each_entry, step_of
+from representatives import each_build
+from test_conformance import step_of
 
 import gradtx
 
@@ -37,7 +38,7 @@ def near(wanted):
 # ---- The learning rate ------------------------------------------------------------------------
 
 
-@each_entry
+@each_build
 def test_every_optimizer_tells_its_rate_and_count(entry):
     """Under `jit`, inside of which the state is read, too."""
     tx = entry.make(**({} if entry.fixed_rate else {entry.rate: schedule}))
