@@ -10,6 +10,7 @@ import optax
 import pytest
 from hypothesis import given, settings, strategies as st
 from references.lbfgs import InverseHessian
+from representatives import first, moved_one_by_one
 from test_conformance import counted_traces
 from test_linesearch import PROBLEMS, beale, himmelblau, powell, rosenbrock
 from trees import assert_equal, avals, numbers
@@ -172,31 +173,31 @@ def test_the_matrix_of_many_leaves_is_one():
 # ---- Minimizing -------------------------------------------------------------------------------
 
 
+SEARCHES = {
+    "zoom": gradtx.scale_by_zoom_linesearch(20, initial_guess_strategy="one"),
+    "backtracking": gradtx.scale_by_backtracking_linesearch(30, increase_factor=jnp.inf),
+}
+STARTS = {
+    rosenbrock: [-1.2, 1.0, -1.2, 1.0],
+    himmelblau: [0.0, 0.0],
+    beale: [1.0, 1.0],
+    powell: [3.0, -1.0, 0.0, 1.0],
+}
+
+
 @pytest.mark.parametrize(
-    "search",
-    [
-        gradtx.scale_by_zoom_linesearch(20, initial_guess_strategy="one"),
-        gradtx.scale_by_backtracking_linesearch(30, increase_factor=jnp.inf),
-    ],
-    ids=["zoom", "backtracking"],
+    ("problem", "search"),
+    list(moved_one_by_one([*STARTS], [*SEARCHES])),
+    ids=lambda x: getattr(x, "__name__", x),
 )
-@pytest.mark.parametrize(
-    ("problem", "start"),
-    [
-        (rosenbrock, [-1.2, 1.0, -1.2, 1.0]),
-        (himmelblau, [0.0, 0.0]),
-        (beale, [1.0, 1.0]),
-        (powell, [3.0, -1.0, 0.0, 1.0]),
-    ],
-    ids=lambda x: getattr(x, "__name__", ""),
-)
-def test_classic_problems_are_solved(problem, start, search, x64):
-    x, _, values = minimize(gradtx.lbfgs(linesearch=search), problem, jnp.asarray(start), 60)
+def test_classic_problems_are_solved(problem, search, x64):
+    tx, start = gradtx.lbfgs(linesearch=SEARCHES[search]), jnp.asarray(STARTS[problem])
+    x, _, values = minimize(tx, problem, start, 60)
     assert float(problem(x)) < 1e-10
     assert bool(jnp.all(jnp.diff(values) <= 1e-6 * jnp.abs(values[:-1])))
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("problem", list(first(PROBLEMS)), ids=lambda f: f.__name__)
 def test_the_same_path_as_optax(problem, x64):
     """Of the losses, until nothing is left of them."""
     x = jnp.asarray(np.random.default_rng(3).normal(size=PROBLEMS[problem]))

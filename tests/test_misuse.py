@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from representatives import each_build, each_entry
 from test_bad_inputs import PARAMS, more, refused
-from test_conformance import each_entry, walk
+from test_conformance import walk
 from test_house import PIECES, ROOT
 from trees import assert_ulps, extras, loss_around
 
@@ -469,7 +470,7 @@ def test_arguments_of_the_loss_are_known():
 # ---- Maximizing -------------------------------------------------------------------------------
 
 
-@each_entry
+@each_build
 def test_maximizing_is_minimizing_the_negative(entry):
     down = walk(entry.make(), PARAMS, [PARAMS, PARAMS], entry)
     up = walk(gradtx.maximize(entry.make()), PARAMS, [negated(PARAMS)] * 2, entry, of_objective)

@@ -57,13 +57,13 @@ def test_gradients(size):
 
     leaves = [x * size for x in MANY]
     expected = [x / float(reference(leaves)) for x in leaves]
-    for found in (jax.grad(norm)(leaves), jax.jacfwd(norm)(leaves)):
+    for found in (jax.jit(jax.grad(norm))(leaves), jax.jit(jax.jacfwd(norm))(leaves)):
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5)
     z = jnp.array([3 + 4j, 1j])
     np.testing.assert_allclose(jax.grad(norm)(z), jnp.conj(z) / norm(z), rtol=1e-6)
     assert not jnp.any(jax.grad(norm)(jnp.zeros(3)))
-    hessian = jax.hessian(norm)(jnp.array([3.0, 4.0]))
+    hessian = jax.jit(jax.hessian(norm))(jnp.array([3.0, 4.0]))
     np.testing.assert_allclose(hessian, np.array([[16, -12], [-12, 9]]) / 125, rtol=1e-5)
 
 
