@@ -43,10 +43,15 @@ def pytest_configure(config):
         install_import_hook(checked, "runtime_types.checked")
 
 
-def pytest_collection_finish():
-    """Leaves what collecting made, some million objects, out of all later garbage collections."""
+def collect_garbage():
+    """Collects it, and leaves what is alive out of the collections that Python starts."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish():
+    collect_garbage()  # a million objects are alive: the tests
 
 
 collect_ignore = ["peer"]  # a runner of its own, and optax's tests, which test_peer.py runs
@@ -71,7 +76,7 @@ def forget():
     if len(compiled) > 2000:
         compiled.clear()
         jax.clear_caches()
-        gc.collect()
+        collect_garbage()
 
 
 @pytest.fixture

@@ -80,9 +80,9 @@ def test_a_float16_norm():
 
 
 def test_the_norm_of_many_bfloat16_leaves():
-    ones = [jnp.ones((), jnp.bfloat16)] * 600
+    ones = [jnp.ones((), jnp.bfloat16)] * 300
     assert float(optax.global_norm(ones)) == 16
-    np.testing.assert_allclose(gradtx.global_norm(ones), 600**0.5, rtol=1e-6)
+    np.testing.assert_allclose(gradtx.global_norm(ones), 300**0.5, rtol=1e-6)
 
 
 def test_clipping_zeros_to_norm_0():

@@ -395,7 +395,7 @@ def test_masks_taken_for_schedules(mask):
 # ---- Extra arguments --------------------------------------------------------------------------
 
 
-@each_entry
+@each_build
 def test_what_an_optimizer_reads(entry):
     tx = entry.make()
     read = gradtx.extra_args(tx)

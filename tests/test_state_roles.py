@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from test_conformance import ENTRIES, each_entry
+from representatives import ENTRIES, moved_one_by_one
 
 import gradtx
 from gradtx.engine.roles import declaration_of, declared
@@ -112,8 +112,11 @@ def test_a_field_without_a_role_is_refused():
 # ---- Every array of every optimizer -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("around", AROUND)
-@each_entry
+@pytest.mark.parametrize(
+    ("entry", "around"),
+    list(moved_one_by_one(ENTRIES, [*AROUND])),
+    ids=lambda x: getattr(x, "name", x),
+)
 def test_every_array_has_one_role_that_fits(entry, around):
     tree, other = tree_of(entry), tree_of(entry, 2)
     state = jax.eval_shape(AROUND[around](entry.make(), tree).init, tree)

@@ -50,6 +50,10 @@ def train(*arguments):
     return main(["train", *map(str, arguments)])
 
 
+def small_run(data):
+    return ("--data", data, "--model", "softmax", "--batch", 16)
+
+
 @pytest.fixture
 def data(tmp_path):
     return write_small(tmp_path)
@@ -57,7 +61,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def small(data):
-    return ("--data", data, "--model", "softmax", "--batch", 16)
+    return small_run(data)
 
 
 def metrics(folder):
@@ -140,13 +144,24 @@ def test_resume_begins_a_run_only_if_it_knows_which(small, tmp_path, capsys):
     assert train(*small, "--epochs", 1, "--resume", "--out", tmp_path / "new") == 0
 
 
-@pytest.fixture
-def begun(small, tmp_path, capsys):
-    folder = tmp_path / "begun"
+def begin(data, folder):
     more = ("--schedule", "cosine", "--epochs", 2)
-    assert train(*small, *more, "--out", folder) == 0
+    assert train(*small_run(data), *more, "--out", folder) == 0
+    return folder
+
+
+@pytest.fixture
+def begun(data, tmp_path, capsys):
+    folder = begin(data, tmp_path / "begun")
     capsys.readouterr()
     return folder
+
+
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory):
+    """A run for tests that check that nothing in its folder changes."""
+    folder = tmp_path_factory.mktemp("left alone")
+    return begin(write_small(folder), folder / "begun")
 
 
 @pytest.mark.parametrize(
@@ -162,11 +177,11 @@ def begun(small, tmp_path, capsys):
         (("--overwrite",), "--resume continues a run and --overwrite replaces it"),
     ],
 )
-def test_a_run_is_resumed_as_it_was_begun(begun, arguments, words, capsys):
-    before = {p: p.read_bytes() for p in begun.iterdir()}
-    assert train("--resume", "--out", begun, *arguments) == 2
+def test_a_run_is_resumed_as_it_was_begun(left_alone, arguments, words, capsys):
+    before = {p: p.read_bytes() for p in left_alone.iterdir()}
+    assert train("--resume", "--out", left_alone, *arguments) == 2
     assert re.search(words, capsys.readouterr().err)
-    assert before == {p: p.read_bytes() for p in begun.iterdir()}
+    assert before == {p: p.read_bytes() for p in left_alone.iterdir()}
 
 
 def test_moved_data_are_the_same_data(begun, data, tmp_path):

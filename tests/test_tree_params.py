@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import trees
-from test_conformance import ENTRIES
+from representatives import ENTRIES, each_entry, moved_one_by_one
 
 import gradtx
 from gradtx import tree
@@ -27,7 +27,7 @@ def spec(tx, *rest, params=PARAMS):
     return tree.map_params(tx, name, state, *rest, transform_non_params=lambda x: "-")
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@each_entry
 def test_every_optimizer(entry):
     """Mirroring parts are mapped, the rest is left alone; the state keeps its structure."""
     tx = entry.make()
@@ -63,8 +63,11 @@ LIKE = {
 }
 
 
-@pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    ("entry", "around"),
+    list(moved_one_by_one(ENTRIES, [*AROUND])),
+    ids=lambda x: getattr(x, "name", x),
+)
 def test_every_optimizer_with_trees_of_every_kind(entry, around):
     """Each array gets what belongs to the parameter in whose name it is."""
     tx = AROUND[around](entry.make())

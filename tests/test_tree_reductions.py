@@ -67,9 +67,9 @@ def test_zero_size_leaves_have_no_say():
 
 def test_many_bfloat16_leaves():
     """In bfloat16, ones stop adding up at 256."""
-    ones = [jnp.ones(1, jnp.bfloat16)] * 600
-    assert tree.sum(ones) == tree.vdot(ones, ones) == tree.norm(ones, 1) == 600
-    np.testing.assert_allclose(gradtx.global_norm(ones), 24.4949, rtol=1e-6)
+    ones = [jnp.ones(1, jnp.bfloat16)] * 300
+    assert tree.sum(ones) == tree.vdot(ones, ones) == tree.norm(ones, 1) == 300
+    np.testing.assert_allclose(gradtx.global_norm(ones), 300**0.5, rtol=1e-6)
 
 
 def test_large_float16_leaves():
