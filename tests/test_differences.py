@@ -189,6 +189,8 @@ def test_first_states_of_monitors():
     assert float(theirs) == 2 and float(ours) == 0
 
 
+# As users compile, which CI does: with no optimizations, LLVM rounds one number in two ways.
+@pytest.mark.thorough
 def test_lookahead_after_a_sync():
     """On a hundred numbers, as many roundings happen to be none."""
     rng = np.random.default_rng(0)
