@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from representatives import each_build
-from test_train_loop import small
+from small_data import small
 
 import gradtx
 from gradtx import catalog, train

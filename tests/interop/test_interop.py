@@ -13,7 +13,7 @@ import pytest
 import gradtx
 from gradtx.interop import command, importing
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # What published programs import from private modules, and what optax's public modules are.
 PROGRAM = """

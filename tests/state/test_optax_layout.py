@@ -23,7 +23,7 @@ from gradtx.crosschecking import factory_of, known_differences, settings
 from gradtx.schedules import inject
 from gradtx.state import layout
 
-API = json.loads((pathlib.Path(__file__).parent / "peer" / "optax_api.json").read_text())
+API = json.loads((pathlib.Path(__file__).parents[1] / "peer" / "optax_api.json").read_text())
 PARAMS = {"w": numbers((4, 3), 1), "b": numbers((3,), 2)}
 HALF = {"w": numbers((4, 3), 1), "b": numbers((3,), 2, jnp.bfloat16)}
 

@@ -14,7 +14,7 @@ import pytest
 
 from gradtx.train import DataError, TrainingError, files
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def read(path):

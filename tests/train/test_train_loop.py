@@ -4,25 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_data import small
 from trees import without_key_type
 
 import gradtx
 from gradtx import train
 from gradtx.train import checkpoint
-
-
-def small(examples=50, shape=(4, 4), classes=3):
-    """Noisy prototypes: a problem that any optimizer can learn, and no two examples are alike."""
-    rng = np.random.default_rng(0)
-    prototypes = rng.normal(size=(classes, *shape))
-
-    def draw(n):
-        y = np.arange(n) % classes
-        x = prototypes[y] + rng.normal(size=(n, *shape)) / 2
-        return x.astype(np.float32), y.astype(np.int32)
-
-    return train.Data("small", *draw(examples), *draw(20), classes=classes)
-
 
 DATA = small()
 SOFTMAX = train.softmax()

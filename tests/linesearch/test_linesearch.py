@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from classic_problems import PROBLEMS, himmelblau, rippled, rosenbrock
 from hypothesis import given, settings, strategies as st
 from references.linesearch import Wolfe, search
 from test_conformance import counted_traces
@@ -17,33 +18,6 @@ import gradtx
 # ---- Problems ---------------------------------------------------------------------------------
 
 
-@jax.jit
-def rosenbrock(x):
-    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-
-@jax.jit
-def himmelblau(x):
-    return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
-
-
-@jax.jit
-def beale(x):
-    return sum((c - x[0] * (1 - x[1] ** k)) ** 2 for k, c in ((1, 1.5), (2, 2.25), (3, 2.625)))
-
-
-@jax.jit
-def powell(x):
-    a, b, c, d = x
-    return (a + 10 * b) ** 2 + 5 * (c - d) ** 2 + (b - 2 * c) ** 4 + 10 * (a - d) ** 4
-
-
-@jax.jit
-def rippled(x):
-    return jnp.sum(x**2) - jnp.cos(10 * x[0])
-
-
-PROBLEMS = {rosenbrock: 4, himmelblau: 2, beale: 2, powell: 4, rippled: 3}
 each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda f: f.__name__)
 ZOOM = functools.partial(gradtx.scale_by_zoom_linesearch, 30)
 BACKTRACK = functools.partial(gradtx.scale_by_backtracking_linesearch, 60)

@@ -18,7 +18,7 @@ from trees import assert_equal, avals, like, loss_around, numbers
 import gradtx
 from gradtx.state.counts import check_counts
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PARAMS = {"layer": {"w": numbers((2, 3), 1)}, "h": numbers((3,), 2, jnp.bfloat16)}
 MASK = {"layer": {"w": True}, "h": False}
 LABELS = {"layer": {"w": "one"}, "h": "other"}

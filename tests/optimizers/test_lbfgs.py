@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from classic_problems import PROBLEMS, beale, himmelblau, powell, rosenbrock
 from hypothesis import given, settings, strategies as st
 from references.lbfgs import InverseHessian
 from representatives import first, moved_one_by_one
 from test_conformance import counted_traces
-from test_linesearch import PROBLEMS, beale, himmelblau, powell, rosenbrock
 from trees import assert_equal, avals, numbers
 
 import gradtx

@@ -18,7 +18,7 @@ from gradtx import catalog
 from gradtx.__main__ import main
 from gradtx.train import files, job
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(ROOT),
