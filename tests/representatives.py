@@ -42,24 +42,24 @@ def moved_one_by_one(*axes):
         yield pytest.param(*values, marks=pytest.mark.thorough if moved > 1 else ())
 
 
-def links(entry):
-    """The kinds of links of an optimizer, in their order."""
-    return tuple(type(link) for link in pipeline_of(entry.make()).links)
+def links(make):
+    """The kinds of links of what a function makes, in their order."""
+    return tuple(type(link) for link in pipeline_of(make()).links)
 
 
 def build(entry):
     """The links of an optimizer in their order, and what they need."""
-    return links(entry), entry.needs, entry.needs_params, entry.takes_complex
+    return links(entry.make), entry.needs, entry.needs_params, entry.takes_complex
 
 
-def engines(entry):
-    """The engines that an optimizer uses."""
-    return frozenset(links(entry))
+def engines(make):
+    """The engines used by what a function makes."""
+    return frozenset(links(make))
 
 
 def engines_and_needs(entry):
     """The engines that an optimizer uses, and the arguments that it needs."""
-    return engines(entry), entry.needs
+    return engines(entry.make), entry.needs
 
 
 def each(entries):

@@ -10,6 +10,7 @@ import pytest
 from classic_problems import PROBLEMS, himmelblau, rippled, rosenbrock
 from hypothesis import given, settings, strategies as st
 from references.linesearch import Wolfe, search
+from representatives import first
 from test_conformance import counted_traces
 from trees import assert_equal, assert_ulps, avals, numbers
 
@@ -401,7 +402,7 @@ def test_complex_parameters_are_pairs_of_real_ones(x64):
 @pytest.mark.parametrize(
     "make", [functools.partial(ZOOM, curv_rtol=0.1), BACKTRACK], ids=["zoom", "backtracking"]
 )
-@each_problem
+@pytest.mark.parametrize("problem", list(first(PROBLEMS)), ids=lambda f: f.__name__)
 def test_many_problems_at_once(problem, make, x64):
     """Each stops at its own rate, though together they go on until the last one stops."""
     rows = list(starts(problem))

@@ -8,6 +8,7 @@ import pytest
 import trees
 from references.common import rate
 from references.muon import polar, scale_by_muon
+from representatives import first
 from trees import assert_equal, avals
 
 import gradtx
@@ -163,7 +164,9 @@ def test_settings_that_are_not_known():
         gradtx.muon(0.1, preconditioning="l1")
 
 
-@pytest.mark.parametrize("preconditioning", ["frobenius", "spectral", "schatten", "aol"])
+@pytest.mark.parametrize(
+    "preconditioning", list(first(["frobenius", "spectral", "schatten", "aol"]))
+)
 def test_zero_gradients_give_zero_updates(preconditioning):
     for dtype in ("float32", "float16", "bfloat16"):
         zeros = {"w": jnp.zeros((3, 4), dtype), "tall": jnp.zeros((4, 3), dtype)}

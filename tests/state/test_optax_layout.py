@@ -13,7 +13,7 @@ import optax
 import optax.contrib
 import orbax.checkpoint
 import pytest
-from representatives import build, each, first_of_each
+from representatives import each, engines_and_needs, first, first_of_each
 from trees import assert_equal, avals, extras, like, numbers
 
 import gradtx
@@ -101,7 +101,7 @@ def both(entry):
 
 BOTH = [entry for entry in catalog.entries() if both(entry)]
 each_entry = each(BOTH)
-each_build = each(first_of_each(build, BOTH))
+each_engine = each(first_of_each(engines_and_needs, BOTH))
 
 
 def makers(entry):
@@ -138,7 +138,9 @@ WRAPPERS = {
 each_wrapper = pytest.mark.parametrize("name", WRAPPERS)
 
 
-@pytest.mark.parametrize("params", [PARAMS, HALF], ids=["single", "half"])
+@pytest.mark.parametrize(
+    "params", list(first([pytest.param(HALF, id="half"), pytest.param(PARAMS, id="single")]))
+)
 @each_entry
 def test_the_layout_of_optax(entry, params):
     for theirs, ours in makers(entry):
@@ -209,7 +211,7 @@ def with_values(state, other):
     return gradtx.load_matching(state, known)[0]
 
 
-@each_build
+@each_engine
 def test_states_of_optax_are_gone_on_with(entry):
     """The steps are those from the own state, and the layout is that which was given."""
     for theirs, tx in makers(entry):
@@ -225,7 +227,7 @@ def test_states_of_optax_are_gone_on_with(entry):
         assert described(last) == described(theirs.init(PARAMS))
 
 
-@each_build
+@each_engine
 def test_half_precision_states_stay_so(entry):
     for theirs, tx in makers(entry):
         _, last = run(tx, entry, gradtx.optax_layout(tx).init(HALF), params=HALF)
