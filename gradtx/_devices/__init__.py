@@ -10,8 +10,11 @@ from gradtx._devices.types import (
     axes_of as axes_of,
     explicit_axes as explicit_axes,
     explicit_mesh as explicit_mesh,
+    explicit_types as explicit_types,
     explicitly as explicitly,
+    named_mesh as named_mesh,
     over_explicit_axes as over_explicit_axes,
     partition_spec as partition_spec,
     placed_as as placed_as,
+    result_types as result_types,
 )

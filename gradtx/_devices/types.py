@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array, lax, memory
 from jax.core import Tracer
 from jax.sharding import (
     AbstractMesh,
@@ -116,6 +116,27 @@ def explicitly(name: str, params: PyTree) -> tuple[Mesh, PyTree]:
     if len(meshes) > 1:
         raise ValueError(f"{name}: the parameters are on {len(meshes)} different meshes")
     (mesh,) = meshes
+    return mesh, explicit_types(mesh, params)
+
+
+def named_mesh(params: PyTree) -> Mesh | AbstractMesh | None:
+    """Returns the first mesh among the `NamedSharding`s of parameters, or `None`.
+
+    Args:
+      params: a pytree of arrays, or of their shapes and dtypes.
+    """
+    held = map(_named, jax.tree.leaves(params))
+    return next((x.mesh for x in held if x is not None and not x.mesh.empty), None)
+
+
+def explicit_types(mesh: Mesh | AbstractMesh, params: PyTree) -> PyTree:
+    """Returns the types of parameters, with all axes of their mesh explicit.
+
+    Args:
+      mesh: the mesh.
+      params: a pytree of arrays, or of their shapes and dtypes, with a `NamedSharding` each; others
+        are whole on each device.
+    """
     kinds = (AxisType.Explicit,) * len(mesh.axis_names)
     abstract = AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=kinds)
 
@@ -124,7 +145,33 @@ def explicitly(name: str, params: PyTree) -> tuple[Mesh, PyTree]:
         sharding = NamedSharding(abstract, PartitionSpec() if held is None else held.spec)
         return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=sharding)
 
-    return mesh, jax.tree.map(type_of, params)
+    return jax.tree.map(type_of, params)
+
+
+def result_types(
+    mesh: Mesh | AbstractMesh, function: Callable[..., PyTree], *types: PyTree
+) -> PyTree:
+    """Returns the types of a function's results, with their shardings and memory kinds.
+
+    Args:
+      mesh: the mesh of the shardings. Results without one are whole on each device.
+      function: the function.
+      *types: the types of its arguments, with explicit axes of the mesh.
+    """
+    spaces: list[Any] = []
+
+    def noted(*args: PyTree) -> PyTree:
+        results = function(*args)
+        spaces[:] = [jax.typeof(x).memory_space for x in jax.tree.leaves(results)]
+        return results
+
+    leaves, treedef = jax.tree.flatten(jax.eval_shape(noted, *types))
+    for i, (x, space) in enumerate(zip(leaves, spaces, strict=True)):
+        spec = PartitionSpec() if x.sharding is None else x.sharding.spec
+        kind = "pinned_host" if space == memory.Space.Host else None
+        sharding = NamedSharding(mesh, spec, memory_kind=kind)
+        leaves[i] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    return treedef.unflatten(leaves)
 
 
 def _named(x: Typed) -> NamedSharding | None:

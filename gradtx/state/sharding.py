@@ -1,12 +1,9 @@
 """The shardings of a state, before it is allocated."""
 
-from typing import Any
-
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx._arguments import checked
-from gradtx._devices import explicitly
+from gradtx._devices import explicitly, result_types
 from gradtx.engine.base import Params, PyTree, TransformationLike
 
 
@@ -16,7 +13,8 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
 
     They are for `jax.jit(tx.init, out_shardings=...)`, and for restoring checkpoints. Slots are
     sharded as their parameters are, statistics as far as they share axes with them, and counts and
-    other scalars are whole on each device.
+    other scalars are whole on each device. What `offload` keeps in the memory of the host has the
+    memory kind `pinned_host`.
 
     Args:
       tx: the transformation.
@@ -40,9 +38,4 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
       PartitionSpec('fsdp', None)
     """
     mesh, types = explicitly("state_sharding", params)
-
-    def sharding_of(x: Any) -> NamedSharding:
-        spec = PartitionSpec() if x.sharding is None else x.sharding.spec
-        return NamedSharding(mesh, spec)
-
-    return jax.tree.map(sharding_of, jax.eval_shape(tx.init, types))
+    return jax.tree.map(lambda x: x.sharding, result_types(mesh, tx.init, types))
