@@ -21,7 +21,7 @@ from jax import Array, lax
 from jax.sharding import AbstractMesh
 
 from gradtx._devices.exchange import Division, shared_devices, widened
-from gradtx._devices.lengthwise import is_divided_itself
+from gradtx._devices.lengthwise import is_divided_itself, lengthwise
 from gradtx._devices.types import Axes, Column, axes_of, explicit_axes, partition_spec
 
 
