@@ -4,7 +4,8 @@ JAX keeps the sharding of an array over the explicit axes of a mesh in the array
 it traces. The functions here read it there.
 """
 
-from gradtx._devices.dividing import divided as divided, placed_like as placed_like
+from gradtx._devices.dividing import divided as divided
+from gradtx._devices.placing import placed_like as placed_like
 from gradtx._devices.types import (
     Axes as Axes,
     axes_of as axes_of,

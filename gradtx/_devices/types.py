@@ -23,6 +23,12 @@ PyTree: TypeAlias = Any
 Typed: TypeAlias = ArrayLike | jax.ShapeDtypeStruct
 """An array, or its type."""
 
+Column: TypeAlias = Any
+"""A `Column` of `gradtx.engine.stacks`, which is above this package."""
+
+Layout: TypeAlias = Any
+"""A `Layout` of `gradtx.engine.matrix_layout`."""
+
 Axes = tuple[tuple[str, ...], ...]
 """For each axis of an array, the mesh axes over which it is divided, the major one first."""
 
