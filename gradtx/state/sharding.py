@@ -34,8 +34,8 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
       >>> mesh = jax.make_mesh((1,), ("fsdp",))
       >>> sharding = NamedSharding(mesh, PartitionSpec("fsdp"))
       >>> w = jax.ShapeDtypeStruct((4, 2), jnp.float32, sharding=sharding)
-      >>> print(gradtx.state_sharding(gradtx.adam(0.1), w)[0].mu.spec)
-      PartitionSpec('fsdp', None)
+      >>> print(*gradtx.state_sharding(gradtx.adam(0.1), w)[0].mu.spec)
+      fsdp None
     """
     mesh, types = explicitly("state_sharding", params)
     return jax.tree.map(lambda x: x.sharding, result_types(mesh, tx.init, types))

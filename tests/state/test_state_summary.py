@@ -45,6 +45,8 @@ def test_every_optimizer_is_told_to_the_byte(entry):
     assert {group.optimizer for group in found.rows} == {entry.name}
     assert found.total.parameters == 16 and found.total.parameter_bytes == 56
     assert found.total.bytes == 56 + size(state)
+    of_device = summary(tx, on_mesh(params, {"x": 1}, P())).total.device_bytes
+    assert of_device == {"device": size(state)}
     for line in ("(total)", entry.name):
         assert line in str(found)
 
