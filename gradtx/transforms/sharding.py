@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec, auto_axes, reshard
 
@@ -104,9 +105,14 @@ def shard(inner: TransformationLike, params: Params) -> GradientTransformation:
 
 def _specs_like(x: PyTree, params: Params | None, specs: PyTree) -> PyTree:
     """Returns the parameters' specs for an argument like them; others are whole on each device."""
-    if params is not None and jax.tree.structure(x) == jax.tree.structure(params):
+    if _shapes(x) == _shapes(params):
         return specs
     return jax.tree.map(lambda x: PartitionSpec(), x)
+
+
+def _shapes(tree: PyTree) -> PyTree:
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, [jnp.shape(x) for x in leaves]
 
 
 def _over_automatic_axes(function: Callable[..., Any]) -> Callable[..., Any]:
