@@ -141,9 +141,10 @@ def zero(
     divided over the mesh axis already stays as it is.
 
     Gradients come reduced or not. Reduced ones are the same on all devices, and taking a part costs
-    nothing. In gradients with respect to `jax.reshard(params, P(reduced={axis}))`, over explicit
-    axes, the sum over devices is left out; `zero` computes it by a reduce-scatter, which moves half
-    as much as the all-reduce that it replaces.
+    nothing. Unreduced ones, which `jax.shard_map` returns with
+    `out_specs=PartitionSpec(unreduced={axis})` over explicit axes, have to be added up over the
+    devices; `zero` does that by a reduce-scatter, which moves half as much as the all-reduce that
+    it replaces.
 
     Args:
       inner: the transformation.
