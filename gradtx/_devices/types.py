@@ -1,5 +1,6 @@
 """Shardings over explicit axes of a mesh, as the types of arrays have them."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -136,6 +137,19 @@ def explicitly(name: str, params: PyTree) -> tuple[Mesh, PyTree]:
 def _named(x: Typed) -> NamedSharding | None:
     found = getattr(x, "sharding", None)
     return found if isinstance(found, NamedSharding) else None
+
+
+def specs_of(function: Callable[..., PyTree], types: PyTree) -> PyTree:
+    """Returns a `PartitionSpec` for each array that a function returns.
+
+    Args:
+      function: a function of a pytree.
+      types: the pytree's types, over explicit axes of a mesh; see `explicitly`.
+    """
+    mesh = explicit_mesh(jax.tree.leaves(types))
+    with contextlib.nullcontext() if mesh is None else use_abstract_mesh(mesh):
+        found = jax.eval_shape(function, types)
+    return jax.tree.map(lambda x: x.sharding.spec if x.sharding else PartitionSpec(), found)
 
 
 def over_explicit_axes(

@@ -1,12 +1,10 @@
 """The shardings of a state, before it is allocated."""
 
-from typing import Any
-
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from gradtx._arguments import checked
-from gradtx._devices import explicitly
+from gradtx._devices import explicitly, specs_of
 from gradtx.engine.base import Params, PyTree, TransformationLike
 
 
@@ -41,8 +39,4 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
     """
     mesh, types = explicitly("state_sharding", params)
 
-    def sharding_of(x: Any) -> NamedSharding:
-        spec = PartitionSpec() if x.sharding is None else x.sharding.spec
-        return NamedSharding(mesh, spec)
-
-    return jax.tree.map(sharding_of, jax.eval_shape(tx.init, types))
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs_of(tx.init, types))
