@@ -15,5 +15,5 @@ from gradtx._devices.types import (
     over_explicit_axes as over_explicit_axes,
     partition_spec as partition_spec,
     placed_as as placed_as,
-    specs_of as specs_of,
+    shardings_of as shardings_of,
 )

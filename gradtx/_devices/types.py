@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array, lax, memory
 from jax.core import Tracer
 from jax.sharding import (
     AbstractMesh,
@@ -139,17 +139,30 @@ def _named(x: Typed) -> NamedSharding | None:
     return found if isinstance(found, NamedSharding) else None
 
 
-def specs_of(function: Callable[..., PyTree], types: PyTree) -> PyTree:
-    """Returns a `PartitionSpec` for each array that a function returns.
+def shardings_of(function: Callable[..., PyTree], types: PyTree, mesh: Mesh) -> PyTree:
+    """Returns the sharding of each array that a function returns, also in the host's memory.
 
     Args:
       function: a function of a pytree.
       types: the pytree's types, over explicit axes of a mesh; see `explicitly`.
+      mesh: the mesh of the shardings.
     """
-    mesh = explicit_mesh(jax.tree.leaves(types))
-    with contextlib.nullcontext() if mesh is None else use_abstract_mesh(mesh):
-        found = jax.eval_shape(function, types)
-    return jax.tree.map(lambda x: x.sharding.spec if x.sharding else PartitionSpec(), found)
+    found: list[PyTree] = []
+
+    def sharding_of(x: Array) -> NamedSharding:
+        known = jax.typeof(x)
+        kind = "pinned_host" if known.memory_space == memory.Space.Host else None
+        return NamedSharding(mesh, known.sharding.spec, memory_kind=kind)
+
+    def noted(types: PyTree) -> PyTree:
+        results = function(types)
+        found.append(jax.tree.map(sharding_of, results))
+        return results
+
+    explicit = explicit_mesh(jax.tree.leaves(types))
+    with contextlib.nullcontext() if explicit is None else use_abstract_mesh(explicit):
+        jax.eval_shape(noted, types)
+    return found[0]
 
 
 def over_explicit_axes(

@@ -1,10 +1,7 @@
 """The shardings of a state, before it is allocated."""
 
-import jax
-from jax.sharding import NamedSharding
-
 from gradtx._arguments import checked
-from gradtx._devices import explicitly, specs_of
+from gradtx._devices import explicitly, shardings_of
 from gradtx.engine.base import Params, PyTree, TransformationLike
 
 
@@ -39,4 +36,4 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
     """
     mesh, types = explicitly("state_sharding", params)
 
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs_of(tx.init, types))
+    return shardings_of(tx.init, types, mesh)
