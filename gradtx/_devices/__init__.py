@@ -17,5 +17,5 @@ from gradtx._devices.types import (
     over_explicit_axes as over_explicit_axes,
     partition_spec as partition_spec,
     placed_as as placed_as,
-    result_types as result_types,
+    shardings_of as shardings_of,
 )

@@ -1,5 +1,6 @@
 """Shardings over explicit axes of a mesh, as the types of arrays have them."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -154,35 +155,37 @@ def explicit_types(mesh: Mesh | AbstractMesh, params: PyTree) -> PyTree:
     return jax.tree.map(type_of, params)
 
 
-def result_types(
-    mesh: Mesh | AbstractMesh, function: Callable[..., PyTree], *types: PyTree
-) -> PyTree:
-    """Returns the types of a function's results, with their shardings and memory kinds.
-
-    Args:
-      mesh: the mesh of the shardings. Results without one are whole on each device.
-      function: the function.
-      *types: the types of its arguments, with explicit axes of the mesh.
-    """
-    spaces: list[Any] = []
-
-    def noted(*args: PyTree) -> PyTree:
-        results = function(*args)
-        spaces[:] = [jax.typeof(x).memory_space for x in jax.tree.leaves(results)]
-        return results
-
-    leaves, treedef = jax.tree.flatten(jax.eval_shape(noted, *types))
-    for i, (x, space) in enumerate(zip(leaves, spaces, strict=True)):
-        spec = PartitionSpec() if x.sharding is None else x.sharding.spec
-        kind = "pinned_host" if space == memory.Space.Host else None
-        sharding = NamedSharding(mesh, spec, memory_kind=kind)
-        leaves[i] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    return treedef.unflatten(leaves)
-
-
 def _named(x: Typed) -> NamedSharding | None:
     found = getattr(x, "sharding", None)
     return found if isinstance(found, NamedSharding) else None
+
+
+def shardings_of(
+    function: Callable[..., PyTree], types: PyTree, mesh: Mesh | AbstractMesh
+) -> PyTree:
+    """Returns the sharding of each array that a function returns, also in the host's memory.
+
+    Args:
+      function: a function of a pytree.
+      types: the pytree's types, over explicit axes of a mesh; see `explicitly`.
+      mesh: the mesh of the shardings.
+    """
+    found: list[PyTree] = []
+
+    def sharding_of(x: Array) -> NamedSharding:
+        known = jax.typeof(x)
+        kind = "pinned_host" if known.memory_space == memory.Space.Host else None
+        return NamedSharding(mesh, known.sharding.spec, memory_kind=kind)
+
+    def noted(types: PyTree) -> PyTree:
+        results = function(types)
+        found.append(jax.tree.map(sharding_of, results))
+        return results
+
+    explicit = explicit_mesh(jax.tree.leaves(types))
+    with contextlib.nullcontext() if explicit is None else use_abstract_mesh(explicit):
+        jax.eval_shape(noted, types)
+    return found[0]
 
 
 def over_explicit_axes(

@@ -1,9 +1,7 @@
 """The shardings of a state, before it is allocated."""
 
-import jax
-
 from gradtx._arguments import checked
-from gradtx._devices import explicitly, result_types
+from gradtx._devices import explicitly, shardings_of
 from gradtx.engine.base import Params, PyTree, TransformationLike
 
 
@@ -38,4 +36,4 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
       fsdp None
     """
     mesh, types = explicitly("state_sharding", params)
-    return jax.tree.map(lambda x: x.sharding, result_types(mesh, tx.init, types))
+    return shardings_of(tx.init, types, mesh)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from gradtx._arguments import checked
-from gradtx._devices import explicit_types, named_mesh, result_types
+from gradtx._devices import explicit_types, named_mesh, shardings_of
 from gradtx._table import text_table
 from gradtx.engine.base import (
     OptState,
@@ -160,11 +160,17 @@ def summary(tx: TransformationLike, params: Params) -> Summary:
             members.setdefault(alike, []).append(i)
     places = {paths[i]: i for i, leaf in enumerate(leaves) if leaf is not None}
     state = jax.eval_shape(tx.init, params)
-    costs = _by_parameter(state, params, places, _memory)
+    arrays = jax.tree.leaves(state)
+    sizes = [(str(x.dtype), x.size * x.dtype.itemsize) for x in arrays]
+    costs = _by_parameter(state, params, places, sizes)
     here = {i: Counter[str]() for i in costs}
     if (mesh := named_mesh(params)) is not None:
-        state = result_types(mesh, tx.init, explicit_types(mesh, params))
-        here = _by_parameter(state, params, places, _memory_of_device)
+        shardings = jax.tree.leaves(shardings_of(tx.init, explicit_types(mesh, params), mesh))
+        sizes = [
+            (to.memory_kind or "device", math.prod(to.shard_shape(x.shape)) * x.dtype.itemsize)
+            for x, to in zip(arrays, shardings, strict=True)
+        ]
+        here = _by_parameter(state, params, places, sizes)
     rows = [_group(acting, where, paths, leaves, costs, here) for where in members.values()]
     total = Group(
         "(total)",
@@ -245,7 +251,7 @@ def _by_parameter(
     state: OptState,
     params: Params,
     places: Mapping[str, int],
-    memory: Callable[[jax.ShapeDtypeStruct], tuple[str, int]],
+    sizes: Sequence[tuple[str, int]],
 ) -> dict[int | None, Counter[str]]:
     """Returns the bytes for each parameter, and those of arrays that belong to none for `None`.
 
@@ -253,24 +259,13 @@ def _by_parameter(
       state: the types of the state.
       params: the parameters.
       places: the parameters' numbers by their paths.
-      memory: a function that returns what the bytes of an array are counted as, and how many
-        there are.
+      sizes: for each array of the state, what its bytes are counted as, and their number.
     """
     found: dict[int | None, Counter[str]] = {i: Counter() for i in (*places.values(), None)}
     told = jax.tree.leaves(roles(state, params))
-    for role, leaf in zip(told, jax.tree.leaves(state), strict=True):
-        kind, size = memory(leaf)
+    for role, (kind, size) in zip(told, sizes, strict=True):
         found[None if role.parameter is None else places[role.parameter]][kind] += size
     return found
-
-
-def _memory(x: jax.ShapeDtypeStruct) -> tuple[str, int]:
-    return str(x.dtype), x.size * x.dtype.itemsize
-
-
-def _memory_of_device(x: jax.ShapeDtypeStruct) -> tuple[str, int]:
-    size = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    return x.sharding.memory_kind or "device", size
 
 
 def _sum(counts: Iterable[Counter[str]]) -> dict[str, int]:

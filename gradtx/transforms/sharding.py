@@ -17,6 +17,7 @@ from gradtx._devices import (
     explicitly,
     over_explicit_axes,
     partition_spec,
+    shardings_of,
 )
 from gradtx.engine.base import (
     Array,
@@ -78,10 +79,7 @@ def shard(inner: TransformationLike, params: Params) -> GradientTransformation:
     def step(
         updates: Updates, state: OptState, params: Params | None, **extra: Any
     ) -> tuple[Updates, OptState]:
-        of_state = jax.tree.map(
-            lambda x: x.sharding.spec if x.sharding else PartitionSpec(),
-            jax.eval_shape(tx.init, types),
-        )
+        of_state = jax.tree.map(lambda x: x.spec, shardings_of(tx.init, types, mesh))
         functions = {n: _over_automatic_axes(x) for n, x in extra.items() if callable(x)}
         arrays = {n: x for n, x in extra.items() if n not in functions}
         of_arrays = {n: _specs_like(x, params, specs) for n, x in arrays.items()}
