@@ -113,27 +113,30 @@ def explicitly(name: str, params: PyTree) -> tuple[Mesh, PyTree]:
     Raises:
       ValueError: no parameter has a `NamedSharding`, or they have different meshes.
     """
-    held = map(_named, jax.tree.leaves(params))
-    meshes = {x.mesh for x in held if x is not None and isinstance(x.mesh, Mesh)}
-    if not meshes:
+    mesh = named_mesh(name, params)
+    if not isinstance(mesh, Mesh):
         raise ValueError(
             f"{name}: no parameter has a NamedSharding; place them with jax.device_put, or give "
             "jax.ShapeDtypeStruct(shape, dtype, sharding=...)"
         )
-    if len(meshes) > 1:
-        raise ValueError(f"{name}: the parameters are on {len(meshes)} different meshes")
-    (mesh,) = meshes
     return mesh, explicit_types(mesh, params)
 
 
-def named_mesh(params: PyTree) -> Mesh | AbstractMesh | None:
-    """Returns the first mesh among the `NamedSharding`s of parameters, or `None`.
+def named_mesh(name: str, params: PyTree) -> Mesh | AbstractMesh | None:
+    """Returns the mesh of the `NamedSharding`s of parameters, or `None` if there are none.
 
     Args:
+      name: the name of the caller, for errors.
       params: a pytree of arrays, or of their shapes and dtypes.
+
+    Raises:
+      ValueError: the parameters have different meshes.
     """
     held = map(_named, jax.tree.leaves(params))
-    return next((x.mesh for x in held if x is not None and not x.mesh.empty), None)
+    meshes = {x.mesh for x in held if x is not None and not x.mesh.empty}
+    if len(meshes) > 1:
+        raise ValueError(f"{name}: the parameters are on {len(meshes)} different meshes")
+    return next(iter(meshes), None)
 
 
 def explicit_types(mesh: Mesh | AbstractMesh, params: PyTree) -> PyTree:

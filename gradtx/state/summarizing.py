@@ -122,6 +122,9 @@ def summary(tx: TransformationLike, params: Params) -> Summary:
       A `Summary`, which prints as a table. Memory is that of parameters and state, without
       gradients; the column `rate` is the multiplier of the learning rate.
 
+    Raises:
+      ValueError: parameters have `NamedSharding`s over different meshes.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import gradtx
@@ -164,7 +167,7 @@ def summary(tx: TransformationLike, params: Params) -> Summary:
     sizes = [(str(x.dtype), x.size * x.dtype.itemsize) for x in arrays]
     costs = _by_parameter(state, params, places, sizes)
     here = {i: Counter[str]() for i in costs}
-    if (mesh := named_mesh(params)) is not None:
+    if (mesh := named_mesh("summary", params)) is not None:
         shardings = jax.tree.leaves(shardings_of(tx.init, explicit_types(mesh, params), mesh))
         sizes = [
             (to.memory_kind or "device", math.prod(to.shard_shape(x.shape)) * x.dtype.itemsize)

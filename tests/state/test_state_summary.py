@@ -286,6 +286,12 @@ def test_memory_of_one_device_over_automatic_axes():
         summary(gradtx.zero(gradtx.adam(0.1), "data"), params)
 
 
+def test_one_mesh_for_all_parameters():
+    params = on_mesh(MATRICES, {"x": 8}, P()) | on_mesh({"c": jnp.zeros((8, 2))}, {"y": 8}, P())
+    with pytest.raises(ValueError, match="summary: the parameters are on 2 different meshes"):
+        summary(gradtx.adam(0.1), params)
+
+
 def test_without_a_mesh_no_memory_of_one_device():
     found = summary(gradtx.adam(0.1), MATRICES)
     assert found.total.device_bytes == {} and "per device" not in str(found)
