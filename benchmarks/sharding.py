@@ -342,7 +342,7 @@ def figures(rows: Rows) -> Iterator[tuple[str, float, float]]:
         ("replicated", 1.1 * own / 1e3, 1.15),
     ):
         yield f"muon, {setting}: kB of collectives", bound, worst(["muon"], setting, kilobytes)
-        # One for each result, where parameters are replicated along a mesh axis.
+        # After the iterations, where parameters are replicated: of each shape, and of what remains.
         gathers = worst(["muon"], setting, lambda row: row.collectives.number["all-gather"])
         yield f"muon, {setting}: all-gathers", 0 if setting == "FSDP" else 2 * len(SHAPES), gathers
         reduces = worst(["muon"], setting, lambda row: row.collectives.number["all-reduce"])
