@@ -123,6 +123,27 @@ def explicitly(name: str, params: PyTree) -> tuple[Mesh, PyTree]:
     if len(meshes) > 1:
         raise ValueError(f"{name}: the parameters are on {len(meshes)} different meshes")
     (mesh,) = meshes
+    return mesh, explicit_types(mesh, params)
+
+
+def named_mesh(params: PyTree) -> Mesh | AbstractMesh | None:
+    """Returns the first mesh among the `NamedSharding`s of parameters, or `None`.
+
+    Args:
+      params: a pytree of arrays, or of their shapes and dtypes.
+    """
+    held = map(_named, jax.tree.leaves(params))
+    return next((x.mesh for x in held if x is not None and not x.mesh.empty), None)
+
+
+def explicit_types(mesh: Mesh | AbstractMesh, params: PyTree) -> PyTree:
+    """Returns the types of parameters, with all axes of their mesh explicit.
+
+    Args:
+      mesh: the mesh.
+      params: a pytree of arrays, or of their shapes and dtypes, with a `NamedSharding` each; others
+        are whole on each device.
+    """
     kinds = (AxisType.Explicit,) * len(mesh.axis_names)
     abstract = AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=kinds)
 
@@ -131,7 +152,7 @@ def explicitly(name: str, params: PyTree) -> tuple[Mesh, PyTree]:
         sharding = NamedSharding(abstract, PartitionSpec() if held is None else held.spec)
         return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=sharding)
 
-    return mesh, jax.tree.map(type_of, params)
+    return jax.tree.map(type_of, params)
 
 
 def _named(x: Typed) -> NamedSharding | None:
@@ -139,7 +160,9 @@ def _named(x: Typed) -> NamedSharding | None:
     return found if isinstance(found, NamedSharding) else None
 
 
-def shardings_of(function: Callable[..., PyTree], types: PyTree, mesh: Mesh) -> PyTree:
+def shardings_of(
+    function: Callable[..., PyTree], types: PyTree, mesh: Mesh | AbstractMesh
+) -> PyTree:
     """Returns the sharding of each array that a function returns, also in the host's memory.
 
     Args:

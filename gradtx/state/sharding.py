@@ -11,7 +11,8 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
 
     They are for `jax.jit(tx.init, out_shardings=...)`, and for restoring checkpoints. Slots are
     sharded as their parameters are, statistics as far as they share axes with them, and counts and
-    other scalars are whole on each device.
+    other scalars are whole on each device. What `offload` keeps in the memory of the host has the
+    memory kind `pinned_host`.
 
     Args:
       tx: the transformation.
@@ -31,9 +32,8 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
       >>> mesh = jax.make_mesh((1,), ("fsdp",))
       >>> sharding = NamedSharding(mesh, PartitionSpec("fsdp"))
       >>> w = jax.ShapeDtypeStruct((4, 2), jnp.float32, sharding=sharding)
-      >>> print(gradtx.state_sharding(gradtx.adam(0.1), w)[0].mu.spec)
-      PartitionSpec('fsdp', None)
+      >>> print(*gradtx.state_sharding(gradtx.adam(0.1), w)[0].mu.spec)
+      fsdp None
     """
     mesh, types = explicitly("state_sharding", params)
-
     return shardings_of(tx.init, types, mesh)

@@ -1,12 +1,14 @@
 """`summary`: what acts on which parameters, and what it costs, before anything is allocated."""
 
 import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec as P
 from test_conformance import each_entry
 from trees import Layer
 
@@ -43,6 +45,8 @@ def test_every_optimizer_is_told_to_the_byte(entry):
     assert {group.optimizer for group in found.rows} == {entry.name}
     assert found.total.parameters == 16 and found.total.parameter_bytes == 56
     assert found.total.bytes == 56 + size(state)
+    of_device = summary(tx, on_mesh(params, {"x": 1}, P())).total.device_bytes
+    assert of_device == {"device": size(state)}
     for line in ("(total)", entry.name):
         assert line in str(found)
 
@@ -211,3 +215,77 @@ def test_faults_of_masks_are_told():
         summary(tx, PARAMS)
     with pytest.raises(TypeError, match="int32"):
         summary(gradtx.adam(0.1), {"n": jnp.arange(3)})
+
+
+def on_mesh(tree, sizes, spec):
+    """The shapes of a tree with shardings over a mesh whose devices need not be there."""
+    kinds = (AxisType.Explicit,) * len(sizes)
+    mesh = AbstractMesh((*sizes.values(),), (*sizes,), axis_types=kinds)
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+MATRICES = {"a": jnp.zeros((16, 8)), "b": jnp.zeros((8, 32))}
+STATE, SCALARS = 2 * 4 * (16 * 8 + 8 * 32), 12  # of Adam: two moments; two counts and a rate
+
+
+@pytest.mark.parametrize(
+    ("wrap", "sizes", "spec", "part", "memory"),
+    [
+        (lambda tx: tx, {"x": 8}, P("x"), 8, "device"),
+        (lambda tx: tx, {"x": 8}, P(), 1, "device"),
+        (lambda tx: tx, {"data": 2, "x": 4}, P(None, "x"), 4, "device"),
+        (lambda tx: gradtx.zero(tx, "data"), {"data": 2, "x": 4}, P(None, "x"), 8, "device"),
+        (lambda tx: gradtx.zero(tx, "data"), {"data": 8}, P(), 8, "device"),
+        (gradtx.offload, {"x": 8}, P("x"), 8, "pinned_host"),
+        (lambda tx: gradtx.offload(gradtx.zero(tx, "x")), {"x": 8}, P(), 8, "pinned_host"),
+    ],
+)
+def test_memory_of_one_device(wrap, sizes, spec, part, memory):
+    tx = wrap(gradtx.adam(0.1))
+    found = summary(tx, on_mesh(MATRICES, sizes, spec))
+    assert found.total.state_bytes == summary(gradtx.adam(0.1), MATRICES).total.state_bytes
+    assert found.rows[0].device_bytes == {memory: STATE // part}
+    want = Counter({memory: STATE // part}) + Counter(device=SCALARS)
+    assert found.total.device_bytes == want
+    lines = str(found).splitlines()
+    assert lines[0].endswith("  state per device") and lines[-2].endswith("  12 B")
+
+
+def test_memory_of_one_device_by_group():
+    params = on_mesh(MATRICES, {"x": 8}, P()) | on_mesh({"c": jnp.zeros((8, 2))}, {"x": 8}, P("x"))
+    tx = gradtx.partition(
+        {"adam": gradtx.adam(0.1), "hold": gradtx.set_to_zero(), "sgd": gradtx.sgd(0.1, 0.9)},
+        by_path({"a": "hold", "b": "adam", "c": "sgd"}),
+    )
+    found = summary(tx, params)
+    assert row(found, "a").device_bytes == {}
+    assert row(found, "b").device_bytes == {"device": 2 * 4 * 8 * 32}
+    assert row(found, "c").device_bytes == {"device": 4 * 2}
+
+
+def test_memory_of_one_device_over_automatic_axes():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    params = jax.device_put(MATRICES, NamedSharding(mesh, P()))
+    for tx in (
+        gradtx.muon(0.1),
+        gradtx.shard(gradtx.muon(0.1), params),
+        gradtx.zero(gradtx.adam(0.1), "data", params),
+        gradtx.offload(gradtx.shard(gradtx.adam(0.1), params)),
+    ):
+        found = summary(tx, params)
+        state, sharding = tx.init(params), gradtx.state_sharding(tx, params)
+        assert sum(found.total.device_bytes.values()) == size(state)
+        on_host = [x for x in jax.tree.leaves(state) if x.sharding.memory_kind == "pinned_host"]
+        assert found.total.device_bytes.get("pinned_host", 0) == size(on_host)
+        kinds = jax.tree.map(lambda x: x.sharding.memory_kind, state)
+        assert jax.tree.map(lambda x: x.memory_kind, sharding) == kinds
+        again = jax.jit(tx.init, out_shardings=sharding)(params)
+        assert jax.tree.map(lambda x: x.sharding.memory_kind, again) == kinds
+    with pytest.raises(ValueError, match="zero: no parameter has 'data' as an explicit axis"):
+        summary(gradtx.zero(gradtx.adam(0.1), "data"), params)
+
+
+def test_without_a_mesh_no_memory_of_one_device():
+    found = summary(gradtx.adam(0.1), MATRICES)
+    assert found.total.device_bytes == {} and "per device" not in str(found)
