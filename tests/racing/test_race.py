@@ -36,7 +36,7 @@ from gradtx.racing import (
 from gradtx.racing.devices import divided, division, local_devices
 from gradtx.train import files
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DATA = small()
 SOFTMAX = train.softmax()
 TRAPS = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]])  # three batches of two
@@ -180,7 +180,7 @@ def test_the_division_over_devices(seeds, rates, devices, parts):
 DIVIDED = """
 import contextlib, re
 import jax, jax.numpy as jnp, numpy as np
-from test_train_loop import small
+from small_data import small
 from gradtx import train
 from gradtx.racing import classification, devices, enter, make_grid, make_start, run
 
