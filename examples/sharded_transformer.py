@@ -134,7 +134,7 @@ def loss(params, tokens, divided):
     return gradtx.softmax_cross_entropy_with_integer_labels(logits, next_ones).mean()
 
 
-# ---- The optimizer, and where its state lies ----------------------------------------------------
+# ---- The optimizer, and the shardings -----------------------------------------------------------
 
 
 def optimizer(args):
@@ -157,16 +157,8 @@ def sharding_of(leaf, mesh):
     return NamedSharding(mesh, P(*("fsdp" if i == longest else None for i in range(leaf.ndim))))
 
 
-def shardings_of_state(tx, params, shardings, mesh):
-    """Returns the shardings of the optimizer's state: slots lie where their parameters lie."""
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): sharding
-             for path, sharding in jax.tree.leaves_with_path(shardings)}  # fmt: skip
-    whole = NamedSharding(mesh, P())
-    state = jax.eval_shape(tx.init, params)
-    return jax.tree.map(
-        lambda role: named[role.parameter] if role.kind == "slot" else whole,
-        gradtx.state.roles(state, params),
-    )
+def typed(leaf, sharding):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 # ---- Training -----------------------------------------------------------------------------------
@@ -197,12 +189,14 @@ def train(args):
     divided, whole = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P())
     say = print if jax.process_index() == 0 else lambda *_, **__: None
 
-    # Shapes first: the shardings are known before anything is allocated.
-    tx = optimizer(args)
+    # Shapes first: the shardings are known before anything is allocated. With `shard`, Muon divides
+    # its matrices over the devices, and every optimizer's state is sharded like the parameters.
     shapes = jax.eval_shape(lambda: init(jax.random.key(args.seed), args))
     of_params = jax.tree.map(lambda leaf: sharding_of(leaf, mesh), shapes)
-    shardings = {"params": of_params, "state": shardings_of_state(tx, shapes, of_params, mesh)}
-    say(gradtx.summary(tx, shapes))
+    types = jax.tree.map(typed, shapes, of_params)
+    tx = gradtx.shard(optimizer(args), types)
+    shardings = {"params": of_params, "state": gradtx.state_sharding(tx, types)}
+    say(gradtx.summary(tx, types))
 
     # Jitted with its shardings, so that no device ever holds more than its part.
     @functools.partial(jax.jit, out_shardings=shardings)
@@ -220,8 +214,7 @@ def train(args):
     with ocp.CheckpointManager(args.out / "checkpoints", options=options) as manager:
         done = manager.latest_step() or 0 if args.resume else 0
         if done:  # orbax places each part where the shardings want it, whoever wrote it
-            like = jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at),
-                                jax.eval_shape(begin, jax.random.key(0)), shardings)  # fmt: skip
+            like = jax.tree.map(typed, jax.eval_shape(begin, jax.random.key(0)), shardings)
             at = manager.restore(done, args=ocp.args.StandardRestore(like))
         else:
             at = begin(jax.random.key(args.seed))

@@ -8,12 +8,12 @@ import jax
 import pytest
 
 # Tests compile thousands of programs, each for a few small arrays and to run once. XLA's own
-# settings are for programs that run long: here it makes no MLIR of its fusions, which LLVM then
-# optimizes as ever, and does not cut programs into modules for its threads. That halves the time
-# of the tests. Whoever sets XLA_FLAGS decides: `XLA_FLAGS= pytest` compiles as users do, and so
-# does CI. JAX reads the variable when it makes its backend. An unknown flag ends the process, and
-# later versions than 0.10 do not know the first one.
-flags = "--xla_cpu_parallel_codegen_split_count=1"
+# settings are for programs that run long: here LLVM does not optimize, XLA makes no MLIR of its
+# fusions, and does not cut programs into modules for its threads. That halves the time of the
+# tests. Whoever sets XLA_FLAGS decides: `XLA_FLAGS= pytest` compiles as users do, and so does CI.
+# JAX reads the variable when it makes its backend. An unknown flag ends the process, and later
+# versions than 0.10 do not know the one for fusions.
+flags = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version__.startswith("0.10."):
     flags += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", flags)
@@ -30,7 +30,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--runtime-types",
         action="store_true",
-        help="check the annotations of gradtx.engine and gradtx.losses at every call",
+        help="check the annotations of gradtx.engine, losses and numerics at every call",
     )
 
 
@@ -39,7 +39,19 @@ def pytest_configure(config):
         from jaxtyping import install_import_hook
 
         # Before any of them is imported.
-        install_import_hook(["gradtx.engine", "gradtx.losses"], "runtime_types.checked")
+        checked = ["gradtx.engine", "gradtx.losses", "gradtx.numerics"]
+        install_import_hook(checked, "runtime_types.checked")
+
+
+def collect_garbage():
+    """Collects it, and leaves what is alive out of the collections that Python starts."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish():
+    collect_garbage()  # a million objects are alive: the tests
 
 
 collect_ignore = ["peer"]  # a runner of its own, and optax's tests, which test_peer.py runs
@@ -64,7 +76,7 @@ def forget():
     if len(compiled) > 2000:
         compiled.clear()
         jax.clear_caches()
-        gc.collect()
+        collect_garbage()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from test_conformance import each_build, each_entry
+from representatives import each_build
 from trees import extras
 
 import gradtx
@@ -28,7 +28,7 @@ def refused(error, *parts):
     return pytest.raises(error, match="".join(rf"(?=[\s\S]*{re.escape(part)})" for part in parts))
 
 
-@each_entry
+@each_build
 def test_integer_parameters(entry):
     for dtype in (jnp.int32, jnp.uint8, jnp.bool_):
         params = {"a": jnp.ones(2), "b": {"c": jnp.ones(2, dtype)}}
@@ -38,14 +38,14 @@ def test_integer_parameters(entry):
             jax.eval_shape(entry.make().init, params)
 
 
-@each_entry
+@each_build
 def test_leaves_that_are_no_arrays(entry):
     for leaf in ("text", object(), jnp.sin):
         with refused(TypeError, entry.name, "params['b']['c']", type(leaf).__name__):
             entry.make().init({"a": jnp.ones(2), "b": {"c": leaf}})
 
 
-@each_entry
+@each_build
 def test_integer_gradients(entry):
     state = entry.make().init(PARAMS)
     gradients = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3), jnp.int32)}}
@@ -53,7 +53,7 @@ def test_integer_gradients(entry):
         entry.make().update(gradients, state, PARAMS, **more(entry))
 
 
-@each_entry
+@each_build
 def test_complex_gradients_of_real_parameters(entry):
     state = entry.make().init(PARAMS)
     gradients = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3), jnp.complex64)}}
@@ -72,7 +72,7 @@ def test_complex_gradients_of_real_parameters(entry):
     assert all(part in told for part in expected), told
 
 
-@each_entry
+@each_build
 def test_complex_parameters_where_they_are_refused(entry):
     params = {"a": jnp.ones(2), "b": {"c": jnp.ones(2, jnp.complex64)}}
     if entry.takes_complex:
@@ -109,7 +109,7 @@ def test_complex_updates_of_a_rule_of_ones_own():
         _scale_real(jnp.ones(2, jnp.complex64))
 
 
-@each_entry
+@each_build
 def test_parameters_and_state_in_each_others_place(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
@@ -121,7 +121,7 @@ def test_parameters_and_state_in_each_others_place(entry):
         tx.update(PARAMS, None, PARAMS, **more(entry))
 
 
-@each_entry
+@each_build
 def test_the_state_of_another_optimizer(entry):
     tx = entry.make()
     other = gradtx.chain(*[gradtx.scale(1.0)] * 6).init(PARAMS)
@@ -132,7 +132,7 @@ def test_the_state_of_another_optimizer(entry):
         tx.update(PARAMS, inner, PARAMS, **more(entry))
 
 
-@each_entry
+@each_build
 def test_trees_that_differ(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
@@ -169,7 +169,7 @@ def test_a_none_where_an_array_is_in_the_other_tree(entry):
             tx.update(PARAMS, tx.init(holed), PARAMS, **more(entry))
 
 
-@each_entry
+@each_build
 def test_shapes_that_differ(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
@@ -185,7 +185,7 @@ def test_shapes_that_differ(entry):
             tx.update(PARAMS, state, wrong, **more(entry))
 
 
-@each_entry
+@each_build
 def test_errors_under_jit_say_the_same(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
@@ -198,7 +198,7 @@ def test_errors_under_jit_say_the_same(entry):
         jax.jit(lambda g, s: tx.update(g, s, PARAMS, **more(entry)))(integers, state)
 
 
-@each_entry
+@each_build
 def test_missing_parameters(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
@@ -209,7 +209,7 @@ def test_missing_parameters(entry):
         tx.update(PARAMS, state, **more(entry))
 
 
-@each_entry
+@each_build
 def test_missing_extra_arguments(entry):
     tx = entry.make()
     for name in entry.needs:
@@ -220,7 +220,7 @@ def test_missing_extra_arguments(entry):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
 
 
-@each_entry
+@each_build
 def test_masks_that_do_not_fit(entry):
     for name in {"mask", "weight_decay_mask"} & set(entry.hyperparameters):
         decay = {"weight_decay": 0.1} if "weight_decay" in entry.hyperparameters else {}

@@ -10,34 +10,24 @@ import optax
 import pytest
 import references
 import trees
+from representatives import (
+    ENTRIES,
+    build,
+    each,
+    each_build,
+    each_engine,
+    each_entry,
+    engines_and_needs,
+    first_of_each,
+)
 from trees import Layer, Pair, assert_equal, assert_ulps, avals, extras, needed
 
 import gradtx
-from gradtx import catalog
-from gradtx.engine.pipeline import pipeline_of
 
-ENTRIES = catalog.entries()
-each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-
-
-def first_of_each_build(others=pytest.mark.thorough):
-    """The catalog; of entries built of the same kinds of links with the same needs all but the
-    first are for CI. For what is the engine's to do, and not the equations'."""
-    seen = set()
-    for entry in ENTRIES:
-        kinds = tuple(type(link) for link in pipeline_of(entry.make()).links)
-        build = (kinds, entry.needs, entry.needs_params, entry.takes_complex)
-        yield pytest.param(entry, marks=[others] if build in seen else [])
-        seen.add(build)
-
-
-each_build = pytest.mark.parametrize(
-    "entry", list(first_of_each_build()), ids=lambda entry: entry.name
-)
 # CI compiles these cases as users do. Then NovoGrad's first moment, where its terms cancel, has 11
 # ulps of difference between constants and arguments, of which one ulp is a term's.
-each_build_here = pytest.mark.parametrize(
-    "entry", list(first_of_each_build(pytest.mark.slow)), ids=lambda entry: entry.name
+each_engine_here = each(
+    first_of_each(engines_and_needs, first_of_each(build, ENTRIES, pytest.mark.slow))
 )
 
 
@@ -86,7 +76,7 @@ WIDE = [*MIXED, ("float64", "float64"), ("float64", "float32"), ("float32", "flo
     "pairs",
     [pytest.param(MIXED, id="x32"), pytest.param(WIDE, id="x64", marks=pytest.mark.slow)],
 )
-@each_build
+@each_engine
 def test_the_state_is_a_fixed_point(entry, pairs):
     """Structure, shapes, dtypes and weak types stay, whatever dtypes meet."""
     with jax.enable_x64(pairs is WIDE):
@@ -141,7 +131,10 @@ WRAPPERS = {
 
 @pytest.mark.parametrize(
     "entry",
-    [*ENTRIES, *(pytest.param(make, id=name) for name, make in WRAPPERS.items())],
+    [
+        *first_of_each(build, ENTRIES),
+        *(pytest.param(make, id=name) for name, make in WRAPPERS.items()),
+    ],
     ids=lambda entry: getattr(entry, "name", None),
 )
 def test_a_count_that_can_rise_no_further_changes_nothing(entry):
@@ -223,7 +216,7 @@ def test_second_moments_of_half_precision_do_not_stall():
 # ---- What JAX does to functions ---------------------------------------------------------------
 
 
-@each_build_here
+@each_engine_here
 def test_eager_equals_jitted(entry):
     tx, params = entry.make(), trees.small(entry.takes_complex)
     update = jax.jit(step_of(entry, tx))
@@ -240,7 +233,7 @@ def test_eager_equals_jitted(entry):
         state, params = new_state, gradtx.apply_updates(params, eager)
 
 
-@each_build
+@each_engine
 def test_disabled_jit_equals_jit(entry):
     """Without any compilation at all, for those who debug."""
     tx, params = entry.make(), {"w": trees.numbers((2,))}
@@ -252,7 +245,7 @@ def test_disabled_jit_equals_jit(entry):
     assert_ulps(plain, compiled, max(4, magnified(entry)), of_largest=True)
 
 
-@each_build
+@each_engine
 def test_scan_with_donated_buffers(entry):
     """A training loop as people write it; every buffer given away is used, and none twice."""
     tx, params = entry.make(), trees.small(entry.takes_complex)
@@ -276,7 +269,7 @@ def test_scan_with_donated_buffers(entry):
     assert_ulps((params, state), (params_by_hand, state_by_hand), 4, of_largest=True)
 
 
-@each_build
+@each_engine
 def test_donation_step_by_step(entry):
     tx, params = entry.make(), trees.small(entry.takes_complex)
     state = tx.init(params)
@@ -312,7 +305,7 @@ def test_vmap_over_parameters_and_state(entry):
 
 
 @pytest.mark.parametrize("hardest", [True, pytest.param(False, marks=pytest.mark.slow)])
-@each_entry
+@each_build
 def test_gradients_through_an_update_are_finite_at_zero(entry, hardest):
     """Without an eps to lean on where there is one; with it in the slow set."""
     params = jax.tree.map(jnp.zeros_like, trees.small(entry.takes_complex))
@@ -356,7 +349,7 @@ def test_traces_are_counted():
     assert found
 
 
-@each_build
+@each_engine
 def test_nothing_is_compiled_at_the_second_step(entry):
     tx, params = entry.make(), trees.small(entry.takes_complex)
     g, step = trees.like(params), step_of(entry, tx)
@@ -374,7 +367,7 @@ def test_nothing_is_compiled_at_the_second_step(entry):
     assert found == []
 
 
-@each_build
+@each_engine
 def test_jitted_steps_are_traced_once(entry):
     tx, params = entry.make(), trees.small(entry.takes_complex)
     traced = []
@@ -405,7 +398,7 @@ def test_an_optimizer_made_again_compiles_nothing():
 # ---- Trees ------------------------------------------------------------------------------------
 
 
-@each_build
+@each_engine
 @pytest.mark.parametrize("tree", [{}, (), [], {"a": None}], ids=repr)
 def test_trees_without_leaves(entry, tree):
     tx = entry.make()
@@ -414,7 +407,7 @@ def test_trees_without_leaves(entry, tree):
     assert avals(state) == avals(tx.init(tree))
 
 
-@each_build
+@each_engine
 def test_any_tree_gives_what_its_leaves_give(entry):
     """Tuples, lists, named tuples, dataclasses, `None`, scalars, arrays without elements."""
     scalar, vector, matrix = trees.numbers((), 5), trees.numbers((3,), 6), trees.numbers((2, 3), 7)
@@ -440,7 +433,7 @@ def test_any_tree_gives_what_its_leaves_give(entry):
         assert_ulps(alone, jax.tree.leaves(updates)[place])
 
 
-@each_build
+@each_engine
 def test_numpy_arrays_and_python_floats_are_leaves_too(entry):
     ours = trees.small()
     theirs = jax.tree.map(np.asarray, ours)
@@ -457,7 +450,7 @@ def test_numpy_arrays_and_python_floats_are_leaves_too(entry):
     assert updates["x"].dtype == jnp.float32 and np.isfinite(updates["x"])
 
 
-@each_build
+@each_engine
 def test_masked_leaves_pass_by_and_cost_nothing(entry):
     params, mask = trees.small(), {"a": True, "b": False, "c": {"d": True}}
 
@@ -487,7 +480,7 @@ def test_masked_leaves_pass_by_and_cost_nothing(entry):
 # ---- Numbers ----------------------------------------------------------------------------------
 
 
-@each_entry
+@each_build
 def test_zero_gradients_give_zero_updates(entry):
     dtypes = ["float32", "bfloat16", "float16"] + ["complex64"] * entry.takes_complex
     zeros = {d: jnp.zeros(2, d) for d in dtypes}
@@ -501,7 +494,7 @@ def test_zero_gradients_give_zero_updates(entry):
         assert all(bool(jnp.all(jnp.isfinite(u))) for u in jax.tree.leaves(updates))
 
 
-@each_entry
+@each_build
 def test_no_gradient_is_too_large_or_too_small(entry):
     """Squares of the largest and smallest numbers are no numbers; updates still are."""
     for dtype in ("float32", "bfloat16", "float16"):
@@ -533,7 +526,7 @@ def assert_steps_are_seen(entry, wrap):
     assert list(dict.fromkeys(seen)) == [0, 1, 2]  # each part of a partition asks
 
 
-@each_entry
+@each_build
 def test_schedules_see_every_step_from_zero(entry):
     if entry.fixed_rate:
         with pytest.raises(TypeError, match=rf"{entry.name}: .*schedule"):
@@ -542,7 +535,7 @@ def test_schedules_see_every_step_from_zero(entry):
     assert_steps_are_seen(entry, lambda tx: tx)
 
 
-@each_build
+@each_engine
 def test_schedules_see_every_step_under_wrappers(entry):
     if entry.fixed_rate:
         return
@@ -557,7 +550,7 @@ def test_schedules_see_every_step_under_wrappers(entry):
         assert_steps_are_seen(entry, wrap)
 
 
-@each_entry
+@each_build
 def test_complex_parameters_descend_along_the_conjugate_gradient(entry):
     target = trees.numbers((3,), 8, jnp.complex64)
 

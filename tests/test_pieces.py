@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import trees
+from representatives import engines, first_of_each
 from test_bad_inputs import refused
 from test_conformance import MIXED, WIDE, counted_traces, walk
 from trees import Layer, Pair, assert_equal, assert_ulps, avals
@@ -56,6 +57,14 @@ MODULES = (
 REAL_ONLY = {"clip", "keep_params_nonnegative"}
 NEED_PARAMS = {"adaptive_grad_clip", "keep_params_nonnegative", "selective_transform", "flatten"}
 each_piece = pytest.mark.parametrize("name", PIECES)
+
+
+def engines_of(name):
+    """The engines that a piece uses."""
+    return engines(PIECES[name])
+
+
+each_engine = pytest.mark.parametrize("name", list(first_of_each(engines_of, PIECES)))
 
 
 def test_all_are_here():
@@ -119,7 +128,7 @@ def test_the_state_is_a_fixed_point_around_and_inside_of_adamw(name):
             state = new
 
 
-@each_piece
+@each_engine
 def test_eager_equals_jitted(name):
     tx, params = PIECES[name](), small(name)
     update = jax.jit(tx.update)
@@ -132,7 +141,7 @@ def test_eager_equals_jitted(name):
         state, params = new_state, gradtx.apply_updates(params, eager)
 
 
-@each_piece
+@each_engine
 def test_scan_with_donated_buffers(name):
     tx, params = PIECES[name](), small(name)
     gradients = [trees.like(params, i) for i in range(3)]
@@ -155,7 +164,7 @@ def test_scan_with_donated_buffers(name):
     jax.jit(lambda *x: x, donate_argnums=(0, 1, 2))(updates, state, params)
 
 
-@each_piece
+@each_engine
 def test_vmap_over_parameters_and_state(name):
     tx = PIECES[name]()
     rows = [trees.like(small(name), 10 * i) for i in range(3)]
@@ -169,7 +178,7 @@ def test_vmap_over_parameters_and_state(name):
     assert_ulps(together, stack(one_by_one), 4, of_largest=True)
 
 
-@each_piece
+@each_engine
 def test_nothing_is_compiled_at_the_second_step(name):
     tx, params = PIECES[name](), small(name)
     g = trees.like(params)
@@ -189,7 +198,7 @@ def test_nothing_is_compiled_at_the_second_step(name):
     assert found == []
 
 
-@each_piece
+@each_engine
 def test_jitted_steps_are_traced_once(name):
     tx, params, traced = PIECES[name](), small(name), []
 
@@ -206,7 +215,7 @@ def test_jitted_steps_are_traced_once(name):
 
 
 @pytest.mark.parametrize("tree", [{}, (), {"a": None}, {"a": jnp.zeros((0, 3))}], ids=str)
-@each_piece
+@each_engine
 def test_trees_with_nothing_in_them(name, tree):
     tx = PIECES[name]()
     updates, state, params = walk(tx, tree, [tree, tree])
@@ -214,7 +223,7 @@ def test_trees_with_nothing_in_them(name, tree):
     assert avals(state) == avals(tx.init(tree))
 
 
-@each_piece
+@each_engine
 def test_any_tree(name):
     """Tuples, lists, named tuples, dataclasses, `None`, scalars, arrays without elements."""
     scalar, vector, matrix = trees.numbers((), 5), trees.numbers((3,), 6), trees.numbers((2, 3), 7)

@@ -207,7 +207,10 @@ told = {n: float(x) for n, x in gradtx.hyperparams(state).items()}
 assert told["count"] == 2 and abs(told["learning_rate"] - 0.9) < 1e-6, told
 norm = float(gradtx.metrics(state)["gradient_norm"])
 np.testing.assert_allclose(norm, np.sqrt(sum(np.sum(x**2) for x in host.values())), rtol=1e-6)
-assert str(gradtx.summary(tx, params)) == str(gradtx.summary(tx, host))
+divided, alone = (gradtx.summary(tx, x).total for x in (params, host))
+assert divided.state_bytes == alone.state_bytes and not alone.device_bytes
+own = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+assert divided.device_bytes == {"device": own} and own < sum(alone.state_bytes.values())
 
 # Save and load
 flat = gradtx.state_dict(state)

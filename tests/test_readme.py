@@ -1,7 +1,10 @@
 """The Python of the README and of the pages under `docs/` runs as it stands there."""
 
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -158,14 +161,42 @@ def test_a_state_is_seen_steered_saved_and_restored(tmp_path, monkeypatch):
     assert {name.split("/")[0] for name in report.missing} == {"apply_if_finite"}
 
 
-def test_a_state_is_saved_and_restored_with_its_shardings(tmp_path):
+def test_states_over_all_devices(tmp_path):
     names = {"folder": tmp_path}
     for found in blocks("docs/devices.md"):
         exec(found, names)
-    state, restored = names["state"], names["restored"]
-    assert names["gradtx"].hyperparams(restored)["count"] == 1
-    jax.tree.map(np.testing.assert_array_equal, state, restored)
-    assert restored[0].mu["w"].sharding == names["sharded"]
+    gradtx, restored = names["gradtx"], names["restored"]
+    assert gradtx.hyperparams(restored)["count"] == 1
+    jax.tree.map(np.testing.assert_array_equal, names["state"], restored)
+    devices, mu = jax.device_count(), restored[0].mu["up"]
+    assert mu.sharding.is_equivalent_to(names["sharding"], 2)
+    for name in ("state", "zero_state", "state_of_host"):
+        for x in jax.tree.leaves(names[name]):
+            part = x.size // devices if x.ndim else 1
+            assert x.addressable_shards[0].data.size == part
+            kind = "pinned_host" if x.ndim and name == "state_of_host" else "device"
+            assert x.sharding.memory_kind == kind
+    # The step of ZeRO is that of AdamW with the gradient of the mean.
+    tx, params = gradtx.adamw(1e-3), {n: 0.1 * jnp.ones(s) for n, s in names["shapes"].items()}
+    grads = jax.grad(names["loss_of_one"])(params, jnp.ones((32, 16)))
+    updates, _ = tx.update(grads, tx.init(params), params)
+    want = gradtx.apply_updates(params, updates)
+    for name, x in names["whole"].items():
+        np.testing.assert_allclose(x, want[name], rtol=1e-5)
+
+
+@pytest.mark.thorough
+def test_states_over_eight_devices():
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", __file__]
+    flags = "--xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    found = subprocess.run(
+        [*command, "-k", "test_states_over_all_devices"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert "1 passed" in found.stdout, found.stdout
 
 
 def test_a_race_a_range_test_and_a_minimum(tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ import optax
 import pytest
 from references import OPTIMIZERS, PIECES
 from references.common import GRADIENTS, MASK, MOVED, STORAGE, mask_of, tenths, wave
+from representatives import ENTRIES, build, each_build, first_of_each
 from trees import extras
 
 import gradtx
@@ -19,7 +20,6 @@ from gradtx.crosschecking import known_differences, sample_loss
 from gradtx.engine.pipeline import pipeline_of
 from gradtx.schedules.made import MadeSchedule
 
-ENTRIES = catalog.entries()
 STEPS = 20
 
 
@@ -93,16 +93,9 @@ CASES = [
 ]
 
 
-def with_representatives(cases):
-    """The plain settings, and each hyperparameter's moves in the first optimizer that has it; the
-    others are slow."""
-    first = {}
-    for entry, move in cases:
-        for name in move:
-            first.setdefault(name, entry.name)
-    for entry, move in cases:
-        stands = not move or entry.name in {first[name] for name in move}
-        yield pytest.param(entry, move, marks=[] if stands else pytest.mark.thorough)
+def plain_or_moved(entry, move):
+    """The optimizer where nothing is moved, else the hyperparameters that are."""
+    return frozenset(move) or entry.name
 
 
 PIECE_CASES = [
@@ -220,7 +213,7 @@ def assert_close(ours, wanted, relative, reference=None):
 
 @pytest.mark.parametrize(
     ("entry", "move"),
-    list(with_representatives(CASES)),
+    list(first_of_each(plain_or_moved, CASES)),
     ids=label,
 )
 def test_float64_agrees_with_the_reference(entry, move, x64):
@@ -246,7 +239,10 @@ ULPS = 8
 
 @pytest.mark.parametrize(
     ("entry", "move"),
-    [pytest.param(*case, marks=pytest.mark.slow if case[1] else ()) for case in CASES],
+    [
+        *first_of_each(lambda entry, move: build(entry), [case for case in CASES if not case[1]]),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES if case[1]),
+    ],
     ids=label,
 )
 def test_float32_agrees_with_the_reference_to_rounding(entry, move):
@@ -286,7 +282,7 @@ def test_pieces_agree_with_their_references(name, move, x64):
     assert_close(ours, wanted, 1e-12, reference)
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=by_name)
+@each_build
 def test_the_learning_rate_can_be_overridden_at_the_call(entry, x64):
     """The rate of that call takes the constant's place, or the schedule's."""
     start, gradients = make_problem(entry.name, np.float64, entry.takes_complex)
@@ -321,7 +317,12 @@ def rates_in(state):
 
 @pytest.mark.parametrize(
     ("entry", "parameter"),
-    [(e, p) for e in ENTRIES for p in e.hyperparameters if p in STORAGE],
+    list(
+        first_of_each(
+            lambda entry, parameter: parameter,
+            [(e, p) for e in ENTRIES for p in e.hyperparameters if p in STORAGE],
+        )
+    ),
     ids=label,
 )
 def test_storage_in_fewer_bits_costs_their_rounding_only(entry, parameter, x64):
@@ -433,14 +434,19 @@ def long_problem(name, with_complex):
 
 @pytest.mark.parametrize(
     ("entry", "settings"),
-    [
-        pytest.param(e, {**e.probe, **more}, marks=pytest.mark.thorough if more else [])
-        for e in SHARED
-        for known in [known_differences(e.name)]
-        if not known.always  # what the difference is has a test of its own
-        for more in [{}] + [{e.rate: wave}] * (not e.fixed_rate)
-        if not set(more) & {*known.when, *known.refuses}
-    ],
+    list(
+        first_of_each(
+            lambda entry, settings: build(entry),
+            [
+                (e, {**e.probe, **more})
+                for e in SHARED
+                for known in [known_differences(e.name)]
+                if not known.always  # what the difference is has a test of its own
+                for more in [{}] + [{e.rate: wave}] * (not e.fixed_rate)
+                if not set(more) & {*known.when, *known.refuses}
+            ],
+        )
+    ),
     ids=label,
 )
 def test_optax_agrees_over_100_steps(entry, settings, x64):

@@ -95,13 +95,13 @@ def needed(entry, loss, params, gradient):
 
 @contextlib.contextmanager
 def checking_leaks():
-    """`jax.checking_leaks`; the garbage that JAX collects at every trace is of new objects only."""
+    """`jax.checking_leaks`; the garbage that JAX collects at every trace is of new objects only.
+
+    The others are collected when conftest's `forget` does so.
+    """
     gc.freeze()
-    try:
-        with jax.checking_leaks():
-            yield
-    finally:
-        gc.unfreeze()
+    with jax.checking_leaks():
+        yield
 
 
 def leaves_and_none(tree):

@@ -4,14 +4,18 @@ JAX keeps the sharding of an array over the explicit axes of a mesh in the array
 it traces. The functions here read it there.
 """
 
-from gradtx._devices.dividing import divided as divided, placed_like as placed_like
+from gradtx._devices.dividing import divided as divided
+from gradtx._devices.placing import placed_like as placed_like
 from gradtx._devices.types import (
     Axes as Axes,
     axes_of as axes_of,
     explicit_axes as explicit_axes,
     explicit_mesh as explicit_mesh,
+    explicit_types as explicit_types,
     explicitly as explicitly,
+    named_mesh as named_mesh,
     over_explicit_axes as over_explicit_axes,
     partition_spec as partition_spec,
     placed_as as placed_as,
+    shardings_of as shardings_of,
 )

@@ -1,50 +1,54 @@
 """Arrays that functions capture from the scopes around them.
 
-A function inside `shard_map` can use arrays with explicit axes in their types only if they are its
-arguments. But rules capture arrays: hyperparameters, the step.
+A function inside `shard_map` or `auto_axes` can use arrays with explicit axes in their types if
+they are its arguments. But rules capture arrays: hyperparameters, the step.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from types import CellType, FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from jax import Array
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, reshard
+
+from gradtx._devices.types import explicit_mesh
+
+Put: TypeAlias = Callable[[Array, AbstractMesh], Array]
 
 
-def captured(value: Any, wanted: Callable[[Array], bool]) -> list[Array]:
-    """Returns the arrays in a function's closure, and in those of functions that it calls.
+def captured(value: Any) -> list[Array]:
+    """Returns the arrays with explicit axes in the closures of functions, whole on each device.
 
     Args:
-      value: a function, or a pytree of functions.
-      wanted: whether to include an array.
+      value: a function, or a pytree of functions; those that they capture are searched too.
     """
     found: list[Array] = []
 
-    def note(x: Array) -> Array:
-        if wanted(x):
-            found.append(x)
+    def note(x: Array, mesh: AbstractMesh) -> Array:
+        found.append(reshard(x, NamedSharding(mesh, PartitionSpec())))
         return x
 
     _replaced(value, note, {})
     return found
 
 
-def with_captured(value: Any, wanted: Callable[[Array], bool], arrays: Iterator[Array]) -> Any:
-    """Returns a function like another one, with other arrays in its closure.
+def with_captured(value: Any, arrays: Sequence[Array]) -> Any:
+    """Returns functions with other arrays in their closures.
 
     Args:
       value: a function, or a pytree of functions.
-      wanted: whether to replace an array.
       arrays: the new arrays, in the order of `captured`.
     """
-    return _replaced(value, lambda x: next(arrays) if wanted(x) else x, {})
+    rest = iter(arrays)
+    return _replaced(value, lambda x, mesh: next(rest), {})
 
 
-def _replaced(x: Any, put: Callable[[Array], Array], done: dict[int, Any]) -> Any:
+def _replaced(x: Any, put: Put, done: dict[int, Any]) -> Any:
     if isinstance(x, Array):
-        return put(x)
+        mesh = explicit_mesh([x])
+        return x if mesh is None else put(x, mesh)
     if id(x) in done:
         return done[id(x)]
     if isinstance(x, functools.partial):

@@ -5,28 +5,25 @@ call the function for these, and exchange the results back. The exchanges and th
 on all devices. So each device has equally many matrices of one shape, and places that remain have
 zeros. Of `n` matrices on `d` devices, `n // d` of a kind go to each device; the remaining ones of
 several kinds share one more place on each device.
+
+A large matrix that is the only one of its shape, and much longer than wide, is divided itself, see
+`lengthwise`.
 """
 
 import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, reshard
-from jax.typing import DTypeLike
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from gradtx._devices.captured import captured, with_captured
 from gradtx._devices.exchange import Division, shared_devices, widened
-from gradtx._devices.types import Axes, Typed, axes_of, explicit_axes, explicit_mesh, partition_spec
-
-Column: TypeAlias = Any
-"""A `Column` of `gradtx.engine.stacks`, which is above this package."""
-
-Layout: TypeAlias = Any
-"""A `Layout` of `gradtx.engine.matrix_layout`."""
+from gradtx._devices.lengthwise import is_divided_itself, lengthwise
+from gradtx._devices.types import Axes, Column, axes_of, explicit_axes, partition_spec
 
 
 class Parts(NamedTuple):
@@ -77,16 +74,24 @@ def divided(
       ValueError: an argument for a leaf is divided along other matrices than the leaf.
     """
     columns, names = (*given, *results), explicit_axes(mesh)
+    alone = [group[0] for group in groups if is_divided_itself(given[0], group)]
+    if alone:
+        rest = [group for group in groups if group[0] not in alone]
+        none = [dict[int, Array]() for _ in results]
+        found = divided(function, given, results, rest, mesh) if rest else none
+        for i in alone:
+            own = lengthwise(function, given, results, i, mesh)
+            for column, x in zip(found, own, strict=True):
+                column[i] = x
+        return found
     sizes = {name: mesh.shape[name] for name in names}
     kinds = [_kinds(columns, group, sizes) for group in groups]
-    specs = [{i: partition_spec(axes_of(x)) for i, x in c.arrays.items()} for c in columns]
+    mine = [i for group in groups for i in group]
+    specs = [{i: partition_spec(axes_of(c.arrays[i])) for i in mine} for c in columns]
     functions = (function, [c.after for c in columns])
-    shared = [
-        reshard(x, NamedSharding(mesh, PartitionSpec())) for x in captured(functions, _is_typed)
-    ]
 
     def on_device(shared: list[Array], arrays: list[dict[int, Array]]) -> list[dict[int, Array]]:
-        function, after = with_captured(functions, _is_typed, iter(shared))
+        function, after = with_captured(functions, shared)
         exchange = Exchange(
             kinds, [c._replace(after=f) for c, f in zip(columns, after, strict=True)]
         )
@@ -104,11 +109,7 @@ def divided(
         out_specs=specs[len(given) :],
         axis_names=set(names),
         check_vma=False,
-    )(shared, [column.arrays for column in given])
-
-
-def _is_typed(x: Array) -> bool:
-    return explicit_mesh([x]) is not None
+    )(captured(functions), [{i: column.arrays[i] for i in mine} for column in given])
 
 
 class Exchange:
@@ -129,7 +130,7 @@ class Exchange:
             if kind.rest:
                 first = kind.leaves[0]
                 dtypes = (column.arrays[first].dtype for column in columns)
-                ways = ((*p.division.sizes, *p.division.used) for p in kind.parts)
+                ways = ((tuple(p.division.sizes), p.division.used) for p in kind.parts)
                 alike.setdefault((*dtypes, *ways), []).append(number)
         self.places: list[list[tuple[int, int]]] = []
         for numbers in alike.values():
@@ -278,42 +279,3 @@ def _flat(x: Array, kept: int) -> Array:
 
 def _joined(stacks: Sequence[Array]) -> Array:
     return stacks[0] if len(stacks) == 1 else lax.concatenate(stacks, 0)
-
-
-def placed_like(
-    leaf: Typed, layout: Layout, slot: Layout, dtype: DTypeLike
-) -> jax.ShapeDtypeStruct:
-    """Returns the type of a slot of a leaf's matrices, which is divided as they are.
-
-    It is divided by the mesh axes that divide the leaf's matrices among themselves. By the other
-    explicit axes it is divided along the matrices too, if each device then has equally many, and
-    otherwise along its longest axes.
-
-    Args:
-      leaf: the leaf, or its type.
-      layout: the leaf's layout.
-      slot: the slot's layout.
-      dtype: the slot's dtype.
-    """
-    mesh = explicit_mesh([leaf])
-    if mesh is None:
-        return jax.ShapeDtypeStruct(slot.shape, dtype)
-    of_leaf = axes_of(leaf)
-    axes = [list(of_leaf[a]) for a in layout.order[: layout.counted]]
-    axes += [[] for _ in slot.shape[layout.counted :]]
-    local = [
-        n // math.prod(mesh.shape[name] for name in names)
-        for n, names in zip(slot.shape, axes, strict=True)
-    ]
-    taken = {name for names in axes for name in names}
-    rest = [name for name in explicit_axes(mesh) if name not in taken]
-    if layout.counted and local[0] % math.prod(mesh.shape[name] for name in rest) == 0:
-        axes[0] += rest
-        rest = []
-    for name in rest:
-        longest = max(range(slot.counted, len(local)), key=local.__getitem__, default=0)
-        if local[longest] % mesh.shape[name] == 0:
-            axes[longest].append(name)
-            local[longest] //= mesh.shape[name]
-    sharding = NamedSharding(mesh, partition_spec(axes))
-    return jax.ShapeDtypeStruct(slot.shape, dtype, sharding=sharding)

@@ -1,11 +1,12 @@
 """Shardings over explicit axes of a mesh, as the types of arrays have them."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array, lax, memory
 from jax.core import Tracer
 from jax.sharding import (
     AbstractMesh,
@@ -22,6 +23,12 @@ PyTree: TypeAlias = Any
 
 Typed: TypeAlias = ArrayLike | jax.ShapeDtypeStruct
 """An array, or its type."""
+
+Column: TypeAlias = Any
+"""A `Column` of `gradtx.engine.stacks`, which is above this package."""
+
+Layout: TypeAlias = Any
+"""A `Layout` of `gradtx.engine.matrix_layout`."""
 
 Axes = tuple[tuple[str, ...], ...]
 """For each axis of an array, the mesh axes over which it is divided, the major one first."""
@@ -106,16 +113,40 @@ def explicitly(name: str, params: PyTree) -> tuple[Mesh, PyTree]:
     Raises:
       ValueError: no parameter has a `NamedSharding`, or they have different meshes.
     """
-    held = map(_named, jax.tree.leaves(params))
-    meshes = {x.mesh for x in held if x is not None and isinstance(x.mesh, Mesh)}
-    if not meshes:
+    mesh = named_mesh(name, params)
+    if not isinstance(mesh, Mesh):
         raise ValueError(
             f"{name}: no parameter has a NamedSharding; place them with jax.device_put, or give "
             "jax.ShapeDtypeStruct(shape, dtype, sharding=...)"
         )
+    return mesh, explicit_types(mesh, params)
+
+
+def named_mesh(name: str, params: PyTree) -> Mesh | AbstractMesh | None:
+    """Returns the mesh of the `NamedSharding`s of parameters, or `None` if there are none.
+
+    Args:
+      name: the name of the caller, for errors.
+      params: a pytree of arrays, or of their shapes and dtypes.
+
+    Raises:
+      ValueError: the parameters have different meshes.
+    """
+    held = map(_named, jax.tree.leaves(params))
+    meshes = {x.mesh for x in held if x is not None and not x.mesh.empty}
     if len(meshes) > 1:
         raise ValueError(f"{name}: the parameters are on {len(meshes)} different meshes")
-    (mesh,) = meshes
+    return next(iter(meshes), None)
+
+
+def explicit_types(mesh: Mesh | AbstractMesh, params: PyTree) -> PyTree:
+    """Returns the types of parameters, with all axes of their mesh explicit.
+
+    Args:
+      mesh: the mesh.
+      params: a pytree of arrays, or of their shapes and dtypes, with a `NamedSharding` each; others
+        are whole on each device.
+    """
     kinds = (AxisType.Explicit,) * len(mesh.axis_names)
     abstract = AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=kinds)
 
@@ -124,12 +155,40 @@ def explicitly(name: str, params: PyTree) -> tuple[Mesh, PyTree]:
         sharding = NamedSharding(abstract, PartitionSpec() if held is None else held.spec)
         return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=sharding)
 
-    return mesh, jax.tree.map(type_of, params)
+    return jax.tree.map(type_of, params)
 
 
 def _named(x: Typed) -> NamedSharding | None:
     found = getattr(x, "sharding", None)
     return found if isinstance(found, NamedSharding) else None
+
+
+def shardings_of(
+    function: Callable[..., PyTree], types: PyTree, mesh: Mesh | AbstractMesh
+) -> PyTree:
+    """Returns the sharding of each array that a function returns, also in the host's memory.
+
+    Args:
+      function: a function of a pytree.
+      types: the pytree's types, over explicit axes of a mesh; see `explicitly`.
+      mesh: the mesh of the shardings.
+    """
+    found: list[PyTree] = []
+
+    def sharding_of(x: Array) -> NamedSharding:
+        known = jax.typeof(x)
+        kind = "pinned_host" if known.memory_space == memory.Space.Host else None
+        return NamedSharding(mesh, known.sharding.spec, memory_kind=kind)
+
+    def noted(types: PyTree) -> PyTree:
+        results = function(types)
+        found.append(jax.tree.map(sharding_of, results))
+        return results
+
+    explicit = explicit_mesh(jax.tree.leaves(types))
+    with contextlib.nullcontext() if explicit is None else use_abstract_mesh(explicit):
+        jax.eval_shape(noted, types)
+    return found[0]
 
 
 def over_explicit_axes(

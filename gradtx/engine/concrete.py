@@ -57,11 +57,17 @@ def beside(state: PyTree, params: PyTree) -> PyTree:
         return state
     everywhere = NamedSharding(spread.sharding.mesh, PartitionSpec())
 
+    # `device_put` is faster, but cannot reach the devices of other processes.
+    move = jax.device_put if everywhere.is_fully_addressable else _constrained
+
     def put(x: PyTree) -> PyTree:
         alone = isinstance(x, jax.Array) and not isinstance(x, Tracer) and not spans_devices(x)
-        return jax.device_put(x, everywhere) if alone else x
+        return move(x, everywhere) if alone else x
 
     return jax.tree.map(put, state)
+
+
+_constrained = jax.jit(lax.with_sharding_constraint, static_argnums=1)
 
 
 def shape_and_dtype(x: Any) -> Hashable:

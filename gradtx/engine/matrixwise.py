@@ -143,11 +143,8 @@ class Stacked(Link):
         leaves, treedef, places = self._places(params, "params", active)
         rows = {i: None if x is None else MaskedNode() for i, x in leaves.items()}
         columns: dict[str, list[PyTree]] = {f: [*rows.values()] for f in self.kernel.slots({})}
-        found = map_stacks(
-            self._first,
-            [Column({i: leaves[i] for i in places}, places)],
-            self._slots(leaves, places),
-        )
+        here = Column({i: jnp.asarray(leaves[i]) for i in places}, places)
+        found = map_stacks(self._first, [here], self._slots(leaves, places)) if columns else []
         for column, mine in zip(columns.values(), found, strict=True):
             for i, slot in mine.items():
                 column[i] = slot
@@ -186,7 +183,7 @@ class Stacked(Link):
             return [g, *(getattr(new, f) for f in names)]
 
         given = [
-            Column({i: column[i] for i in places}, places)
+            Column({i: jnp.asarray(column[i]) for i in places}, places)
             for column in ([leaves, values] if values else [leaves])
         ]
         held = [

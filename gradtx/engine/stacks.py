@@ -6,13 +6,12 @@ the device, see
 `gradtx._devices`.
 """
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 from jax import lax
 
-from gradtx._devices import divided, explicit_axes, explicit_mesh, placed_like as placed_like
+from gradtx._devices import divided, explicit_mesh, placed_like as placed_like
 from gradtx.engine.base import Array
 from gradtx.engine.matrix_layout import Layout, Place
 from gradtx.engine.numerics import compute_dtype, widen
@@ -67,7 +66,7 @@ def map_stacks(
         shapes = tuple((c.places[i].shape, compute_dtype(c.arrays[i].dtype)) for c in given)
         groups.setdefault(shapes, []).append(i)
     mesh = explicit_mesh(x for column in given for x in column.arrays.values())
-    if mesh is not None and math.prod(mesh.shape[a] for a in explicit_axes(mesh)) > 1:
+    if mesh is not None:
         return divided(function, given, results, list(groups.values()), mesh)
     found = [dict[int, Array]() for _ in results]
     for group in groups.values():

@@ -1,13 +1,7 @@
 """The shardings of a state, before it is allocated."""
 
-from typing import Any
-
-import jax
-from jax import memory
-from jax.sharding import NamedSharding, PartitionSpec
-
 from gradtx._arguments import checked
-from gradtx._devices import explicitly
+from gradtx._devices import explicitly, shardings_of
 from gradtx.engine.base import Params, PyTree, TransformationLike
 
 
@@ -17,7 +11,8 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
 
     They are for `jax.jit(tx.init, out_shardings=...)`, and for restoring checkpoints. Slots are
     sharded as their parameters are, statistics as far as they share axes with them, and counts and
-    other scalars are whole on each device.
+    other scalars are whole on each device. What `offload` keeps in the memory of the host has the
+    memory kind `pinned_host`.
 
     Args:
       tx: the transformation.
@@ -37,18 +32,8 @@ def state_sharding(tx: TransformationLike, params: Params) -> PyTree:
       >>> mesh = jax.make_mesh((1,), ("fsdp",))
       >>> sharding = NamedSharding(mesh, PartitionSpec("fsdp"))
       >>> w = jax.ShapeDtypeStruct((4, 2), jnp.float32, sharding=sharding)
-      >>> print(gradtx.state_sharding(gradtx.adam(0.1), w)[0].mu.spec)
-      PartitionSpec('fsdp', None)
+      >>> print(*gradtx.state_sharding(gradtx.adam(0.1), w)[0].mu.spec)
+      fsdp None
     """
     mesh, types = explicitly("state_sharding", params)
-
-    jaxpr, shapes = jax.make_jaxpr(tx.init, return_shape=True)(types)
-    leaves, treedef = jax.tree.flatten(shapes)
-
-    def sharding_of(x: Any, aval: Any) -> NamedSharding:
-        spec = PartitionSpec() if x.sharding is None else x.sharding.spec
-        # Only the type in the trace has the memory.
-        on_host = aval.memory_space == memory.Space.Host
-        return NamedSharding(mesh, spec, memory_kind="pinned_host" if on_host else None)
-
-    return treedef.unflatten(map(sharding_of, leaves, jaxpr.out_avals))
+    return shardings_of(tx.init, types, mesh)

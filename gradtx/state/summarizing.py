@@ -1,9 +1,10 @@
 """Summaries of optimizers: what acts on which parameters, and the memory of the state."""
 
 import dataclasses
+import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -13,6 +14,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from gradtx._arguments import checked
+from gradtx._devices import explicit_types, named_mesh, shardings_of
 from gradtx._table import text_table
 from gradtx.engine.base import (
     OptState,
@@ -45,6 +47,8 @@ class Group:
       rate_multiplier: that of `multiply_by_path` and `layerwise_decay`; `None` if there is none.
       parameter_bytes: the memory of the parameters.
       state_bytes: the memory of the state, by dtype.
+      device_bytes: the memory of one device's part of the state, by kind of memory: `"device"`,
+        and `"pinned_host"` with `offload`. It is empty if the parameters are not on a mesh.
     """
 
     rule: str
@@ -56,6 +60,7 @@ class Group:
     rate_multiplier: float | None
     parameter_bytes: int
     state_bytes: Mapping[str, int]
+    device_bytes: Mapping[str, int]
 
     @property
     def leaves(self) -> int:
@@ -83,11 +88,16 @@ class Summary:
     total: Group
 
     def __str__(self) -> str:
-        shared = Group("(shared)", (), 0, "", False, None, None, 0, self.shared)
+        here = Counter(self.total.device_bytes)
+        for row in self.rows:
+            here.subtract(row.device_bytes)
+        shared = Group("(shared)", (), 0, "", False, None, None, 0, self.shared, here)
         groups = (*self.rows, *([shared] if self.shared else []), self.total)
         lines = [_cells(group, len(self.rows)) for group in groups]
         header = ["group", "leaves", "parameters", "optimizer", "decay", "rate", "state", "memory"]
-        return text_table(header, lines, " rr rr r")
+        if not self.total.device_bytes:
+            return text_table(header, [line[:-1] for line in lines], " rr rr r")
+        return text_table([*header, "state per device"], lines, " rr rr rr")
 
 
 @checked
@@ -99,16 +109,24 @@ def summary(tx: TransformationLike, params: Params) -> Summary:
     other libraries, and those that are made again at every step, as in `inject_hyperparams`, are
     described by their states.
 
+    If parameters have a `NamedSharding`, a column has the memory of each device's part of the
+    state, after `zero`, `shard` and `offload`, too. Shardings over a `jax.sharding.AbstractMesh`
+    are enough, so that it is known for more devices than there are.
+
     Args:
       tx: the optimizer.
-      params: the parameters, or only their shapes and dtypes: `jax.eval_shape(make_params)`.
+      params: the parameters, or only their shapes and dtypes: `jax.eval_shape(make_params)`, or
+        `jax.ShapeDtypeStruct(shape, dtype, sharding=...)`.
 
     Returns:
       A `Summary`, which prints as a table. Memory is that of parameters and state, without
       gradients; the column `rate` is the multiplier of the learning rate.
 
+    Raises:
+      ValueError: parameters have `NamedSharding`s over different meshes.
+
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> import gradtx
       >>> params = {"body": jnp.ones((8, 8)), "head": {"w": jnp.ones((8, 2)), "bias": jnp.ones(2)}}
       >>> tune = gradtx.adamw(0.1, weight_decay=0.01)
@@ -123,6 +141,17 @@ def summary(tx: TransformationLike, params: Params) -> Summary:
       tune           2          18  adamw       0.01        float32 144 B               216 B
       (shared)                                              float32 4 B, int32 12 B      16 B
       (total)        3          82                          float32 148 B, int32 12 B   488 B
+
+      Of 64 devices, which need not be there:
+
+      >>> from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+      >>> mesh = AbstractMesh((64,), ("data",), axis_types=(AxisType.Explicit,))
+      >>> whole = NamedSharding(mesh, PartitionSpec())
+      >>> w = jax.ShapeDtypeStruct((1024, 1024), jnp.float32, sharding=whole)
+      >>> for tx in (gradtx.adam(0.1), gradtx.zero(gradtx.adam(0.1), "data")):
+      ...     print(gradtx.summary(tx, w).total.device_bytes)
+      {'device': 8388620}
+      {'device': 131084}
     """
     leaves = jax.tree.leaves(params, is_leaf=is_none)
     paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(params, is_leaf=is_none)]
@@ -133,8 +162,19 @@ def summary(tx: TransformationLike, params: Params) -> Summary:
             alike = tuple((a.active[i], a.factors[i] if a.active[i] else None) for a in acting)
             members.setdefault(alike, []).append(i)
     places = {paths[i]: i for i, leaf in enumerate(leaves) if leaf is not None}
-    costs, shared = _state_bytes(jax.eval_shape(tx.init, params), params, places)
-    rows = [_group(acting, where, paths, leaves, costs) for where in members.values()]
+    state = jax.eval_shape(tx.init, params)
+    arrays = jax.tree.leaves(state)
+    sizes = [(str(x.dtype), x.size * x.dtype.itemsize) for x in arrays]
+    costs = _by_parameter(state, params, places, sizes)
+    here = {i: Counter[str]() for i in costs}
+    if (mesh := named_mesh("summary", params)) is not None:
+        shardings = jax.tree.leaves(shardings_of(tx.init, explicit_types(mesh, params), mesh))
+        sizes = [
+            (to.memory_kind or "device", math.prod(to.shard_shape(x.shape)) * x.dtype.itemsize)
+            for x, to in zip(arrays, shardings, strict=True)
+        ]
+        here = _by_parameter(state, params, places, sizes)
+    rows = [_group(acting, where, paths, leaves, costs, here) for where in members.values()]
     total = Group(
         "(total)",
         tuple(path for row in rows for path in row.paths),
@@ -144,9 +184,10 @@ def summary(tx: TransformationLike, params: Params) -> Summary:
         None,
         None,
         sum(row.parameter_bytes for row in rows),
-        dict(sum((Counter(row.state_bytes) for row in rows), Counter(shared))),
+        _sum(costs.values()),
+        _sum(here.values()),
     )
-    return Summary(tuple(rows), dict(shared), total)
+    return Summary(tuple(rows), dict(costs[None]), total)
 
 
 T = TypeVar("T")
@@ -209,17 +250,29 @@ def _name(link: Link, seen: PyTree) -> str:
     return ", ".join(filter(None, pieces)) or "other"
 
 
-def _state_bytes(
-    state: OptState, params: Params, places: Mapping[str, int]
-) -> tuple[dict[int, Counter], Counter]:
-    """Returns the bytes by dtype for each parameter, and for arrays that belong to none."""
-    costs: dict[int, Counter] = {i: Counter() for i in places.values()}
-    shared: Counter[str] = Counter()
+def _by_parameter(
+    state: OptState,
+    params: Params,
+    places: Mapping[str, int],
+    sizes: Sequence[tuple[str, int]],
+) -> dict[int | None, Counter[str]]:
+    """Returns the bytes for each parameter, and those of arrays that belong to none for `None`.
+
+    Args:
+      state: the types of the state.
+      params: the parameters.
+      places: the parameters' numbers by their paths.
+      sizes: for each array of the state, what its bytes are counted as, and their number.
+    """
+    found: dict[int | None, Counter[str]] = {i: Counter() for i in (*places.values(), None)}
     told = jax.tree.leaves(roles(state, params))
-    for role, leaf in zip(told, jax.tree.leaves(state), strict=True):
-        cost = shared if role.parameter is None else costs[places[role.parameter]]
-        cost[str(leaf.dtype)] += leaf.size * leaf.dtype.itemsize
-    return costs, shared
+    for role, (kind, size) in zip(told, sizes, strict=True):
+        found[None if role.parameter is None else places[role.parameter]][kind] += size
+    return found
+
+
+def _sum(counts: Iterable[Counter[str]]) -> dict[str, int]:
+    return dict(sum(counts, Counter[str]()))
 
 
 def _group(
@@ -227,20 +280,21 @@ def _group(
     where: list[int],
     paths: list[str],
     leaves: list[ArrayLike],
-    costs: Mapping[int, Counter],
+    costs: Mapping[int | None, Counter[str]],
+    here: Mapping[int | None, Counter[str]],
 ) -> Group:
-    here = [a for a in acting if a.active[where[0]]]
-    frozen = any(a.link.traits.get("frozen") for a in here)
-    names = dict.fromkeys(a.name for a in here if not a.link.traits.get("frozen"))
-    labels = dict.fromkeys(a.label for a in here if a.label)
+    mine = [a for a in acting if a.active[where[0]]]
+    frozen = any(a.link.traits.get("frozen") for a in mine)
+    names = dict.fromkeys(a.name for a in mine if not a.link.traits.get("frozen"))
+    labels = dict.fromkeys(a.label for a in mine if a.label)
     near = [a for a in acting if not a.label or a.label in labels]
     patterns = dict.fromkeys(a.patterns[i] for i in where for a in near if a.patterns[i])
     if labels or len(patterns) > 1:
         patterns.pop(DEFAULT, None)
     rules = [x.pattern if isinstance(x, re.Pattern) else x for x in (*labels, *patterns) if x]
-    scalars = [getattr(a.link, "scalars", {}) for a in here]
+    scalars = [getattr(a.link, "scalars", {}) for a in mine]
     decays = [_decay(found["weight_decay"]) for found in scalars if "weight_decay" in found]
-    factors = [f for a in here if (f := a.factors[where[0]]) is not None]
+    factors = [f for a in mine if (f := a.factors[where[0]]) is not None]
     shapes = [(jnp.shape(leaves[i]), jnp.result_type(leaves[i])) for i in where]
     return Group(
         ", ".join(rules),
@@ -251,7 +305,8 @@ def _group(
         (decays[0] if len(decays) == 1 else ", ".join(map(str, decays))) if decays else None,
         float(np.prod(factors)) if factors and not frozen else None,
         sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes),
-        dict(sum((costs[i] for i in where), Counter())),
+        _sum(costs[i] for i in where),
+        _sum(here[i] for i in where),
     )
 
 
@@ -276,7 +331,14 @@ def _cells(group: Group, groups: int) -> list[str]:
         "" if rate is None else f"x {rate:g}",
         state,
         _human(group.bytes),
+        _by_memory(group.device_bytes),
     ]
+
+
+def _by_memory(device_bytes: Mapping[str, int]) -> str:
+    names = {"device": "", "pinned_host": "host "}
+    kinds = sorted(device_bytes.items())
+    return ", ".join(f"{names.get(kind, kind)}{_human(n)}" for kind, n in kinds if n)
 
 
 def _human(n: float) -> str:

@@ -30,6 +30,10 @@ def offload(inner: TransformationLike) -> GradientTransformation:
     The arrays have the memory kind `pinned_host`, and the sharding that they would have on the
     devices, so that `offload(zero(tx, "data"))` and `offload(shard(tx, params))` are possible.
 
+    Donate the state only to a function with `out_shardings`, for which `state_sharding` has the
+    memory kinds. Without them JAX chooses by shape and dtype which result takes over the memory of
+    a donated array, and may choose one of the device.
+
     Args:
       inner: the transformation.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec, auto_axes, reshard
 
@@ -16,6 +17,7 @@ from gradtx._devices import (
     explicitly,
     over_explicit_axes,
     partition_spec,
+    shardings_of,
 )
 from gradtx.engine.base import (
     Array,
@@ -60,8 +62,8 @@ def shard(inner: TransformationLike, params: Params) -> GradientTransformation:
       >>> w = jax.device_put(jnp.eye(2), NamedSharding(mesh, PartitionSpec("fsdp")))
       >>> tx = gradtx.shard(gradtx.muon(0.1), w)
       >>> updates, state = jax.jit(tx.update)(w, jax.jit(tx.init)(w), w)
-      >>> print(updates.sharding.spec)
-      PartitionSpec('fsdp', None)
+      >>> print(updates.sharding.is_equivalent_to(w.sharding, w.ndim))
+      True
     """
     tx = with_extra_args_support(inner)
     mesh, types = explicitly("shard", params)
@@ -80,11 +82,9 @@ def shard(inner: TransformationLike, params: Params) -> GradientTransformation:
     def step(
         updates: Updates, state: OptState, params: Params | None, **extra: Any
     ) -> tuple[Updates, OptState]:
-        wanted = jax.eval_shape(tx.init, types)
+        wanted = shardings_of(tx.init, types, mesh)
         align(jax.tree.structure(wanted), state, "state", wanted, "init(params)")
-        of_state = jax.tree.map(
-            lambda x: x.sharding.spec if x.sharding else PartitionSpec(), wanted
-        )
+        of_state = jax.tree.map(lambda x: x.spec, wanted)
         functions = {n: _over_automatic_axes(x) for n, x in extra.items() if callable(x)}
         arrays = {n: x for n, x in extra.items() if n not in functions}
         of_arrays = {n: _specs_like(x, params, specs) for n, x in arrays.items()}
@@ -109,9 +109,14 @@ def shard(inner: TransformationLike, params: Params) -> GradientTransformation:
 
 def _specs_like(x: PyTree, params: Params | None, specs: PyTree) -> PyTree:
     """Returns the parameters' specs for an argument like them; others are whole on each device."""
-    if params is not None and jax.tree.structure(x) == jax.tree.structure(params):
+    if _shapes(x) == _shapes(params):
         return specs
     return jax.tree.map(lambda x: PartitionSpec(), x)
+
+
+def _shapes(tree: PyTree) -> PyTree:
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, [jnp.shape(x) for x in leaves]
 
 
 def _over_automatic_axes(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,9 +145,10 @@ def zero(
     divided over the mesh axis already stays as it is.
 
     Gradients come reduced or not. Reduced ones are the same on all devices, and taking a part costs
-    nothing. In gradients with respect to `jax.reshard(params, P(reduced={axis}))`, over explicit
-    axes, the sum over devices is left out; `zero` computes it by a reduce-scatter, which moves half
-    as much as the all-reduce that it replaces.
+    nothing. Unreduced ones, which `jax.shard_map` returns with
+    `out_specs=PartitionSpec(unreduced={axis})` over explicit axes, have to be added up over the
+    devices; `zero` does that by a reduce-scatter, which moves half as much as the all-reduce that
+    it replaces.
 
     Args:
       inner: the transformation.

@@ -299,3 +299,20 @@ def test_hyperparameters_that_are_arrays(make, jitted):
     found = on_many(tx, mesh, specs, shapes, jitted=jitted)
     assert largest_difference(found.updates, wanted.updates) <= 1e-12
     assert found.compiled[1:] == [0, 0]
+
+
+def test_a_rule_captures_arrays_for_a_matrix_that_is_divided_itself(monkeypatch):
+    monkeypatch.setattr("gradtx._devices.lengthwise.LARGE", 64)
+    shapes, specs = {"m": (128, 8)}, {"m": P("t", "d")}
+    for make in (
+        lambda: gradtx.inject_hyperparams(gradtx.muon)(0.1, adaptive=True),
+        lambda: gradtx.muon(0.1, consistent_rms=jnp.array(0.2)),
+        lambda: stranger(params=True, lying=True),
+    ):
+        wanted = on_one(make(), shapes)
+        mesh = mesh_of(TWO)
+        with jax.set_mesh(mesh):
+            tx = make()
+        found = on_many(tx, mesh, specs, shapes)
+        assert largest_difference(found.updates, wanted.updates) <= 1e-12
+        assert moved(found.states[0], found.states[-1]) == []

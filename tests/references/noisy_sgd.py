@@ -1,4 +1,4 @@
-"""Gradient descent with noise. The noise itself is measured in tests/test_noise.py."""
+"""Gradient descent with noise. The noise itself is measured in tests/transforms/test_noise.py."""
 
 from references.common import descend, optimizer
 

@@ -1,4 +1,4 @@
-"""Sophia. Estimates of curvatures are tested in tests/test_sophia.py."""
+"""Sophia. Estimates of curvatures are tested in tests/optimizers/test_sophia.py."""
 
 import numpy as np
 

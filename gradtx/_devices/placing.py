@@ -1,0 +1,55 @@
+"""Types of arrays that are divided as others are."""
+
+import math
+
+import jax
+from jax.sharding import NamedSharding
+from jax.typing import DTypeLike
+
+from gradtx._devices.types import (
+    Layout,
+    Typed,
+    axes_of,
+    explicit_axes,
+    explicit_mesh,
+    partition_spec,
+)
+
+
+def placed_like(
+    leaf: Typed, layout: Layout, slot: Layout, dtype: DTypeLike
+) -> jax.ShapeDtypeStruct:
+    """Returns the type of a slot of a leaf's matrices, which is divided as they are.
+
+    It is divided by the mesh axes that divide the leaf's matrices among themselves. By the other
+    explicit axes it is divided along the matrices too, if each device then has equally many, and
+    otherwise along its longest axes.
+
+    Args:
+      leaf: the leaf, or its type.
+      layout: the leaf's layout.
+      slot: the slot's layout.
+      dtype: the slot's dtype.
+    """
+    mesh = explicit_mesh([leaf])
+    if mesh is None:
+        return jax.ShapeDtypeStruct(slot.shape, dtype)
+    of_leaf = axes_of(leaf)
+    axes = [list(of_leaf[a]) for a in layout.order[: layout.counted]]
+    axes += [[] for _ in slot.shape[layout.counted :]]
+    local = [
+        n // math.prod(mesh.shape[name] for name in names)
+        for n, names in zip(slot.shape, axes, strict=True)
+    ]
+    taken = {name for names in axes for name in names}
+    rest = [name for name in explicit_axes(mesh) if name not in taken]
+    if layout.counted and local[0] % math.prod(mesh.shape[name] for name in rest) == 0:
+        axes[0] += rest
+        rest = []
+    for name in rest:
+        longest = max(range(slot.counted, len(local)), key=local.__getitem__, default=0)
+        if local[longest] % mesh.shape[name] == 0:
+            axes[longest].append(name)
+            local[longest] //= mesh.shape[name]
+    sharding = NamedSharding(mesh, partition_spec(axes))
+    return jax.ShapeDtypeStruct(slot.shape, dtype, sharding=sharding)
