@@ -97,7 +97,7 @@ def test_vmap_over_rates(mesh, name):
         assert largest_difference([jax.tree.map(lambda x, i=i: x[i], many)], [one]) <= 1e-12
 
 
-# Where the condition of a `cond` differs between the entries, JAX's `vmap` selects the operands by it
+# Where the condition of a `cond` differs between entries, JAX's `vmap` selects the operands by it
 # without their shardings. On CPUs, a global norm that overflows is computed anew in a `cond`.
 selects = pytest.mark.xfail(reason="vmap of cond in JAX", raises=Exception, strict=True)
 
