@@ -55,6 +55,8 @@ def pytest_collection_finish():
 
 
 collect_ignore = ["peer"]  # a runner of its own, and optax's tests, which test_peer.py runs
+if "host_platform_device_count" not in os.environ["XLA_FLAGS"]:
+    collect_ignore.append("devices")  # for several devices; test_sharding.py runs them
 
 
 compiled = []

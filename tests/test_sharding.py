@@ -21,7 +21,7 @@ def run(file):
     """Runs a file of tests with 8 devices."""
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
-    environment["PYTHONPATH"] = str(HERE.parent)
+    environment |= {"JAX_ENABLE_X64": "1", "PYTHONPATH": str(HERE.parent)}
     result = subprocess.run(
         [*command, HERE / "devices" / file],
         capture_output=True,

@@ -2,14 +2,11 @@
 
 import functools
 
-import jax
 import pytest
 from jax.sharding import AxisType
 from meshes import SETTINGS, largest_difference, moved, numbers, on_many, on_one, placed, share
 
 import gradtx
-
-jax.config.update("jax_enable_x64", True)
 
 OPTIMIZERS = {
     "leafwise": lambda: gradtx.adamw(0.1),

@@ -22,8 +22,6 @@ from meshes import (
 import gradtx
 from gradtx import catalog
 
-jax.config.update("jax_enable_x64", True)
-
 ENTRIES = catalog.entries()
 each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 # Leaves that a mesh cannot divide, such as (2, 8, 16) by columns, have some more.

@@ -21,8 +21,6 @@ from meshes import (
 import gradtx
 from gradtx import MatrixAxes, Slots, matrixwise
 
-jax.config.update("jax_enable_x64", True)
-
 
 class TwoSlotsState(NamedTuple):
     count: jax.Array

@@ -21,8 +21,6 @@ from meshes import (
 
 import gradtx
 
-jax.config.update("jax_enable_x64", True)
-
 SETTING = SETTINGS["2x4"]
 MAKE = {
     "adamw": lambda rate=0.1: gradtx.adamw(rate),

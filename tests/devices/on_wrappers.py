@@ -2,15 +2,12 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from meshes import SETTINGS, largest_difference, moved, on_many, on_one, share
 
 import gradtx
-
-jax.config.update("jax_enable_x64", True)
 
 LABELS = {"w": 1, "v": 2, "s": 2, "b": 1}
 SOME = {"w": True, "v": False, "s": True, "b": True}

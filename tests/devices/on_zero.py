@@ -22,8 +22,6 @@ from meshes import (
 
 import gradtx
 
-jax.config.update("jax_enable_x64", True)
-
 # A leaf that does not divide, one that divides along its second axis only, a scalar, a small one.
 SHAPES = {"w": (16, 8), "odd": (5, 3), "v": (5, 24), "s": (), "b": (8,), "t": (2, 16, 3)}
 WHOLE = dict.fromkeys(SHAPES, P())
