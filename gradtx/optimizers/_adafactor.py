@@ -156,12 +156,11 @@ def _by_factored_rms(
 
     def init(p: Array) -> Slots:
         axes = axes_of(p.shape)
-        none = jnp.zeros((1,), p.dtype)
-        like = {"v": p, "v_row": none, "v_col": none}
-        if axes is not None:
-            row, col = axes
-            like = {"v": none, "v_row": zeros_without(p, col), "v_col": zeros_without(p, row)}
-        return Slots(**{n: real_full_like(x, 0) for n, x in like.items()})
+        none = real_full_like(jnp.zeros((1,), p.dtype), 0)
+        if axes is None:
+            return Slots(v=real_full_like(p, 0), v_row=none, v_col=none)
+        row, col = axes
+        return Slots(v=none, v_row=zeros_without(p, col), v_col=zeros_without(p, row))
 
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         def average(old: Array, new: Array) -> Array:
