@@ -60,11 +60,16 @@ def reference(wrapper, optimizer):
     return on_one(WRAPPERS[wrapper](OPTIMIZERS[optimizer]()), number=4)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize(
-    ("way", "jitted"),
-    [("explicit", True), ("explicit", False), ("automatic", True), ("shard", False)],
+    ("optimizer", "way", "jitted"),
+    [
+        ("adamw", "explicit", True),
+        ("adamw", "explicit", False),
+        ("adamw", "automatic", True),
+        ("adamw", "shard", False),
+        ("muon", "explicit", True),
+    ],
 )
 def test_wrappers(wrapper, optimizer, jitted, way):
     setting = SETTINGS["2x4"]
