@@ -148,5 +148,10 @@ from gradtx.optimizers._sm3 import (
     scale_by_sm3 as scale_by_sm3,
     sm3 as sm3,
 )
+from gradtx.optimizers._soap import (
+    ScaleBySoapState as ScaleBySoapState,
+    scale_by_soap as scale_by_soap,
+    soap as soap,
+)
 from gradtx.optimizers._sophia import SophiaState as SophiaState, sophia as sophia
 from gradtx.optimizers._yogi import scale_by_yogi as scale_by_yogi, yogi as yogi
