@@ -13,9 +13,10 @@ class Eigenbases(NamedTuple):
 
     Attributes:
       vectors: the eigenvectors as columns, `[..., n, n]`, by decreasing eigenvalue.
-      rank: the number of eigenvalues that are not 0 up to rounding, `[...]`, int32. The eigenvectors
-        from that number on are an arbitrary basis of the null space.
-      order: for each eigenvector the column of the last basis from which it was computed, `[..., n]`.
+      rank: the number of eigenvalues that are not 0 up to rounding, `[...]`, int32. The
+        eigenvectors from that number on are an arbitrary basis of the null space.
+      order: for each eigenvector the column of the last basis from which it was computed, `[...,
+        n]`.
     """
 
     vectors: Array
@@ -47,9 +48,9 @@ def eigenbases(a: Array) -> Eigenbases:
 def next_eigenbases(a: Array, vectors: Array) -> Eigenbases:
     """Approximates eigenvectors by one power iteration from the last ones.
 
-    The columns of `vectors` are sorted by decreasing `diag(vectors.H @ a @ vectors)`, and the result
-    is the factor `q` of `q @ r = a @ vectors`. It costs less than an eigendecomposition, and is
-    nearly as good if `a` changes slowly.
+    The columns of `vectors` are sorted by decreasing `diag(vectors.H @ a @ vectors)`, and the
+    result is the factor `q` of `q @ r = a @ vectors`. It costs less than an eigendecomposition, and
+    is nearly as good if `a` changes slowly.
 
     Args:
       a: symmetric (or Hermitian) positive semi-definite matrices, `[..., n, n]`, in float32 or
@@ -75,11 +76,12 @@ def next_eigenbases(a: Array, vectors: Array) -> Eigenbases:
 
 
 def tracked_eigenbases(a: Array, vectors: Array, rank: Array) -> Eigenbases:
-    """Computes eigenvectors from the last ones where these are known, and by `eigenbases` elsewhere.
+    """Computes eigenvectors from the last ones where these are known, and by `eigenbases`
+    elsewhere.
 
-    A power iteration from an arbitrary basis of a null space would give another arbitrary basis, even
-    if the matrix has no null space any more. So it is used for matrices whose last basis had full
-    rank; if there are others, all eigendecompositions are computed.
+    A power iteration from an arbitrary basis of a null space would give another arbitrary basis,
+    even if the matrix has no null space any more. So it is used for matrices whose last basis had
+    full rank; if there are others, all eigendecompositions are computed.
 
     Args:
       a: symmetric (or Hermitian) positive semi-definite matrices, `[..., n, n]`, in float32 or

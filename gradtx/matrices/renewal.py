@@ -23,10 +23,10 @@ def renewed(
 ) -> tuple[T, Array]:
     """Computes slots for some of the matrices of a stack, and keeps the others.
 
-    Without ages all matrices are computed at the steps that are multiples of `every`, from the first
-    on. With ages all are computed at the first step, and at every other step the `ceil(n / every)`
-    whose values are oldest; so no step costs much more than another. Nothing is computed at other
-    steps, and results that are not finite are not stored.
+    Without ages all matrices are computed at the steps that are multiples of `every`, from the
+    first on. With ages all are computed at the first step, and at every other step the `ceil(n /
+    every)` whose values are oldest; so no step costs much more than another. Nothing is computed at
+    other steps, and results that are not finite are not stored.
 
     Args:
       compute: `compute(given, old) -> new` for some of the matrices.

@@ -11,7 +11,8 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, Scalar
+from gradtx.engine.numerics import ema
 
 AXES = (1, 2)
 """The axes of rows and columns."""
@@ -49,18 +50,27 @@ def stored_dtype(p: Array, dtype: DTypeLike | None) -> np.dtype:
     return jnp.dtype(p.dtype if dtype is None or jnp.iscomplexobj(p) else dtype)
 
 
-def second_moment(g: Array, like: Array, axis: int) -> Array:
+def second_moment(g: Array, axis: int) -> Array:
     """Returns `g @ g.H` for the rows of matrices, `g.H @ g` for their columns.
 
     Args:
       g: the matrices.
-      like: the matrices of the side, for their shape.
       axis: 1 for the rows, 2 for the columns.
     """
-    if like.shape[1] == 0:
-        return jnp.zeros(like.shape, g.dtype)
-    left, right = (g, g.mT.conj()) if axis == 1 else (g.mT.conj(), g)
-    return product(left, right)
+    return product(g, g.mT.conj()) if axis == 1 else product(g.mT.conj(), g)
+
+
+def next_moment(average: Array, g: Array, axis: int, decay: Scalar) -> Array:
+    """Returns a moving average of second moments, in the dtype of the matrices.
+
+    Args:
+      average: the average so far; of the shape `(n, 0, 0)` for a side that has none.
+      g: the matrices.
+      axis: 1 for the rows, 2 for the columns.
+      decay: decay rate of the average.
+    """
+    average = average.astype(g.dtype)
+    return ema(second_moment(g, axis), average, decay) if average.shape[1] else average
 
 
 def product(x: Array, y: Array) -> Array:

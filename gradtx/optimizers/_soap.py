@@ -38,7 +38,6 @@ from gradtx.matrices.sides import (
     identities,
     rotated,
     rotated_back,
-    second_moment,
     sizes,
     stored_dtype,
 )
@@ -152,8 +151,8 @@ def scale_by_soap(
     Where `left` or `right` has a null space, as after the first gradient of a matrix that is not
     square, its eigenvectors are arbitrary: `nu` is replaced by its mean over them, so that updates
     do not depend on the choice. The next basis is then computed by an eigendecomposition, as the
-    first is. Before the first step everything is null space, and so the first update is the gradient
-    divided by its root mean square. The paper leaves the first step open.
+    first is. Before the first step everything is null space, and so the first update is the
+    gradient divided by its root mean square. The paper leaves the first step open.
 
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
     gradient of zeros; see `rejected` in `gradtx.metrics`. Tensors with more than two axes are
@@ -165,18 +164,18 @@ def scale_by_soap(
       b2: decay rate of the average of squares, in [0, 1). Default: 0.95.
       shampoo_beta: decay rate of `left` and `right`, the `beta` above, in [0, 1). Default: `b2`.
       eps: added to the root. Default: 1e-8.
-      precondition_frequency: the number of steps for which eigenbases are kept, a Python integer, at
-        least 1. Default: 10.
+      precondition_frequency: the number of steps for which eigenbases are kept, a Python integer,
+        at least 1. Default: 10.
       max_dim: the length of the longest side that has an eigenbasis; a longer one keeps its own
         coordinates. `None` for no limit. Default: 10,000.
       block_size: the longest side of the blocks into which large matrices are divided, each with
-        its own bases; a division with a rest is filled up with zeros, which count in means over null
-        spaces. Default: `None`, matrices are not divided.
+        its own bases; a division with a rest is filled up with zeros, which count in means over
+        null spaces. Default: `None`, matrices are not divided.
       eigenbasis: "qr", or "eigh" for eigendecompositions at all times. Default: "qr".
-      skip_first: whether the first step, as in the authors' program, only computes bases: the update
-        is 0, and `mu`, `nu` and `t` stay as they are. Default: False.
-      eps_before_correction: whether, as in the authors' program, `eps` is added to `sqrt(nu)` before
-        the correction by `1-b2**t`. Default: False.
+      skip_first: whether the first step, as in the authors' program, only computes bases: the
+        update is 0, and `mu`, `nu` and `t` stay as they are. Default: False.
+      eps_before_correction: whether, as in the authors' program, `eps` is added to `sqrt(nu)`
+        before the correction by `1-b2**t`. Default: False.
       stagger: whether each step computes the bases of some of the matrices of a shape, those
         that are oldest, instead of all of them every few steps. Which ones depends on how the
         matrices are divided over devices. Default: False.
@@ -199,8 +198,8 @@ def scale_by_soap(
       >>> tx = gradtx.scale_by_soap()
       >>> g = jnp.array([[3.0, 0.0], [0.0, 1.0]])
       >>> u, state = tx.update(g, tx.init(g))
-      >>> print(jnp.diag(tx.update(g, state)[0]).round(3))
-      [1.242 0.76 ]
+      >>> print(*[f"{x:.3f}" for x in jnp.diag(tx.update(g, state)[0])])
+      1.242 0.760
     """
     if eigenbasis not in ("qr", "eigh"):
         raise ValueError(f"scale_by_soap: eigenbasis must be 'qr' or 'eigh', got {eigenbasis!r}")
@@ -229,7 +228,7 @@ def scale_by_soap(
 
     @guarded
     def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
-        bases = s.left_basis, s.right_basis
+        bases = s.left_basis.astype(g.dtype), s.right_basis.astype(g.dtype)
         mu = ema(g, s.mu, b1)
         nu = ema(abs_sq(rotated(bases[0], g, bases[1])), s.nu, b2)
         nu = without_choice(nu, s.ranks, bases)
@@ -238,9 +237,8 @@ def scale_by_soap(
         u = rotated_back(bases[0], ratio(m, over(nu, s.of_nu), added), bases[1])
         if skip_first:
             u, mu, nu = (jnp.where(step > 0, x, y) for x, y in ((u, 0), (mu, s.mu), (nu, s.nu)))
-        moments = (s.left, s.right)
         moments = tuple(
-            ema(second_moment(g, x, axis), x, beta) for x, axis in zip(moments, AXES, strict=True)
+            next_moment(x, g, axis, beta) for x, axis in zip((s.left, s.right), AXES, strict=True)
         )
         (nu, *bases, ranks), bad = renewed(
             functools.partial(next_bases, method=eigenbasis),
@@ -311,8 +309,8 @@ def soap(
         before, which differs by `learning_rate * weight_decay` times the step. Default: 0.01.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
-      precondition_frequency: the number of steps for which eigenbases are kept, a Python integer, at
-        least 1. Default: 10.
+      precondition_frequency: the number of steps for which eigenbases are kept, a Python integer,
+        at least 1. Default: 10.
       max_dim: the length of the longest side that has an eigenbasis; `None` for no limit. Default:
         10,000.
       block_size: the longest side of the blocks into which large matrices are divided. Default:
