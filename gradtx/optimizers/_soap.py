@@ -36,6 +36,7 @@ from gradtx.matrices.renewal import next_ages, renewed
 from gradtx.matrices.sides import (
     AXES,
     identities,
+    next_moment,
     rotated,
     rotated_back,
     sizes,
