@@ -202,8 +202,6 @@ def scale_by_soap(
       >>> print(*[f"{x:.3f}" for x in jnp.diag(tx.update(g, state)[0])])
       1.242 0.760
     """
-    if eigenbasis not in ("qr", "eigh"):
-        raise ValueError(f"scale_by_soap: eigenbasis must be 'qr' or 'eigh', got {eigenbasis!r}")
     beta = b2 if shampoo_beta is None else shampoo_beta
 
     def init(p: Array) -> Slots:
