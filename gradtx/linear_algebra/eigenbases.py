@@ -121,21 +121,3 @@ def _rank(values: Array) -> Array:
     largest = jnp.max(values, -1, keepdims=True, initial=0)
     least = largest * rounding(values.shape[-1], values.dtype)
     return jnp.sum(values > least, -1, dtype=jnp.int32)
-
-
-def over_null_space(x: Array, rank: Array, axis: int) -> Array:
-    """Replaces numbers that belong to a null space's eigenvectors by their mean.
-
-    So they do not depend on the choice of the eigenvectors, if they are squares of coordinates.
-
-    Args:
-      x: a stack of real matrices, `[n, rows, columns]`.
-      rank: the first eigenvector of each null space, `[n]`.
-      axis: 1 if the eigenvectors belong to rows, 2 if to columns.
-    """
-    length = x.shape[axis]
-    null = jnp.arange(length) >= rank[:, None]
-    inside = jnp.expand_dims(null, 3 - axis)
-    many = jnp.expand_dims(jnp.maximum(jnp.sum(null, 1, keepdims=True), 1), 3 - axis)
-    mean = jnp.sum(jnp.where(inside, x, 0), axis, keepdims=True) / many.astype(x.dtype)
-    return jnp.where(inside, mean, x)

@@ -2,10 +2,9 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import DTypeLike
 
 from gradtx._roles import Count, Slot, Statistic, Tally, declared
@@ -18,24 +17,18 @@ from gradtx.engine.base import (
     PyTree,
     Scalar,
     ScalarOrSchedule,
+    Schedule,
     TransformationLike,
 )
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import abs_sq, ema, over, ratio
 from gradtx.engine.rules import Slots, value_at
-from gradtx.linear_algebra.eigenbases import (
-    Eigenbases,
-    eigenbases,
-    over_null_space,
-    tracked_eigenbases,
-)
+from gradtx.matrices.bases import Bases, BasisMethod, first_bases, next_bases, without_choice
 from gradtx.matrices.blocks import in_blocks
 from gradtx.matrices.guard import guarded
 from gradtx.matrices.matrixwise import matrixwise
 from gradtx.matrices.renewal import next_ages, renewed
 from gradtx.matrices.sides import (
-    AXES,
-    identities,
     next_moment,
     rotated,
     rotated_back,
@@ -50,8 +43,6 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import gathered_weight
 
 SOAP = "Vyas et al., 'SOAP: Improving and Stabilizing Shampoo using Adam', arXiv:2409.11321"
-
-BasisMethod = Literal["qr", "eigh"]
 
 
 @declared
@@ -82,42 +73,6 @@ class ScaleBySoapState(NamedTuple):
     ranks: Statistic
     age: Statistic
     rejected: Tally
-
-
-def next_bases(
-    given: tuple[Array, Array], old: tuple[Array, ...], method: BasisMethod
-) -> tuple[Array, ...]:
-    """Returns the eigenbases of both sides, and squares in them sorted likewise.
-
-    Args:
-      given: the second moments of both sides.
-      old: the squares, the bases of both sides, and their ranks.
-      method: "qr" or "eigh".
-    """
-    nu, *bases, ranks = old
-    new = []
-    for i, (axis, a, basis) in enumerate(zip(AXES, given, bases, strict=True)):
-        if a.shape[1] == 0:
-            new.append(Eigenbases(basis, ranks[:, i], ranks))
-            continue
-        a, rank = lax.stop_gradient(a), ranks[:, i]
-        found = eigenbases(a) if method == "eigh" else tracked_eigenbases(a, basis, rank)
-        nu = jnp.take_along_axis(nu, jnp.expand_dims(found.order, 3 - axis), axis)
-        new.append(found)
-    return nu, *(x.vectors for x in new), jnp.stack([x.rank for x in new], 1)
-
-
-def without_choice(nu: Array, ranks: Array, bases: tuple[Array, Array]) -> Array:
-    """Replaces squares in null spaces, whose bases are arbitrary, by their means.
-
-    Args:
-      nu: the squares of coordinates, `(n, rows, columns)`.
-      ranks: the ranks of both sides, `(n, 2)`.
-      bases: the bases of both sides.
-    """
-    for i, (axis, basis) in enumerate(zip(AXES, bases, strict=True)):
-        nu = over_null_space(nu, ranks[:, i], axis) if basis.shape[1] else nu
-    return nu
 
 
 @functools.partial(piece, constants=("precondition_frequency",))
@@ -206,16 +161,16 @@ def scale_by_soap(
 
     def init(p: Array) -> Slots:
         n, real = p.shape[0], jnp.finfo(p.dtype).dtype
-        wide = stored_dtype(p, statistics_dtype)
-        left, right = sizes(p.shape, max_dim)
+        dtype, (left, right) = stored_dtype(p, statistics_dtype), sizes(p.shape, max_dim)
+        left_basis, right_basis, ranks = first_bases(n, (left, right), dtype)
         return Slots(
             mu=jnp.zeros_like(p),
             nu=jnp.zeros(p.shape, real),
-            left=jnp.zeros((n, left, left), wide),
-            right=jnp.zeros((n, right, right), wide),
-            left_basis=identities(n, left, wide),
-            right_basis=identities(n, right, wide),
-            ranks=jnp.zeros((n, 2), jnp.int32),
+            left=jnp.zeros((n, left, left), dtype),
+            right=jnp.zeros((n, right, right), dtype),
+            left_basis=left_basis,
+            right_basis=right_basis,
+            ranks=ranks,
             age=jnp.zeros((n,), jnp.int32),
             rejected=jnp.zeros((n,), jnp.int32),
         )
@@ -227,34 +182,31 @@ def scale_by_soap(
 
     @guarded
     def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
-        bases = s.left_basis.astype(g.dtype), s.right_basis.astype(g.dtype)
+        ql, qr = s.left_basis.astype(g.dtype), s.right_basis.astype(g.dtype)
         mu = ema(g, s.mu, b1)
-        nu = ema(abs_sq(rotated(bases[0], g, bases[1])), s.nu, b2)
-        nu = without_choice(nu, s.ranks, bases)
+        nu = without_choice(ema(abs_sq(rotated(ql, g, qr)), s.nu, b2), s.ranks, (ql, qr))
         added = eps / jnp.sqrt(s.of_nu) if eps_before_correction else eps
-        m = rotated(bases[0], over(mu, s.of_mu), bases[1])
-        u = rotated_back(bases[0], ratio(m, over(nu, s.of_nu), added), bases[1])
+        m = rotated(ql, over(mu, s.of_mu), qr)
+        u = rotated_back(ql, ratio(m, over(nu, s.of_nu), added), qr)
         if skip_first:
             u, mu, nu = (jnp.where(step > 0, x, y) for x, y in ((u, 0), (mu, s.mu), (nu, s.nu)))
-        moments = tuple(
-            next_moment(x, g, axis, beta) for x, axis in zip((s.left, s.right), AXES, strict=True)
-        )
-        (nu, *bases, ranks), bad = renewed(
+        left, right = next_moment(s.left, g, 1, beta), next_moment(s.right, g, 2, beta)
+        bases, bad = renewed(
             functools.partial(next_bases, method=eigenbasis),
-            moments,
-            (nu, *bases, s.ranks),
+            (left, right),
+            Bases((ql, qr), s.ranks, (nu,)),
             step,
             precondition_frequency,
             ages=s.age if stagger else None,
         )
         return u, Slots(
             mu=mu,
-            nu=nu,
-            left=moments[0],
-            right=moments[1],
-            left_basis=bases[0],
-            right_basis=bases[1],
-            ranks=ranks,
+            nu=bases.squares[0],
+            left=left,
+            right=right,
+            left_basis=bases.vectors[0],
+            right_basis=bases.vectors[1],
+            ranks=bases.ranks,
             age=next_ages(s.age, step, precondition_frequency) if stagger else s.age,
             rejected=s.rejected + bad,
         )
@@ -344,12 +296,6 @@ def soap(
       [[-0.141 -0.   ]
        [-0.    -0.141]]
     """
-    decay = weight_decay
-    if skip_first:
-
-        def decay(count: Array) -> Scalar:
-            return jnp.where(count > 0, value_at(weight_decay, count), 0)
-
     of_matrices = chain(
         scale_by_soap(
             b1,
@@ -366,9 +312,18 @@ def soap(
             statistics_dtype=statistics_dtype,
             weight_dimension_numbers=weight_dimension_numbers,
         ),
-        add_decayed_weights(decay, mask),
+        add_decayed_weights(_from_second(weight_decay) if skip_first else weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
     return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
+
+
+def _from_second(weight_decay: ScalarOrSchedule) -> Schedule:
+    """Returns a schedule of weight decay that is 0 at the first step."""
+
+    def schedule(count: Scalar) -> Scalar:
+        return jnp.where(jnp.asarray(count) > 0, value_at(weight_decay, count), 0.0)
+
+    return schedule

@@ -42,12 +42,15 @@ class Side:
 
 
 def mean_over_null_spaces(v, left, right):
-    """Squares along eigenvectors that are arbitrary are replaced by their mean."""
-    v = v.copy()
+    """Squares along eigenvectors that are arbitrary are replaced by their mean.
+
+    The square of 64 rounding errors of the whole is added to it.
+    """
+    v, least = v.copy(), (64 * np.finfo(np.float64).eps) ** 2 * np.sum(v)
     if left.rank < len(v):
-        v[left.rank :] = np.mean(v[left.rank :], axis=0)
+        v[left.rank :] = np.mean(v[left.rank :], axis=0) + least
     if right.rank < v.shape[1]:
-        v[:, right.rank :] = np.mean(v[:, right.rank :], axis=1, keepdims=True)
+        v[:, right.rank :] = np.mean(v[:, right.rank :], axis=1, keepdims=True) + least
     return v
 
 
