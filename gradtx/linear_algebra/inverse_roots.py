@@ -27,7 +27,7 @@ def inverse_roots(a: Array, p: Scalar, eps: Scalar, method: RootMethod = "eigh")
       p: the order of the root, a positive number; for "newton" a Python integer.
       eps: added to the diagonal.
       method: "eigh", or "newton" for the coupled Newton iteration of `matrix_inverse_pth_root`,
-        which needs matrix products only and is for real matrices. Default: "eigh".
+        which needs matrix products only. Default: "eigh".
 
     Source: Gupta et al., "Shampoo: Preconditioned Stochastic Tensor Optimization",
     arXiv:1802.09568; Newton's method: Anil et al., "Scalable Second Order Optimization for Deep
@@ -48,12 +48,8 @@ def inverse_roots(a: Array, p: Scalar, eps: Scalar, method: RootMethod = "eigh")
     scale = jnp.where(size > 0, jnp.clip(size, 1 / top, top), 1)
     unit, shift = a / scale.astype(a.dtype), jnp.asarray(eps, real) / scale
     if method == "newton":
-        identity = jnp.eye(n, dtype=a.dtype)
-
-        def of_one(x: Array) -> Array:
-            return matrix_inverse_pth_root(x, p, ridge_epsilon=least)[0]
-
-        root = jax.vmap(of_one)(unit + shift.astype(a.dtype) * identity)
+        shifted = unit + shift.astype(a.dtype) * jnp.eye(n, dtype=a.dtype)
+        root = jax.vmap(lambda x: _by_newton(x, p, least))(shifted)
     else:
         values, vectors = jnp.linalg.eigh(unit, symmetrize_input=False)
         largest = jnp.max(values, -1, keepdims=True, initial=0)
@@ -65,3 +61,12 @@ def inverse_roots(a: Array, p: Scalar, eps: Scalar, method: RootMethod = "eigh")
         )  # fmt: skip
     root = root * (scale ** (-1 / p)).astype(a.dtype)
     return jnp.where((size > 0) | (shift > 0), root, 0)
+
+
+def _by_newton(a: Array, p: Scalar, ridge: float) -> Array:
+    if not jnp.iscomplexobj(a):
+        return matrix_inverse_pth_root(a, p, ridge_epsilon=ridge, error_tolerance=ridge)[0]
+    # A complex number is a real matrix of two rows, and so are matrices of them.
+    n, re, im = len(a), a.real, a.imag
+    root = _by_newton(jnp.block([[re, -im], [im, re]]), p, ridge)
+    return lax.complex(root[:n, :n], root[n:, :n])

@@ -138,6 +138,11 @@ from gradtx.optimizers._schedule_free import (
     schedule_free_sgd as schedule_free_sgd,
 )
 from gradtx.optimizers._sgd import momentum as momentum, nesterov as nesterov, sgd as sgd
+from gradtx.optimizers._shampoo import (
+    ScaleByShampooState as ScaleByShampooState,
+    scale_by_shampoo as scale_by_shampoo,
+    shampoo as shampoo,
+)
 from gradtx.optimizers._sign import (
     scale_by_sign as scale_by_sign,
     sign_sgd as sign_sgd,
