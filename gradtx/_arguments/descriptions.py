@@ -67,15 +67,21 @@ def _article(word: str) -> str:
     return "an" if word[0] in "AEIOUaeio" else "a"
 
 
-def paths(tree: object) -> list[str]:
-    """Returns the paths of all leaves, including `None`."""
-    flat, _ = jax.tree.flatten_with_path(tree, is_leaf=lambda x: x is None)
+def paths(tree: object, empty: bool = False) -> list[str]:
+    """Returns the paths of all leaves, including `None`, and perhaps of nodes without children."""
+
+    def is_leaf(x: object) -> bool:
+        return x is None or (empty and jax.tree.structure(x).num_nodes == 1)
+
+    flat, _ = jax.tree.flatten_with_path(tree, is_leaf=is_leaf)
     return [jax.tree_util.keystr(path) for path, _ in flat]
 
 
 def describe_difference(name_a: str, a: object, name_b: str, b: object) -> str:
     """Returns a sentence on how the structures of two pytrees differ."""
     paths_a, paths_b = paths(a), paths(b)
+    if paths_a == paths_b:  # they differ in leaves that are masked
+        paths_a, paths_b = paths(a, empty=True), paths(b, empty=True)
     only_a = [p for p in paths_a if p not in set(paths_b)]
     only_b = [p for p in paths_b if p not in set(paths_a)]
     told = []

@@ -77,6 +77,14 @@ from gradtx.optimizers._galore import (
     galore as galore,
     scale_by_galore as scale_by_galore,
 )
+from gradtx.optimizers._kl_shampoo import (
+    ScaleByKLShampooState as ScaleByKLShampooState,
+    ScaleByKLSoapState as ScaleByKLSoapState,
+    kl_shampoo as kl_shampoo,
+    kl_soap as kl_soap,
+    scale_by_kl_shampoo as scale_by_kl_shampoo,
+    scale_by_kl_soap as scale_by_kl_soap,
+)
 from gradtx.optimizers._lars import lamb as lamb, lars as lars
 from gradtx.optimizers._lbfgs import (
     ScaleByLBFGSState as ScaleByLBFGSState,

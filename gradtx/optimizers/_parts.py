@@ -3,9 +3,19 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
-from gradtx.engine.base import GradientTransformation, Params, PyTree, TransformationLike
+from gradtx.engine.base import (
+    GradientTransformation,
+    Params,
+    PyTree,
+    Scalar,
+    ScalarOrSchedule,
+    Schedule,
+    TransformationLike,
+)
 from gradtx.engine.paths import is_none
+from gradtx.engine.rules import value_at
 from gradtx.matrices.layout import axes_of_leaves
 from gradtx.transforms.partitioning import partition
 
@@ -27,9 +37,23 @@ def matrices_and_rest(
     def labels(tree: PyTree) -> PyTree:
         leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
         if axes is None:
-            found = [getattr(x, "ndim", 0) == 2 for x in leaves]
+            # A gradient that is missing may be that of a matrix.
+            found = [x is None or getattr(x, "ndim", 0) == 2 for x in leaves]
         else:
             found = [a is not None for a in axes_of_leaves(axes, tree)]
         return treedef.unflatten("matrices" if x else "rest" for x in found)
 
-    return partition({"matrices": of_matrices, "rest": of_rest}, labels)
+    return partition({"rest": of_rest, "matrices": of_matrices}, labels)
+
+
+def from_second_step(weight_decay: ScalarOrSchedule) -> Schedule:
+    """Returns a schedule of weight decay that is 0 at the first step.
+
+    Args:
+      weight_decay: a number or a schedule.
+    """
+
+    def schedule(count: Scalar) -> Scalar:
+        return jnp.where(jnp.asarray(count) > 0, value_at(weight_decay, count), 0.0)
+
+    return schedule

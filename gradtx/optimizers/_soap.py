@@ -17,12 +17,11 @@ from gradtx.engine.base import (
     PyTree,
     Scalar,
     ScalarOrSchedule,
-    Schedule,
     TransformationLike,
 )
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import abs_sq, ema, over, ratio
-from gradtx.engine.rules import Slots, value_at
+from gradtx.engine.rules import Slots
 from gradtx.matrices.bases import Bases, BasisMethod, first_bases, next_bases, without_choice
 from gradtx.matrices.blocks import in_blocks
 from gradtx.matrices.guard import guarded
@@ -36,7 +35,7 @@ from gradtx.matrices.sides import (
     stored_dtype,
 )
 from gradtx.optimizers._adam import adamw
-from gradtx.optimizers._parts import matrices_and_rest
+from gradtx.optimizers._parts import from_second_step, matrices_and_rest
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -312,18 +311,9 @@ def soap(
             statistics_dtype=statistics_dtype,
             weight_dimension_numbers=weight_dimension_numbers,
         ),
-        add_decayed_weights(_from_second(weight_decay) if skip_first else weight_decay, mask),
+        add_decayed_weights(from_second_step(weight_decay) if skip_first else weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
     return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
-
-
-def _from_second(weight_decay: ScalarOrSchedule) -> Schedule:
-    """Returns a schedule of weight decay that is 0 at the first step."""
-
-    def schedule(count: Scalar) -> Scalar:
-        return jnp.where(jnp.asarray(count) > 0, value_at(weight_decay, count), 0.0)
-
-    return schedule
