@@ -79,11 +79,10 @@ def paths(tree: object, empty: bool = False) -> list[str]:
 
 def describe_difference(name_a: str, a: object, name_b: str, b: object) -> str:
     """Returns a sentence on how the structures of two pytrees differ."""
-    paths_a, paths_b = paths(a), paths(b)
-    if paths_a == paths_b:  # they differ in leaves that are masked
-        paths_a, paths_b = paths(a, empty=True), paths(b, empty=True)
-    only_a = [p for p in paths_a if p not in set(paths_b)]
-    only_b = [p for p in paths_b if p not in set(paths_a)]
+    only_a, only_b = _apart(paths(a), paths(b))
+    if not (only_a and only_b):  # they may differ in what is masked
+        more_a, more_b = _apart(paths(a, empty=True), paths(b, empty=True))
+        only_a, only_b = only_a or more_a, only_b or more_b
     told = []
     if type(a) is not type(b):
         told.append(f"{name_a} is {described(a)}, {name_b} is {described(b)}")
@@ -96,6 +95,10 @@ def describe_difference(name_a: str, a: object, name_b: str, b: object) -> str:
     if type(a) is not type(b) and name_b in ("the mask", "the labels"):
         told.append(f"gradtx.by_path builds {name_b} for any container")
     return f"{name_a} and {name_b} have different structures: {'; '.join(told)}"
+
+
+def _apart(a: list[str], b: list[str]) -> tuple[list[str], list[str]]:
+    return [x for x in a if x not in set(b)], [x for x in b if x not in set(a)]
 
 
 def _some(name: str, found: Sequence[str], most: int = 3) -> str:

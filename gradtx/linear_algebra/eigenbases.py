@@ -40,7 +40,7 @@ def eigenbases(a: Array) -> Eigenbases:
        [0. 1. 0.]
        [1. 0. 0.]] 2
     """
-    values, vectors = jnp.linalg.eigh(_scaled(a), symmetrize_input=False)
+    values, vectors = jnp.linalg.eigh(within_range(a), symmetrize_input=False)
     order = jnp.broadcast_to(jnp.arange(values.shape[-1]), values.shape)
     return Eigenbases(jnp.flip(vectors, -1), _rank(values), order)
 
@@ -68,7 +68,7 @@ def next_eigenbases(a: Array, vectors: Array) -> Eigenbases:
       [[0. 1.]
        [1. 0.]] 2
     """
-    product = jnp.matmul(_scaled(a), vectors, precision=lax.Precision.HIGHEST)
+    product = jnp.matmul(within_range(a), vectors, precision=lax.Precision.HIGHEST)
     estimates = jnp.sum((vectors.conj() * product).real, -2)
     order = jnp.argsort(estimates, axis=-1, descending=True)
     q, r = jnp.linalg.qr(jnp.take_along_axis(product, order[..., None, :], -1))
@@ -109,8 +109,12 @@ def rounding(n: int, dtype: jnp.dtype) -> float:
     return 4 * n**0.5 * float(jnp.finfo(dtype).eps)
 
 
-def _scaled(a: Array) -> Array:
-    """Divides matrices by their largest magnitudes: some algorithms fail for extreme elements."""
+def within_range(a: Array) -> Array:
+    """Divides matrices by their largest magnitudes: some algorithms fail for extreme elements.
+
+    Args:
+      a: the matrices, `[..., rows, columns]`.
+    """
     size = jnp.max(jnp.abs(a), (-2, -1), keepdims=True, initial=0)
     # The reciprocal must be a normal number as well: a division may become a multiplication by it.
     top = float(jnp.finfo(size.dtype).max) ** 0.75

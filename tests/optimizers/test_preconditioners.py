@@ -1,4 +1,4 @@
-"""SOAP: rotations, null spaces, bad gradients, staggered bases, blocks."""
+"""SOAP, Shampoo and their relatives: rotations, null spaces, bad gradients, staggered bases."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,10 @@ ROTATING = {
     "soap": gradtx.scale_by_soap(precondition_frequency=3),
     "soap, eigh": gradtx.scale_by_soap(precondition_frequency=3, eigenbasis="eigh"),
     "soap, first step skipped": gradtx.scale_by_soap(precondition_frequency=3, skip_first=True),
+    "shampoo": gradtx.scale_by_shampoo(precondition_frequency=3),
+    "shampoo, sums": gradtx.scale_by_shampoo(precondition_frequency=3, accumulation="sum"),
+    "kl_shampoo": gradtx.scale_by_kl_shampoo(precondition_frequency=3),
+    "kl_soap": gradtx.scale_by_kl_soap(precondition_frequency=3),
 }
 
 
