@@ -60,6 +60,11 @@ from gradtx.optimizers._cocob import (
     cocob as cocob,
     scale_by_cocob as scale_by_cocob,
 )
+from gradtx.optimizers._conda import (
+    ScaleByCondaState as ScaleByCondaState,
+    conda as conda,
+    scale_by_conda as scale_by_conda,
+)
 from gradtx.optimizers._dadapt import (
     DAdaptAdamWState as DAdaptAdamWState,
     dadapt_adamw as dadapt_adamw,
@@ -128,6 +133,11 @@ from gradtx.optimizers._optimistic import (
 )
 from gradtx.optimizers._polyak import polyak_sgd as polyak_sgd, scale_by_polyak as scale_by_polyak
 from gradtx.optimizers._prodigy import ProdigyState as ProdigyState, prodigy as prodigy
+from gradtx.optimizers._racs import (
+    ScaleByRacsState as ScaleByRacsState,
+    racs as racs,
+    scale_by_racs as scale_by_racs,
+)
 from gradtx.optimizers._radam import radam as radam, scale_by_radam as scale_by_radam
 from gradtx.optimizers._rmsprop import (
     ScaleByRmsState as ScaleByRmsState,
@@ -167,4 +177,9 @@ from gradtx.optimizers._soap import (
     soap as soap,
 )
 from gradtx.optimizers._sophia import SophiaState as SophiaState, sophia as sophia
+from gradtx.optimizers._splus import (
+    ScaleBySPlusState as ScaleBySPlusState,
+    scale_by_splus as scale_by_splus,
+    splus as splus,
+)
 from gradtx.optimizers._yogi import scale_by_yogi as scale_by_yogi, yogi as yogi

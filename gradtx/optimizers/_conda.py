@@ -1,12 +1,10 @@
 """Conda: Adam in the basis of the singular vectors of momentum."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
 
 from gradtx._roles import Count, Slot, Statistic, Tally, declared
 from gradtx.catalog import optimizer
@@ -28,7 +26,7 @@ from gradtx.matrices.bases import without_choice
 from gradtx.matrices.guard import guarded
 from gradtx.matrices.matrixwise import matrixwise
 from gradtx.matrices.renewal import renewed
-from gradtx.matrices.sides import identities, product, stored_dtype
+from gradtx.matrices.sides import identities, product
 from gradtx.optimizers._adam import adamw
 from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.transforms.combining import chain
@@ -72,7 +70,6 @@ def scale_by_conda(
     update_proj_gap: Scalar = 2000,
     scale: Scalar = 1.0,
     *,
-    statistics_dtype: DTypeLike | None = None,
     weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
 ) -> GradientTransformation:
     """Applies Adam in the basis of the left singular vectors of momentum.
@@ -84,13 +81,13 @@ def scale_by_conda(
 
     where `u` is computed from `mu` at the first step and every `update_proj_gap` steps. Matrices
     with more rows than columns are transposed before and after, so that the basis is that of the
-    shorter side. The authors' program takes the other side of square matrices, and adds `eps` before
-    the correction by `1-b2**t`.
+    shorter side. The authors' program takes the other side of square matrices, and adds `eps`
+    before the correction by `1-b2**t`.
 
     Where `mu` does not have full rank, `nu` is replaced by its mean over the singular vectors of
-    singular value 0, which are arbitrary, so that updates do not depend on the choice. A matrix whose
-    gradient is not finite, or so large that its squares are not, counts as having a gradient of
-    zeros; see `rejected` in `gradtx.metrics`. Derivatives treat bases as constants.
+    singular value 0, which are arbitrary, so that updates do not depend on the choice. A matrix
+    whose gradient is not finite, or so large that its squares are not, counts as having a gradient
+    of zeros; see `rejected` in `gradtx.metrics`. Derivatives treat bases as constants.
 
     Args:
       b1: decay rate of the average of gradients, in [0, 1). Default: 0.9.
@@ -99,8 +96,6 @@ def scale_by_conda(
       update_proj_gap: the number of steps for which the basis is kept, an integer, at least 1.
         Default: 2,000.
       scale: the factor of the updates of matrices. Default: 1.
-      statistics_dtype: the dtype in which the basis is stored. Default: that of the parameters, and
-        float32 for half precision.
       weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of `MatrixAxes`,
         like the parameters or a prefix of them, or a function of the parameters that returns one.
         Default: every leaf is a matrix.
@@ -126,7 +121,7 @@ def scale_by_conda(
         return Slots(
             mu=jnp.zeros_like(p),
             nu=jnp.zeros(p.shape, jnp.finfo(p.dtype).dtype),
-            basis=identities(n, rows, stored_dtype(p, statistics_dtype)),
+            basis=identities(n, rows, p.dtype),
             rank=jnp.zeros((n,), jnp.int32),
             rejected=jnp.zeros((n,), jnp.int32),
         )
@@ -170,7 +165,6 @@ def conda(
     update_proj_gap: Scalar = 2000,
     scale: Scalar = 1.0,
     *,
-    statistics_dtype: DTypeLike | None = None,
     weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
     of_rest: TransformationLike | None = None,
 ) -> GradientTransformation:
@@ -191,8 +185,6 @@ def conda(
       update_proj_gap: the number of steps for which the basis is kept, an integer, at least 1.
         Default: 2,000.
       scale: the factor of the updates of matrices. Default: 1.
-      statistics_dtype: the dtype in which the basis is stored. Default: that of the parameters, and
-        float32 for half precision.
       weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of `MatrixAxes`,
         like the parameters or a prefix of them, or a function of the parameters that returns one;
         leaves that are not matrices have `None`. Default: the leaves with two axes are matrices.
@@ -221,7 +213,6 @@ def conda(
             eps,
             update_proj_gap,
             scale,
-            statistics_dtype=statistics_dtype,
             weight_dimension_numbers=weight_dimension_numbers,
         ),
         add_decayed_weights(weight_decay, mask),

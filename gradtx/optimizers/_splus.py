@@ -33,9 +33,9 @@ from gradtx.matrices.renewal import next_ages, renewed
 from gradtx.matrices.sides import next_moment, rotated, rotated_back, sizes, stored_dtype
 from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.optimizers._sign import scale_by_sign
+from gradtx.transforms.averaging import ema as momentum
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.momentum import ema as momentum
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 
 SPLUS = (
@@ -51,8 +51,8 @@ class ScaleBySPlusState(NamedTuple):
     Attributes:
       count: the number of steps taken.
       mu: moving average of gradients.
-      left: for each leaf, moving average of `g @ g.H`, for each matrix `[rows, rows]`. Tall matrices
-        are transposed.
+      left: for each leaf, moving average of `g @ g.H`, for each matrix `[rows, rows]`. Tall
+        matrices are transposed.
       right: moving average of `g.H @ g`, for each matrix `[columns, columns]`.
       left_basis: the eigenbasis of `left`, in columns.
       right_basis: the eigenbasis of `right`, in columns.
@@ -93,9 +93,9 @@ def scale_by_splus(
         update = ql @ sign(ql.H @ mu @ qr) @ qr.H
         left = b2*left + (1-b2)*(g @ g.H);   right = b2*right + (1-b2)*(g.H @ g)
 
-    Then, at the first step and every `precondition_frequency` steps, `ql` and `qr` are computed from
-    `left` and `right`. The sign of a complex number is its phase, and coordinates that are nothing
-    but rounding errors have the sign 0.
+    Then, at the first step and every `precondition_frequency` steps, `ql` and `qr` are computed
+    from `left` and `right`. The sign of a complex number is its phase, and coordinates that are
+    nothing but rounding errors have the sign 0.
 
     Where `left` or `right` has a null space, as after the first gradient of a matrix that is not
     square, its eigenvectors are arbitrary. Coordinates there are divided by their root mean square
@@ -110,8 +110,8 @@ def scale_by_splus(
     Args:
       b1: decay rate of the average of gradients, in [0, 1). Default: 0.9.
       b2: decay rate of `left` and `right`, in [0, 1). Default: 0.999.
-      precondition_frequency: the number of steps for which eigenbases are kept, a Python integer, at
-        least 1. Default: 100.
+      precondition_frequency: the number of steps for which eigenbases are kept, a Python integer,
+        at least 1. Default: 100.
       max_dim: the length of the longest side that has an eigenbasis; a longer one keeps its own
         coordinates. `None` for no limit. Default: 10,000.
       block_size: the longest side of the blocks into which large matrices are divided. Default:
@@ -190,7 +190,7 @@ def scale_by_splus(
 
 
 def _signs(m: Array, ranks: Array, vectors: tuple[Array, Array]) -> Array:
-    """Returns coordinates divided by their magnitudes, or by the root mean square in null spaces."""
+    """Returns coordinates over their magnitudes, or over their root mean square in null spaces."""
     size = jnp.max(jnp.abs(m), (1, 2), keepdims=True)
     unit = m / jnp.where(size > 0, size, 1).astype(m.dtype)
     resolved = jnp.abs(unit) > rounding(max(m.shape[1:]), size.dtype)
@@ -223,8 +223,8 @@ def splus(
 ) -> GradientTransformation:
     """SPlus: signs of momentum in Shampoo's eigenbases, and of momentum itself for other leaves.
 
-    `p - learning_rate * f * (u + weight_decay * p)`, where `u` is the update of `scale_by_splus` and
-    `f = 2 / (rows + columns)` for a matrix; for other leaves `u = sign(mu)` and
+    `p - learning_rate * f * (u + weight_decay * p)`, where `u` is the update of `scale_by_splus`
+    and `f = 2 / (rows + columns)` for a matrix; for other leaves `u = sign(mu)` and
     `f = nonstandard_constant`.
 
     The paper evaluates an average of the parameters, `e = 0.999*e + 0.001*p` with bias correction;
@@ -239,8 +239,8 @@ def splus(
         of before. Default: 0.01.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
-      precondition_frequency: the number of steps for which eigenbases are kept, a Python integer, at
-        least 1. Default: 100.
+      precondition_frequency: the number of steps for which eigenbases are kept, a Python integer,
+        at least 1. Default: 100.
       nonstandard_constant: the factor `f` of leaves that are not matrices. Default: 0.001.
       max_dim: the length of the longest side that has an eigenbasis; `None` for no limit. Default:
         10,000.
@@ -254,7 +254,8 @@ def splus(
       weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of `MatrixAxes`,
         like the parameters or a prefix of them, or a function of the parameters that returns one;
         leaves that are not matrices have `None`. Default: the leaves with two axes are matrices.
-      of_rest: the transformation of the other leaves, with its own learning rate. Default: as above.
+      of_rest: the transformation of the other leaves, with its own learning rate. Default: as
+        above.
 
     Raises:
       ValueError: `update` was called without params.
