@@ -200,7 +200,7 @@ def _signs(m: Array, ranks: Array, vectors: tuple[Array, Array]) -> Array:
 
 @optimizer(
     SPLUS,
-    probe={"learning_rate": 0.2, "precondition_frequency": 3},
+    probe={"learning_rate": 0.2, "precondition_frequency": 3, "nonstandard_constant": 0.1},
     usual_rate=0.2,
     constants=("precondition_frequency",),
 )

@@ -16,6 +16,7 @@ ROTATING = {
     "shampoo, sums": gradtx.scale_by_shampoo(precondition_frequency=3, accumulation="sum"),
     "kl_shampoo": gradtx.scale_by_kl_shampoo(precondition_frequency=3),
     "kl_soap": gradtx.scale_by_kl_soap(precondition_frequency=3),
+    "splus": gradtx.scale_by_splus(precondition_frequency=3),
 }
 
 

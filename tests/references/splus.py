@@ -55,7 +55,7 @@ def scale_by_splus(
 
 OF_MATRICES = {
     "precondition_frequency": [1, 5],
-    "nonstandard_constant": [0.1],
+    "nonstandard_constant": [0.001],
     "max_dim": [3, 2, None],
     "block_size": [2],
     "eigenbasis": ["qr"],
