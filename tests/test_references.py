@@ -156,9 +156,10 @@ def wanted_steps(reference, gradients, start, settings):
     mask = next((settings.pop(k) for k in ("mask", "weight_decay_mask") if k in settings), None)
     mask = mask(start) if callable(mask) else mask
     steps = {}
-    for name, x in start.items():
+    for leaf, (name, x) in enumerate(sorted(start.items())):
         wide = np.complex128 if np.iscomplexobj(x) else np.float64
         mine = settings if mask is None or mask[name] else {**settings, "weight_decay": 0.0}
+        mine = {**mine, "leaf": leaf} if reference.draws else mine
         steps[name] = reference.function(
             [g[name].astype(wide) for g in gradients], x.astype(wide), **mine
         )

@@ -52,20 +52,21 @@ _NAMES = {
     NOT_NEGATIVE: (
         "eps eps_root epsilon adam_eps_root weight_decay adam_weight_decay weight_decay_rate eta "
         "decay_rate initial_accumulator_value initial_scale noise_multiplier trust_coefficient "
-        "slow_step_size warmup_steps"
+        "slow_step_size warmup_steps damping"
     ),
-    POSITIVE: "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel",
+    POSITIVE: "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale",
     BOUND: (
         "max_delta max_norm threshold clipping clip_threshold clipping_threshold l2_norm_clip "
         "rtol atol min_norm min_scale min_step_size max_step_size max_learning_rate "
-        "increase_factor curv_rtol tol stepsize_precision"
+        "increase_factor curv_rtol tol stepsize_precision max_rms max_skew_triangular"
     ),
     SHARE: "factor decrease_factor",
-    FRACTION: "eta_minus slope_rtol",
+    FRACTION: "eta_minus slope_rtol preconditioner_update_probability precond_lr",
     Range(1.0, FINITE, "be finite and at least 1"): "eta_plus",
     COUNT: (
         "k every_k_schedule sync_period memory_size rank update_interval update_proj_gap num_betas "
-        "patience accumulation_size iterations precondition_frequency max_dim block_size"
+        "patience accumulation_size iterations precondition_frequency max_dim block_size "
+        "max_size_triangular"
     ),
     COUNT_OR_0: (
         "max_consecutive_errors cooldown min_dim_size_to_factor ns_steps "

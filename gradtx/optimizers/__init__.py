@@ -90,6 +90,11 @@ from gradtx.optimizers._kl_shampoo import (
     scale_by_kl_shampoo as scale_by_kl_shampoo,
     scale_by_kl_soap as scale_by_kl_soap,
 )
+from gradtx.optimizers._kron import (
+    ScaleByKronState as ScaleByKronState,
+    kron as kron,
+    scale_by_kron as scale_by_kron,
+)
 from gradtx.optimizers._lars import lamb as lamb, lars as lars
 from gradtx.optimizers._lbfgs import (
     ScaleByLBFGSState as ScaleByLBFGSState,

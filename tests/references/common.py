@@ -33,6 +33,8 @@ class Reference:
         errors are then relative to the largest step that the leaf takes.
       ulps: the error in float32 that passes, where a method must lose more than most.
       shape: the shape of the leaves that it is tried on.
+      draws: whether random numbers are drawn; the statement then takes the argument `leaf`, the
+        place of the leaf in the tree, of which the numbers depend.
     """
 
     function: Callable[..., list[Any]]
@@ -43,6 +45,7 @@ class Reference:
     cancels: bool = False
     ulps: float | None = None
     shape: tuple[int, ...] = (3,)
+    draws: bool = False
 
 
 OPTIMIZERS: dict[str, Reference] = {}
