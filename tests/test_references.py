@@ -159,7 +159,7 @@ def wanted_steps(reference, gradients, start, settings):
     for leaf, (name, x) in enumerate(sorted(start.items())):
         wide = np.complex128 if np.iscomplexobj(x) else np.float64
         mine = settings if mask is None or mask[name] else {**settings, "weight_decay": 0.0}
-        mine = {**mine, "leaf": leaf} if reference.draws else mine
+        mine = {**mine, "leaf": leaf, "dtype": x.dtype} if reference.draws else mine
         steps[name] = reference.function(
             [g[name].astype(wide) for g in gradients], x.astype(wide), **mine
         )

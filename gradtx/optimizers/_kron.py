@@ -189,9 +189,9 @@ def scale_by_kron(
         m = over(mu, s.weight)
 
         def fitted() -> tuple[Array, Array, Array]:
-            v = jax.vmap(lambda k: jax.random.normal(k, g.shape[1:], _draw_dtype(g)))(s.rng_key)
+            draw = functools.partial(jax.random.normal, shape=g.shape[1:], dtype=g.dtype)
+            v = jax.vmap(draw)(s.rng_key)
             x = lax.stop_gradient(m if momentum_into_preconditioner else g)
-            v = v.astype(g.dtype)
             return _fitted(s.left, s.right, x + times(damping, v), v, s.size)
 
         none = jnp.zeros_like(s.rejected)
@@ -209,11 +209,6 @@ def scale_by_kron(
         ScaleByKronState, init, update, axes=weight_dimension_numbers, lying=True, key=key,
         per_step=per_step, name="scale_by_kron",
     )  # fmt: skip
-
-
-def _draw_dtype(x: Array) -> jnp.dtype:
-    """Returns the dtype of random numbers: single precision, so that it changes no decisions."""
-    return jnp.dtype(jnp.complex64 if jnp.iscomplexobj(x) else jnp.float32)
 
 
 # A factor is upper triangular, `(n, size, size)`, or the diagonal of a diagonal one, `(n, size)`.

@@ -33,8 +33,8 @@ class Reference:
         errors are then relative to the largest step that the leaf takes.
       ulps: the error in float32 that passes, where a method must lose more than most.
       shape: the shape of the leaves that it is tried on.
-      draws: whether random numbers are drawn; the statement then takes the argument `leaf`, the
-        place of the leaf in the tree, of which the numbers depend.
+      draws: whether random numbers are drawn; the statement then takes the arguments `leaf`, the
+        place of the leaf in the tree, and `dtype`, that of the leaf and of the numbers.
     """
 
     function: Callable[..., list[Any]]

@@ -75,6 +75,7 @@ def scale_by_kron(
     key=0,
     weight_dimension_numbers=None,
     leaf=0,
+    dtype=np.float64,
 ):
     """Li, arXiv:2402.11858, for `P = Q' Q` in the group of triangular matrices: `E[g' P g + v'
     inv(P) v]` descends by `dQ = E Q`, with the step divided by a norm."""
@@ -87,7 +88,6 @@ def scale_by_kron(
         )
         for size in shape
     )
-    dtype = np.complex64 if np.iscomplexobj(gradients[0]) else np.float32
     mu, out, random = 0.0, [], draws(key, leaf, shape, dtype)
     for t, g in enumerate(gradients):
         chance, v = next(random)
