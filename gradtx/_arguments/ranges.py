@@ -58,7 +58,7 @@ _NAMES = {
     BOUND: (
         "max_delta max_norm threshold clipping clip_threshold clipping_threshold l2_norm_clip "
         "rtol atol min_norm min_scale min_step_size max_step_size max_learning_rate "
-        "increase_factor curv_rtol tol stepsize_precision max_rms max_skew_triangular"
+        "increase_factor curv_rtol tol stepsize_precision max_rms"
     ),
     SHARE: "factor decrease_factor",
     FRACTION: "eta_minus slope_rtol preconditioner_update_probability precond_lr",
@@ -66,7 +66,7 @@ _NAMES = {
     COUNT: (
         "k every_k_schedule sync_period memory_size rank update_interval update_proj_gap num_betas "
         "patience accumulation_size iterations precondition_frequency max_dim block_size "
-        "max_size_triangular"
+        "max_size_triangular max_skew_triangular"
     ),
     COUNT_OR_0: (
         "max_consecutive_errors cooldown min_dim_size_to_factor ns_steps "

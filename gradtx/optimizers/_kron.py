@@ -33,14 +33,14 @@ from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.noise import as_key
 from gradtx.transforms.scaling import scale_by_learning_rate
-from gradtx.tree.moments import gathered_weight
+from gradtx.tree.moments import gathered_weight, step_number
 from gradtx.tree.norms import norms
 
 KRON = (
-    "Li, 'Preconditioned Stochastic Gradient Descent', arXiv:1512.04202, and 'Stochastic Hessian "
-    "Fittings with Lie Groups', arXiv:2402.11858"
+    "Li, 'Preconditioned Stochastic Gradient Descent', arXiv:1512.04202; Pooladzandi and Li, "
+    "'Curvature-Informed SGD via General Purpose Lie-Group Preconditioners', arXiv:2402.04553; Li, "
+    "'Stochastic Hessian Fittings with Lie Groups', arXiv:2402.11858"
 )
-CONSTANTS = ("max_size_triangular", "max_skew_triangular")
 UPDATE_PROBABILITY = exponential_decay(1.0, 1000, 0.36787944117144233, 200, end_value=0.03)
 """1 for 200 steps, then divided by e over every 1000, down to 0.03 from step 3,707 on."""
 
@@ -67,12 +67,12 @@ class ScaleByKronState(NamedTuple):
     rng_key: RandomKey
 
 
-@functools.partial(piece, constants=CONSTANTS)
+@piece
 def scale_by_kron(
     b1: Scalar = 0.9,
     preconditioner_update_probability: ScalarOrSchedule = UPDATE_PROBABILITY,
     max_size_triangular: int = 8192,
-    max_skew_triangular: float = float("inf"),
+    max_skew_triangular: int | None = None,
     *,
     precond_lr: ScalarOrSchedule = 0.1,
     precond_init_scale: Scalar = 1.0,
@@ -108,17 +108,17 @@ def scale_by_kron(
 
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
     gradient of zeros, and factors that are not finite are not stored; see `rejected` in
-    `gradtx.metrics`. Derivatives treat the factors as constants.
+    `gradtx.metrics`.
 
     Args:
       b1: decay rate of the average of gradients, in [0, 1). Default: 0.9.
       preconditioner_update_probability: the probability that the factors are fitted at a step, in
         [0, 1], a number or a schedule. Default: 1 for 200 steps, and then
         `exp(-(step - 200) / 1000)`, but at least 0.03.
-      max_size_triangular: the length of the longest side that has a triangular factor, at least 1.
-        Default: 8192.
+      max_size_triangular: the length of the longest side that has a triangular factor, at least 1;
+        with 1 all factors are diagonal. Default: 8192.
       max_skew_triangular: the largest ratio of a side to the shorter one with which it has a
-        triangular factor; not negative, and with 0 all factors are diagonal. Default: infinity.
+        triangular factor, at least 1; `None` for no limit. Default: `None`.
       precond_lr: the relative size of the steps of the factors, in [0, 1], a number or a schedule.
         Default: 0.1.
       precond_init_scale: the product of the elements on the diagonals of both first factors,
@@ -156,15 +156,12 @@ def scale_by_kron(
     key = as_key(key, None, "scale_by_kron")
 
     def init(p: Array, keys: Array) -> Slots:
-        shorter = min(p.shape[1:])
+        n, *sides = p.shape
+        longest = max_size_triangular
+        if max_skew_triangular is not None:
+            longest = min(longest, max_skew_triangular * min(sides))
         left, right = (
-            _first_factor(
-                len(p),
-                size,
-                size <= min(max_size_triangular, max_skew_triangular * shorter),
-                p.dtype,
-            )
-            for size in p.shape[1:]
+            identities(n, k, p.dtype) if k <= longest else jnp.ones((n, k), p.dtype) for k in sides
         )
         scale = value_of(precond_init_scale) ** 0.5
         return Slots(
@@ -179,8 +176,8 @@ def scale_by_kron(
         chance = jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, 2), step))
         return {
             "fits": chance < value_of(value_at(preconditioner_update_probability, step)),
-            "size": value_at(precond_lr, step),
-            "weight": gathered_weight(b1, step + 1) if bias_correction else jnp.ones(()),
+            "size": value_of(value_at(precond_lr, step)),
+            "weight": gathered_weight(b1, step_number(step)) if bias_correction else jnp.ones(()),
         }
 
     @guarded
@@ -191,7 +188,7 @@ def scale_by_kron(
         def fitted() -> tuple[Array, Array, Array]:
             draw = functools.partial(jax.random.normal, shape=g.shape[1:], dtype=g.dtype)
             v = jax.vmap(draw)(s.rng_key)
-            x = lax.stop_gradient(m if momentum_into_preconditioner else g)
+            x = m if momentum_into_preconditioner else g
             return _fitted(s.left, s.right, x + times(damping, v), v, s.size)
 
         none = jnp.zeros_like(s.rejected)
@@ -200,9 +197,8 @@ def scale_by_kron(
         if max_rms is not None:
             most = value_of(max_rms) * (g.shape[1] * g.shape[2]) ** 0.5
             (norm,) = norms(u, axis=AXES)
-            u = u * jnp.where(norm > most, most / jnp.where(norm > most, norm, 1), 1).astype(
-                u.dtype
-            )
+            factor = jnp.where(norm > most, most / jnp.where(norm > most, norm, 1), 1)
+            u = u * factor.astype(u.dtype)
         return u, Slots(mu=mu, left=left, right=right, rejected=s.rejected + bad)
 
     return matrixwise(
@@ -212,10 +208,6 @@ def scale_by_kron(
 
 
 # A factor is upper triangular, `(n, size, size)`, or the diagonal of a diagonal one, `(n, size)`.
-
-
-def _first_factor(n: int, size: int, triangular: bool, dtype: jnp.dtype) -> Array:
-    return identities(n, size, dtype) if triangular else jnp.ones((n, size), dtype)
 
 
 def _times(q: Array, x: Array) -> Array:
@@ -245,7 +237,7 @@ def _on_both(f: Callable[..., Array], left: Array, x: Array, right: Array) -> Ar
 def _fitted(
     left: Array, right: Array, x: Array, v: Array, size: Scalar
 ) -> tuple[Array, Array, Array]:
-    """Takes one step of fitting, and makes the largest elements of both factors equal.
+    """Returns the factors after one step of fitting, with equal largest elements.
 
     Args:
       left: the factors of the rows.
@@ -276,7 +268,7 @@ def _fitted(
 
 
 def _next(q: Array, a: Array, b: Array, size: Scalar) -> Array:
-    """Takes one step of fitting a factor of the rows.
+    """Returns the factors of the rows after one step of fitting.
 
     Args:
       q: the factors.
@@ -304,7 +296,7 @@ def _norm_bound(x: Array) -> Array:
     return (two / jnp.where(one > 0, one, 1))[:, 0, 0]
 
 
-@optimizer(KRON, probe={"learning_rate": 0.05}, usual_rate=0.001, constants=CONSTANTS)
+@optimizer(KRON, probe={"learning_rate": 0.05}, usual_rate=0.001)
 def kron(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -312,7 +304,7 @@ def kron(
     mask: MaskOrFn | None = None,
     preconditioner_update_probability: ScalarOrSchedule = UPDATE_PROBABILITY,
     max_size_triangular: int = 8192,
-    max_skew_triangular: float = float("inf"),
+    max_skew_triangular: int | None = None,
     *,
     precond_lr: ScalarOrSchedule = 0.1,
     precond_init_scale: Scalar = 1.0,
@@ -346,10 +338,10 @@ def kron(
       preconditioner_update_probability: the probability that the factors are fitted at a step, in
         [0, 1], a number or a schedule. Default: 1 for 200 steps, and then
         `exp(-(step - 200) / 1000)`, but at least 0.03.
-      max_size_triangular: the length of the longest side that has a triangular factor, at least 1.
-        Default: 8192.
+      max_size_triangular: the length of the longest side that has a triangular factor, at least 1;
+        with 1 all factors are diagonal. Default: 8192.
       max_skew_triangular: the largest ratio of a side to the shorter one with which it has a
-        triangular factor; not negative, and with 0 all factors are diagonal. Default: infinity.
+        triangular factor, at least 1; `None` for no limit. Default: `None`.
       precond_lr: the relative size of the steps of the factors, in [0, 1], a number or a schedule.
         Default: 0.1.
       precond_init_scale: the product of the elements on the diagonals of both first factors,

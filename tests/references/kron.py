@@ -65,7 +65,7 @@ def scale_by_kron(
     b1=0.9,
     preconditioner_update_probability=annealed,
     max_size_triangular=8192,
-    max_skew_triangular=np.inf,
+    max_skew_triangular=None,
     precond_lr=0.1,
     precond_init_scale=1.0,
     damping=1e-9,
@@ -83,7 +83,8 @@ def scale_by_kron(
     left, right = (
         Factor(
             size,
-            size <= max_size_triangular and size <= max_skew_triangular * min(shape),
+            size <= max_size_triangular
+            and (max_skew_triangular is None or size <= max_skew_triangular * min(shape)),
             precond_init_scale,
         )
         for size in shape
@@ -113,7 +114,7 @@ def falling(count):
 OF_MATRICES = {
     "preconditioner_update_probability": [0.5, 0.0, falling],
     "max_size_triangular": [3, 1],
-    "max_skew_triangular": [1.0, 0.0],
+    "max_skew_triangular": [1, 2],
     "precond_lr": [0.5, falling],
     "precond_init_scale": [0.25],
     "damping": [0.5, 0.0],
