@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx._devices import placed_as
 from gradtx._roles import declaration_of_class
@@ -35,6 +36,7 @@ from gradtx.engine.numerics import compute_dtype, safe_increment
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
 from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field
+from gradtx.engine.scalars import finished
 from gradtx.engine.storage import first_slots
 from gradtx.matrices.layout import (
     Layout,
@@ -302,12 +304,21 @@ class Stacked(Link):
 
 def _keys(key: Array, leaves: dict[int, PyTree], places: dict[int, Place]) -> Column:
     """Returns the data of a random key for each matrix of the leaves."""
-    column = Column({}, {}, "the random keys")
-    for i, place in places.items():
-        counts = place.layout.counts or (1,)
-        data = jax.random.key_data(jax.random.split(jax.random.fold_in(key, i), counts))
-        mine = column.places[i] = place_of_slots(place, data.shape[len(counts) :])
+    column, start = Column({}, {}, "the random keys"), 0
+    layouts = {i: place.layout for i, place in places.items()}
+    if not layouts:
+        return column
+    # All in one computation: one for each leaf would take XLA long to compile.
+    of_leaf = np.repeat([*layouts], [x.matrices for x in layouts.values()])
+    of_matrix = np.concatenate([np.arange(x.matrices) for x in layouts.values()])
+    folded = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))
+    keys = finished(jax.random.key_data(folded(of_leaf, of_matrix)))
+    for i, layout in layouts.items():
+        stop = start + layout.matrices
+        data = keys[start:stop].reshape(*(layout.counts or (1,)), *keys.shape[1:])
+        mine = column.places[i] = place_of_slots(places[i], keys.shape[1:])
         column.arrays[i] = placed(
-            data, placed_like(leaves[i], place.layout, mine.layout, data.dtype).sharding
+            data, placed_like(leaves[i], layout, mine.layout, data.dtype).sharding
         )
+        start = stop
     return column

@@ -32,7 +32,7 @@ def draws(seed, leaf, shape, dtype):
     decisions, t = jax.random.fold_in(key, 2), 0
     while True:
         key, used = jax.random.split(key)
-        mine = jax.random.split(jax.random.fold_in(used, leaf), 1)[0]
+        mine = jax.random.fold_in(jax.random.fold_in(used, leaf), 0)
         chance = jax.random.uniform(jax.random.fold_in(decisions, t))
         yield float(chance), np.asarray(normal(mine, shape, dtype))
         t += 1
