@@ -1,4 +1,4 @@
-"""Left singular vectors of stacks of wide matrices."""
+"""Left singular vectors of stacks of matrices."""
 
 import jax.numpy as jnp
 
@@ -33,3 +33,31 @@ def left_singular_vectors(x: Array) -> tuple[Array, Array]:
     u, values, _ = jnp.linalg.svd(unit, full_matrices=False)
     least = values[:, :1] * rounding(x.shape[1], values.dtype)
     return u, jnp.sum(values > least, 1, dtype=jnp.int32)
+
+
+def principal_vectors(g: Array, old: Array) -> Array:
+    """Returns the largest left singular vectors, each with the sign of the one that it replaces.
+
+    Matrices of zeros, and those that are not finite, keep the old ones.
+
+    Args:
+      g: matrices `(n, rows, columns)`.
+      old: the vectors so far, `(n, rows, rank)`.
+    """
+    g = g.astype(jnp.result_type(g, old))
+    size = jnp.max(jnp.abs(g), (1, 2), keepdims=True)
+    usable = (size > 0) & (size < jnp.inf)
+    # Some algorithms fail for very large or small elements. The reciprocal of the scale must be a
+    # normal number as well: the division may be compiled to a multiplication by it.
+    top = float(jnp.finfo(size.dtype).max) ** 0.75
+    unit = jnp.where(usable, g / jnp.clip(size, 1 / top, top).astype(g.dtype), 0)
+    if g.shape[2] > g.shape[1]:
+        # `g = r.H @ q.H` has the left singular vectors of `r.H`, which is square: the long right
+        # singular vectors are not needed, and not computed.
+        unit = jnp.linalg.qr(unit.mT.conj(), mode="r").mT.conj()
+    u = jnp.linalg.svd(unit, full_matrices=False)[0][:, :, : old.shape[2]]
+    along = jnp.sum(old.conj() * u, 1, keepdims=True)
+    length = jnp.abs(along)
+    turned = u * jnp.where(length > 0, along.conj() / jnp.where(length > 0, length, 1), 1)
+    found = usable & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)
+    return jnp.where(found, turned, old).astype(old.dtype)

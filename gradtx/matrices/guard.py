@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from gradtx.engine.base import Array
 from gradtx.engine.numerics import abs_sq
 from gradtx.engine.rules import Slots
+from gradtx.engine.scalars import finished
 
 
 def guarded(update: Callable[..., tuple[Array, Slots]]) -> Callable[..., tuple[Array, Slots]]:
@@ -26,7 +27,7 @@ def guarded(update: Callable[..., tuple[Array, Slots]]) -> Callable[..., tuple[A
         good = jnp.isfinite(jnp.sum(abs_sq(g), (1, 2)))
         u, new = update(jnp.where(good[:, None, None], g, 0), s, step, p)
         slots = dict(vars(new))
-        slots["rejected"] = slots["rejected"] + ~good
+        slots["rejected"] = finished(slots["rejected"] + ~good)
         return jnp.where(jnp.isfinite(g), u, g), Slots(**slots)
 
     return rule

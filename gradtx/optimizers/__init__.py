@@ -55,6 +55,12 @@ from gradtx.optimizers._amsgrad import (
     amsgrad as amsgrad,
     scale_by_amsgrad as scale_by_amsgrad,
 )
+from gradtx.optimizers._apollo import (
+    ScaleByApolloState as ScaleByApolloState,
+    apollo as apollo,
+    apollo_mini as apollo_mini,
+    scale_by_apollo as scale_by_apollo,
+)
 from gradtx.optimizers._cocob import (
     COCOBState as COCOBState,
     cocob as cocob,
@@ -74,6 +80,11 @@ from gradtx.optimizers._dog import (
     DoWGState as DoWGState,
     dog as dog,
     dowg as dowg,
+)
+from gradtx.optimizers._fira import (
+    ScaleByFiraState as ScaleByFiraState,
+    fira as fira,
+    scale_by_fira as scale_by_fira,
 )
 from gradtx.optimizers._fromage import fromage as fromage
 from gradtx.optimizers._galore import (

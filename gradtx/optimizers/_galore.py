@@ -33,6 +33,7 @@ from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import named, pipeline_of
 from gradtx.engine.rules import LeafError, MaskedNode
 from gradtx.engine.scalars import finished
+from gradtx.linear_algebra.singular_vectors import principal_vectors
 from gradtx.matrices.layout import Layout, MatrixAxes, Place, axes_of_leaves, places_of
 from gradtx.matrices.stacks import Column, map_stacks, placed, placed_like
 from gradtx.optimizers._adam import scale_by_adam
@@ -352,30 +353,8 @@ def _back(p: Array, u: Array) -> Array:
 
 
 def _principal_vectors(g: Array, old: Array) -> list[Array]:
-    """Returns the largest left singular vectors, each with the sign of the one that it replaces.
-
-    Args:
-      g: matrices `(n, rows, columns)`.
-      old: the vectors so far, `(n, rows, rank)`.
-    """
-    g = _as_wide(g, old)
-    size = jnp.max(jnp.abs(g), (1, 2), keepdims=True)
-    usable = (size > 0) & (size < jnp.inf)
-    # Some algorithms fail for very large or small elements. The reciprocal of the scale must be a
-    # normal number as well: the division may be compiled to a multiplication by it.
-    top = float(jnp.finfo(size.dtype).max) ** 0.75
-    unit = jnp.where(usable, g / jnp.clip(size, 1 / top, top).astype(g.dtype), 0)
-    if g.shape[2] > g.shape[1]:
-        # `g = r.H @ q.H` has the left singular vectors of `r.H`, which is square: the long right
-        # singular vectors are not needed, and not computed.
-        unit = jnp.linalg.qr(unit.mT.conj(), mode="r").mT.conj()
-    u = jnp.linalg.svd(unit, full_matrices=False)[0][:, :, : old.shape[2]]
-    along = jnp.sum(old.conj() * u, 1, keepdims=True)
-    length = jnp.abs(along)
-    turned = u * jnp.where(length > 0, along.conj() / jnp.where(length > 0, length, 1), 1)
-    found = usable & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)
-    # Each leaf takes a slice of this stack, without all of the above in its own kernel.
-    return [finished(lax.convert_element_type(jnp.where(found, turned, old), old.dtype))]
+    # Each leaf takes a slice of this stack, without its computation in each leaf's own kernel.
+    return [finished(principal_vectors(g, old))]
 
 
 @optimizer(

@@ -20,16 +20,17 @@ from gradtx.engine.base import (
     TransformationLike,
 )
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import abs_sq, ema, value_of
+from gradtx.engine.numerics import abs_sq, ema
 from gradtx.engine.rules import Slots
 from gradtx.matrices.guard import guarded
 from gradtx.matrices.matrixwise import matrixwise
+from gradtx.matrices.projections import limited
 from gradtx.optimizers._adam import adamw
 from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
-from gradtx.tree.norms import norms, safe_sqrt
+from gradtx.tree.norms import safe_sqrt
 
 RACS = (
     "Gong et al., 'Towards Efficient Optimizer Design for LLM via Structured Fisher Approximation "
@@ -133,13 +134,8 @@ def scale_by_racs(
         root = safe_sqrt(rows)[:, :, None] * safe_sqrt(columns)[:, None, :]
         nonzero = root > 0
         u = jnp.where(nonzero, g / jnp.where(nonzero, root, 1).astype(g.dtype), 0)
-        (norm,) = norms(u, axis=(1, 2))
-        norm = norm[:, 0, 0]
-        largest = value_of(gamma) * s.norm
-        limited = (s.norm > 0) & (norm > largest)
-        factor = jnp.where(limited, largest / jnp.where(limited, norm, 1), 1)
-        u = u * factor[:, None, None].astype(u.dtype)
-        return u, Slots(rows=rows, columns=columns, norm=norm * factor, rejected=s.rejected)
+        u, norm = limited(u, s.norm, gamma)
+        return u, Slots(rows=rows, columns=columns, norm=norm, rejected=s.rejected)
 
     return matrixwise(
         ScaleByRacsState, init, update, axes=weight_dimension_numbers, name="scale_by_racs"
