@@ -39,7 +39,7 @@ def padding(lengths, size):
     return (np.arange(size) >= np.asarray(lengths)[:, None]).astype(np.float32)
 
 
-# Each call is one program: a call without `jit` compiles dozens. tests/losses/test_losses.py has those.
+# In one program each; without `jit` they are called in test_losses.py.
 loss, loss_and_probs = (
     jax.jit(f, static_argnames=("blank_id", "log_epsilon"))
     for f in (ctc_loss, ctc_loss_with_forward_probs)
