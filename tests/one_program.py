@@ -10,8 +10,8 @@ import numpy as np
 def one_program(function):
     """The function under `jit`; arguments that are not arrays stay the Python values that they are.
 
-    That costs a tenth of the compilations. Whether the results without `jit` are the same is tested
-    where something calls the function without it.
+    The tests of the losses compile 2,000 programs with it, and 4,400 without it. Calls of each loss
+    without `jit` are compared in tests/losses/test_losses.py.
     """
 
     @functools.cache
