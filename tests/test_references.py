@@ -11,7 +11,7 @@ import optax
 import pytest
 from references import OPTIMIZERS, PIECES
 from references.common import GRADIENTS, MASK, MOVED, STORAGE, mask_of, tenths, wave
-from representatives import ENTRIES, build, each_build, first_of_each
+from representatives import ENTRIES, build, each_build, engines_of, first_of_each
 from trees import extras
 
 import gradtx
@@ -436,7 +436,7 @@ def long_problem(name, with_complex):
     ("entry", "settings"),
     list(
         first_of_each(
-            lambda entry, settings: build(entry),
+            lambda entry, settings: engines_of(entry),
             [
                 (e, {**e.probe, **more})
                 for e in SHARED
