@@ -75,6 +75,8 @@ from gradtx.interop import as_optax as as_optax, to_optax as to_optax
 from gradtx.linear_algebra import (
     matrix_inverse_pth_root as matrix_inverse_pth_root,
     nnls as nnls,
+    orthogonalize as orthogonalize,
+    polar_express as polar_express,
     power_iteration as power_iteration,
 )
 from gradtx.linesearch import (
