@@ -1,6 +1,7 @@
 """Orthogonalization: matrices with the same singular vectors, whose singular values are near 1."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -107,7 +108,10 @@ def orthogonalize(
     table = coefficients_of(coefficients, steps, "orthogonalize")
     tall = g.shape[-2] > g.shape[-1]
     x = g.mT if tall else g
-    stack = x.reshape(-1, *x.shape[-2:]).astype(g.dtype if dtype is None else dtype)
+    stack = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]).astype(
+        g.dtype if dtype is None else dtype
+    )
+    stack = stack.astype(g.dtype if dtype is None else dtype)
     found = orthogonalized(stack, table, steps, form, preconditioning, eps)
     found = found.reshape(x.shape).astype(g.dtype)
     return found.mT if tall else found
@@ -130,7 +134,7 @@ def coefficients_of(given: Coefficients | Named, steps: int, name: str) -> Coeff
         return polar_express(steps) if steps else np.zeros((0, 3))
     if given not in COEFFICIENTS:
         known = ", ".join(map(repr, [*COEFFICIENTS, "polar_express"]))
-        raise ValueError(f"{name}: ns_coeffs must be one of {known}, got {given!r}")
+        raise ValueError(f"{name}: coefficients must be one of {known}, got {given!r}")
     return COEFFICIENTS[given]
 
 
@@ -166,10 +170,24 @@ def orthogonalized(
         return _polar(g)
     table = jnp.asarray(values_of(coefficients), jnp.finfo(compute_dtype(g.dtype)).dtype)
     each = jnp.broadcast_to(table, (steps, 3)) if table.ndim == 1 else table
-    x = _within_range(g)
-    x = _divided(x, _NORMS[preconditioning](x, eps))
-    rows, columns = x.shape[1:]
-    return _by_gram(x, each) if form == "gram" and 2 * columns > 3 * rows else _direct(x, each)
+    rows, columns = g.shape[1:]
+    by_gram = form == "gram" and 2 * columns > 3 * rows
+    reduced = jnp.finfo(g.dtype).bits < 32 or _products_are_reduced()
+    precision = lax.Precision.HIGHEST if by_gram and not reduced else None
+
+    x, a = _within_range(g), None
+    if preconditioning in _NORMS:
+        x = _divided(x, _NORMS[preconditioning](x, eps))
+    else:
+        a = _gram(x, precision)
+        norm = _NORMS_OF_GRAM[preconditioning](a)
+        x, a = _divided(x, norm), _divided(_divided(a, norm), norm.mT)
+    if not by_gram:
+        return _direct(x, each, a)
+    cuts = [0, 2, len(each)] if reduced and len(each) > 2 else [0, len(each)]
+    for first, last in itertools.pairwise(cuts):
+        x, a = _by_gram(x, each[first:last], a, precision), None
+    return x
 
 
 def _polar(g: Array) -> Array:
@@ -182,27 +200,23 @@ def _polar(g: Array) -> Array:
     return _product(u, vh, lax.Precision.HIGHEST).astype(g.dtype)
 
 
-def _direct(x: Array, each: Array) -> Array:
-    def step(x: Array, c: Array) -> tuple[Array, None]:
-        a = _gram(x)
-        return _product(_polynomial(c, a, _product(a, a)), x), None
+def _direct(x: Array, each: Array, a: Array | None) -> Array:
+    """Returns `x` after some steps; `a` is `x @ x.H`, if it is known."""
 
+    def step(x: Array, c: Array) -> tuple[Array, None]:
+        return apply(x, _gram(x), c), None
+
+    def apply(x: Array, a: Array, c: Array) -> Array:
+        return _product(_polynomial(c, a, _product(a, a)), x)
+
+    if a is not None and len(each):
+        x, each = apply(x, a, each[0]), each[1:]
     # Traced once, and unrolled in the program: a loop copies x at each step, at least on CPUs.
     return lax.scan(step, x, each, unroll=True)[0]
 
 
-def _by_gram(x: Array, each: Array) -> Array:
-    steps = len(each)
-    reduced = jnp.finfo(x.dtype).bits < 32 or _products_are_reduced()
-    precision = None if reduced else lax.Precision.HIGHEST
-    cuts = [0, 2, steps] if reduced and steps > 2 else [0, steps]
-    for first, last in itertools.pairwise(cuts):
-        x = _segment(x, each[first:last], precision) if last > first else x
-    return x
-
-
-def _segment(x: Array, each: Array, precision: lax.PrecisionLike) -> Array:
-    """Returns `x` after some steps in the Gram form, for which it is multiplied twice."""
+def _by_gram(x: Array, each: Array, a: Array | None, precision: lax.PrecisionLike) -> Array:
+    """Returns `x` after some steps in the Gram form; `a` is `x @ x.H`, if it is known."""
 
     def product(a: Array, b: Array) -> Array:
         return _product(a, b, precision)
@@ -216,10 +230,12 @@ def _segment(x: Array, each: Array, precision: lax.PrecisionLike) -> Array:
         p = polynomial(c, a)
         return (a, p, product(p, q)), None
 
-    a = _gram(x, precision)
+    if not len(each):
+        return x
+    a = _gram(x, precision) if a is None else a
     p = polynomial(each[0], a)
     _, _, q = lax.scan(step, (a, p, p), each[1:], unroll=True)[0]
-    return _product(q, x, precision)
+    return product(q, x)
 
 
 def _products_are_reduced() -> bool:
@@ -259,14 +275,14 @@ def _spectral_norm(g: Array, eps: Scalar) -> Array:
     return jnp.linalg.norm(widen(g), 2, (1, 2), keepdims=True) + eps
 
 
-def _schatten_norm(g: Array, eps: Scalar) -> Array:
+def _schatten_norm(a: Array) -> Array:
     # the 4-norm of the singular values is the root of the Frobenius norm of g @ g.H
-    return safe_sqrt(safe_sqrt(jnp.sum(abs_sq(widen(_gram(g))), (1, 2), keepdims=True)))
+    return safe_sqrt(safe_sqrt(jnp.sum(abs_sq(widen(a)), (1, 2), keepdims=True)))
 
 
-def _row_sums(g: Array, eps: Scalar) -> Array:
+def _row_sums(a: Array) -> Array:
     # "almost orthogonal": row sums bound the singular values of g, by Gershgorin's theorem
-    return safe_sqrt(jnp.sum(jnp.abs(widen(_gram(g))), 2, keepdims=True))
+    return safe_sqrt(jnp.sum(jnp.abs(widen(a)), 2, keepdims=True))
 
 
 def _divided(g: Array, norm: Array) -> Array:
@@ -274,9 +290,6 @@ def _divided(g: Array, norm: Array) -> Array:
     return jnp.where(zero, 0, g / jnp.where(zero, 1, norm)).astype(g.dtype)
 
 
-_NORMS = {
-    "frobenius": _frobenius_norm,
-    "spectral": _spectral_norm,
-    "schatten": _schatten_norm,
-    "aol": _row_sums,
-}
+_NORMS = {"frobenius": _frobenius_norm, "spectral": _spectral_norm}
+_NORMS_OF_GRAM = {"schatten": _schatten_norm, "aol": _row_sums}
+"""Norms that are computed from `g @ g.H`, which the first step needs too."""
