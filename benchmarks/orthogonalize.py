@@ -4,8 +4,8 @@
 
 For each shape, with random matrices and with singular values from 1 down to 1e-3: the smallest and
 the largest singular value of the result, the root of the mean square of their distances from 1, and
-the shortest time of a compiled call for a batch of matrices, as a ratio to Newton–Schulz with the classic
-coefficients in the same dtype.
+the shortest time of a compiled call for a batch of matrices, as a ratio to the classic
+Newton–Schulz iteration in the same dtype.
 """
 
 import functools
