@@ -62,8 +62,6 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.coupled import coupled as coupled
 from gradtx.engine.leafwise import leafwise as leafwise, piece as piece
-from gradtx.engine.matrix_layout import MatrixAxes as MatrixAxes
-from gradtx.engine.matrixwise import matrixwise as matrixwise
 from gradtx.engine.numerics import (
     safe_increment as safe_increment,
     safe_int32_increment as safe_int32_increment,
@@ -108,6 +106,8 @@ from gradtx.losses import (
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
     squared_error as squared_error,
 )
+from gradtx.matrices.layout import MatrixAxes as MatrixAxes
+from gradtx.matrices.matrixwise import matrixwise as matrixwise
 from gradtx.microbatching import microbatch as microbatch
 from gradtx.optimizers import *
 from gradtx.racing import Race as Race, race as race

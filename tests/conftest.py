@@ -39,7 +39,7 @@ def pytest_configure(config):
         from jaxtyping import install_import_hook
 
         # Before any of them is imported.
-        checked = ["gradtx.engine", "gradtx.losses", "gradtx.numerics"]
+        checked = ["gradtx.engine", "gradtx.losses", "gradtx.matrices", "gradtx.numerics"]
         install_import_hook(checked, "runtime_types.checked")
 
 

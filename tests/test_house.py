@@ -31,10 +31,12 @@ LAYERS = (
     "_devices",
     "engine",
     "_roles",
+    "matrices",
     "_table",
     "tree",
     "tree_utils",
     "numerics",
+    "linear_algebra",
     "_apply",
     "schedules",
     "transforms",
@@ -46,7 +48,6 @@ LAYERS = (
     "state",
     "contrib",
     "_distributions",
-    "linear_algebra",
     "projections",
     "losses",
     "assignment",
@@ -69,9 +70,10 @@ LAYERS = (
 # What a user may write `gradtx.` before: these modules, and names that are no modules.
 SUBMODULES = {
     *("assignment", "catalog", "contrib", "crosschecking", "draw", "engine", "experimental"),
-    *("gradcheck", "interop", "linear_algebra", "linesearch", "losses", "microbatching"),
-    *("numerics", "optimizers", "perturbations", "problems", "projections", "racing", "schedules"),
-    *("second_order", "state", "train", "transforms", "tree", "tree_utils"),
+    *("gradcheck", "interop", "linear_algebra", "linesearch", "losses", "matrices"),
+    *("microbatching", "numerics", "optimizers", "perturbations", "problems", "projections"),
+    *("racing", "schedules", "second_order", "state", "train", "transforms", "tree"),
+    "tree_utils",
 }
 
 

@@ -5,7 +5,11 @@ it traces. The functions here read it there.
 """
 
 from gradtx._devices.dividing import divided as divided
-from gradtx._devices.placing import placed_like as placed_like
+from gradtx._devices.placing import (
+    placed as placed,
+    placed_like as placed_like,
+    typed_like as typed_like,
+)
 from gradtx._devices.types import (
     Axes as Axes,
     axes_of as axes_of,

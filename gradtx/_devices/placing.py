@@ -3,7 +3,8 @@
 import math
 
 import jax
-from jax.sharding import NamedSharding
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, Sharding, reshard
 from jax.typing import DTypeLike
 
 from gradtx._devices.types import (
@@ -53,3 +54,25 @@ def placed_like(
             local[longest] //= mesh.shape[name]
     sharding = NamedSharding(mesh, partition_spec(axes))
     return jax.ShapeDtypeStruct(slot.shape, dtype, sharding=sharding)
+
+
+def typed_like(leaf: Typed, dtype: DTypeLike) -> jax.ShapeDtypeStruct:
+    """Returns the type of a slot of the shape of a leaf, which is divided as the leaf is.
+
+    Args:
+      leaf: the leaf, or its type.
+      dtype: the slot's dtype.
+    """
+    mesh = explicit_mesh([leaf])
+    found = None if mesh is None else NamedSharding(mesh, partition_spec(axes_of(leaf)))
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype, sharding=found)
+
+
+def placed(x: jax.Array, sharding: Sharding | None) -> jax.Array:
+    """Returns an array in a sharding over explicit axes of a mesh.
+
+    Args:
+      x: the array.
+      sharding: the sharding of its type; `None` if it has none.
+    """
+    return x if sharding is None else reshard(x, sharding)

@@ -25,10 +25,10 @@ Typed: TypeAlias = ArrayLike | jax.ShapeDtypeStruct
 """An array, or its type."""
 
 Column: TypeAlias = Any
-"""A `Column` of `gradtx.engine.stacks`, which is above this package."""
+"""A `Column` of `gradtx.matrices.stacks`, which is above this package."""
 
 Layout: TypeAlias = Any
-"""A `Layout` of `gradtx.engine.matrix_layout`."""
+"""A `Layout` of `gradtx.matrices.layout`."""
 
 Axes = tuple[tuple[str, ...], ...]
 """For each axis of an array, the mesh axes over which it is divided, the major one first."""

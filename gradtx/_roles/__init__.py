@@ -3,6 +3,7 @@
 from gradtx._roles.declaring import (
     Declaration as Declaration,
     declaration_of as declaration_of,
+    declaration_of_class as declaration_of_class,
     declared as declared,
     declared_as as declared_as,
 )
@@ -23,5 +24,6 @@ from gradtx._roles.kinds import (
     Shared as Shared,
     Slot as Slot,
     Statistic as Statistic,
+    Tally as Tally,
     Told as Told,
 )

@@ -81,7 +81,15 @@ def declaration_of(node: PyTree) -> Declaration | None:
     Args:
       node: a node of a pytree.
     """
-    state = type(node)
+    return declaration_of_class(type(node))
+
+
+def declaration_of_class(state: type) -> Declaration | None:
+    """Returns the declaration of a class of states, see `declaration_of`.
+
+    Args:
+      state: the class.
+    """
     if not (hasattr(state, "_fields") or dataclasses.is_dataclass(state)):
         return None
     if state not in _KNOWN:

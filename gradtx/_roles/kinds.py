@@ -15,6 +15,7 @@ The roles are:
   copies, accumulated gradients. The dtypes may differ.
 - `Statistic`: a pytree like the parameters with arrays of other shapes, one or several for each
   parameter: numbers, rows and columns, projections, histories with a leading axis.
+- `Tally`: a statistic with counts for each matrix, reported as their sum over all parameters.
 - `Shared`: an array that belongs to no parameter and has no role below.
 - `Count`: a number of steps. `Clock`: a count that repeats that of other parts of the state.
 - `Rate`: the learning rate of the last step, for reading only; the next step overwrites it.
@@ -60,6 +61,7 @@ class Role:
       told: the name under which the field is reported, `""` for its own name, `"*"` for the names
         of its contents; `None` if it is not reported.
       repeats: whether it repeats the value of other parts of the state.
+      summed: whether the sum of all its arrays is reported.
       slots: for an inner state, the kind of its slots; `"unknown"` if it may be the state of
         something other than the parameters.
       of: for an inner state, the part of the parameters to which it belongs; empty for all.
@@ -68,6 +70,7 @@ class Role:
     kind: Kind
     told: str | None = None
     repeats: bool = False
+    summed: bool = False
     slots: Kind = "slot"
     of: str = ""
 
@@ -85,6 +88,7 @@ class Told:
 
 Slot = Annotated[Params, Role("slot")]
 Statistic = Annotated[Params, Role("statistic")]
+Tally = Annotated[Params, Role("statistic", told="", summed=True)]
 Shared = Annotated[Array, Role("shared")]
 Count = Annotated[Array, Role("count")]
 Clock = Annotated[Array, Role("count", repeats=True)]

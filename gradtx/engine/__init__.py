@@ -1,4 +1,4 @@
-"""The engine lifts rules of one array, or of one stack of matrices, to pytrees.
+"""The engine lifts rules of one array to pytrees, and joins transformations to chains.
 
 A call of `adamw(1e-3).update(updates, state, params)` passes through these modules:
 
@@ -6,10 +6,10 @@ A call of `adamw(1e-3).update(updates, state, params)` passes through these modu
    which records how links were made. The factory calls `leafwise(state, init, update)`, which
    returns a transformation with one `Rule`.
 2. `links`. A `Rule` is one kind of link: a `Kernel` (the pure functions of one array, in `rules`)
-   with numbers, schedules, masks and a name. The other kinds are `Stacked` (`matrixwise`) for
-   `stacks` of matrices (`matrix_layout`), `Coupled` (`coupled`) for methods written over whole
-   pytrees, `Wrapped` for wrappers of other transformations, and `Pair` for pairs of other
-   libraries. Each implements `init`, `update`, `narrow`, `effects` and `freeze`.
+   with numbers, schedules, masks and a name. The other kinds are `Coupled` (`coupled`) for methods
+   written over whole pytrees, `Wrapped` for wrappers of other transformations, `Pair` for pairs of
+   other libraries, and `Stacked` of `gradtx.matrices` for rules of stacks of matrices. Each
+   implements `init`, `update`, `narrow`, `effects` and `freeze`.
 3. `pipeline`. `chain` puts the links in one flat row, a `Pipeline`; the nesting is in the skeleton
    of its state. The pair that the user holds is `Init(pipeline)` and `Update(pipeline)`. `update`
    splits the state, runs one segment after another, and adds the titles of links to errors.

@@ -2,7 +2,7 @@
 
 A `Rule` is run leaf by leaf, together with its neighbours, by `gradtx.engine.sweep`. A `Coupled`
 method is written by hand over whole pytrees. A `Pair` is any `(init, update)`. The links for
-matrices are in `gradtx.engine.matrixwise`, those for wrappers in `gradtx.engine.pipeline`.
+matrices are in `gradtx.matrices`, those for wrappers in `gradtx.engine.pipeline`.
 """
 
 import dataclasses

@@ -83,7 +83,7 @@ class Kernel(NamedTuple):
     """
 
     state: Any
-    init: Callable[[Array], Slots] | None
+    init: Callable[..., Slots] | None
     update: Callable[..., tuple[Array, Slots]]
     per_step: Callable[[Array], Mapping[str, Scalar]] | None = None
     counter: Counter = COUNT

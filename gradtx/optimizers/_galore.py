@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import reshard
 from jax.typing import ArrayLike
 
 from gradtx._roles import Count, Projected, Statistic, declared_as
@@ -29,12 +28,12 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
-from gradtx.engine.matrix_layout import Layout, MatrixAxes, Place, axes_of_leaves, places_of
 from gradtx.engine.numerics import times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import named, pipeline_of
 from gradtx.engine.rules import LeafError, MaskedNode
-from gradtx.engine.stacks import Column, map_stacks, placed_like
+from gradtx.matrices.layout import Layout, MatrixAxes, Place, axes_of_leaves, places_of
+from gradtx.matrices.stacks import Column, map_stacks, placed, placed_like
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -246,8 +245,7 @@ def _first(leaf: ArrayLike, place: Place, rank: int) -> tuple[Array, Array]:
     low = placed_like(leaf, place.layout, place.with_rows(shape[-1]).layout, dtype)
     wanted = placed_like(leaf, place.layout, mine.layout, dtype)
     units = jnp.broadcast_to(jnp.eye(*shape[-2:], dtype=dtype), shape)
-    units = units if wanted.sharding is None else reshard(units, wanted.sharding)
-    return lax.full_like(low, 0), units
+    return lax.full_like(low, 0), placed(units, wanted.sharding)
 
 
 def _place_of_projector(place: Place, shape: tuple[int, ...]) -> Place:

@@ -21,8 +21,6 @@ from gradtx.engine.base import (
     ScalarOrSchedule,
 )
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.matrix_layout import Layout, MatrixAxes, axes_of_leaves
-from gradtx.engine.matrixwise import matrixwise
 from gradtx.engine.numerics import ema, over, times
 from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
@@ -37,6 +35,8 @@ from gradtx.linear_algebra.orthogonalizing import (
     orthogonalized,
     values_of,
 )
+from gradtx.matrices.layout import Layout, MatrixAxes, axes_of_leaves
+from gradtx.matrices.matrixwise import matrixwise
 from gradtx.optimizers._adam import adamw
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights

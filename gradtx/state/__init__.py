@@ -14,6 +14,7 @@ from gradtx._roles import (
     Shared as Shared,
     Slot as Slot,
     Statistic as Statistic,
+    Tally as Tally,
     Told as Told,
 )
 from gradtx.state.belonging import LeafRole as LeafRole, roles as roles

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from gradtx._roles import declaration_of
 from gradtx.engine.base import Array, OptState
@@ -137,6 +138,10 @@ def _of_part(part: Part) -> Iterator[_Reading]:
         # The state with the learning rate also has the count of the steps that used one.
         first = part.owner is not None and "rate" in (r.kind for r in part.owner.roles.values())
         yield _Reading(part.scope, part.piece, told, part.value, first)
+        return
+    if part.role.summed:
+        counts = [jnp.sum(x) for x in jax.tree.leaves(part.value)]
+        yield _Reading(part.scope, part.piece, told, jnp.asarray(sum(counts)), True)
         return
     for path, leaf in jax.tree.leaves_with_path(part.value):
         below = path_name(path)

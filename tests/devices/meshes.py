@@ -123,6 +123,14 @@ def on_many(tx, mesh, specs, shapes=SHAPES, dtype=np.float64, entry=None, number
 # ---- What must hold ---------------------------------------------------------------------------
 
 
+def arrays(tree):
+    """The leaves as NumPy's arrays; random keys by their data."""
+    return [
+        np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+        for x in jax.tree.leaves(tree)
+    ]
+
+
 def largest_difference(found, wanted):
     """The largest difference of leaves of several steps, relative to the leaf's largest number.
 
@@ -130,12 +138,12 @@ def largest_difference(found, wanted):
     small, but the rounding of the numbers that they are differences of does not.
     """
     worst = 0.0
-    found, wanted = ([jax.tree.leaves(x) for x in steps] for steps in (found, wanted))
+    found, wanted = ([arrays(x) for x in steps] for steps in (found, wanted))
     for xs, ys in zip(zip(*found, strict=True), zip(*wanted, strict=True), strict=True):
         size = max(np.max(np.abs(y), initial=0) for y in ys)
         for x, y in zip(xs, ys, strict=True):
             assert x.shape == y.shape and x.dtype == y.dtype
-            difference = np.max(np.abs(np.asarray(x) - np.asarray(y)), initial=0)
+            difference = np.max(np.abs(x - y), initial=0)
             worst = max(worst, float(difference / (size or 1)))
     return worst
 

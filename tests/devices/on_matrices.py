@@ -20,6 +20,7 @@ from meshes import (
 
 import gradtx
 from gradtx import MatrixAxes, Slots, matrixwise
+from gradtx.state import Count, RandomKey, Slot, Statistic, Tally
 
 
 class TwoSlotsState(NamedTuple):
@@ -50,6 +51,34 @@ def stranger(**settings):
         return g, Slots(rows=rows, factor=factor)
 
     return matrixwise(TwoSlotsState, init, update, **settings)
+
+
+class MomentState(NamedTuple):
+    count: Count
+    rng_key: RandomKey
+    mu: Slot
+    basis: Statistic
+    large: Tally
+
+
+def keyed(**settings):
+    """A method with a moment, a random basis for each matrix, noise and a count."""
+
+    def normal(keys, *shape):
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+    def init(p, keys):
+        n, r, _ = p.shape
+        basis = normal(keys, r, 2).astype(p.dtype)
+        return Slots(mu=jnp.zeros_like(p), basis=basis, large=jnp.zeros(n, jnp.int32))
+
+    def update(g, s, step, p):
+        mu = 0.9 * s.mu + g + normal(s.rng_key, *g.shape[1:])
+        u = mu - jnp.einsum("nir,njr,njk->nik", s.basis, s.basis.conj(), mu)
+        large = jnp.max(jnp.abs(u), (1, 2), initial=0) > 5
+        return u, Slots(mu=mu, basis=s.basis * 0.9, large=s.large + large)
+
+    return matrixwise(MomentState, init, update, key=jax.random.key(1), **settings)
 
 
 class Case(NamedTuple):
@@ -171,11 +200,20 @@ def mesh_of(axes):
     )
 
 
-@pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "plain"])
-@pytest.mark.parametrize("name", CASES)
-def test_strangers(name, jitted):
+MOMENTS = [
+    *("5 matrices", "12 matrices 2x4", "tall and wide", "convolution", "layers last", "experts"),
+    *("heads with columns first", "3 experts on 2", "mixed"),
+]
+USES = [
+    *((stranger, name, jitted) for name in CASES for jitted in (True, False)),
+    *((keyed, name, True) for name in MOMENTS),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "jitted"), USES)
+def test_strangers(make, name, jitted):
     axes, shapes, specs, settings = CASES[name]
-    tx = stranger(**(settings or {}))
+    tx = make(**(settings or {}))
     wanted = on_one(tx, shapes)
     found = on_many(tx, mesh_of(axes), specs, shapes, jitted=jitted)
     assert largest_difference(found.updates, wanted.updates) <= 1e-12

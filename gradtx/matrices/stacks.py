@@ -11,11 +11,17 @@ from typing import Any, NamedTuple
 
 from jax import lax
 
-from gradtx._devices import divided, explicit_mesh, placed_like as placed_like
+from gradtx._devices import (
+    divided,
+    explicit_mesh,
+    placed as placed,
+    placed_like as placed_like,
+    typed_like as typed_like,
+)
 from gradtx.engine.base import Array
-from gradtx.engine.matrix_layout import Layout, Place
 from gradtx.engine.numerics import compute_dtype, widen
 from gradtx.engine.storage import store
+from gradtx.matrices.layout import Layout, Place
 
 
 class Column(NamedTuple):

@@ -13,7 +13,8 @@ from trees import assert_equal, avals
 
 import gradtx
 from gradtx import EmptyState, MaskedNode, MatrixAxes, Slots, matrixwise
-from gradtx.engine.matrix_layout import layout_of
+from gradtx.matrices.layout import layout_of
+from gradtx.state import Count, RandomKey, Slot, Statistic, Tally
 
 # ---- Layouts ----------------------------------------------------------------------------------
 
@@ -242,6 +243,85 @@ def test_empty_trees_and_matrices_without_elements():
     for tree in ({}, (), {"a": None}, {"a": jnp.zeros((0, 3))}, {"a": jnp.zeros((3, 0))}):
         updates, state = tx.update(tree, tx.init(tree))
         assert avals(updates) == avals(tree) and avals(state) == avals(tx.init(tree))
+
+
+# ---- Moments, random keys and counts ------------------------------------------------------------
+
+
+class MomentState(NamedTuple):
+    count: Count
+    rng_key: RandomKey
+    mu: Slot
+    basis: Statistic
+    large: Tally
+
+
+def keyed(key=0, **settings):
+    """Momentum with noise; a basis drawn at random; the number of large elements, counted."""
+
+    def normal(keys, *shape):
+        return jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
+
+    def init(p, keys):
+        n, r, _ = p.shape
+        return Slots(mu=jnp.zeros_like(p), basis=normal(keys, r), large=jnp.zeros(n, jnp.int32))
+
+    def update(g, s, step, p):
+        mu = s.mu + g
+        large = s.large + jnp.sum(g > 1, (1, 2), dtype=jnp.int32)
+        return mu + normal(s.rng_key, *g.shape[1:]), Slots(mu=mu, basis=s.basis, large=large)
+
+    return matrixwise(MomentState, init, update, key=jax.random.key(key), lying=True, **settings)
+
+
+MOMENTS = {"w": jnp.ones((4, 6)), "t": 2 * jnp.ones((6, 4)), "h": jnp.ones((3, 6, 4), jnp.bfloat16)}
+LAST = MatrixAxes(-2, -1)
+
+
+def test_a_slot_has_the_shape_of_its_parameter_and_other_fields_an_entry_for_each_matrix():
+    state = keyed(axes=LAST).init(MOMENTS)
+    assert avals(state.mu) == avals(jax.tree.map(lambda x: x.astype(jnp.float32), MOMENTS))
+    assert {n: x.shape for n, x in state.basis.items()} == {"w": (1, 4), "t": (1, 4), "h": (3, 4)}
+    assert {n: x.shape for n, x in state.large.items()} == {"w": (1,), "t": (1,), "h": (3,)}
+    _, new = keyed(axes=LAST).update(MOMENTS, state)
+    np.testing.assert_array_equal(new.mu["t"], MOMENTS["t"])  # turned, and turned back
+    assert avals(new) == avals(state)
+
+
+def test_every_matrix_and_step_has_its_own_key_and_a_seed_gives_the_same_ones():
+    tx = keyed(axes=LAST)
+    state = tx.init(MOMENTS)
+    rows = np.concatenate([x for x in state.basis.values()])
+    assert len(np.unique(rows[:, 0])) == 5
+    u, state = tx.update(MOMENTS, state)
+    v, _ = tx.update(MOMENTS, state)
+    noises = [x - m for x, m in zip(u["h"].astype(np.float32), state.mu["h"], strict=True)]
+    assert len({float(x[0, 0]) for x in noises}) == 3
+    assert np.max(np.abs(v["w"] - 2 * MOMENTS["w"] - (u["w"] - MOMENTS["w"]))) > 0.1
+    again = jax.jit(tx.update)(MOMENTS, tx.init(MOMENTS))[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), again, u)
+    other, _ = keyed(1, axes=LAST).update(MOMENTS, keyed(1, axes=LAST).init(MOMENTS))
+    assert np.max(np.abs(other["w"] - u["w"])) > 0.1
+
+
+def test_counts_are_reported_as_their_sum():
+    tx = keyed(axes=LAST)
+    state = tx.update(MOMENTS, tx.init(MOMENTS))[1]
+    assert {n: int(x) for n, x in gradtx.metrics(state).items()} == {"large": 24}
+    assert int(jax.jit(gradtx.metrics)(state)["large"]) == 24
+
+
+def test_a_slot_of_another_shape_is_refused():
+    def init(p):
+        return Slots(mu=jnp.zeros(p.shape[:2]))
+
+    tx = matrixwise(SlotState, init, lambda g, s, step, p: (g, s))
+    with pytest.raises(ValueError, match=r"state.mu is declared as a Slot.* \(1, 4, 6\).*\(1, 4\)"):
+        tx.init({"w": MOMENTS["w"]})
+
+
+class SlotState(NamedTuple):
+    mu: Slot
 
 
 # ---- What is refused ----------------------------------------------------------------------------

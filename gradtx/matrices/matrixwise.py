@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from gradtx._devices import placed_as
+from gradtx._roles import declaration_of_class
 from gradtx.engine.base import (
     Array,
     ExtraArgs,
@@ -28,24 +30,24 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.checks import check_given, check_leaves, check_pairs
 from gradtx.engine.links import Active, FrozenForms, Link
-from gradtx.engine.matrix_layout import (
+from gradtx.engine.numerics import compute_dtype, safe_increment
+from gradtx.engine.paths import align, is_none, nth_path
+from gradtx.engine.pipeline import Pipeline
+from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field
+from gradtx.engine.storage import first_slots
+from gradtx.matrices.layout import (
     Layout,
     Place,
     axes_of_leaves,
     place_of_slots,
     places_of,
 )
-from gradtx.engine.numerics import compute_dtype, safe_increment
-from gradtx.engine.paths import align, is_none, nth_path
-from gradtx.engine.pipeline import Pipeline
-from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field
-from gradtx.engine.stacks import Column, map_stacks, placed_like
-from gradtx.engine.storage import first_slots
+from gradtx.matrices.stacks import Column, map_stacks, placed, placed_like, typed_like
 
 
 def matrixwise(
     state: type,
-    init: Callable[[Array], Slots] | None,
+    init: Callable[..., Slots] | None,
     update: Callable[..., tuple[Array, Slots]],
     *,
     axes: PyTree = None,
@@ -53,6 +55,7 @@ def matrixwise(
     after: Callable[[Array, Layout], Array] | None = None,
     params: bool = False,
     real_only: bool = False,
+    key: Array | None = None,
     per_step: Callable[[Array], Mapping[str, Scalar]] | None = None,
     name: str | None = None,
 ) -> GradientTransformation:
@@ -64,15 +67,16 @@ def matrixwise(
     matrices, and slots are divided in the same way. Expensive computations that are not needed at
     every step, such as that of a preconditioner stored in a slot, should be in
     `lax.cond(step % gap == 0, ...)`. Methods with an inner transformation, such as GaLore, use
-    `places_of` of `gradtx.engine.matrix_layout` and `map_stacks` of `gradtx.engine.stacks` instead.
+    `places_of` of `gradtx.matrices.layout` and `map_stacks` of `gradtx.matrices.stacks` instead.
 
     Args:
       state: the NamedTuple class of the state. The field `count`, if there is one, has the number
         of steps taken. Every other field is a slot: a pytree like the parameters, with an array for
         each leaf, whose first axes index the leaf's matrices: the leaf's axes for them, or one of
-        length 1 if there are none.
+        length 1 if there are none. A field that is declared as a `Slot` of `gradtx.state`, such as
+        a moment, has the shape of the matrices in the rule, and that of the leaf in the state.
       init: `init(p) -> Slots(...)`, the first slots of a stack of matrices; `None` for a rule
-        without slots.
+        without slots. With `key` it is `init(p, keys)`.
       update: `update(g, s, step, p) -> (g, Slots(...))` for a stack `(n, rows, columns)`, whose
         slots have `n` entries too. The result for a matrix must not depend on the others. `p` is
         `None` unless `params`.
@@ -85,6 +89,9 @@ def matrixwise(
         the transposition. Default: `None`, nothing is applied.
       params: whether the rule needs the parameters. Default: False.
       real_only: whether complex parameters are an error. Default: False.
+      key: a random key from which the engine derives a new key for every matrix and step, read as
+        `s.rng_key`, of shape `(n,)`; the state needs the field `rng_key`. Default: there are no
+        keys.
       per_step: `per_step(step)`, a function that returns a dict of scalars, read as `s.name`.
         Default: there are none.
       name: the name of the rule in error messages. Default: the function in which `update` is
@@ -115,6 +122,7 @@ def matrixwise(
         axes=axes,
         lying=lying,
         after=after,
+        key=key,
     )
     return Pipeline((link,), 0).transformation()
 
@@ -128,12 +136,14 @@ class Stacked(Link):
       axes: the axes of rows and columns.
       lying: whether tall matrices are transposed.
       after: the function applied to a leaf's updated matrices, or `None`.
+      key: a random key, or `None`.
     """
 
     kernel: Kernel
     axes: PyTree
     lying: bool
     after: Callable[[Array, Layout], Array] | None
+    key: Array | None
 
     compiles = sees_all = True
     couples = False
@@ -143,14 +153,17 @@ class Stacked(Link):
         leaves, treedef, places = self._places(params, "params", active)
         rows = {i: None if x is None else MaskedNode() for i, x in leaves.items()}
         columns: dict[str, list[PyTree]] = {f: [*rows.values()] for f in self.kernel.slots({})}
-        here = Column({i: jnp.asarray(leaves[i]) for i in places}, places)
-        found = map_stacks(self._first, [here], self._slots(leaves, places)) if columns else []
-        for column, mine in zip(columns.values(), found, strict=True):
+        given = [Column({i: jnp.asarray(leaves[i]) for i in places}, places)]
+        given += [] if self.key is None else [_keys(self.key, leaves, places)]
+        found = map_stacks(self._first, given, self._slots(leaves, places)) if columns else []
+        for (name, column), mine in zip(columns.items(), found, strict=True):
             for i, slot in mine.items():
-                column[i] = slot
+                column[i] = placed_as(slot, leaves[i]) if self._is_like_leaf(name) else slot
         values = {f: treedef.unflatten(column) for f, column in columns.items()}
         if "count" in self.state._fields:
             values["count"] = jnp.zeros((), jnp.int32)
+        if self.key is not None:
+            values["rng_key"] = jnp.copy(self.key)  # the state may be donated
         return self.state(**values)
 
     def update(
@@ -175,10 +188,17 @@ class Stacked(Link):
         slots = self._slots(leaves, places)
         self._check_slots(updates, columns, slots)
         rule, with_params = self.kernel.update, bool(values)
+        next_key, keys = None, list[Column]()
+        if self.key is not None:
+            next_key, used = jax.random.split(field(state, "rng_key"))
+            keys = [_keys(used, leaves, places)]
 
         def on_stacks(g: Array, *rest: Array) -> list[Array]:
             p, held = (rest[0], rest[1:]) if with_params else (None, rest)
-            mine = dict(zip(names, held, strict=True))
+            mine = dict(zip(names, held, strict=False))
+            if self.key is not None:
+                impl = jax.random.key_impl(self.key)
+                mine["rng_key"] = jax.random.wrap_key_data(held[-1], impl=impl)
             g, new = rule(g, Slots(**mine, **scalars), step, p)
             return [g, *(getattr(new, f) for f in names)]
 
@@ -191,7 +211,7 @@ class Stacked(Link):
             for f, column in zip(names, slots, strict=True)
         ]
         results = [given[0]._replace(after=self.after), *held]
-        found, *new = map_stacks(on_stacks, [*given, *held], results)
+        found, *new = map_stacks(on_stacks, [*given, *held, *keys], results)
         leaves |= found
         for name, mine in zip(names, new, strict=True):
             for i, slot in mine.items():
@@ -199,6 +219,8 @@ class Stacked(Link):
         fields = {f: treedef.unflatten(column) for f, column in columns.items()}
         if step is not None:
             fields["count"] = safe_increment(step)
+        if next_key is not None:
+            fields["rng_key"] = next_key
         return treedef.unflatten(leaves.values()), state._replace(**fields) if fields else state
 
     def _places(
@@ -211,21 +233,43 @@ class Stacked(Link):
         axes = axes_of_leaves(self.axes, tree)
         return dict(enumerate(found)), treedef, places_of(tree, name, axes, takes, self.lying)
 
-    def _first(self, stack: Array) -> list[PyTree]:
-        """Returns the first slots of a stack."""
-        return first_slots(self.kernel, self.kernel.slots({}), [stack])[0]
+    def _first(self, stack: Array, *keys: Array) -> list[PyTree]:
+        """Returns the first slots of a stack, for the data of the matrices' random keys if any."""
+        kernel, init = self.kernel, self.kernel.init
+        if self.key is not None and init is not None:
+            mine = jax.random.wrap_key_data(keys[0], impl=jax.random.key_impl(self.key))
+            kernel = kernel._replace(init=lambda p: init(p, mine))
+        return first_slots(kernel, kernel.slots({}), [stack])[0]
+
+    def _is_like_leaf(self, name: str) -> bool:
+        """Returns whether a slot is stored in the shape of its leaf."""
+        declared = declaration_of_class(self.state)
+        return declared is not None and declared.role(name).kind == "slot"
 
     def _slots(self, leaves: dict[int, PyTree], places: dict[int, Place]) -> list[Column]:
         """Returns the types of the leaves' slots, and their places."""
         names = self.kernel.slots({})
         columns = [Column({}, {}, f"state.{name}") for name in names]
         for i, place in places.items() if names else ():
-            aval = jax.ShapeDtypeStruct(
-                (place.layout.matrices, *place.shape), compute_dtype(jnp.result_type(leaves[i]))
-            )
-            for column, slot in zip(columns, jax.eval_shape(self._first, aval), strict=True):
-                mine = column.places[i] = place_of_slots(place, slot.shape[1:])
-                column.arrays[i] = placed_like(leaves[i], place.layout, mine.layout, slot.dtype)
+            n, dtype = place.layout.matrices, compute_dtype(jnp.result_type(leaves[i]))
+            given = [jax.ShapeDtypeStruct((n, *place.shape), dtype)]
+            if self.key is not None:
+                data = jax.eval_shape(jax.random.key_data, self.key)
+                given.append(jax.ShapeDtypeStruct((n, *data.shape), data.dtype))
+            slots = jax.eval_shape(self._first, *given)
+            for name, column, slot in zip(names, columns, slots, strict=True):
+                if self._is_like_leaf(name):
+                    if slot.shape != given[0].shape:
+                        told = f"state.{name} is declared as a Slot, and init must return it in"
+                        raise LeafError(
+                            ValueError,
+                            f"{told} the shape of the matrices, {given[0].shape}, got {slot.shape}",
+                        )
+                    column.places[i] = place
+                    column.arrays[i] = typed_like(leaves[i], slot.dtype)
+                else:
+                    mine = column.places[i] = place_of_slots(place, slot.shape[1:])
+                    column.arrays[i] = placed_like(leaves[i], place.layout, mine.layout, slot.dtype)
         return columns
 
     def _check_slots(
@@ -242,3 +286,16 @@ class Stacked(Link):
                         f"{jnp.shape(jax.tree.leaves(updates, is_leaf=is_none)[i])}, for which "
                         f"state.{name} must have shape {wanted.shape}, got {found}",
                     )
+
+
+def _keys(key: Array, leaves: dict[int, PyTree], places: dict[int, Place]) -> Column:
+    """Returns the data of a random key for each matrix of the leaves."""
+    column = Column({}, {}, "the random keys")
+    for i, place in places.items():
+        counts = place.layout.counts or (1,)
+        data = jax.random.key_data(jax.random.split(jax.random.fold_in(key, i), counts))
+        mine = column.places[i] = place_of_slots(place, data.shape[len(counts) :])
+        column.arrays[i] = placed(
+            data, placed_like(leaves[i], place.layout, mine.layout, data.dtype).sharding
+        )
+    return column
