@@ -214,6 +214,7 @@ from gradtx.transforms import (
     extra_args as extra_args,
     flatten as flatten,
     freeze as freeze,
+    hidden_matrices as hidden_matrices,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
     identity as identity,
     keep_params_nonnegative as keep_params_nonnegative,

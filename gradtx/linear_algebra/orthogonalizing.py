@@ -14,7 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 from gradtx._arguments import checked
 from gradtx.engine.base import Array, Scalar
 from gradtx.engine.numerics import abs_sq, compute_dtype, default_float, times, widen
-from gradtx.linear_algebra.polar_express import polar_express
+from gradtx.linear_algebra.polynomials import polar_express
 from gradtx.tree.norms import safe_sqrt
 
 Preconditioning = Literal["frobenius", "spectral", "schatten", "aol"]
@@ -159,7 +159,7 @@ def orthogonalized(
     accurate enough for five steps of Muon.
 
     Args:
-      g: matrices `(n, rows, columns)`, with no more rows than columns.
+      g: matrices `(n, rows, columns)`.
       coefficients: `(3,)`, or `(steps, 3)` for one polynomial at each step.
       steps: the number of steps, if one polynomial is used for all.
       form: "direct", "gram" or "svd".
@@ -168,6 +168,9 @@ def orthogonalized(
     """
     if form == "svd":
         return _polar(g)
+    if g.shape[1] > g.shape[2]:
+        found = orthogonalized(g.mT, coefficients, steps, form, preconditioning, eps)
+        return found.mT
     table = jnp.asarray(values_of(coefficients), jnp.finfo(compute_dtype(g.dtype)).dtype)
     each = jnp.broadcast_to(table, (steps, 3)) if table.ndim == 1 else table
     rows, columns = g.shape[1:]

@@ -1,10 +1,9 @@
 """Muon: orthogonalized momentum for matrices."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -22,7 +21,6 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import ema, over, times
-from gradtx.engine.paths import is_none
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 from gradtx.engine.rules import Slots
 from gradtx.linear_algebra.orthogonalizing import (
@@ -35,12 +33,12 @@ from gradtx.linear_algebra.orthogonalizing import (
     orthogonalized,
     values_of,
 )
-from gradtx.matrices.layout import Layout, MatrixAxes, axes_of_leaves
+from gradtx.matrices.layout import Layout, MatrixAxes
 from gradtx.matrices.matrixwise import matrixwise
 from gradtx.optimizers._adam import adamw
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.partitioning import partition
+from gradtx.transforms.matrices import for_matrices
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.storing import store_as
 from gradtx.tree.moments import gathered_weight, step_number
@@ -266,14 +264,6 @@ def muon(
     """
     axes = muon_weight_dimension_numbers
 
-    def labels(tree: PyTree) -> PyTree:
-        leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
-        if axes is None:
-            found: Sequence[bool] = [getattr(x, "ndim", 0) == 2 for x in leaves]
-        else:
-            found = [a is not None for a in axes_of_leaves(axes, tree)]
-        return treedef.unflatten("muon" if f else "adam" for f in found)
-
     def factor(rows: int, columns: int) -> Scalar:
         if consistent_rms is None:
             return max(1.0, columns / max(rows, 1)) ** 0.5
@@ -308,4 +298,4 @@ def muon(
         weight_decay_mask,
         nesterov=nesterov,
     )
-    return partition({"muon": of_matrices, "adam": of_the_rest}, labels)
+    return for_matrices(of_matrices, of_the_rest, axes, ("muon", "adam"))

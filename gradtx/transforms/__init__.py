@@ -78,6 +78,7 @@ from gradtx.transforms.masking import (
     MaskedState as MaskedState,
     masked as masked,
 )
+from gradtx.transforms.matrices import hidden_matrices as hidden_matrices
 from gradtx.transforms.maximizing import maximize as maximize
 from gradtx.transforms.mechanic import MechanicState as MechanicState, mechanize as mechanize
 from gradtx.transforms.momentum import TraceState as TraceState, trace as trace
