@@ -93,6 +93,7 @@ from gradtx.optimizers._madgrad import (
     madgrad as madgrad,
     scale_by_madgrad as scale_by_madgrad,
 )
+from gradtx.optimizers._mars import mars_muon as mars_muon
 from gradtx.optimizers._momo import (
     MomoAdamState as MomoAdamState,
     MomoState as MomoState,
@@ -106,6 +107,14 @@ from gradtx.optimizers._muon import (
     scale_by_muon as scale_by_muon,
 )
 from gradtx.optimizers._noisy_sgd import noisy_sgd as noisy_sgd
+from gradtx.optimizers._normuon import (
+    ScaleByAdaMuonState as ScaleByAdaMuonState,
+    ScaleByNorMuonState as ScaleByNorMuonState,
+    adamuon as adamuon,
+    normuon as normuon,
+    scale_by_adamuon as scale_by_adamuon,
+    scale_by_normuon as scale_by_normuon,
+)
 from gradtx.optimizers._novograd import (
     ScaleByNovogradState as ScaleByNovogradState,
     novograd as novograd,
@@ -137,6 +146,7 @@ from gradtx.optimizers._schedule_free import (
     schedule_free_adamw as schedule_free_adamw,
     schedule_free_sgd as schedule_free_sgd,
 )
+from gradtx.optimizers._scion import scale_by_scion as scale_by_scion, scion as scion
 from gradtx.optimizers._sgd import momentum as momentum, nesterov as nesterov, sgd as sgd
 from gradtx.optimizers._sign import (
     scale_by_sign as scale_by_sign,

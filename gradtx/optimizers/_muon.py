@@ -118,14 +118,14 @@ def scale_by_muon(
       [[ 1.  0.]
        [ 0. -1.]]
     """
-    return _muon(
+    return of_shape(
         coefficients_of(ns_coeffs, ns_steps, "scale_by_muon"), ns_steps, beta, eps, mu_dtype,
         nesterov, adaptive, preconditioning, weight_dimension_numbers, ns_form, None,
     )  # fmt: skip
 
 
 @functools.partial(piece, constants=("ns_coeffs",))
-def _muon(
+def of_shape(
     ns_coeffs: Coefficients,
     ns_steps: int,
     beta: Scalar,
@@ -270,7 +270,7 @@ def muon(
         return consistent_rms * max(rows, columns) ** 0.5
 
     of_matrices = chain(
-        _muon(
+        of_shape(
             coefficients_of(ns_coeffs, ns_steps, "muon"),
             ns_steps,
             beta,

@@ -47,6 +47,7 @@ def hidden_matrices(
     heads: Literal["fused", "split"] = "fused",
     scanned: str | None = None,
     others: str | None = None,
+    embeddings_and_outputs: bool = False,
 ) -> Callable[[Params], PyTree]:
     """Returns a function that finds the matrices of a model's hidden layers, by names and shapes.
 
@@ -74,6 +75,8 @@ def hidden_matrices(
         Default: `None`, there are none.
       others: a regular expression that is searched for in paths, for further leaves that are left
         to the other optimizer. Default: `None`, there are none.
+      embeddings_and_outputs: whether embeddings and output layers are matrices, too. Default:
+        False.
 
     Returns:
       A function from a pytree to one of the same structure, with `MatrixAxes` for matrices and
@@ -102,7 +105,7 @@ def hidden_matrices(
         except re.error as e:
             told = f"hidden_matrices: {name} must be a regular expression, got {pattern!r}: {e}"
             raise ValueError(told) from None
-    return HiddenMatrices(heads, scanned, others)
+    return HiddenMatrices(heads, scanned, others, embeddings_and_outputs)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,11 +116,13 @@ class HiddenMatrices(Value):
       heads: "fused" or "split".
       scanned: a regular expression for layers stacked along the first axis, or `None`.
       others: a regular expression for leaves that are no matrices, or `None`.
+      embeddings_and_outputs: whether these are matrices, too.
     """
 
     heads: str
     scanned: str | None
     others: str | None
+    embeddings_and_outputs: bool
 
     def __call__(self, tree: Params) -> PyTree:
         """Returns a pytree of `MatrixAxes` and `None`."""
@@ -126,21 +131,22 @@ class HiddenMatrices(Value):
 
     def freeze(self, freezer: Freezer) -> Frozen:
         """Returns its frozen value."""
-        given = (self.heads, self.scanned, self.others)
+        given = (self.heads, self.scanned, self.others, self.embeddings_and_outputs)
         return freezer.call(Made(HiddenMatrices, (given, {})))
 
     def _axes(self, path: str, x: PyTree) -> MatrixAxes | None:
         name = re.sub(r"/(raw_)?value$", "", path.lower())  # a variable of nnx
         first = 1 if self.scanned and re.search(self.scanned, path) else 0
         axes = range(first, getattr(x, "ndim", 0))
-        left_out = (EMBEDDINGS, OUTPUTS, NO_MATRICES)
+        ends = () if self.embeddings_and_outputs else (EMBEDDINGS, OUTPUTS)
+        left_out = (NO_MATRICES, *ends)
         if len(axes) < 2 or any(re.search(pattern, name) for pattern in left_out):
             return None
         if self.others and re.search(self.others, path):
             return None
         layer, _, leaf = name.rpartition("/")
         rows, columns = self._sides(layer, axes)
-        if leaf == "weight":  # outputs first
+        if leaf == "weight" and not re.search(EMBEDDINGS, layer):  # outputs first
             rows, columns = (
                 (axes[1:], axes[:1]) if re.search(CONVOLUTIONS, layer) else (axes[-1:], axes[-2:-1])
             )

@@ -111,6 +111,21 @@ def test_users_leave_out_more():
     }
 
 
+def test_embeddings_and_outputs_if_the_method_takes_them():
+    more = found(FLAX, embeddings_and_outputs=True)
+    assert set(more) - set(IN_FLAX) == {
+        "params/Embed_0/embedding",
+        "params/wpe/embedding",
+        "params/lm_head/kernel",
+        "params/output/kernel",
+    }
+    in_equinox = {"embedding": {"weight": (100, 8)}, "head": {"weight": (100, 8)}}
+    assert found(in_equinox, embeddings_and_outputs=True) == {
+        "embedding/weight": of([0], [1]),
+        "head/weight": of([1], [0]),
+    }
+
+
 def test_the_function_is_a_value():
     once, again = gradtx.hidden_matrices(scanned="layers"), gradtx.hidden_matrices(scanned="layers")
     assert once == again and hash(once) == hash(again)
