@@ -23,6 +23,8 @@ Coefficients = ArrayLike | Sequence[Scalar] | Sequence[Sequence[Scalar]]
 """Three coefficients of a polynomial, or three for each step."""
 Named = Literal["standard", "dion", "polar_express"]
 
+Matrices = tuple[Array, Array, Array]
+
 COEFFICIENTS = {
     # Jordan et al.: the steepest slope at 0, singular values end between 0.7 and 1.2
     "standard": (3.4445, -4.7750, 2.0315),
@@ -227,7 +229,7 @@ def _by_gram(x: Array, each: Array, a: Array | None, precision: lax.PrecisionLik
     def polynomial(c: Array, a: Array) -> Array:
         return _polynomial(c, a, product(a, a))
 
-    def step(carry: tuple[Array, Array, Array], c: Array) -> tuple[tuple[Array, ...], None]:
+    def step(carry: Matrices, c: Array) -> tuple[Matrices, None]:
         a, p, q = carry
         a = product(product(p, a), p)
         p = polynomial(c, a)
@@ -241,9 +243,12 @@ def _by_gram(x: Array, each: Array, a: Array | None, precision: lax.PrecisionLik
     return product(q, x)
 
 
+MATMUL_PRECISION = "jax_default_matmul_precision"
+
+
 def _products_are_reduced() -> bool:
     """Returns whether products are computed in fewer bits by the user's choice."""
-    return jax.config.jax_default_matmul_precision not in (None, "float32", "highest")
+    return getattr(jax.config, MATMUL_PRECISION) not in (None, "float32", "highest")
 
 
 def _polynomial(c: Array, a: Array, squared: Array) -> Array:

@@ -64,6 +64,14 @@ from gradtx.optimizers._dadapt import (
     DAdaptAdamWState as DAdaptAdamWState,
     dadapt_adamw as dadapt_adamw,
 )
+from gradtx.optimizers._dion import (
+    ScaleByDion2State as ScaleByDion2State,
+    ScaleByDionState as ScaleByDionState,
+    dion as dion,
+    dion2 as dion2,
+    scale_by_dion as scale_by_dion,
+    scale_by_dion2 as scale_by_dion2,
+)
 from gradtx.optimizers._dog import (
     DoGState as DoGState,
     DoWGState as DoWGState,
@@ -102,7 +110,6 @@ from gradtx.optimizers._momo import (
 )
 from gradtx.optimizers._muon import (
     MuonDimensionNumbers as MuonDimensionNumbers,
-    MuonState as MuonState,
     muon as muon,
     scale_by_muon as scale_by_muon,
 )
@@ -127,6 +134,7 @@ from gradtx.optimizers._optimistic import (
     optimistic_gradient_descent as optimistic_gradient_descent,
     scale_by_optimistic_gradient as scale_by_optimistic_gradient,
 )
+from gradtx.optimizers._orthogonal_momentum import MuonState as MuonState
 from gradtx.optimizers._polyak import polyak_sgd as polyak_sgd, scale_by_polyak as scale_by_polyak
 from gradtx.optimizers._prodigy import ProdigyState as ProdigyState, prodigy as prodigy
 from gradtx.optimizers._radam import radam as radam, scale_by_radam as scale_by_radam

@@ -16,7 +16,7 @@ from gradtx.linear_algebra.orthogonalizing import (
     coefficients_of,
 )
 from gradtx.optimizers._matrices import HIDDEN, with_rest
-from gradtx.optimizers._muon import of_shape
+from gradtx.optimizers._orthogonal_momentum import orthogonal_momentum
 from gradtx.transforms.combining import chain
 from gradtx.transforms.matrices import Axes
 from gradtx.transforms.variance import mars
@@ -40,15 +40,16 @@ def mars_muon(
     ns_coeffs: Coefficients | Named = COEFFICIENTS["standard"],
     ns_steps: int = 5,
     ns_form: Form = "direct",
-    axes: Axes = HIDDEN,
-    rest: TransformationLike | None = None,
+    weight_dimension_numbers: Axes = HIDDEN,
+    of_rest: TransformationLike | None = None,
 ) -> GradientTransformation:
     """MARS-M: Muon with gradients that are corrected by their change since the last step.
 
     `c` is the corrected gradient, see `mars`; `mu = b1*mu + (1-b1)*c;
     p - learning_rate * (0.2 * sqrt(max(rows, columns)) * orthogonalize(mu) + weight_decay * p)`
     for the matrices of hidden layers; AdamW, or another optimizer, for all other leaves. This is
-    the approximate form, without a second gradient at each step.
+    the approximate form, without a second gradient at each step. The authors' program multiplies
+    the first gradient by `1 + gamma * b1/(1-b1)`, as if the one before it had been zero.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -65,18 +66,16 @@ def mars_muon(
         those of Jordan et al.
       ns_steps: the number of steps of the iteration. Default: 5.
       ns_form: the form of the iteration: "direct", "gram" or "svd". Default: "direct".
-      axes: which leaves are matrices, and their axes: a pytree of `MatrixAxes`, with `None` for
-        other leaves, or a function of the parameters that returns one; `None` for all leaves with
-        two axes. Default: `hidden_matrices()`.
-      rest: the optimizer of all other leaves. Default: `adamw` with the same learning rate, weight
-        decay and mask, and `b2 = 0.95`.
+      weight_dimension_numbers: which leaves are matrices, and their axes: a pytree of `MatrixAxes`,
+        with `None` for other leaves, or a function of the parameters that returns one; `None` for
+        all leaves with two axes. Default: `hidden_matrices()`.
+      of_rest: the optimizer of all other leaves, with its own learning rate. Default: `adamw` with
+        the same learning rate, weight decay and mask, and `b2 = 0.95`.
 
     Raises:
       ValueError: `ns_coeffs` or `ns_form` is unknown, or `update` was called without params.
 
-    Source: Liu et al., "MARS-M: When Variance Reduction Meets Matrices", arXiv:2510.21800. The
-    authors' program multiplies the first gradient by `1 + gamma * b1/(1-b1)`, as if there had been
-    one of zero.
+    Source: Liu et al., "MARS-M: When Variance Reduction Meets Matrices", arXiv:2510.21800.
 
     Example:
       >>> import jax.numpy as jnp
@@ -90,7 +89,7 @@ def mars_muon(
     """
     directions = chain(
         mars(gamma, b1, max_norm),
-        of_shape(
+        orthogonal_momentum(
             coefficients_of(ns_coeffs, ns_steps, "mars_muon"),
             ns_steps,
             b1,
@@ -99,9 +98,11 @@ def mars_muon(
             nesterov=False,
             adaptive=False,
             preconditioning="frobenius",
-            axes=axes,
+            axes=weight_dimension_numbers,
             form=ns_form,
             factor=lambda rows, columns: 0.2 * max(rows, columns) ** 0.5,
         ),
     )
-    return with_rest(directions, learning_rate, weight_decay, mask, axes, rest)
+    return with_rest(
+        directions, learning_rate, weight_decay, mask, weight_dimension_numbers, of_rest
+    )

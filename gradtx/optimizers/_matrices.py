@@ -1,4 +1,4 @@
-"""What optimizers of matrices share: the other leaves' optimizer, and norms."""
+"""Parts of optimizers of matrices: another optimizer for all other leaves, and norms."""
 
 import jax.numpy as jnp
 
@@ -26,7 +26,7 @@ def with_rest(
     weight_decay: ScalarOrSchedule,
     mask: MaskOrFn | None,
     axes: Axes,
-    rest: TransformationLike | None,
+    of_rest: TransformationLike | None,
 ) -> GradientTransformation:
     """Returns an optimizer of matrices: steps along directions, and another one for other leaves.
 
@@ -36,15 +36,15 @@ def with_rest(
       weight_decay: the coefficient of decoupled weight decay.
       mask: which parameters decay, or `None` for all.
       axes: which leaves are matrices.
-      rest: the optimizer of the other leaves; `None` for AdamW with the same learning rate and
+      of_rest: the optimizer of the other leaves; `None` for AdamW with the same learning rate and
         weight decay, and with `b2 = 0.95`, as usual beside methods on matrices.
     """
     steps = chain(
         directions, add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)
     )
-    if rest is None:
-        rest = adamw(learning_rate, b2=0.95, weight_decay=weight_decay, mask=mask)
-    return for_matrices(steps, rest, axes)
+    if of_rest is None:
+        of_rest = adamw(learning_rate, b2=0.95, weight_decay=weight_decay, mask=mask)
+    return for_matrices(steps, of_rest, axes)
 
 
 def with_norm(x: Array, norm: Array | float) -> Array:

@@ -2,16 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx._roles import Count, Shared, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
-    Array,
-    EmptyState,
     GradientTransformation,
     MaskOrFn,
     Params,
@@ -19,10 +14,7 @@ from gradtx.engine.base import (
     Scalar,
     ScalarOrSchedule,
 )
-from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import ema, over, times
-from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
-from gradtx.engine.rules import Slots
+from gradtx.engine.leafwise import piece
 from gradtx.linear_algebra.orthogonalizing import (
     COEFFICIENTS,
     Coefficients,
@@ -30,37 +22,18 @@ from gradtx.linear_algebra.orthogonalizing import (
     Named,
     Preconditioning,
     coefficients_of,
-    orthogonalized,
-    values_of,
 )
-from gradtx.matrices.layout import Layout, MatrixAxes
-from gradtx.matrices.matrixwise import matrixwise
+from gradtx.matrices.layout import MatrixAxes
 from gradtx.optimizers._adam import adamw
+from gradtx.optimizers._orthogonal_momentum import orthogonal_momentum
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.matrices import for_matrices
 from gradtx.transforms.scaling import scale_by_learning_rate
-from gradtx.transforms.storing import store_as
-from gradtx.tree.moments import gathered_weight, step_number
 
 MUON = "Jordan et al., 'Muon: An optimizer for hidden layers in neural networks' (2024)"
 
 MuonDimensionNumbers = MatrixAxes
-
-
-@declared
-class MuonState(NamedTuple):
-    """The state of `scale_by_muon`.
-
-    Attributes:
-      count: the number of steps taken.
-      mu: moving average of gradients.
-      ns_coeffs: the coefficients of the Newton–Schulz polynomials.
-    """
-
-    count: Count
-    mu: Slot
-    ns_coeffs: Shared
 
 
 @functools.partial(piece, constants=("ns_coeffs",))
@@ -118,66 +91,10 @@ def scale_by_muon(
       [[ 1.  0.]
        [ 0. -1.]]
     """
-    return of_shape(
+    return orthogonal_momentum(
         coefficients_of(ns_coeffs, ns_steps, "scale_by_muon"), ns_steps, beta, eps, mu_dtype,
         nesterov, adaptive, preconditioning, weight_dimension_numbers, ns_form, None,
     )  # fmt: skip
-
-
-@functools.partial(piece, constants=("ns_coeffs",))
-def of_shape(
-    ns_coeffs: Coefficients,
-    ns_steps: int,
-    beta: Scalar,
-    eps: Scalar,
-    mu_dtype: DTypeLike | None,
-    nesterov: bool,
-    adaptive: bool,
-    preconditioning: Preconditioning,
-    axes: PyTree | Callable[[Params], PyTree] | None,
-    form: Form,
-    factor: Callable[[int, int], Scalar] | None,
-) -> GradientTransformation:
-    """Returns `scale_by_muon` with a factor that depends on a matrix's rows and columns."""
-
-    def per_step(step: Scalar) -> dict[str, Array]:
-        t = step_number(step)
-        return {"weight": gathered_weight(beta, t), "next_weight": gathered_weight(beta, t + 1)}
-
-    def average(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
-        mu = ema(g, s.mu, beta)
-        m = over(mu, s.weight)
-        if nesterov:
-            m = ema(over(g, s.weight), over(mu, s.next_weight), beta)
-        return m, Slots(mu=mu)
-
-    def orthogonalize(m: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
-        o = orthogonalized(m, ns_coeffs, ns_steps, form, preconditioning, eps)
-        if adaptive:
-            o = o * jnp.sum((m.conj() * o).real, (1, 2), keepdims=True)
-        return o, Slots()
-
-    def after(o: Array, layout: Layout) -> Array:
-        return o if factor is None else times(factor(layout.rows, layout.columns), o)
-
-    momentum = store_as(
-        leafwise(
-            MuonState,
-            lambda p: Slots(mu=jnp.zeros_like(p)),
-            average,
-            per_step=per_step,
-            scalars={"ns_coeffs": values_of(ns_coeffs)},
-            name="scale_by_muon",
-        ),
-        mu=mu_dtype,
-    )
-    matrices = matrixwise(
-        EmptyState, None, orthogonalize, axes=axes, lying=True, after=after,
-        name="scale_by_muon",
-    )  # fmt: skip
-    # The orthogonalization has no state, so the state is that of the momentum alone.
-    links, (skeleton, _) = gather([pipeline_of(momentum), pipeline_of(matrices)])
-    return Pipeline(links, skeleton).transformation()
 
 
 @optimizer(
@@ -270,7 +187,7 @@ def muon(
         return consistent_rms * max(rows, columns) ** 0.5
 
     of_matrices = chain(
-        of_shape(
+        orthogonal_momentum(
             coefficients_of(ns_coeffs, ns_steps, "muon"),
             ns_steps,
             beta,

@@ -63,7 +63,7 @@ def scale_by_normuon(
     ns_coeffs: Coefficients | Named = COEFFICIENTS["standard"],
     ns_steps: int = 5,
     ns_form: Form = "direct",
-    axes: Axes = None,
+    weight_dimension_numbers: Axes = None,
 ) -> GradientTransformation:
     """Orthogonalizes momentum, and gives the weights of each output the same mean square.
 
@@ -84,9 +84,9 @@ def scale_by_normuon(
         those of Jordan et al.
       ns_steps: the number of steps of the iteration. Default: 5.
       ns_form: the form of the iteration: "direct", "gram" or "svd". Default: "direct".
-      axes: the axes of the matrices in each tensor: a pytree of `MatrixAxes`, like the parameters
-        or a prefix of them, or a function of the parameters that returns one. Default: every leaf
-        is a matrix.
+      weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of `MatrixAxes`,
+        like the parameters or a prefix of them, or a function of the parameters that returns one.
+        Default: every leaf is a matrix.
 
     Raises:
       ValueError: `rescale`, `ns_coeffs` or `ns_form` is unknown, or a leaf is not a matrix and has
@@ -124,6 +124,7 @@ def scale_by_normuon(
             )
         return u, Slots(mu=mu, nu=nu)
 
+    axes = weight_dimension_numbers
     return matrixwise(ScaleByNorMuonState, init, update, axes=axes, name="scale_by_normuon")
 
 
@@ -146,8 +147,8 @@ def normuon(
     ns_coeffs: Coefficients | Named = COEFFICIENTS["standard"],
     ns_steps: int = 5,
     ns_form: Form = "direct",
-    axes: Axes = HIDDEN,
-    rest: TransformationLike | None = None,
+    weight_dimension_numbers: Axes = HIDDEN,
+    of_rest: TransformationLike | None = None,
 ) -> GradientTransformation:
     """NorMuon: orthogonalized momentum with the same mean square for each output's weights.
 
@@ -173,11 +174,11 @@ def normuon(
         those of Jordan et al.
       ns_steps: the number of steps of the iteration. Default: 5.
       ns_form: the form of the iteration: "direct", "gram" or "svd". Default: "direct".
-      axes: which leaves are matrices, and their axes: a pytree of `MatrixAxes`, with `None` for
-        other leaves, or a function of the parameters that returns one; `None` for all leaves with
-        two axes. Default: `hidden_matrices()`.
-      rest: the optimizer of all other leaves. Default: `adamw` with the same learning rate, weight
-        decay and mask, and `b2 = 0.95`.
+      weight_dimension_numbers: which leaves are matrices, and their axes: a pytree of `MatrixAxes`,
+        with `None` for other leaves, or a function of the parameters that returns one; `None` for
+        all leaves with two axes. Default: `hidden_matrices()`.
+      of_rest: the optimizer of all other leaves, with its own learning rate. Default: `adamw` with
+        the same learning rate, weight decay and mask, and `b2 = 0.95`.
 
     Raises:
       ValueError: `rescale`, `ns_coeffs` or `ns_form` is unknown, or `update` was called without
@@ -197,9 +198,11 @@ def normuon(
     """
     directions = scale_by_normuon(
         b1, b2, eps, nesterov=nesterov, rescale=rescale, ns_coeffs=ns_coeffs, ns_steps=ns_steps,
-        ns_form=ns_form, axes=axes,
+        ns_form=ns_form, weight_dimension_numbers=weight_dimension_numbers,
     )  # fmt: skip
-    return with_rest(directions, learning_rate, weight_decay, mask, axes, rest)
+    return with_rest(
+        directions, learning_rate, weight_decay, mask, weight_dimension_numbers, of_rest
+    )
 
 
 @declared
@@ -226,7 +229,7 @@ def scale_by_adamuon(
     ns_coeffs: Coefficients | Named = COEFFICIENTS["standard"],
     ns_steps: int = 5,
     ns_form: Form = "direct",
-    axes: Axes = None,
+    weight_dimension_numbers: Axes = None,
 ) -> GradientTransformation:
     """Orthogonalizes the signs of momentum, and divides by the root of the second moment.
 
@@ -246,9 +249,9 @@ def scale_by_adamuon(
         those of Jordan et al.
       ns_steps: the number of steps of the iteration. Default: 5.
       ns_form: the form of the iteration: "direct", "gram" or "svd". Default: "direct".
-      axes: the axes of the matrices in each tensor: a pytree of `MatrixAxes`, like the parameters
-        or a prefix of them, or a function of the parameters that returns one. Default: every leaf
-        is a matrix.
+      weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of `MatrixAxes`,
+        like the parameters or a prefix of them, or a function of the parameters that returns one.
+        Default: every leaf is a matrix.
 
     Raises:
       ValueError: `ns_coeffs` or `ns_form` is unknown, or a leaf is not a matrix and has no axes.
@@ -278,6 +281,7 @@ def scale_by_adamuon(
         u = with_norm(o / plus(root(nu), eps), RMS * (rows * columns) ** 0.5)
         return u, Slots(mu=mu, nu=nu)
 
+    axes = weight_dimension_numbers
     return matrixwise(ScaleByAdaMuonState, init, update, axes=axes, name="scale_by_adamuon")
 
 
@@ -300,8 +304,8 @@ def adamuon(
     ns_coeffs: Coefficients | Named = COEFFICIENTS["standard"],
     ns_steps: int = 5,
     ns_form: Form = "direct",
-    axes: Axes = HIDDEN,
-    rest: TransformationLike | None = None,
+    weight_dimension_numbers: Axes = HIDDEN,
+    of_rest: TransformationLike | None = None,
 ) -> GradientTransformation:
     """AdaMuon: orthogonalized signs of momentum, divided by the root of their second moment.
 
@@ -327,11 +331,11 @@ def adamuon(
         those of Jordan et al.
       ns_steps: the number of steps of the iteration. Default: 5.
       ns_form: the form of the iteration: "direct", "gram" or "svd". Default: "direct".
-      axes: which leaves are matrices, and their axes: a pytree of `MatrixAxes`, with `None` for
-        other leaves, or a function of the parameters that returns one; `None` for all leaves with
-        two axes. Default: `hidden_matrices()`.
-      rest: the optimizer of all other leaves. Default: `adamw` with the same learning rate, weight
-        decay and mask, and `b2 = 0.95`.
+      weight_dimension_numbers: which leaves are matrices, and their axes: a pytree of `MatrixAxes`,
+        with `None` for other leaves, or a function of the parameters that returns one; `None` for
+        all leaves with two axes. Default: `hidden_matrices()`.
+      of_rest: the optimizer of all other leaves, with its own learning rate. Default: `adamw` with
+        the same learning rate, weight decay and mask, and `b2 = 0.95`.
 
     Raises:
       ValueError: `ns_coeffs` or `ns_form` is unknown, or `update` was called without params.
@@ -349,6 +353,8 @@ def adamuon(
     """
     directions = scale_by_adamuon(
         b1, b2, eps, nesterov=nesterov, sign=sign, ns_coeffs=ns_coeffs, ns_steps=ns_steps,
-        ns_form=ns_form, axes=axes,
+        ns_form=ns_form, weight_dimension_numbers=weight_dimension_numbers,
     )  # fmt: skip
-    return with_rest(directions, learning_rate, weight_decay, mask, axes, rest)
+    return with_rest(
+        directions, learning_rate, weight_decay, mask, weight_dimension_numbers, of_rest
+    )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Literal, get_args
 
 import jax
@@ -17,6 +17,7 @@ from gradtx.engine.base import (
     PyTree,
     Scalar,
     ScalarOrSchedule,
+    TransformationLike,
 )
 from gradtx.engine.equality import Value
 from gradtx.engine.leafwise import leafwise, piece
@@ -88,7 +89,7 @@ def scale_by_scion(
     ns_coeffs: Coefficients | Named = COEFFICIENTS["standard"],
     ns_steps: int = 5,
     ns_form: Form = "direct",
-    axes: Axes = ALL,
+    weight_dimension_numbers: Axes = ALL,
 ) -> GradientTransformation:
     """Replaces momentum by the direction of steepest ascent in a norm, which has a given size.
 
@@ -116,9 +117,9 @@ def scale_by_scion(
         those of Jordan et al.
       ns_steps: the number of steps of the iteration. Default: 5.
       ns_form: the form of the iteration: "direct", "gram" or "svd". Default: "direct".
-      axes: the axes of matrices: a pytree of `MatrixAxes`, with `None` for other leaves, or a
-        function of the parameters that returns one; `None` for all leaves with two axes. Default:
-        `hidden_matrices(embeddings_and_outputs=True)`.
+      weight_dimension_numbers: the axes of matrices: a pytree of `MatrixAxes`, with `None` for
+        other leaves, or a function of the parameters that returns one; `None` for all leaves with
+        two axes. Default: `hidden_matrices(embeddings_and_outputs=True)`.
 
     Raises:
       ValueError: a name is unknown, or a leaf has a norm of matrices and is none.
@@ -135,6 +136,7 @@ def scale_by_scion(
       [[ 1.2  0.   0.   1.6]
        [ 0.  -2.   0.   0. ]]
     """
+    axes = weight_dimension_numbers
     coefficients = coefficients_of(ns_coeffs, ns_steps, "scale_by_scion")
 
     def spectral(g: Array) -> Array:
@@ -162,7 +164,7 @@ def scale_by_scion(
     def rms(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
         return times(radius, _unit(g, None) * g.size**0.5), Slots()
 
-    parts = {
+    parts: dict[Hashable, TransformationLike] = {
         "spectral": each(spectral, radius),
         "sign": each(by_sign, sign_radius),
         "inputs": each(of_inputs, radius),
@@ -203,14 +205,15 @@ def scion(
     ns_coeffs: Coefficients | Named = COEFFICIENTS["standard"],
     ns_steps: int = 5,
     ns_form: Form = "direct",
-    axes: Axes = ALL,
+    weight_dimension_numbers: Axes = ALL,
 ) -> GradientTransformation:
     """Scion: steps of a given size in a norm chosen for each leaf, which bounds the parameters too.
 
     `p - learning_rate * (radius * d + p)`, or `p - learning_rate * radius * d` if not constrained,
     with the directions `radius * d` of `scale_by_scion`. If parameters start within the bounds, no
     leaf's norm exceeds its radius. The directions have the same size from the first step to the
-    last: the learning rate should decay to 0.
+    last: the learning rate should decay to 0. For convolutions with windows of side `k` the
+    authors' program divides by a further `k`; `multiply_by_path` can do that.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; at most 1 with constraints.
@@ -231,17 +234,16 @@ def scion(
         those of Jordan et al.
       ns_steps: the number of steps of the iteration. Default: 5.
       ns_form: the form of the iteration: "direct", "gram" or "svd". Default: "direct".
-      axes: the axes of matrices: a pytree of `MatrixAxes`, with `None` for other leaves, or a
-        function of the parameters that returns one; `None` for all leaves with two axes. Default:
-        `hidden_matrices(embeddings_and_outputs=True)`.
+      weight_dimension_numbers: the axes of matrices: a pytree of `MatrixAxes`, with `None` for
+        other leaves, or a function of the parameters that returns one; `None` for all leaves with
+        two axes. Default: `hidden_matrices(embeddings_and_outputs=True)`.
 
     Raises:
       ValueError: a name is unknown, a leaf has a norm of matrices and is none, or `update` was
         called without params.
 
     Source: Pethick et al., "Training Deep Learning Models with Norm-Constrained LMOs",
-    arXiv:2502.07529, Algorithms 1 and 2. For convolutions with windows of side `k` the authors'
-    program divides by a further `k`; `multiply_by_path` can do that.
+    arXiv:2502.07529.
 
     Example:
       >>> import jax.numpy as jnp
@@ -253,7 +255,7 @@ def scion(
     """
     directions = scale_by_scion(
         beta, radius, sign_radius, norms, eps, ns_coeffs=ns_coeffs, ns_steps=ns_steps,
-        ns_form=ns_form, axes=axes,
+        ns_form=ns_form, weight_dimension_numbers=weight_dimension_numbers,
     )  # fmt: skip
     decay = [add_decayed_weights(1.0)] if constrained else []
     return chain(directions, *decay, scale_by_learning_rate(learning_rate))

@@ -1,4 +1,4 @@
-"""Which leaves of a model are matrices, and how, for optimizers of matrices."""
+"""Selection of the leaves that are matrices, and of the axes of their rows and columns."""
 
 import dataclasses
 import re
@@ -51,9 +51,10 @@ def hidden_matrices(
 ) -> Callable[[Params], PyTree]:
     """Returns a function that finds the matrices of a model's hidden layers, by names and shapes.
 
-    It is meant for the `axes` of optimizers of matrices. Their papers leave embeddings and output
-    layers to AdamW: the rows of an embedding are used at very different rates, and the columns of
-    an output layer are the classes. Names are those of flax, nnx, Equinox and Haiku, in any case:
+    It is meant for the `weight_dimension_numbers` of optimizers of matrices. Their papers leave
+    embeddings and output layers to AdamW: the rows of an embedding are used at very different
+    rates, and the columns of an output layer are the classes. Names are those of flax, nnx, Equinox
+    and Haiku, in any case:
 
     - Leaves with fewer than two axes, and those named "bias", "scale", "offset", "gamma" or "beta",
       are no matrices. Neither are those with "embed" anywhere in their path, or with a part "wte"
@@ -174,7 +175,7 @@ def axes_or_none(axes: Axes, tree: PyTree) -> list[MatrixAxes | None]:
       tree: the pytree.
     """
     leaves = jax.tree.leaves(tree, is_leaf=is_none)
-    found = axes(tree) if is_function(axes) else axes
+    found = axes(tree) if callable(axes) and is_function(axes) else axes
     if found is None:
         return [MatrixAxes() if getattr(x, "ndim", 0) == 2 else None for x in leaves]
     if isinstance(found, MatrixAxes):  # it cannot apply to vectors and scalars

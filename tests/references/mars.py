@@ -6,7 +6,7 @@ import numpy as np
 
 from references.common import descend, optimizer
 from references.muon import orthogonal
-from references.normuon import ATTRIBUTES, MOVED, STANDARD, by_hand, of_rest
+from references.normuon import ATTRIBUTES, MOVED, STANDARD, by_hand
 
 
 def corrected(gradients, gamma, b1, max_norm):
@@ -36,8 +36,8 @@ def mars_muon(
     ns_coeffs=STANDARD,
     ns_steps=5,
     ns_form="direct",
-    axes=None,
-    rest=None,
+    weight_dimension_numbers=None,
+    of_rest=None,
 ):
     """arXiv:2510.21800."""
     if np.ndim(start) != 2:

@@ -32,8 +32,8 @@ def by_hand(b2=0.95, eps=1e-8):
 MOVED = OF_MATRICES | {
     "rescale": ["norm"],
     "sign": [False],
-    "axes": [None],
-    "rest": [gradtx.sgd(0.1)],
+    "weight_dimension_numbers": [None],
+    "of_rest": [gradtx.sgd(0.1)],
 }
 ATTRIBUTES = {"moved": MOVED, "shape": (3, 5), "cancels": True, "ulps": 64}
 
@@ -49,7 +49,7 @@ def scale_by_normuon(
     ns_coeffs=STANDARD,
     ns_steps=5,
     ns_form="direct",
-    axes=None,
+    weight_dimension_numbers=None,
 ):
     """arXiv:2510.05491, Algorithm 1, for a matrix whose columns are the neurons."""
     mu, nu, out = 0.0, 0.0, []
@@ -69,7 +69,15 @@ def scale_by_normuon(
 
 
 @optimizer({}, by_hand(), **ATTRIBUTES)
-def normuon(gradients, start, learning_rate, weight_decay=0.0, axes=None, rest=None, **of_matrices):
+def normuon(
+    gradients,
+    start,
+    learning_rate,
+    weight_decay=0.0,
+    weight_dimension_numbers=None,
+    of_rest=None,
+    **of_matrices,
+):
     """arXiv:2510.05491."""
     if np.ndim(start) != 2:
         return of_rest(gradients, start, learning_rate, weight_decay)
@@ -87,7 +95,7 @@ def scale_by_adamuon(
     ns_coeffs=STANDARD,
     ns_steps=5,
     ns_form="direct",
-    axes=None,
+    weight_dimension_numbers=None,
 ):
     """arXiv:2507.11005v3, Algorithm 1."""
     mu, nu, out = 0.0, 0.0, []
@@ -103,7 +111,15 @@ def scale_by_adamuon(
 
 
 @optimizer({}, by_hand(), **ATTRIBUTES)
-def adamuon(gradients, start, learning_rate, weight_decay=0.0, axes=None, rest=None, **of_matrices):
+def adamuon(
+    gradients,
+    start,
+    learning_rate,
+    weight_decay=0.0,
+    weight_dimension_numbers=None,
+    of_rest=None,
+    **of_matrices,
+):
     """arXiv:2507.11005v3."""
     if np.ndim(start) != 2:
         return of_rest(gradients, start, learning_rate, weight_decay)

@@ -30,7 +30,7 @@ MOVED = OF_MATRICES | {
     "radius": [3.0],
     "sign_radius": [{"norms": "sign", "sign_radius": 3.0}],
     "constrained": [False],
-    "axes": [None],
+    "weight_dimension_numbers": [None],
 }
 ATTRIBUTES = {"moved": MOVED, "shape": (3, 5), "cancels": True, "ulps": 64}
 
@@ -40,13 +40,13 @@ def scale_by_scion(
     gradients,
     beta=0.9,
     radius=1.0,
-    sign_radius=3000.0,
+    sign_radius=1.0,
     norms=None,
     eps=1e-8,
     ns_coeffs=STANDARD,
     ns_steps=5,
     ns_form="direct",
-    axes=None,
+    weight_dimension_numbers=None,
 ):
     """arXiv:2502.07529, the directions of Algorithms 1 and 2, negated."""
     mu, out = 0.0, []
