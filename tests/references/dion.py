@@ -43,7 +43,7 @@ def scale_by_dion(
 def dion(gradients, start, learning_rate, weight_decay=0.01, of_rest=None, **of_matrices):
     """arXiv:2504.05295."""
     if np.ndim(start) != 2:
-        return of_rest(gradients, start, learning_rate, weight_decay)
+        return adamw_beside(gradients, start, learning_rate, weight_decay)
     return descend(scale_by_dion(gradients, **of_matrices), start, learning_rate, weight_decay)
 
 
@@ -94,5 +94,5 @@ def dion2(
 ):
     """arXiv:2512.16928."""
     if np.ndim(start) != 2:
-        return of_rest(gradients, start, learning_rate, weight_decay)
+        return adamw_beside(gradients, start, learning_rate, weight_decay)
     return descend(scale_by_dion2(gradients, **of_matrices), start, learning_rate, weight_decay)

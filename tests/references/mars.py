@@ -41,7 +41,7 @@ def mars_muon(
 ):
     """arXiv:2510.21800."""
     if np.ndim(start) != 2:
-        return of_rest(gradients, start, learning_rate, weight_decay)
+        return adamw_beside(gradients, start, learning_rate, weight_decay)
     mu, out = 0.0, []
     for t, c in enumerate(corrected(gradients, gamma, b1, max_norm), start=1):
         mu = b1 * mu + (1 - b1) * c

@@ -12,7 +12,7 @@ from references.muon import OF_MATRICES, orthogonal
 STANDARD = (3.4445, -4.775, 2.0315)
 
 
-def of_rest(gradients, start, learning_rate, weight_decay):
+def adamw_beside(gradients, start, learning_rate, weight_decay):
     """AdamW, as beside methods on matrices."""
     directions = scale_by_adam(gradients, 0.9, 0.95, 1e-8)
     return descend(directions, start, learning_rate, weight_decay)
@@ -80,7 +80,7 @@ def normuon(
 ):
     """arXiv:2510.05491."""
     if np.ndim(start) != 2:
-        return of_rest(gradients, start, learning_rate, weight_decay)
+        return adamw_beside(gradients, start, learning_rate, weight_decay)
     return descend(scale_by_normuon(gradients, **of_matrices), start, learning_rate, weight_decay)
 
 
@@ -122,5 +122,5 @@ def adamuon(
 ):
     """arXiv:2507.11005v3."""
     if np.ndim(start) != 2:
-        return of_rest(gradients, start, learning_rate, weight_decay)
+        return adamw_beside(gradients, start, learning_rate, weight_decay)
     return descend(scale_by_adamuon(gradients, **of_matrices), start, learning_rate, weight_decay)
