@@ -7,7 +7,7 @@ import numpy as np
 import gradtx
 from references.common import descend, optimizer, piece
 from references.muon import OF_MATRICES, orthogonal
-from references.normuon import by_hand
+from references.normuon import adamw_beside, by_hand
 
 MOVED = OF_MATRICES | {
     "rank_fraction": [0.5],

@@ -6,7 +6,7 @@ import numpy as np
 
 from references.common import descend, optimizer
 from references.muon import orthogonal
-from references.normuon import ATTRIBUTES, MOVED, STANDARD, by_hand
+from references.normuon import ATTRIBUTES, MOVED, STANDARD, adamw_beside, by_hand
 
 
 def corrected(gradients, gamma, b1, max_norm):
