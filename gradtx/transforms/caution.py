@@ -70,5 +70,5 @@ def _where_they_agree(u: Array, g: Array, finished: bool) -> Array:
     # of signs, whose product neither overflows nor vanishes
     product = jnp.real(jnp.conj(jnp.sign(widen(u))) * jnp.sign(widen(g)))
     masked = product >= 0 if finished else product <= 0  # False for NaN
-    kept = jnp.sum(~masked, dtype=jnp.float32)
+    kept = jnp.sum(~masked, dtype=product.dtype)
     return jnp.where(masked, 0, widen(u) * (u.size / (kept + 1))).astype(u.dtype)
