@@ -260,7 +260,7 @@ class Stacked(Link):
             n, dtype = place.layout.matrices, compute_dtype(jnp.result_type(leaves[i]))
             given = [jax.ShapeDtypeStruct((n, *place.shape), dtype)]
             if self.key is not None:
-                data = jax.eval_shape(jax.random.key_data, self.key)
+                data = jax.random.key_data(self.key)
                 given.append(jax.ShapeDtypeStruct((n, *data.shape), data.dtype))
             slots = self._shapes(*given)
             for name, column, slot in zip(names, columns, slots, strict=True):

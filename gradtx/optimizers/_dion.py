@@ -1,14 +1,13 @@
 """Dion and Dion2: orthogonalized momentum of low rank, and of a part of the matrix."""
 
 import functools
-import math
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._arguments import Range
+from gradtx._arguments.ranges import COUNT
 from gradtx._roles import KEPT, RandomKey, Slot, Statistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
@@ -37,9 +36,7 @@ from gradtx.tree.norms import norms
 
 DION = "Ahn et al., 'Dion: Distributed Orthonormalized Updates', arXiv:2504.05295"
 DION2 = "Ahn et al., 'Dion2: A Simple Method to Shrink Matrix in Muon', arXiv:2512.16928"
-
-PART = {"rank_fraction": Range(math.nextafter(0.0, 1.0), 1.0, "be in (0, 1]")}
-PART |= {"fraction": PART["rank_fraction"]}
+PARTS = {"parts": COUNT}
 
 
 @declared
@@ -58,10 +55,10 @@ class ScaleByDionState(NamedTuple):
     rng_key: RandomKey = KEPT
 
 
-@functools.partial(piece, ranges=PART)
+@piece
 def scale_by_dion(
     beta: Scalar = 0.95,
-    rank_fraction: float = 1.0,
+    rank: int | None = None,
     *,
     first: Literal["random", "unit"] = "random",
     key: int | Array | None = None,
@@ -76,13 +73,13 @@ def scale_by_dion(
 
     Columns of `r` that are rounding errors, as for zero gradients and for momentum of a lower rank,
     give no part of the step, and the columns of `q` stay what they were: their directions would
-    depend on the linear algebra library.
+    depend on the linear algebra library. Derivatives treat `p` as a constant.
 
     Args:
       beta: the decay rate of the momentum in the space of the step, the paper's `mu`. Default:
         0.95.
-      rank_fraction: the rank, relative to the shorter side, in (0, 1]; it is rounded up. Default:
-        1.
+      rank: the rank; a Python integer, at least 1, and the shorter side for matrices in which that
+        is less. Default: `None`, the shorter side.
       first: the first `q`: "random" numbers, or "unit" vectors, which need no key. Default:
         "random".
       key: a random key of JAX, or a seed. Default: the seed 0.
@@ -91,7 +88,7 @@ def scale_by_dion(
         Default: every leaf is a matrix.
 
     Raises:
-      ValueError: `rank_fraction` or `first` is not as above, or a leaf is not a matrix and has no
+      ValueError: `rank` is less than 1, `first` is unknown, or a leaf is not a matrix and has no
         axes.
 
     Source: Ahn et al., "Dion: Distributed Orthonormalized Updates", arXiv:2504.05295, Algorithm 1,
@@ -100,7 +97,7 @@ def scale_by_dion(
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
-      >>> tx = gradtx.scale_by_dion(rank_fraction=0.5)
+      >>> tx = gradtx.scale_by_dion(rank=1)
       >>> g = jnp.array([[3.0, 0.0], [0.0, 0.001]])
       >>> state = tx.init(g)
       >>> for _ in range(2):
@@ -112,11 +109,11 @@ def scale_by_dion(
 
     def init(p: Array, keys: Array) -> Slots:
         n, rows, columns = p.shape
-        rank = math.ceil(rank_fraction * min(rows, columns))
+        side = min(rows, columns) if rank is None else min(rank, rows, columns)
         if first == "unit":
-            q = jnp.broadcast_to(jnp.eye(rows, rank, dtype=p.dtype), (n, rows, rank))
+            q = jnp.broadcast_to(jnp.eye(rows, side, dtype=p.dtype), (n, rows, side))
         else:
-            draw = functools.partial(jax.random.normal, shape=(rows, rank), dtype=p.dtype)
+            draw = functools.partial(jax.random.normal, shape=(rows, side), dtype=p.dtype)
             q = jax.vmap(draw)(keys)
             q = q / norms(q, axis=(1,))[0].astype(q.dtype)
         return Slots(mu=jnp.zeros_like(p), q=q)
@@ -124,14 +121,16 @@ def scale_by_dion(
     def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
         rows, columns = g.shape[1:]
         b = s.mu + g
-        left = _orthonormal(_product(_adjoint(b), s.q))
-        r = _product(b, left)
+        largest = jnp.max(jnp.abs(b), (1, 2), keepdims=True, initial=0)
+        unit = b / jnp.where(largest > 0, largest, 1)  # whose squares are in range
+        left = lax.stop_gradient(jnp.linalg.qr(_product(_adjoint(unit), s.q))[0])
+        adjoint = _adjoint(left)
+        r = _product(unit, left)
         size = norms(r, axis=(1,))[0]
         noise = jnp.finfo(size.dtype).eps * max(rows, columns) * jnp.max(size, 2, keepdims=True)
         used = size > noise
         q = jnp.where(used, r / jnp.where(used, size, 1), 0)
-        adjoint = _adjoint(left)
-        mu = b - times(1 - beta, _product(r, adjoint))
+        mu = b - times(1 - beta, _product(r * largest, adjoint))
         u = _product(q, adjoint) * (columns / max(rows, 1)) ** 0.5
         return u, Slots(mu=mu, q=jnp.where(used, q, s.q))
 
@@ -153,23 +152,16 @@ def _adjoint(a: Array) -> Array:
     return (lax.conj(a) if jnp.iscomplexobj(a) else a).mT
 
 
-def _orthonormal(x: Array) -> Array:
-    """Returns orthonormal columns that span those of matrices, of any finite size."""
-    size = jnp.max(jnp.abs(x), (1, 2), keepdims=True, initial=0)
-    return jnp.linalg.qr(x / jnp.where(size > 0, size, 1))[0]
-
-
 @optimizer(
     DION,
     # With first columns that are known, so that it can be compared.
-    probe={"learning_rate": 0.05, "first": "unit"},
+    probe={"learning_rate": 0.05, "first": "unit", "weight_dimension_numbers": None},
     usual_rate=0.01,
-    ranges=PART,
 )
 def dion(
     learning_rate: ScalarOrSchedule,
     beta: Scalar = 0.95,
-    rank_fraction: float = 1.0,
+    rank: int | None = None,
     weight_decay: ScalarOrSchedule = 0.01,
     mask: MaskOrFn | None = None,
     *,
@@ -189,8 +181,8 @@ def dion(
       learning_rate: a number, a scalar array or a schedule.
       beta: the decay rate of the momentum in the space of the step, the paper's `mu`. Default:
         0.95.
-      rank_fraction: the rank, relative to the shorter side of each matrix, in (0, 1]. Default: 1,
-        that of the authors' program; they find 1/4 or less sufficient for large matrices.
+      rank: the rank; a Python integer, at least 1. Default: `None`, the shorter side of each
+        matrix; the authors find 1/4 of it or less sufficient for large matrices.
       weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
         rate multiplies it. Default: 0.01.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
@@ -205,14 +197,14 @@ def dion(
         the same learning rate, weight decay and mask, and `b2 = 0.95`.
 
     Raises:
-      ValueError: `rank_fraction` or `first` is not as above, or `update` was called without params.
+      ValueError: `rank` is less than 1, `first` is unknown, or `update` was called without params.
 
     Source: Ahn et al., "Dion: Distributed Orthonormalized Updates", arXiv:2504.05295.
 
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
-      >>> tx = gradtx.dion(0.1, rank_fraction=0.5)
+      >>> tx = gradtx.dion(0.1, rank=2)
       >>> params = {"w": jnp.ones((4, 8)), "b": jnp.zeros(8)}
       >>> state = tx.init(params)
       >>> state.inner_states["matrices"].inner_state[0].q["w"].shape
@@ -220,7 +212,7 @@ def dion(
     """
     directions = scale_by_dion(
         beta,
-        rank_fraction,
+        rank,
         first=first,
         key=key,
         weight_dimension_numbers=weight_dimension_numbers,
@@ -241,9 +233,9 @@ class ScaleByDion2State(NamedTuple):
     mu: Slot
 
 
-@functools.partial(piece, constants=("ns_coeffs",), ranges=PART)
+@functools.partial(piece, constants=("ns_coeffs",), ranges=PARTS)
 def scale_by_dion2(
-    fraction: float = 0.25,
+    parts: int = 4,
     beta: Scalar = 0.95,
     eps: Scalar = 1e-8,
     *,
@@ -254,15 +246,15 @@ def scale_by_dion2(
 ) -> GradientTransformation:
     """Orthogonalizes a part of the momentum: the rows, or columns, with the largest sums.
 
-    `mu = mu + g`; of the shorter side of each matrix, the given fraction of rows or columns of `mu`
-    with the largest sums of magnitudes is selected. The result is `sqrt(columns / rows)` times
-    the orthogonalized matrix of the selected ones, and 0 for all others; in `mu` the selected ones
-    are multiplied by `beta`. Rows have the weights of one input, and columns those of one output;
-    of square matrices, columns are selected.
+    `mu = mu + g`; on the shorter side of each matrix, those rows or columns of `mu` are selected
+    that have the largest sums of magnitudes, one of `parts` parts of them. The result is
+    `sqrt(columns / rows)` times the orthogonalized matrix of the selected ones, and 0 for all
+    others; in `mu` the selected ones are multiplied by `beta`. Rows have the weights of one input,
+    and columns those of one output; of square matrices, columns are selected.
 
     Args:
-      fraction: the fraction of rows or columns that each step takes, in (0, 1]; the number is
-        rounded up. Default: 0.25.
+      parts: the number of parts of which each step takes one: `ceil(side / parts)` of the rows or
+        columns; a Python integer, at least 1. Default: 4, the paper's fraction of 0.25.
       beta: the decay rate of what was selected. Default: 0.95.
       eps: added to the norm before the orthogonalization. Default: 1e-8.
       ns_coeffs: the coefficients of the iteration, or their name; see `orthogonalize`. Default:
@@ -274,7 +266,7 @@ def scale_by_dion2(
         Default: every leaf is a matrix.
 
     Raises:
-      ValueError: `fraction` is not in (0, 1], `ns_coeffs` or `ns_form` is unknown, or a leaf is not
+      ValueError: `parts` is less than 1, `ns_coeffs` or `ns_form` is unknown, or a leaf is not
         a matrix and has no axes.
 
     Source: Ahn et al., "Dion2: A Simple Method to Shrink Matrix in Muon", arXiv:2512.16928.
@@ -282,7 +274,7 @@ def scale_by_dion2(
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
-      >>> tx = gradtx.scale_by_dion2(0.5, ns_form="svd")
+      >>> tx = gradtx.scale_by_dion2(2, ns_form="svd")
       >>> g = jnp.array([[3.0, 1.0], [0.0, 0.0]])
       >>> state = tx.init(g)
       >>> updates, state = tx.update(g, state)
@@ -301,7 +293,7 @@ def scale_by_dion2(
         mu = s.mu + g
         across = columns <= rows
         x = mu.mT if across else mu
-        number = math.ceil(fraction * x.shape[1])
+        number = -(-x.shape[1] // parts)
         sums = jnp.sum(jnp.abs(x), 2)
         _, chosen = lax.top_k(sums, number)
         part = jnp.take_along_axis(x, chosen[:, :, None], 1)
@@ -320,14 +312,14 @@ def scale_by_dion2(
 
 @optimizer(
     DION2,
-    probe={"learning_rate": 0.05, "fraction": 0.5},
+    probe={"learning_rate": 0.05, "parts": 2, "weight_dimension_numbers": None},
     usual_rate=0.01,
     constants=("ns_coeffs",),
-    ranges=PART,
+    ranges=PARTS,
 )
 def dion2(
     learning_rate: ScalarOrSchedule,
-    fraction: float = 0.25,
+    parts: int = 4,
     beta: Scalar = 0.95,
     eps: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 0.01,
@@ -348,8 +340,8 @@ def dion2(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      fraction: the fraction of rows or columns that each step takes, in (0, 1]; the number is
-        rounded up. Default: 0.25.
+      parts: the number of parts of which each step takes one: `ceil(side / parts)` of the rows or
+        columns; a Python integer, at least 1. Default: 4, the paper's fraction of 0.25.
       beta: the decay rate of what was selected. Default: 0.95.
       eps: added to the norm before the orthogonalization. Default: 1e-8.
       weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
@@ -367,7 +359,7 @@ def dion2(
         the same learning rate, weight decay and mask, and `b2 = 0.95`.
 
     Raises:
-      ValueError: `fraction` is not in (0, 1], `ns_coeffs` or `ns_form` is unknown, or `update` was
+      ValueError: `parts` is less than 1, `ns_coeffs` or `ns_form` is unknown, or `update` was
         called without params.
 
     Source: Ahn et al., "Dion2: A Simple Method to Shrink Matrix in Muon", arXiv:2512.16928.
@@ -381,7 +373,7 @@ def dion2(
       [ 0.   0.   0.  -0.1]
     """
     directions = scale_by_dion2(
-        fraction,
+        parts,
         beta,
         eps,
         ns_coeffs=ns_coeffs,

@@ -24,7 +24,7 @@ from gradtx.transforms.variance import mars
 
 @optimizer(
     "Liu et al., 'MARS-M: When Variance Reduction Meets Matrices', arXiv:2510.21800",
-    probe={"learning_rate": 0.02},
+    probe={"learning_rate": 0.02, "weight_dimension_numbers": None},
     usual_rate=0.003,
     constants=("ns_coeffs",),
 )

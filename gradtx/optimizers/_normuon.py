@@ -130,7 +130,7 @@ def scale_by_normuon(
 
 @optimizer(
     NORMUON,
-    probe={"learning_rate": 0.02},
+    probe={"learning_rate": 0.02, "weight_dimension_numbers": None},
     usual_rate=0.02,
     constants=("ns_coeffs",),
 )
@@ -287,7 +287,7 @@ def scale_by_adamuon(
 
 @optimizer(
     ADAMUON,
-    probe={"learning_rate": 0.02},
+    probe={"learning_rate": 0.02, "weight_dimension_numbers": None},
     usual_rate=0.001,
     constants=("ns_coeffs",),
 )

@@ -189,7 +189,12 @@ def _as_tree(axes: Axes, tree: PyTree) -> PyTree:
 
 @optimizer(
     SCION,
-    probe={"learning_rate": 0.02, "radius": 1.0, "sign_radius": 1.0},
+    probe={
+        "learning_rate": 0.02,
+        "radius": 1.0,
+        "sign_radius": 1.0,
+        "weight_dimension_numbers": None,
+    },
     usual_rate=0.00025,
     constants=("ns_coeffs",),
 )

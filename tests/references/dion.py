@@ -10,11 +10,11 @@ from references.muon import OF_MATRICES, orthogonal
 from references.normuon import adamw_beside, by_hand
 
 MOVED = OF_MATRICES | {
-    "rank_fraction": [0.5],
-    "fraction": [0.3, 1.0],
+    "rank": [2],
+    "parts": [3, 1],
     "first": ["unit"],
     "key": [3],
-    "weight_dimension_numbers": [None],
+    "weight_dimension_numbers": [gradtx.hidden_matrices()],
     "of_rest": [gradtx.sgd(0.1)],
 }
 ATTRIBUTES = {"moved": MOVED, "shape": (3, 5), "cancels": True, "ulps": 64}
@@ -22,12 +22,12 @@ ATTRIBUTES = {"moved": MOVED, "shape": (3, 5), "cancels": True, "ulps": 64}
 
 @piece(**ATTRIBUTES, required={"first": "unit"})
 def scale_by_dion(
-    gradients, beta=0.95, rank_fraction=1.0, first="unit", key=None, weight_dimension_numbers=None
+    gradients, beta=0.95, rank=None, first="unit", key=None, weight_dimension_numbers=None
 ):
     """arXiv:2504.05295, Algorithm 1, for `outputs x inputs`: our transpose."""
     assert first == "unit"
     outputs, inputs = gradients[0].T.shape
-    rank = ceil(rank_fraction * min(outputs, inputs))
+    rank = rank or min(outputs, inputs)
     q, m, out = np.eye(inputs, rank), 0.0, []
     for g in gradients:
         b = m + np.conj(g.T)
@@ -55,7 +55,7 @@ TABLES = {steps: gradtx.polar_express(steps) for steps in (2, 3, 5)}
 @piece(**ATTRIBUTES)
 def scale_by_dion2(
     gradients,
-    fraction=0.25,
+    parts=4,
     beta=0.95,
     eps=1e-8,
     ns_coeffs="polar_express",
@@ -71,10 +71,10 @@ def scale_by_dion2(
         m = m + g.T
         if outputs <= inputs:
             sums = np.sum(np.abs(m), axis=1)
-            k = np.argsort(-sums)[: ceil(fraction * outputs)], slice(None)
+            k = np.argsort(-sums)[: ceil(outputs / parts)], slice(None)
         else:
             sums = np.sum(np.abs(m), axis=0)
-            k = slice(None), np.argsort(-sums)[: ceil(fraction * inputs)]
+            k = slice(None), np.argsort(-sums)[: ceil(inputs / parts)]
         u = np.zeros_like(m)
         u[k] = orthogonal(m[k], table, ns_steps, "frobenius", eps, ns_form)
         m[k] = beta * m[k]

@@ -32,7 +32,7 @@ def by_hand(b2=0.95, eps=1e-8):
 MOVED = OF_MATRICES | {
     "rescale": ["norm"],
     "sign": [False],
-    "weight_dimension_numbers": [None],
+    "weight_dimension_numbers": [gradtx.hidden_matrices()],
     "of_rest": [gradtx.sgd(0.1)],
 }
 ATTRIBUTES = {"moved": MOVED, "shape": (3, 5), "cancels": True, "ulps": 64}

@@ -4,6 +4,7 @@ from math import sqrt
 
 import numpy as np
 
+import gradtx
 from references.common import descend, optimizer, piece
 from references.muon import OF_MATRICES, orthogonal
 
@@ -30,7 +31,7 @@ MOVED = OF_MATRICES | {
     "radius": [3.0],
     "sign_radius": [{"norms": "sign", "sign_radius": 3.0}],
     "constrained": [False],
-    "weight_dimension_numbers": [None],
+    "weight_dimension_numbers": [gradtx.hidden_matrices()],
 }
 ATTRIBUTES = {"moved": MOVED, "shape": (3, 5), "cancels": True, "ulps": 64}
 

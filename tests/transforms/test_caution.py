@@ -37,7 +37,7 @@ def test_finished_updates_are_masked(name, x64):
         for k, u in updates.items():
             np.testing.assert_allclose(u, -by_hand(-np.asarray(whole[k]), g[k]), rtol=1e-12)
             masked += np.sum(np.asarray(u) == 0)
-    assert masked > 5
+    assert masked > 2
     assert_equal(state, inner_state)
 
 
