@@ -73,7 +73,8 @@ def scale_by_dion(
 
     Columns of `r` that are rounding errors, as for zero gradients and for momentum of a lower rank,
     give no part of the step, and the columns of `q` stay what they were: their directions would
-    depend on the linear algebra library. Derivatives treat `p` as a constant.
+    depend on the linear algebra library. Where the columns of
+    `b.H @ q` depend on each other, derivatives treat `p` as a constant.
 
     Args:
       beta: the decay rate of the momentum in the space of the step, the paper's `mu`. Default:
@@ -108,26 +109,30 @@ def scale_by_dion(
     """
 
     def init(p: Array, keys: Array) -> Slots:
-        n, rows, columns = p.shape
+        rows, columns = p.shape[1:]
         side = min(rows, columns) if rank is None else min(rank, rows, columns)
-        if first == "unit":
-            q = jnp.broadcast_to(jnp.eye(rows, side, dtype=p.dtype), (n, rows, side))
-        else:
+        q = jnp.eye(rows, side, dtype=p.dtype)
+        if first == "random":
             draw = functools.partial(jax.random.normal, shape=(rows, side), dtype=p.dtype)
             q = jax.vmap(draw)(keys)
             q = q / norms(q, axis=(1,))[0].astype(q.dtype)
-        return Slots(mu=jnp.zeros_like(p), q=q)
+        # a sum, so that it is sharded like the parameters
+        return Slots(mu=jnp.zeros_like(p), q=jnp.zeros_like(p[:, :, :side]) + q)
 
     def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
         rows, columns = g.shape[1:]
         b = s.mu + g
         largest = jnp.max(jnp.abs(b), (1, 2), keepdims=True, initial=0)
         unit = b / jnp.where(largest > 0, largest, 1)  # whose squares are in range
-        left = lax.stop_gradient(jnp.linalg.qr(_product(_adjoint(unit), s.q))[0])
+        left = _orthonormal(_product(_adjoint(unit), s.q))
         adjoint = _adjoint(left)
         r = _product(unit, left)
         size = norms(r, axis=(1,))[0]
-        noise = jnp.finfo(size.dtype).eps * max(rows, columns) * jnp.max(size, 2, keepdims=True)
+        noise = (
+            jnp.finfo(size.dtype).eps
+            * max(rows, columns)
+            * jnp.max(size, 2, keepdims=True, initial=0)
+        )
         used = size > noise
         q = jnp.where(used, r / jnp.where(used, size, 1), 0)
         mu = b - times(1 - beta, _product(r * largest, adjoint))
@@ -150,6 +155,35 @@ def _product(a: Array, b: Array) -> Array:
 
 def _adjoint(a: Array) -> Array:
     return (lax.conj(a) if jnp.iscomplexobj(a) else a).mT
+
+
+@jax.custom_jvp
+def _orthonormal(x: Array) -> Array:
+    """Returns orthonormal columns that span those of matrices.
+
+    Args:
+      x: matrices `(n, rows, columns)`, with no more columns than rows.
+    """
+    return jnp.linalg.qr(x)[0]
+
+
+@_orthonormal.defjvp
+def _derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """Returns the derivative of a QR decomposition, and 0 where the columns are dependent."""
+    q, r = jnp.linalg.qr(primals[0])
+    sizes = jnp.abs(jnp.diagonal(r, axis1=1, axis2=2))
+    noise = jnp.finfo(sizes.dtype).eps * len(q[0]) * jnp.max(sizes, 1, keepdims=True, initial=0)
+    independent = jnp.all(sizes > noise, 1)[:, None, None]
+    r = jnp.where(independent, r, jnp.eye(r.shape[1], dtype=r.dtype))
+    # d = dx / r; q turns by the skew part of q.H @ d, and out of its own span by the rest of d
+    solved = jax.scipy.linalg.solve_triangular(r, tangents[0].mT, trans=1, lower=False)
+    d = solved.mT
+    within = _product(_adjoint(q), d)
+    lower = jnp.tril(within, -1)
+    turning = lower - _adjoint(lower)
+    if jnp.iscomplexobj(q):  # the diagonal of r is real
+        turning += 1j * (jnp.imag(within) * jnp.eye(r.shape[1]))
+    return q, jnp.where(independent, d + _product(q, turning - within), 0)
 
 
 @optimizer(

@@ -107,15 +107,15 @@ def scale_by_normuon(
     coefficients = coefficients_of(ns_coeffs, ns_steps, "scale_by_normuon")
 
     def init(p: Array) -> Slots:
-        return Slots(mu=jnp.zeros_like(p), nu=jnp.zeros_like(abs_sq(p[:, 0])))
+        return Slots(mu=jnp.zeros_like(p), nu=jnp.zeros_like(jnp.sum(abs_sq(p), 1)))
 
     def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
         mu = ema(g, s.mu, b1)
         m = ema(g, mu, b1) if nesterov else mu
         o = orthogonalized(m, coefficients, ns_steps, ns_form, "frobenius", eps)
-        nu = ema(jnp.mean(abs_sq(o), 1), s.nu, b2)
-        d = o / plus(root(nu), eps)[:, None]
         rows, columns = g.shape[1:]
+        nu = ema(jnp.sum(abs_sq(o), 1) / max(rows, 1), s.nu, b2)
+        d = o / plus(root(nu), eps)[:, None]
         if rescale == "rms":
             u = with_norm(d, RMS * (rows * columns) ** 0.5)
         else:
