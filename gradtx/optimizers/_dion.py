@@ -189,7 +189,7 @@ def _derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, A
 @optimizer(
     DION,
     # With first columns that are known, so that it can be compared.
-    probe={"learning_rate": 0.05, "first": "unit", "weight_dimension_numbers": None},
+    probe={"learning_rate": 0.05, "rank": 2, "first": "unit", "weight_dimension_numbers": None},
     usual_rate=0.01,
 )
 def dion(

@@ -10,7 +10,7 @@ from references.muon import OF_MATRICES, orthogonal
 from references.normuon import adamw_beside, by_hand
 
 MOVED = OF_MATRICES | {
-    "rank": [2],
+    "rank": [1, None],
     "parts": [3, 1],
     "first": ["unit"],
     "key": [3],
