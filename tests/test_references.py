@@ -380,14 +380,16 @@ def test_signatures_are_those_of_optax(entry):
 
     since = SINCE.get(entry.name, set())
     ours, theirs = parameters(entry.factory), parameters(of_optax(entry.name))
-    assert [p for p in ours if p[0] not in since] == theirs
+    kept = [p for p in ours if p[0] not in since]
+    assert kept[: len(theirs)] == theirs
+    # An optimizer may take more than optax's, by name.
+    assert all(kind is inspect.Parameter.KEYWORD_ONLY for _, kind, _ in kept[len(theirs) :])
 
 
 @pytest.mark.parametrize("name", sorted(PIECES))
 def test_signatures_of_pieces_are_those_of_optax(name):
     if not of_optax(name):
-        assert name == "scale_by_uncorrected_adam"  # ours alone
-        return
+        return  # ours alone
     # A piece may take more than optax's, behind it.
     theirs = list(inspect.signature(of_optax(name)).parameters.values())
     ours = list(inspect.signature(getattr(gradtx, name)).parameters.values())

@@ -10,6 +10,7 @@ other axes index the matrices.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -241,6 +242,11 @@ class Stacked(Link):
             kernel = kernel._replace(init=lambda p: init(p, mine))
         return first_slots(kernel, kernel.slots({}), [stack])[0]
 
+    @functools.cached_property
+    def _shapes(self) -> Callable[..., list[PyTree]]:
+        """The shapes of the first slots, for those of a stack; traced once for each of them."""
+        return functools.cache(lambda *given: jax.eval_shape(self._first, *given))
+
     def _is_like_leaf(self, name: str) -> bool:
         """Returns whether a slot is stored in the shape of its leaf."""
         declared = declaration_of_class(self.state)
@@ -254,9 +260,9 @@ class Stacked(Link):
             n, dtype = place.layout.matrices, compute_dtype(jnp.result_type(leaves[i]))
             given = [jax.ShapeDtypeStruct((n, *place.shape), dtype)]
             if self.key is not None:
-                data = jax.eval_shape(jax.random.key_data, self.key)
+                data = jax.random.key_data(self.key)
                 given.append(jax.ShapeDtypeStruct((n, *data.shape), data.dtype))
-            slots = jax.eval_shape(self._first, *given)
+            slots = self._shapes(*given)
             for name, column, slot in zip(names, columns, slots, strict=True):
                 if self._is_like_leaf(name):
                     if slot.shape != given[0].shape:
@@ -275,7 +281,7 @@ class Stacked(Link):
     def _check_slots(
         self, updates: Updates, columns: dict[str, list[PyTree]], slots: list[Column]
     ) -> None:
-        """Raises unless the slots have the shapes that `init` returns."""
+        """Raises unless the slots are as `init` returns them, up to their precision."""
         for (name, held), column in zip(columns.items(), slots, strict=True):
             for i, wanted in column.arrays.items():
                 found = jnp.shape(held[i]) if hasattr(held[i], "shape") else "no array"
@@ -285,6 +291,12 @@ class Stacked(Link):
                         f"updates{nth_path(updates, i)} has shape "
                         f"{jnp.shape(jax.tree.leaves(updates, is_leaf=is_none)[i])}, for which "
                         f"state.{name} must have shape {wanted.shape}, got {found}",
+                    )
+                if jnp.iscomplexobj(wanted) and not jnp.iscomplexobj(held[i]):
+                    raise LeafError(
+                        TypeError,
+                        f"updates{nth_path(updates, i)} is {wanted.dtype}, but state.{name} is "
+                        f"{held[i].dtype}; call init with complex parameters",
                     )
 
 
