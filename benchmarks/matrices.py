@@ -58,7 +58,7 @@ def lowered(tx: Any, params: list[jax.Array], state: Any) -> Any:
 
 
 def compilation(width: int) -> None:
-    """Prints the times to trace and compile, for two numbers of layers, and the calls of LAPACK."""
+    """Prints CPU seconds to trace and compile, for two numbers of layers, and LAPACK's calls."""
     for name, make in METHODS.items():
         print(f"  {name}")
         for layers in (12, 48):
@@ -66,11 +66,11 @@ def compilation(width: int) -> None:
             tx = make()
             state = jax.jit(tx.init)(params)
             jax.clear_caches()
-            start = time.perf_counter()
+            start = time.process_time()
             low = lowered(tx, params, state)
-            middle = time.perf_counter()
+            middle = time.process_time()
             compiled = low.compile()
-            end = time.perf_counter()
+            end = time.process_time()
             calls = Counter(re.findall(r'custom_call_target="(\w+)"', compiled.as_text()))
             print(
                 f"    {layers} layers: trace + lower {middle - start:.2f} s, compile "
@@ -141,13 +141,15 @@ def main() -> None:
     parser.add_argument("--width", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--packages", help="a site-packages folder with PyTorch's programs")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps-only", action="store_true", help="do not time compilation")
     options = parser.parse_args()
     if options.packages:
         sys.path.append(options.packages)
     print(machine("jax", "gradtx", "numpy", "torch", "pytorch_optimizer", "heavyball"))
     for width in options.width:
         print(f"\nwidth {width}")
-        compilation(width)
+        if not options.steps_only:
+            compilation(width)
         grads = matrices(width)
         runs = {name: ours(make, grads) for name, make in METHODS.items()} | theirs(grads)
         against = "pytorch-optimizer SOAP" if "pytorch-optimizer SOAP" in runs else "SOAP"

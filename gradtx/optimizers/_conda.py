@@ -28,9 +28,9 @@ from gradtx.matrices.matrixwise import matrixwise
 from gradtx.matrices.renewal import renewed
 from gradtx.matrices.sides import identities, product
 from gradtx.optimizers._adam import adamw
-from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.parts import matrices_and_rest
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import gathered_weight, step_number
 

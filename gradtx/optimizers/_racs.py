@@ -25,9 +25,9 @@ from gradtx.engine.rules import Slots
 from gradtx.matrices.guard import guarded
 from gradtx.matrices.matrixwise import matrixwise
 from gradtx.optimizers._adam import adamw
-from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.parts import matrices_and_rest
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 from gradtx.tree.norms import norms, safe_sqrt
 

@@ -35,9 +35,9 @@ from gradtx.matrices.sides import (
     stored_dtype,
 )
 from gradtx.optimizers._adam import adamw
-from gradtx.optimizers._parts import from_second_step, matrices_and_rest
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.parts import from_second_step, matrices_and_rest
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import gathered_weight
 
