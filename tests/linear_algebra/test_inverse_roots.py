@@ -19,7 +19,7 @@ def positive(seed, n, rank, dtype=float):
 @pytest.mark.parametrize("method", ["eigh", "newton"])
 @pytest.mark.parametrize("dtype", [float, complex])
 def test_roots(method, dtype, x64):
-    a = np.stack([positive(i, 4, 6, dtype) * 10.0**i for i in (-3, 0, 3)])
+    a = np.stack([positive(i, 4, 6, dtype) * 10.0 ** (i - 3) for i in (0, 3, 6)])
     root = jax.jit(lambda a: inverse_roots(a, 4, 1e-4, method))(jnp.asarray(a))
     fourth = np.linalg.matrix_power(np.asarray(root), 4)
     np.testing.assert_allclose(fourth @ (a + 1e-4 * np.eye(4)), [np.eye(4)] * 3, atol=1e-8)

@@ -22,7 +22,7 @@ def test_each_leaf_has_the_norm_of_the_other_method():
 
 def test_directions_of_zero_and_large_norms():
     tx = gradtx.graft(gradtx.identity(), gradtx.scale_by_sign())
-    for g, wanted in ((jnp.zeros(2), 0.0), (jnp.full(2, 1e38), 2**0.5)):
+    for g, wanted in ((jnp.zeros(2), 0.0), (jnp.full(2, 1e37), 2**0.5)):
         updates, _ = jax.jit(tx.update)(g, tx.init(g))
         np.testing.assert_allclose(np.linalg.norm(updates), wanted, rtol=1e-6)
     half = jnp.array([3.0, 4.0], jnp.bfloat16)
