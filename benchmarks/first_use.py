@@ -206,6 +206,24 @@ def init(rounds: int) -> None:
 
 
 @row
+def jitted_init(rounds: int) -> None:
+    """Tracing and compiling a jitted `init` of AdamW."""
+    for leaves in (12, 144):
+        params = model(leaves)
+
+        def run(name: str, params: Any = params) -> float:
+            tx = LIBRARIES[name].adamw(1e-3)
+            return forgotten(lambda: jax.jit(tx.init).lower(params).compile() and 0)
+
+        compared(
+            f"trace + compile of a jitted init, {leaves} leaves",
+            run,
+            rounds,
+            "at most 1" if leaves == 144 else "",
+        )
+
+
+@row
 def trace_init_and_step(rounds: int) -> None:
     """Tracing and lowering `init` and a step together, and a step alone."""
     params = model(144)

@@ -87,12 +87,13 @@ def placed_as(x: Array, like: Typed) -> Array:
 
     Args:
       x: an array of the shape of `like`.
-      like: an array; nothing is done if it is not traced, or has no automatic axes.
+      like: an array; nothing is done if it is not traced, has no automatic axes, or cannot be on
+        several devices.
     """
     if not isinstance(like, Tracer) or x.shape != like.shape or not x.ndim:
         return x
     kinds = jax.typeof(like).sharding.mesh.axis_types
-    if kinds and AxisType.Auto not in kinds:
+    if AxisType.Auto not in kinds if kinds else jax.device_count() == 1:
         return x
     # With equal operands, the selection would be replaced by one of them before it is sharded.
     return lax.select(lax.eq(like, like), x, lax.optimization_barrier(x))

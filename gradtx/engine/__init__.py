@@ -21,7 +21,8 @@ A call of `adamw(1e-3).update(updates, state, params)` passes through these modu
    not make.
 5. `sweep`. Neighbouring rules are one `Sweep` over the leaves. It flattens the pytrees, checks
    pairs of leaves (`checks`), and has a `Lane` for each rule: slots, step count, random keys, and
-   the scalars that all leaves share. Leaves are traced in blocks that repeat (`blocks`).
+   the scalars that all leaves share (`scalars`). Leaves are traced in blocks that repeat
+   (`blocks`).
 6. `leaf`. `update_leaf` passes one leaf through the kernels, in float32 or wider; `storage` decides
    how slots are stored. It is traced once for each shape and dtype.
 7. Back in the sweep, the lanes return the next states, with the count and the learning rate of the

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array, ExtraArgs, OptState, PyTree, Scalar, ScalarOrSchedule
 from gradtx.engine.numerics import safe_increment
+from gradtx.engine.scalars import finished
 
 
 class MaskedNode(NamedTuple):
@@ -128,13 +129,17 @@ def field(state: OptState, name: str) -> PyTree:
 def value_at(scalar_or_schedule: ScalarOrSchedule, step: Any) -> Scalar | np.ndarray:
     """Returns a schedule's value at a step, and a number as it is.
 
-    This is the only place that distinguishes the two.
+    This is the only place that distinguishes the two. A schedule is computed once: without
+    `finished`, XLA would compile it, and compute it, in the kernel of each leaf.
 
     Args:
       scalar_or_schedule: a number, a scalar array, or a function of the step count.
       step: the step count, 0 at the first step.
     """
-    return scalar_or_schedule(step) if callable(scalar_or_schedule) else scalar_or_schedule
+    if not callable(scalar_or_schedule):
+        return scalar_or_schedule
+    value = scalar_or_schedule(step)
+    return finished(value) if isinstance(value, Tracer) else value
 
 
 def rate_at(learning_rate: ScalarOrSchedule, step: Any, extra: ExtraArgs) -> Scalar:

@@ -14,10 +14,10 @@ from gradtx.engine.base import Array, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import widen
 from gradtx.engine.rules import LeafError
+from gradtx.engine.scalars import finished, total
 from gradtx.transforms.slots import zero_slots
 from gradtx.tree.norms import rescale
 from gradtx.tree.present import present, replaced
-from gradtx.tree.scalars import finished, total
 
 
 class Ray(NamedTuple):

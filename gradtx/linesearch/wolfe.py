@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.concrete import compiled_when_concrete
-from gradtx.tree.scalars import finished
+from gradtx.engine.scalars import finished
 
 
 class Point(NamedTuple):

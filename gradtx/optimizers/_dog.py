@@ -20,13 +20,13 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import plus, ratio, root
+from gradtx.engine.scalars import finished
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.slots import as_slots, copied_slots
 from gradtx.tree.norms import rescale
 from gradtx.tree.present import common_dtype, present, replaced
-from gradtx.tree.scalars import finished
 
 FirstStep = tuple[Literal["heuristic", "distance", "learning_rate"], Scalar]
 FIRST_STEPS = ("heuristic", "distance", "learning_rate")

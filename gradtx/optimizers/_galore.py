@@ -32,6 +32,7 @@ from gradtx.engine.numerics import times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import named, pipeline_of
 from gradtx.engine.rules import LeafError, MaskedNode
+from gradtx.engine.scalars import finished
 from gradtx.matrices.layout import Layout, MatrixAxes, Place, axes_of_leaves, places_of
 from gradtx.matrices.stacks import Column, map_stacks, placed, placed_like
 from gradtx.optimizers._adam import scale_by_adam
@@ -39,7 +40,6 @@ from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import next_count
-from gradtx.tree.scalars import finished
 
 GALORE = (
     "Zhao et al., 'GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection', "

@@ -25,6 +25,7 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import abs_sq, widen
+from gradtx.engine.scalars import finished, total
 from gradtx.linesearch import scale_by_zoom_linesearch
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
@@ -32,7 +33,6 @@ from gradtx.transforms.slots import zero_slots
 from gradtx.tree.moments import next_count
 from gradtx.tree.norms import safe_sqrt
 from gradtx.tree.present import common_dtype, present, replaced
-from gradtx.tree.scalars import finished, total
 
 
 @declared

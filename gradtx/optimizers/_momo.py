@@ -18,10 +18,10 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.numerics import ema, over, ratio, times
+from gradtx.engine.scalars import finished
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 from gradtx.tree.moments import gathered_weight, step_number
 from gradtx.tree.present import common_dtype, present, replaced
-from gradtx.tree.scalars import finished
 
 MOMO = "Schaipp et al., 'MoMo: Momentum Models for Adaptive Learning Rates', arXiv:2305.07583"
 

@@ -21,9 +21,9 @@ from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import value_of, widen
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
+from gradtx.engine.scalars import finished
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.present import common_dtype
-from gradtx.tree.scalars import finished
 
 
 @piece

@@ -21,11 +21,11 @@ from gradtx.engine.coupled import coupled
 from gradtx.engine.masks import flags
 from gradtx.engine.numerics import ema, ratio, times
 from gradtx.engine.paths import is_none
+from gradtx.engine.scalars import finished
 from gradtx.optimizers._dadapt import adam_correction, over_one_norm
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots, zero_slots
 from gradtx.tree.moments import step_number
 from gradtx.tree.present import common_dtype, present, replaced
-from gradtx.tree.scalars import finished
 
 
 @declared

@@ -12,11 +12,11 @@ from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSc
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import Number, abs_sq, default_float, ema, over, plus, ratio
 from gradtx.engine.rules import Slots
+from gradtx.engine.scalars import finished
 from gradtx.optimizers._adam import ScaleByAdamState, moment_weights, zero_moments
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import step_number
-from gradtx.tree.scalars import finished
 
 
 @functools.partial(piece, ranges={"threshold": NUMBER})

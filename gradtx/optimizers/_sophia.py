@@ -24,6 +24,7 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.numerics import ema
 from gradtx.engine.pipeline import pipeline_of
+from gradtx.engine.scalars import total
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.guards import cast_like
@@ -32,7 +33,6 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.slots import as_slots, as_updates, zero_slots
 from gradtx.tree.moments import next_count
 from gradtx.tree.present import present, replaced
-from gradtx.tree.scalars import total
 
 
 @declared

@@ -11,9 +11,9 @@ from jax.typing import ArrayLike
 from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import abs_sq
 from gradtx.engine.paths import nth_path
+from gradtx.engine.scalars import finished, total
 from gradtx.projections.euclidean import magnitude
 from gradtx.projections.leaves import aligned, flattened, rebuilt
-from gradtx.tree.scalars import finished, total
 
 
 def _along(

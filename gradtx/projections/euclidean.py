@@ -7,9 +7,9 @@ from jax.lax import stop_gradient
 
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import abs_sq
+from gradtx.engine.scalars import finished, total
 from gradtx.projections.leaves import checked_scale, flattened, rebuilt
 from gradtx.tree.norms import safe_sqrt
-from gradtx.tree.scalars import finished, total
 
 
 def magnitude(arrays: Sequence[Array]) -> Array:

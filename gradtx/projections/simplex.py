@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from gradtx.engine.base import Array, PyTree, PyTreeDef, Scalar
+from gradtx.engine.scalars import finished, total
 from gradtx.projections.leaves import checked_scale, flattened, rebuilt
-from gradtx.tree.scalars import finished, total
 
 
 def onto_simplex(x: Array, scale: Scalar) -> Array:

@@ -33,8 +33,8 @@ from gradtx.engine.numerics import safe_increment
 from gradtx.engine.paths import StructureError, align, is_none
 from gradtx.engine.pipeline import wrapped
 from gradtx.engine.rules import Counter, Slots, value_at
+from gradtx.engine.scalars import finished
 from gradtx.transforms.guards import ShouldSkipUpdateFunction, cast_like, run_if
-from gradtx.tree.scalars import finished
 
 
 def gather(g: ArrayLike, gathered: Array, number: ArrayLike | None = None) -> Array:

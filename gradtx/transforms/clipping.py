@@ -21,8 +21,8 @@ from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times, value_of
 from gradtx.engine.rules import Slots
+from gradtx.engine.scalars import finished
 from gradtx.tree.norms import rescale, root_mean_square
-from gradtx.tree.scalars import finished
 
 ClipState = EmptyState
 ClipByGlobalNormState = EmptyState

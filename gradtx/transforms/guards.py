@@ -30,7 +30,7 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import abs_sq, safe_increment, widen
 from gradtx.engine.pipeline import wrapped
-from gradtx.tree.scalars import total
+from gradtx.engine.scalars import total
 
 
 @declared

@@ -34,8 +34,8 @@ from gradtx.engine.numerics import (
 )
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError, MaskedNode, rate_at
+from gradtx.engine.scalars import finished
 from gradtx.tree.present import present, replaced
-from gradtx.tree.scalars import finished
 
 
 @declared

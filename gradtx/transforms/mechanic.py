@@ -20,10 +20,10 @@ from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import safe_increment, times
+from gradtx.engine.scalars import finished
 from gradtx.transforms.slots import as_slots, as_updates, copied_slots
 from gradtx.tree.norms import safe_sqrt
 from gradtx.tree.present import common_dtype, present, replaced
-from gradtx.tree.scalars import finished
 
 
 @declared

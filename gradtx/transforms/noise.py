@@ -10,8 +10,8 @@ from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times, value_of
 from gradtx.engine.rules import Slots
+from gradtx.engine.scalars import finished
 from gradtx.tree.moments import step_number
-from gradtx.tree.scalars import finished
 
 
 @declared

@@ -10,9 +10,9 @@ from gradtx.engine.base import EmptyState, GradientTransformation, Params, Scala
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.pipeline import with_links
+from gradtx.engine.scalars import finished
 from gradtx.transforms.without_state import of_function
 from gradtx.tree.norms import rescale
-from gradtx.tree.scalars import finished
 
 NormalizeState = EmptyState
 

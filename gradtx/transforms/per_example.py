@@ -15,8 +15,8 @@ from jax.typing import ArrayLike
 from gradtx.engine.base import Array, PyTree, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import abs_sq, default_float, widen
+from gradtx.engine.scalars import finished, total
 from gradtx.tree.norms import safe_sqrt
-from gradtx.tree.scalars import finished, total
 
 
 def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Scalar) -> tuple[Updates, Array]:

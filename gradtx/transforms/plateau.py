@@ -12,8 +12,8 @@ from gradtx.engine.checks import check_value
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.pipeline import wrapped
+from gradtx.engine.scalars import finished
 from gradtx.tree.norms import rescale
-from gradtx.tree.scalars import finished
 
 
 @declared_as("reduce_on_plateau")

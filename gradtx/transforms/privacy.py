@@ -27,12 +27,12 @@ from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import over, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError
+from gradtx.engine.scalars import finished
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import as_key
 from gradtx.transforms.per_example import per_example_global_norm_clip
 from gradtx.transforms.scaling import scale_by_learning_rate
-from gradtx.tree.scalars import finished
 
 
 @declared

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import abs_sq, default_float, like, times, widen
-from gradtx.tree.scalars import total
+from gradtx.engine.scalars import total
 
 Axis = tuple[int, ...] | None
 Groups = tuple[tuple[Array, ...], ...]
@@ -117,8 +117,9 @@ def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
         return functools.reduce(jnp.logical_or, [jnp.any(jnp.isinf(x)) for x in found])
 
     def branch() -> tuple[Array, ...]:
-        # A loop with the factor in its carry would take less time to compile, but XLA stores such a
-        # factor as an array that leaves of one shape share, and reads it with each of them.
+        # A loop that computes both sums by the same code would take less time to compile (for 144
+        # leaves, a step of AdamW with clipping 0.95 of optax's in place of 1.07), but XLA stores
+        # all scaled arrays in it, and the norm takes three times as long.
         found = scaled(None)
         return lax.cond(overflow(found), lambda: mended(found, scaled(small)), lambda: found)
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array, PyTree
+from gradtx.engine.scalars import finished
 from gradtx.tree.mapping import map_leaves
-from gradtx.tree.scalars import finished
 
 
 def split_key_like(rng_key: ArrayLike, target_tree: PyTree) -> PyTree:

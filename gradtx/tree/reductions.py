@@ -15,9 +15,9 @@ from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import abs_sq, widen
+from gradtx.engine.scalars import finished, total
 from gradtx.tree.mapping import map_leaves
 from gradtx.tree.norms import floating, global_norm, safe_sqrt
-from gradtx.tree.scalars import finished, total
 
 
 def sum(tree: PyTree, associative_reduction: bool = False) -> Array:

@@ -1,6 +1,8 @@
 """Meshes of 8 devices, parameters that are sharded over them, and what must hold of every step."""
 
 import contextlib
+import re
+from collections import Counter
 from typing import NamedTuple
 
 import conftest
@@ -129,6 +131,13 @@ def arrays(tree):
         np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
         for x in jax.tree.leaves(tree)
     ]
+
+
+def collectives_of(function, *args):
+    """The number of collectives of each kind in a compiled function."""
+    text = jax.jit(function).lower(*args).compile().as_text()
+    kinds = r"all-reduce|all-gather|reduce-scatter|collective-permute|(?:ragged-)?all-to-all"
+    return Counter(re.findall(rf" ({kinds})(?:-start)?\(", text))
 
 
 def largest_difference(found, wanted):

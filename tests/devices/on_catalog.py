@@ -3,10 +3,13 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from meshes import (
     SETTINGS,
+    collectives_of,
+    gradients_of,
     in_context,
     largest_difference,
     loss_in_another_order,
@@ -17,10 +20,13 @@ from meshes import (
     placed,
     same_sharding,
     share,
+    walk,
 )
 
 import gradtx
 from gradtx import catalog
+from gradtx.engine.pipeline import pipeline_of
+from gradtx.matrices.matrixwise import Stacked
 
 ENTRIES = catalog.entries()
 each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
@@ -134,3 +140,53 @@ def test_automatic_axes(entry, setting, jitted):
     for state in found.states[2:]:
         assert moved(found.states[1], state) == []
     assert found.compiled[2:] == [0, 0]
+
+
+# ---- Communication ------------------------------------------------------------------------------
+
+
+def is_elementwise(entry):
+    """Whether the steps of a part of a leaf are that part of the leaf's steps."""
+    if entry.couples_leaves or entry.needs:
+        return False
+    whole = gradients_of({"w": (16, 8)})
+
+    def steps(rows):
+        grads = [{"w": jnp.asarray(g["w"][rows])} for g in whole]
+        return [u["w"] for u in walk(entry.make(), grads[0], grads).updates]
+
+    halves = zip(steps(slice(0, 8)), steps(slice(8, 16)), strict=True)
+    pairs = zip(steps(slice(None)), halves, strict=True)
+    return all(bool(jnp.all(u == jnp.concatenate(parts))) for u, parts in pairs)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
+@each_entry
+def test_elementwise_methods_do_not_communicate(entry, kind):
+    """Nor does their `init`; others that treat each leaf alone add numbers up, and move nothing."""
+    uses_matrices = any(isinstance(link, Stacked) for link in pipeline_of(entry.make()).links)
+    if entry.couples_leaves or entry.needs or uses_matrices:
+        return
+    mesh = SETTINGS["8"].mesh(kind)
+    params, tx = placed(numbers(), mesh, SETTINGS["8"].specs), entry.make()
+    with in_context(mesh):
+        state = jax.jit(tx.init)(params)
+        found = [collectives_of(tx.init, params), collectives_of(tx.update, params, state, params)]
+    if is_elementwise(entry):
+        assert found == [{}, {}]
+    else:
+        assert set(found[0] + found[1]) <= {"all-reduce"}
+
+
+def test_many_methods_are_elementwise():
+    names = {entry.name for entry in ENTRIES if is_elementwise(entry)}
+    assert names >= {
+        "sgd",
+        "adamw",
+        "lion",
+        "rmsprop",
+        "radam",
+        "adabelief",
+        "yogi",
+    }
+    assert not names & {"lamb", "lars", "adafactor", "sm3", "muon", "prodigy", "lbfgs"}

@@ -1,7 +1,5 @@
 """Rules for stacks of matrices, written by strangers, over explicit axes of meshes."""
 
-import re
-from collections import Counter
 from typing import NamedTuple
 
 import jax
@@ -10,6 +8,7 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec as P
 from meshes import (
+    collectives_of,
     largest_difference,
     moved,
     numbers,
@@ -253,10 +252,7 @@ def collectives(tx, axes, shapes, specs):
     params = placed(numbers(shapes), mesh, specs)
     with jax.set_mesh(mesh):
         state = tx.init(params)
-        text = jax.jit(tx.update).lower(params, state, params).compile().as_text()
-    return Counter(
-        re.findall(r" (all-\w+|reduce-scatter|collective-permute|all-to-all)(?:-start)?\(", text)
-    )
+        return collectives_of(tx.update, params, state, params)
 
 
 @pytest.mark.parametrize("n", [8, 12, 24])

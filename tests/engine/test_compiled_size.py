@@ -12,7 +12,7 @@ import trees
 from representatives import ENTRIES, each, engines, first, first_of_each
 
 import gradtx
-from gradtx.tree.scalars import finished, total
+from gradtx.engine.scalars import finished, total
 
 
 def loss(params):

@@ -25,7 +25,7 @@ def total(parts: Sequence[ArrayLike]) -> Array:
       parts: scalars, or arrays of one shape.
 
     Example:
-      >>> from gradtx.tree.scalars import total
+      >>> from gradtx.engine.scalars import total
       >>> print(total([1.0, 2.0, 3.0]))
       6.0
     """
