@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import importlib.metadata
 import os
 import platform
 import time
@@ -22,7 +23,9 @@ def machine(*modules: str) -> str:
     versions = [f"Python {platform.python_version()}"]
     for name in modules:
         try:
-            versions.append(f"{name} {importlib.import_module(name).__version__}")
+            module = importlib.import_module(name)
+            version = getattr(module, "__version__", "") or importlib.metadata.version(name)
+            versions.append(f"{name} {version}")
         except ImportError:
             versions.append(f"{name} not installed")
     return f"{cpu}, {os.cpu_count()} cores; JAX on {devices}; {', '.join(versions)}"

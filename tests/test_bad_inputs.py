@@ -23,6 +23,12 @@ def has_slots(entry):
     return any(x.ndim for x in jax.tree.leaves(entry.make().init(PARAMS)))
 
 
+def known_shape(entry):
+    """The shape of the leaf, where a slot shows it; the sums of rows and of columns do not."""
+    slots = jax.tree.leaves(entry.make().init(PARAMS))
+    return ["(2, 3)"] if any({2, 3} <= set(x.shape) for x in slots) else []
+
+
 def refused(error, *parts):
     """Expects an error that says all of these."""
     return pytest.raises(error, match="".join(rf"(?=[\s\S]*{re.escape(part)})" for part in parts))
@@ -176,9 +182,9 @@ def test_shapes_that_differ(entry):
     wrong = {"a": jnp.ones(2), "b": {"c": jnp.ones((3, 2))}}
     broadcastable = {"a": jnp.ones(2), "b": {"c": jnp.ones((1, 3))}}
     if has_slots(entry):
-        with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(3, 2)"):
+        with refused(ValueError, entry.name, "updates['b']['c']", "(3, 2)", *known_shape(entry)):
             tx.update(wrong, state, wrong, **more(entry))
-        with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(1, 3)"):
+        with refused(ValueError, entry.name, "updates['b']['c']", "(1, 3)", *known_shape(entry)):
             tx.update(broadcastable, state, broadcastable, **more(entry))
     if entry.needs_params:
         with refused(ValueError, entry.name, "['b']['c']", "(2, 3)", "(3, 2)"):
@@ -191,7 +197,7 @@ def test_errors_under_jit_say_the_same(entry):
     state = tx.init(PARAMS)
     wrong = {"a": jnp.ones(2), "b": {"c": jnp.ones((3, 2))}}
     if has_slots(entry):
-        with refused(ValueError, entry.name, "updates['b']['c']", "(2, 3)", "(3, 2)"):
+        with refused(ValueError, entry.name, "updates['b']['c']", "(3, 2)", *known_shape(entry)):
             jax.jit(lambda g, s: tx.update(g, s, g, **more(entry)))(wrong, state)
     integers = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3), int)}}
     with refused(TypeError, entry.name, "updates['b']['c']", "int32"):

@@ -67,17 +67,22 @@ def _article(word: str) -> str:
     return "an" if word[0] in "AEIOUaeio" else "a"
 
 
-def paths(tree: object) -> list[str]:
-    """Returns the paths of all leaves, including `None`."""
-    flat, _ = jax.tree.flatten_with_path(tree, is_leaf=lambda x: x is None)
+def paths(tree: object, empty: bool = False) -> list[str]:
+    """Returns the paths of all leaves, including `None`, and perhaps of nodes without children."""
+
+    def is_leaf(x: object) -> bool:
+        return x is None or (empty and jax.tree.structure(x).num_nodes == 1)
+
+    flat, _ = jax.tree.flatten_with_path(tree, is_leaf=is_leaf)
     return [jax.tree_util.keystr(path) for path, _ in flat]
 
 
 def describe_difference(name_a: str, a: object, name_b: str, b: object) -> str:
     """Returns a sentence on how the structures of two pytrees differ."""
-    paths_a, paths_b = paths(a), paths(b)
-    only_a = [p for p in paths_a if p not in set(paths_b)]
-    only_b = [p for p in paths_b if p not in set(paths_a)]
+    only_a, only_b = _apart(paths(a), paths(b))
+    if not (only_a and only_b):  # they may differ in what is masked
+        more_a, more_b = _apart(paths(a, empty=True), paths(b, empty=True))
+        only_a, only_b = only_a or more_a, only_b or more_b
     told = []
     if type(a) is not type(b):
         told.append(f"{name_a} is {described(a)}, {name_b} is {described(b)}")
@@ -90,6 +95,10 @@ def describe_difference(name_a: str, a: object, name_b: str, b: object) -> str:
     if type(a) is not type(b) and name_b in ("the mask", "the labels"):
         told.append(f"gradtx.by_path builds {name_b} for any container")
     return f"{name_a} and {name_b} have different structures: {'; '.join(told)}"
+
+
+def _apart(a: list[str], b: list[str]) -> tuple[list[str], list[str]]:
+    return [x for x in a if x not in set(b)], [x for x in b if x not in set(a)]
 
 
 def _some(name: str, found: Sequence[str], most: int = 3) -> str:

@@ -46,7 +46,7 @@ RATE = NOT_NEGATIVE._replace(
 )
 
 _NAMES = {
-    DECAY: "b1 b2 b3 beta beta3 betas rho decay adam_b1 adam_b2",
+    DECAY: "b1 b2 b3 beta beta3 betas rho decay adam_b1 adam_b2 shampoo_beta",
     MOMENTUM: "momentum",
     RATE: "learning_rate adam_learning_rate scaling",
     NOT_NEGATIVE: (
@@ -65,7 +65,7 @@ _NAMES = {
     Range(1.0, FINITE, "be finite and at least 1"): "eta_plus",
     COUNT: (
         "k every_k_schedule sync_period memory_size rank update_interval update_proj_gap num_betas "
-        "patience accumulation_size"
+        "patience accumulation_size iterations precondition_frequency max_dim block_size"
     ),
     COUNT_OR_0: (
         "max_consecutive_errors cooldown min_dim_size_to_factor ns_steps "

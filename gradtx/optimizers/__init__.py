@@ -60,6 +60,11 @@ from gradtx.optimizers._cocob import (
     cocob as cocob,
     scale_by_cocob as scale_by_cocob,
 )
+from gradtx.optimizers._conda import (
+    ScaleByCondaState as ScaleByCondaState,
+    conda as conda,
+    scale_by_conda as scale_by_conda,
+)
 from gradtx.optimizers._dadapt import (
     DAdaptAdamWState as DAdaptAdamWState,
     dadapt_adamw as dadapt_adamw,
@@ -84,6 +89,14 @@ from gradtx.optimizers._galore import (
     GaLoreState as GaLoreState,
     galore as galore,
     scale_by_galore as scale_by_galore,
+)
+from gradtx.optimizers._kl_shampoo import (
+    ScaleByKLShampooState as ScaleByKLShampooState,
+    ScaleByKLSoapState as ScaleByKLSoapState,
+    kl_shampoo as kl_shampoo,
+    kl_soap as kl_soap,
+    scale_by_kl_shampoo as scale_by_kl_shampoo,
+    scale_by_kl_soap as scale_by_kl_soap,
 )
 from gradtx.optimizers._lars import lamb as lamb, lars as lars
 from gradtx.optimizers._lbfgs import (
@@ -137,6 +150,11 @@ from gradtx.optimizers._optimistic import (
 from gradtx.optimizers._orthogonal_momentum import MuonState as MuonState
 from gradtx.optimizers._polyak import polyak_sgd as polyak_sgd, scale_by_polyak as scale_by_polyak
 from gradtx.optimizers._prodigy import ProdigyState as ProdigyState, prodigy as prodigy
+from gradtx.optimizers._racs import (
+    ScaleByRacsState as ScaleByRacsState,
+    racs as racs,
+    scale_by_racs as scale_by_racs,
+)
 from gradtx.optimizers._radam import radam as radam, scale_by_radam as scale_by_radam
 from gradtx.optimizers._rmsprop import (
     ScaleByRmsState as ScaleByRmsState,
@@ -156,6 +174,11 @@ from gradtx.optimizers._schedule_free import (
 )
 from gradtx.optimizers._scion import scale_by_scion as scale_by_scion, scion as scion
 from gradtx.optimizers._sgd import momentum as momentum, nesterov as nesterov, sgd as sgd
+from gradtx.optimizers._shampoo import (
+    ScaleByShampooState as ScaleByShampooState,
+    scale_by_shampoo as scale_by_shampoo,
+    shampoo as shampoo,
+)
 from gradtx.optimizers._sign import (
     scale_by_sign as scale_by_sign,
     sign_sgd as sign_sgd,
@@ -166,5 +189,15 @@ from gradtx.optimizers._sm3 import (
     scale_by_sm3 as scale_by_sm3,
     sm3 as sm3,
 )
+from gradtx.optimizers._soap import (
+    ScaleBySoapState as ScaleBySoapState,
+    scale_by_soap as scale_by_soap,
+    soap as soap,
+)
 from gradtx.optimizers._sophia import SophiaState as SophiaState, sophia as sophia
+from gradtx.optimizers._splus import (
+    ScaleBySPlusState as ScaleBySPlusState,
+    scale_by_splus as scale_by_splus,
+    splus as splus,
+)
 from gradtx.optimizers._yogi import scale_by_yogi as scale_by_yogi, yogi as yogi

@@ -6,9 +6,12 @@ from gradtx.engine.base import (
     Array,
     GradientTransformation,
     MaskOrFn,
+    Scalar,
     ScalarOrSchedule,
+    Schedule,
     TransformationLike,
 )
+from gradtx.engine.rules import value_at
 from gradtx.optimizers._adam import adamw
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -56,3 +59,16 @@ def with_norm(x: Array, norm: Array | float) -> Array:
     """
     own = norms(x, axis=(1, 2))[0]
     return x * (norm / jnp.where(own > 0, own, 1))
+
+
+def from_second_step(weight_decay: ScalarOrSchedule) -> Schedule:
+    """Returns a schedule of weight decay that is 0 at the first step.
+
+    Args:
+      weight_decay: a number or a schedule.
+    """
+
+    def schedule(count: Scalar) -> Scalar:
+        return jnp.where(jnp.asarray(count) > 0, value_at(weight_decay, count), 0.0)
+
+    return schedule

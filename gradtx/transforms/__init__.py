@@ -49,6 +49,7 @@ from gradtx.transforms.freezing import (
     selective_transform as selective_transform,
     set_to_zero as set_to_zero,
 )
+from gradtx.transforms.grafting import graft as graft
 from gradtx.transforms.guards import (
     ApplyIfFiniteState as ApplyIfFiniteState,
     ConditionallyMaskState as ConditionallyMaskState,

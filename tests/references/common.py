@@ -190,6 +190,10 @@ MOVED = {
     "step_size_fn": [lambda count: 2.0 / (count + 1)],
     "flip_sign": [False],
 }
-STORAGE = {"mu_dtype": ("mu", "m1", "m2"), "accumulator_dtype": ("trace", "ema")}
+STORAGE = {
+    "mu_dtype": ("mu", "m1", "m2"),
+    "accumulator_dtype": ("trace", "ema"),
+    "statistics_dtype": ("left", "right"),
+}
 """Hyperparameters that the papers do not know, and the slots whose dtype they may be; they have a
 test of their own."""

@@ -1,0 +1,161 @@
+"""Speed of SOAP and Shampoo: stacks of matrices in gradtx, single leaves in PyTorch, in one run.
+
+    python benchmarks/matrices.py [--width 64] [--packages FOLDER]
+
+The parameters are the 48 matrices, of 4 shapes, of a transformer with 12 layers. Bases and roots
+are computed every 10 steps, and a step's time is the mean of 10 consecutive ones. The programs in
+PyTorch are those of pytorch-optimizer and heavyball, if they can be imported; FOLDER is a
+site-packages folder to look for them.
+
+LAPACK runs on one thread, because OpenBLAS's threads wait in loops, and take a hundred times longer
+if other programs use the same cores.
+"""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when JAX is imported
+
+import argparse
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from harness import machine, report, side_by_side, timed
+from speed import transformer
+
+import gradtx
+
+EVERY = 10
+METHODS: dict[str, Callable[[], Any]] = {
+    "SOAP": lambda: gradtx.soap(1e-3, precondition_frequency=EVERY),
+    "SOAP, staggered": lambda: gradtx.soap(1e-3, precondition_frequency=EVERY, stagger=True),
+    "Shampoo": lambda: gradtx.shampoo(1e-3, precondition_frequency=EVERY),
+    "AdamW": lambda: gradtx.adamw(1e-3),
+}
+
+
+def matrices(width: int, layers: int = 12) -> list[np.ndarray]:
+    """Returns the matrices, with random elements."""
+    random = np.random.default_rng(0)
+    shapes = [x.shape for x in jax.tree.leaves(transformer(layers, width)) if x.ndim == 2]
+    return [random.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def lowered(tx: Any, params: list[jax.Array], state: Any) -> Any:
+    """Returns the lowered training step: update and apply."""
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return gradtx.apply_updates(params, updates), state
+
+    return jax.jit(step, donate_argnums=(0, 1)).trace(params, state, params).lower()
+
+
+def compilation(width: int) -> None:
+    """Prints CPU seconds to trace and compile, for two numbers of layers, and LAPACK's calls."""
+    for name, make in METHODS.items():
+        print(f"  {name}")
+        for layers in (12, 48):
+            params = [jnp.asarray(x) for x in matrices(width, layers)]
+            tx = make()
+            state = jax.jit(tx.init)(params)
+            jax.clear_caches()
+            start = time.process_time()
+            low = lowered(tx, params, state)
+            middle = time.process_time()
+            compiled = low.compile()
+            end = time.process_time()
+            calls = Counter(re.findall(r'custom_call_target="(\w+)"', compiled.as_text()))
+            print(
+                f"    {layers} layers: trace + lower {middle - start:.2f} s, compile "
+                f"{end - middle:.2f} s, calls {dict(calls)}"
+            )
+
+
+def ours(make: Callable[[], Any], grads: list[np.ndarray]) -> Callable[[], float]:
+    """Returns a function that takes 10 steps in JAX and returns the mean seconds of one."""
+    params = [jnp.asarray(x) for x in grads]
+    tx, given = make(), [jnp.asarray(x) for x in grads]
+    carry = [params, jax.jit(tx.init)(params)]
+    compiled = lowered(tx, *carry).compile()
+
+    def once() -> object:
+        carry[:] = compiled(*carry, given)
+        return carry[0]
+
+    return lambda: timed(once, EVERY)
+
+
+def theirs(grads: list[np.ndarray]) -> dict[str, Callable[[], float]]:
+    """Returns the same for the programs in PyTorch that can be imported."""
+    found: dict[str, Callable[[list], Any]] = {}
+    try:
+        import torch
+    except ImportError:
+        return {}
+    try:
+        import pytorch_optimizer as po
+
+        found["pytorch-optimizer SOAP"] = lambda p: po.SOAP(p, precondition_frequency=EVERY)
+        found["pytorch-optimizer Shampoo"] = lambda p: po.ScalableShampoo(
+            p, preconditioning_compute_steps=EVERY, start_preconditioning_step=1
+        )
+    except ImportError:
+        pass
+    try:
+        import heavyball
+
+        found["heavyball SOAP"] = lambda p: heavyball.SOAP(p, precondition_frequency=EVERY)
+    except ImportError:
+        pass
+
+    def runner(make: Callable[[list], Any]) -> Callable[[], float]:
+        params = [torch.nn.Parameter(torch.tensor(x)) for x in grads]
+        for p, g in zip(params, grads, strict=True):
+            p.grad = torch.tensor(g)
+        optimizer = make(params)
+
+        def steps() -> float:
+            def once() -> int:
+                for p, g in zip(params, grads, strict=True):
+                    p.grad = torch.from_numpy(g)
+                optimizer.step()
+                return 0
+
+            return timed(once, EVERY)
+
+        return steps
+
+    return {name: runner(make) for name, make in found.items()}
+
+
+def main() -> None:
+    """Prints all figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--width", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--packages", help="a site-packages folder with PyTorch's programs")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps-only", action="store_true", help="do not time compilation")
+    options = parser.parse_args()
+    if options.packages:
+        sys.path.append(options.packages)
+    print(machine("jax", "gradtx", "numpy", "torch", "pytorch_optimizer", "heavyball"))
+    for width in options.width:
+        print(f"\nwidth {width}")
+        if not options.steps_only:
+            compilation(width)
+        grads = matrices(width)
+        runs = {name: ours(make, grads) for name, make in METHODS.items()} | theirs(grads)
+        against = "pytorch-optimizer SOAP" if "pytorch-optimizer SOAP" in runs else "SOAP"
+        found = side_by_side(runs, options.rounds)
+        report(f"mean step, width {width}", found, against, "at most 0.5")
+
+
+if __name__ == "__main__":
+    main()

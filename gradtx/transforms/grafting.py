@@ -1,0 +1,84 @@
+"""Grafting: the direction of one transformation with the magnitude of another."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._roles import Inner, declared
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    Params,
+    TransformationLike,
+    Updates,
+    with_extra_args_support,
+)
+from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.leafwise import piece
+from gradtx.engine.numerics import widen
+from gradtx.engine.pipeline import wrapped
+from gradtx.tree.norms import norms
+
+
+@declared
+class GraftState(NamedTuple):
+    """The state of `graft`.
+
+    Attributes:
+      direction: the state of the transformation that determines directions.
+      magnitude: the state of the transformation that determines norms.
+    """
+
+    direction: Inner
+    magnitude: Inner
+
+
+@piece
+def graft(direction: TransformationLike, magnitude: TransformationLike) -> GradientTransformation:
+    """Scales each leaf's update of one transformation to the norm of another's.
+
+    `u * norm(v) / norm(u)` for each leaf, where `u` is the update of `direction` and `v` that of
+    `magnitude`, for the same gradients; 0 where `u` is 0.
+
+    Args:
+      direction: the transformation whose updates are scaled.
+      magnitude: the transformation whose updates give the norms.
+
+    Source: Agarwal et al., "Disentangling Adaptive Gradient Methods from Learning Rates",
+    arXiv:2002.11803.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.graft(gradtx.scale_by_sign(), gradtx.identity())
+      >>> g = jnp.array([3.0, -4.0])
+      >>> print(tx.update(g, tx.init(g))[0])
+      [ 3.535534 -3.535534]
+    """
+    of_direction, of_magnitude = map(with_extra_args_support, (direction, magnitude))
+
+    def init(params: Params) -> GraftState:
+        return GraftState(of_direction.init(params), of_magnitude.init(params))
+
+    def update(
+        updates: Updates, state: GraftState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, GraftState]:
+        u, of_u = of_direction.update(updates, state.direction, params, **extra)
+        v, of_v = of_magnitude.update(updates, state.magnitude, params, **extra)
+        return _scaled(u, v), GraftState(of_u, of_v)
+
+    traits = {"passes_to": (of_direction, of_magnitude)}
+    return wrapped(init, update, name="graft", state=GraftState, traits=traits)
+
+
+@compiled_when_concrete
+def _scaled(u: Updates, v: Updates) -> Updates:
+    return jax.tree.map(_to_norm, u, v)
+
+
+def _to_norm(u: Array, v: Array) -> Array:
+    of_u, of_v = norms(u, v)
+    nonzero = of_u > 0
+    unit = jnp.where(nonzero, widen(u) / jnp.where(nonzero, of_u, 1), 0)
+    return jnp.asarray(unit * of_v, jnp.result_type(u))
