@@ -6,7 +6,14 @@ The parameters are the 48 matrices, of 4 shapes, of a transformer with 12 layers
 are computed every 10 steps, and a step's time is the mean of 10 consecutive ones. The programs in
 PyTorch are those of pytorch-optimizer and heavyball, if they can be imported; FOLDER is a
 site-packages folder to look for them.
+
+LAPACK runs on one thread, because OpenBLAS's threads wait in loops, and take a hundred times longer
+if other programs use the same cores.
 """
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when JAX is imported
 
 import argparse
 import re
@@ -40,28 +47,30 @@ def matrices(width: int, layers: int = 12) -> list[np.ndarray]:
     return [random.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
-def lowered(tx: Any, params: list[jax.Array]) -> Any:
+def lowered(tx: Any, params: list[jax.Array], state: Any) -> Any:
     """Returns the lowered training step: update and apply."""
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
         return gradtx.apply_updates(params, updates), state
 
-    return jax.jit(step, donate_argnums=(0, 1)).trace(params, tx.init(params), params).lower()
+    return jax.jit(step, donate_argnums=(0, 1)).trace(params, state, params).lower()
 
 
 def compilation(width: int) -> None:
-    """Prints the times to trace and compile, for two numbers of layers, and the calls of LAPACK."""
+    """Prints CPU seconds to trace and compile, for two numbers of layers, and LAPACK's calls."""
     for name, make in METHODS.items():
         print(f"  {name}")
         for layers in (12, 48):
             params = [jnp.asarray(x) for x in matrices(width, layers)]
+            tx = make()
+            state = jax.jit(tx.init)(params)
             jax.clear_caches()
-            start = time.perf_counter()
-            low = lowered(make(), params)
-            middle = time.perf_counter()
+            start = time.process_time()
+            low = lowered(tx, params, state)
+            middle = time.process_time()
             compiled = low.compile()
-            end = time.perf_counter()
+            end = time.process_time()
             calls = Counter(re.findall(r'custom_call_target="(\w+)"', compiled.as_text()))
             print(
                 f"    {layers} layers: trace + lower {middle - start:.2f} s, compile "
@@ -73,8 +82,8 @@ def ours(make: Callable[[], Any], grads: list[np.ndarray]) -> Callable[[], float
     """Returns a function that takes 10 steps in JAX and returns the mean seconds of one."""
     params = [jnp.asarray(x) for x in grads]
     tx, given = make(), [jnp.asarray(x) for x in grads]
-    compiled = lowered(tx, params).compile()
-    carry = [params, tx.init(params)]
+    carry = [params, jax.jit(tx.init)(params)]
+    compiled = lowered(tx, *carry).compile()
 
     def once() -> object:
         carry[:] = compiled(*carry, given)
@@ -132,13 +141,15 @@ def main() -> None:
     parser.add_argument("--width", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--packages", help="a site-packages folder with PyTorch's programs")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps-only", action="store_true", help="do not time compilation")
     options = parser.parse_args()
     if options.packages:
         sys.path.append(options.packages)
     print(machine("jax", "gradtx", "numpy", "torch", "pytorch_optimizer", "heavyball"))
     for width in options.width:
         print(f"\nwidth {width}")
-        compilation(width)
+        if not options.steps_only:
+            compilation(width)
         grads = matrices(width)
         runs = {name: ours(make, grads) for name, make in METHODS.items()} | theirs(grads)
         against = "pytorch-optimizer SOAP" if "pytorch-optimizer SOAP" in runs else "SOAP"

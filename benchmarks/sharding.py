@@ -1,6 +1,7 @@
 """Optimizers over 8 devices: state, exchanged bytes and arithmetic of each device, in one table.
 
     python benchmarks/sharding.py [--only muon]
+    python benchmarks/sharding.py --times
 
 The parameters are the 48 matrices of a transformer with 12 layers of width 64, in float32, on 8
 virtual devices of the CPU. Everything but the last column is read from the arrays' shardings and
@@ -25,12 +26,17 @@ Steps start from the state of `tx.init` without `jit`, which is sharded best wit
 are sharded as the parameters are; `partial` ones are different on each device along `data` and have
 to be added up. Without `--only`, a second table has
 the figures that are aimed at, for the worse one of explicit axes and `shard`.
+
+With `--times`, the processor seconds for tracing and lowering a step, and for compiling it, with
+empty caches, at 12 and at 48 layers, with FSDP (8); for `zero` with replicated parameters. The
+ratios are to optax's optimizer of the same name, over automatic axes.
 """
 
 import argparse
 import contextlib
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -222,10 +228,10 @@ class Row(NamedTuple):
         )
 
 
-def arrays(seed: int, dtype: Any) -> dict[str, np.ndarray]:
+def arrays(seed: int, dtype: Any, layers: int = LAYERS) -> dict[str, np.ndarray]:
     """Returns random arrays like the parameters, or like gradients."""
     random = np.random.default_rng(seed)
-    shapes = {f"{n}/{name}": shape for n in range(LAYERS) for name, shape in SHAPES.items()}
+    shapes = {f"{n}/{name}": shape for n in range(layers) for name, shape in SHAPES.items()}
     return {name: random.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
 
 
@@ -412,11 +418,59 @@ def measured(only: str) -> tuple[Rows, list[list[str]]]:
     return rows, lines
 
 
+# ---- Tracing and compiling ----------------------------------------------------------------------
+
+TIMED = {
+    "adamw": "optax adamw",
+    "clip + adamw": "optax clip + adamw",
+    "muon": "optax muon",
+    "zero(adamw)": "optax adamw",
+    "zero(muon)": "optax muon",
+}
+
+
+def times_of(candidate: Candidate, axes: str, layers: int) -> tuple[float, float]:
+    """Returns the processor seconds for tracing and lowering, and for compiling a step."""
+    setting = "replicated (8)" if candidate.wrapper else "FSDP (8)"
+    sizes, spec = SETTINGS[setting]
+    kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
+    mesh = jax.make_mesh((*sizes.values(),), (*sizes,), axis_types=(kind,) * len(sizes))
+    with jax.set_mesh(mesh) if axes == "explicit" else contextlib.nullcontext():
+        params = placed(arrays(0, np.float32, layers), mesh, spec)
+        tx = candidate.over(axes, params)
+        state = tx.init(params)
+        jax.clear_caches()
+        start = time.process_time()
+        lowered = jax.jit(tx.update).lower(params, state, params)
+        traced = time.process_time()
+        lowered.compile()
+        return traced - start, time.process_time() - traced
+
+
+def times() -> list[list[str]]:
+    """Returns the lines of the table of times."""
+    lines = []
+    for layers in (LAYERS, 4 * LAYERS):
+        for ours, theirs in TIMED.items():
+            base = times_of(CANDIDATES[theirs], "automatic", layers)
+            for axes in ("explicit", "shard"):
+                found = times_of(CANDIDATES[ours], axes, layers)
+                ratios = (f"{x:.2f} s, {x / y:.2f}" for x, y in zip(found, base, strict=True))
+                lines.append([str(layers), ours, axes, *ratios])
+    return lines
+
+
 def main() -> None:
     """Prints the table, and what is asked of it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="only optimizers whose name contains this")
-    only = parser.parse_args().only
+    parser.add_argument("--times", action="store_true", help="tracing and compiling")
+    args = parser.parse_args()
+    if args.times:
+        print(f"{machine('jax', 'optax', 'gradtx', 'numpy')}\n")
+        print(markdown_table(["layers", "optimizer", "axes", "trace, lower", "compile"], times()))
+        return
+    only = args.only
     rows, lines = measured(only)
     header = ["setting", "optimizer", "axes", "state, kB", "shares of state", "collectives", "kB"]
     print(f"{machine('jax', 'optax', 'gradtx', 'numpy')}\n")

@@ -73,6 +73,8 @@ from gradtx.interop import as_optax as as_optax, to_optax as to_optax
 from gradtx.linear_algebra import (
     matrix_inverse_pth_root as matrix_inverse_pth_root,
     nnls as nnls,
+    orthogonalize as orthogonalize,
+    polar_express as polar_express,
     power_iteration as power_iteration,
 )
 from gradtx.linesearch import (
@@ -169,6 +171,7 @@ from gradtx.transforms import (
     HutchinsonState as HutchinsonState,
     LookaheadParams as LookaheadParams,
     LookaheadState as LookaheadState,
+    MarsState as MarsState,
     MaskedNode as MaskedNode,
     MaskedState as MaskedState,
     MechanicState as MechanicState,
@@ -198,6 +201,7 @@ from gradtx.transforms import (
     add_noise as add_noise,
     apply_every as apply_every,
     apply_if_finite as apply_if_finite,
+    cautious as cautious,
     centralize as centralize,
     chain as chain,
     clip as clip,
@@ -213,10 +217,12 @@ from gradtx.transforms import (
     flatten as flatten,
     freeze as freeze,
     graft as graft,
+    hidden_matrices as hidden_matrices,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
     identity as identity,
     keep_params_nonnegative as keep_params_nonnegative,
     lookahead as lookahead,
+    mars as mars,
     masked as masked,
     maximize as maximize,
     measure_with_ema as measure_with_ema,

@@ -57,9 +57,9 @@ def engines(make):
     return frozenset(links(make))
 
 
-def engines_and_needs(entry):
-    """The engines that an optimizer uses, and the arguments that it needs."""
-    return engines(entry.make), entry.needs
+def engines_of(entry):
+    """The engines that an optimizer uses."""
+    return engines(entry.make)
 
 
 def each(entries):
@@ -70,4 +70,4 @@ each_entry = each(ENTRIES)
 # For what depends on an optimizer's equations, beside their comparison with the paper.
 each_build = each(first_of_each(build, ENTRIES))
 # For what the engine does, whatever the equations are.
-each_engine = each(first_of_each(engines_and_needs, ENTRIES))
+each_engine = each(first_of_each(engines_of, ENTRIES))

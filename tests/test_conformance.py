@@ -17,7 +17,7 @@ from representatives import (
     each_build,
     each_engine,
     each_entry,
-    engines_and_needs,
+    engines_of,
     first_of_each,
 )
 from trees import Layer, Pair, assert_equal, assert_ulps, avals, extras, needed
@@ -26,9 +26,7 @@ import gradtx
 
 # CI compiles these cases as users do. Then NovoGrad's first moment, where its terms cancel, has 11
 # ulps of difference between constants and arguments, of which one ulp is a term's.
-each_engine_here = each(
-    first_of_each(engines_and_needs, first_of_each(build, ENTRIES, pytest.mark.slow))
-)
+each_engine_here = each(first_of_each(engines_of, first_of_each(build, ENTRIES, pytest.mark.slow)))
 
 
 def magnified(entry):
@@ -132,7 +130,7 @@ WRAPPERS = {
 @pytest.mark.parametrize(
     "entry",
     [
-        *first_of_each(build, ENTRIES),
+        *first_of_each(engines_of, ENTRIES),
         *(pytest.param(make, id=name) for name, make in WRAPPERS.items()),
     ],
     ids=lambda entry: getattr(entry, "name", None),
@@ -305,7 +303,7 @@ def test_vmap_over_parameters_and_state(entry):
 
 
 @pytest.mark.parametrize("hardest", [True, pytest.param(False, marks=pytest.mark.slow)])
-@each_build
+@each_engine
 def test_gradients_through_an_update_are_finite_at_zero(entry, hardest):
     """Without an eps to lean on where there is one; with it in the slow set."""
     params = jax.tree.map(jnp.zeros_like, trees.small(entry.takes_complex))
@@ -480,7 +478,7 @@ def test_masked_leaves_pass_by_and_cost_nothing(entry):
 # ---- Numbers ----------------------------------------------------------------------------------
 
 
-@each_build
+@each_engine
 def test_zero_gradients_give_zero_updates(entry):
     dtypes = ["float32", "bfloat16", "float16"] + ["complex64"] * entry.takes_complex
     zeros = {d: jnp.zeros(2, d) for d in dtypes}
@@ -494,7 +492,7 @@ def test_zero_gradients_give_zero_updates(entry):
         assert all(bool(jnp.all(jnp.isfinite(u))) for u in jax.tree.leaves(updates))
 
 
-@each_build
+@each_engine
 def test_no_gradient_is_too_large_or_too_small(entry):
     """Squares of the largest and smallest numbers are no numbers; updates still are."""
     for dtype in ("float32", "bfloat16", "float16"):
@@ -550,7 +548,7 @@ def test_schedules_see_every_step_under_wrappers(entry):
         assert_steps_are_seen(entry, wrap)
 
 
-@each_build
+@each_engine
 def test_complex_parameters_descend_along_the_conjugate_gradient(entry):
     target = trees.numbers((3,), 8, jnp.complex64)
 

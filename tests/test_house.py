@@ -31,12 +31,12 @@ LAYERS = (
     "_devices",
     "engine",
     "_roles",
-    "matrices",
     "_table",
     "tree",
     "tree_utils",
     "numerics",
     "linear_algebra",
+    "matrices",
     "_apply",
     "schedules",
     "transforms",
@@ -288,7 +288,10 @@ def test_every_optimizer_on_disk_is_in_the_catalog(path):
         if inspect.signature(x).return_annotation is gradtx.GradientTransformation
     }
     registered = {entry.name for entry in ENTRIES if entry.module == module.__name__}
-    assert registered, f"{path.name} registers no optimizer"
+    if not registered:
+        families = [p for p in OPTIMIZER_FILES if f"{module.__name__} import" in p.read_text()]
+        assert len(families) > 1, f"{path.name} registers no optimizer, and is not shared by any"
+        return
     assert {name for name in public if not name.startswith("scale_by_")} == registered
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from representatives import each_build, first
+from representatives import each_engine, first
 from trees import loss_around, needed, numbers
 
 import gradtx
@@ -48,7 +48,7 @@ def check_alike(tx, extra_of):
         np.testing.assert_allclose(partly[name], wholly[name], rtol=1e-6)
 
 
-@each_build
+@each_engine
 def test_optimizers(entry):
     loss = loss_around(PARAMS, GRADS)
     check_alike(entry.make(), lambda g: needed(entry, loss, PARAMS, g))

@@ -107,6 +107,7 @@ def test_jit_changes_nothing(tree, recipe):
     assert_ulps(jitted, eager, 8, of_largest=True)
 
 
+@pytest.mark.thorough
 @given(any_tree(["float32", "complex64"]), pieces(SHARED, OURS), st.randoms(use_true_random=False))
 @few
 def test_fused_or_not_and_nested_or_not(tree, recipe, random):
@@ -132,6 +133,7 @@ def test_fused_or_not_and_nested_or_not(tree, recipe, random):
         assert_ulps(jax.tree.leaves(state), jax.tree.leaves(states), 64, of_largest=True)
 
 
+@pytest.mark.thorough
 @given(any_tree(["float32"]), pieces(SHARED, OURS, REAL_ONLY), st.data())
 @few
 def test_masked_leaves_are_as_if_they_were_not_there(tree, recipe, data):
@@ -156,6 +158,7 @@ def test_masked_leaves_are_as_if_they_were_not_there(tree, recipe, data):
             np.testing.assert_array_equal(u, g)
 
 
+@pytest.mark.thorough
 @given(any_tree(["float32"]), pieces(SHARED, {"clip": [{"max_delta": 0.4}]}))
 @few
 def test_optax_gives_the_same_in_float64(tree, recipe):
@@ -172,6 +175,7 @@ def test_optax_gives_the_same_in_float64(tree, recipe):
                 np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12 * largest)
 
 
+@pytest.mark.thorough
 @given(st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=6), st.integers(0, 3))
 @few
 def test_a_partition_is_its_parts(labels, seed):

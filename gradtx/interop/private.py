@@ -8,8 +8,8 @@ from jax.typing import DTypeLike
 from gradtx import numerics, tree
 from gradtx.engine import base
 from gradtx.engine.base import Array, Params, PyTree, Scalar
+from gradtx.linear_algebra.orthogonalizing import COEFFICIENTS, Coefficients, Preconditioning
 from gradtx.optimizers import MuonDimensionNumbers, MuonState, scale_by_muon
-from gradtx.optimizers._muon import COEFFICIENTS, Coefficients, Preconditioning
 from gradtx.transforms import scale_by_learning_rate
 
 

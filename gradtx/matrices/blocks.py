@@ -14,7 +14,7 @@ Update = Callable[..., tuple[Array, Slots]]
 def in_blocks(
     init: Init, update: Update, size: int | None, like_matrices: tuple[str, ...] = ()
 ) -> tuple[Init, Update]:
-    """Makes a rule for stacks of matrices act on the blocks of large ones.
+    """Returns a rule that acts on the blocks of large matrices.
 
     A side longer than `size` is divided into the least number of equal blocks that are not longer.
     The last one is filled up with zeros where the division leaves a rest.

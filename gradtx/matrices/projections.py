@@ -1,5 +1,7 @@
 """Adam on low-rank projections of stacks of matrices, and what scales gradients by it."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
 from gradtx.engine.base import Array, Scalar
@@ -9,20 +11,44 @@ from gradtx.matrices.sides import AXES, product
 from gradtx.tree.moments import gathered_weight, step_number
 from gradtx.tree.norms import norms
 
+MOMENTS = ("mu", "nu")
+"""The slots that are transposed with the matrices, so that their shapes tell the two kinds apart."""
+
+
+def on_wide(update: Callable[..., tuple[Array, Slots]]) -> Callable[..., tuple[Array, Slots]]:
+    """Decorates a rule for matrices with no more rows than columns: it is one for all matrices.
+
+    Args:
+      update: the rule, as for `matrixwise`.
+    """
+
+    def turned(slots: Slots) -> Slots:
+        return Slots(**{name: x.mT if name in MOMENTS else x for name, x in vars(slots).items()})
+
+    def rule(g: Array, s: Slots, step: Array, p: Array | None) -> tuple[Array, Slots]:
+        if g.shape[1] <= g.shape[2]:
+            return update(g, s, step, p)
+        u, new = update(g.mT, turned(s), step, p)
+        return u.mT, turned(new)
+
+    return rule
+
 
 def first_moments(p: Array, rank: int) -> dict[str, Array]:
     """Returns the first slots of Adam on projections, and a count of bad gradients.
 
     Args:
       p: matrices `(n, rows, columns)`.
-      rank: the number of columns of the projector, at most that of the rows.
+      rank: the length of the shorter side after the projection, at most that before it.
     """
     n, rows, columns = p.shape
-    rank, real = min(rank, rows), jnp.finfo(p.dtype).dtype
+    real, shorter = jnp.finfo(p.dtype).dtype, min(rows, columns)
+    rank = min(rank, shorter)
+    shape = (n, rows, rank) if rows > columns else (n, rank, columns)
     return {
-        "mu": jnp.zeros((n, rank, columns), p.dtype),
-        "nu": jnp.zeros((n, rank, columns), real),
-        "projector": jnp.zeros((n, rows, rank), p.dtype) + jnp.eye(rows, rank, dtype=p.dtype),
+        "mu": jnp.zeros(shape, p.dtype),
+        "nu": jnp.zeros(shape, real),
+        "projector": jnp.zeros((n, shorter, rank), p.dtype) + jnp.eye(shorter, rank, dtype=p.dtype),
         "norm": jnp.zeros((n,), real),
         "rejected": jnp.zeros((n,), jnp.int32),
     }

@@ -75,6 +75,14 @@ from gradtx.optimizers._dadapt import (
     DAdaptAdamWState as DAdaptAdamWState,
     dadapt_adamw as dadapt_adamw,
 )
+from gradtx.optimizers._dion import (
+    ScaleByDion2State as ScaleByDion2State,
+    ScaleByDionState as ScaleByDionState,
+    dion as dion,
+    dion2 as dion2,
+    scale_by_dion as scale_by_dion,
+    scale_by_dion2 as scale_by_dion2,
+)
 from gradtx.optimizers._dog import (
     DoGState as DoGState,
     DoWGState as DoWGState,
@@ -122,6 +130,7 @@ from gradtx.optimizers._madgrad import (
     madgrad as madgrad,
     scale_by_madgrad as scale_by_madgrad,
 )
+from gradtx.optimizers._mars import mars_muon as mars_muon
 from gradtx.optimizers._momo import (
     MomoAdamState as MomoAdamState,
     MomoState as MomoState,
@@ -130,11 +139,18 @@ from gradtx.optimizers._momo import (
 )
 from gradtx.optimizers._muon import (
     MuonDimensionNumbers as MuonDimensionNumbers,
-    MuonState as MuonState,
     muon as muon,
     scale_by_muon as scale_by_muon,
 )
 from gradtx.optimizers._noisy_sgd import noisy_sgd as noisy_sgd
+from gradtx.optimizers._normuon import (
+    ScaleByAdaMuonState as ScaleByAdaMuonState,
+    ScaleByNorMuonState as ScaleByNorMuonState,
+    adamuon as adamuon,
+    normuon as normuon,
+    scale_by_adamuon as scale_by_adamuon,
+    scale_by_normuon as scale_by_normuon,
+)
 from gradtx.optimizers._novograd import (
     ScaleByNovogradState as ScaleByNovogradState,
     novograd as novograd,
@@ -147,6 +163,7 @@ from gradtx.optimizers._optimistic import (
     optimistic_gradient_descent as optimistic_gradient_descent,
     scale_by_optimistic_gradient as scale_by_optimistic_gradient,
 )
+from gradtx.optimizers._orthogonal_momentum import MuonState as MuonState
 from gradtx.optimizers._polyak import polyak_sgd as polyak_sgd, scale_by_polyak as scale_by_polyak
 from gradtx.optimizers._prodigy import ProdigyState as ProdigyState, prodigy as prodigy
 from gradtx.optimizers._racs import (
@@ -171,6 +188,7 @@ from gradtx.optimizers._schedule_free import (
     schedule_free_adamw as schedule_free_adamw,
     schedule_free_sgd as schedule_free_sgd,
 )
+from gradtx.optimizers._scion import scale_by_scion as scale_by_scion, scion as scion
 from gradtx.optimizers._sgd import momentum as momentum, nesterov as nesterov, sgd as sgd
 from gradtx.optimizers._shampoo import (
     ScaleByShampooState as ScaleByShampooState,

@@ -32,13 +32,14 @@ from gradtx.matrices.projections import (
     growth,
     into,
     limited,
+    on_wide,
     weights_of_moments,
 )
 from gradtx.matrices.sides import AXES
 from gradtx.optimizers._adam import adamw
-from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.matrices import for_matrices
 from gradtx.transforms.noise import as_key
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -52,8 +53,8 @@ class ScaleByApolloState(NamedTuple):
 
     Attributes:
       count: the number of steps taken.
-      mu: for each leaf, moving average of projected gradients, for each matrix `[rank, longer
-        side]`.
+      mu: for each leaf, moving average of projected gradients, for each matrix `[rank, columns]`,
+        or `[rows, rank]` if it has more rows than columns.
       nu: moving average of their squares.
       projector: the projector of each matrix, `[shorter side, rank]`.
       norm: the norm of the last update of each matrix, without `scale`.
@@ -144,6 +145,7 @@ def scale_by_apollo(
         return Slots(**first_moments(p, rank))
 
     @guarded
+    @on_wide
     def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
         shape = s.projector.shape[1:]
 
@@ -162,7 +164,7 @@ def scale_by_apollo(
         return times(scale, u), slots
 
     return matrixwise(
-        ScaleByApolloState, init, update, axes=weight_dimension_numbers, lying=True,
+        ScaleByApolloState, init, update, axes=weight_dimension_numbers,
         key=as_key(key, None, "scale_by_apollo"), name="scale_by_apollo",
         per_step=functools.partial(weights_of_moments, b1, b2),
     )  # fmt: skip
@@ -170,7 +172,7 @@ def scale_by_apollo(
 
 @optimizer(
     APOLLO,
-    probe={"learning_rate": 0.05, "rank": 2, "update_proj_gap": 5},
+    probe={"learning_rate": 0.05, "rank": 1, "update_proj_gap": 5},
     usual_rate=0.01,
     ranges=RANGES,
 )
@@ -260,7 +262,7 @@ def apollo(
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
-    return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
+    return for_matrices(of_matrices, of_rest, weight_dimension_numbers)
 
 
 @optimizer(

@@ -28,9 +28,9 @@ from gradtx.matrices.matrixwise import matrixwise
 from gradtx.matrices.renewal import renewed
 from gradtx.matrices.sides import identities, product
 from gradtx.optimizers._adam import adamw
-from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.matrices import for_matrices
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import gathered_weight, step_number
 
@@ -220,4 +220,4 @@ def conda(
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
-    return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
+    return for_matrices(of_matrices, of_rest, weight_dimension_numbers)

@@ -31,13 +31,14 @@ from gradtx.matrices.projections import (
     growth,
     into,
     limited,
+    on_wide,
     weights_of_moments,
 )
 from gradtx.matrices.sides import product
 from gradtx.optimizers._adam import adamw
-from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.matrices import for_matrices
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 FIRA = (
@@ -53,8 +54,8 @@ class ScaleByFiraState(NamedTuple):
 
     Attributes:
       count: the number of steps taken.
-      mu: for each leaf, moving average of projected gradients, for each matrix `[rank, longer
-        side]`.
+      mu: for each leaf, moving average of projected gradients, for each matrix `[rank, columns]`,
+        or `[rows, rank]` if it has more rows than columns.
       nu: moving average of their squares.
       projector: the orthonormal columns of the projector of each matrix, `[shorter side, rank]`.
       norm: the norm of the last step of the rest of each matrix, without `scale`.
@@ -134,6 +135,7 @@ def scale_by_fira(
         return Slots(**first_moments(p, rank))
 
     @guarded
+    @on_wide
     def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
         projector = lax.cond(
             step % value_of(update_proj_gap) == 0,
@@ -147,7 +149,7 @@ def scale_by_fira(
         return times(scale, product(projector, d) + rest), slots
 
     return matrixwise(
-        ScaleByFiraState, init, update, axes=weight_dimension_numbers, lying=True,
+        ScaleByFiraState, init, update, axes=weight_dimension_numbers,
         per_step=functools.partial(weights_of_moments, b1, b2), name="scale_by_fira",
     )  # fmt: skip
 
@@ -233,4 +235,4 @@ def fira(
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
-    return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
+    return for_matrices(of_matrices, of_rest, weight_dimension_numbers)

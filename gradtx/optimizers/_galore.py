@@ -23,7 +23,6 @@ from gradtx.engine.base import (
     ScalarOrSchedule,
     TransformationLike,
     Updates,
-    is_function,
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
@@ -34,11 +33,12 @@ from gradtx.engine.pipeline import named, pipeline_of
 from gradtx.engine.rules import LeafError, MaskedNode
 from gradtx.engine.scalars import finished
 from gradtx.linear_algebra.singular_vectors import principal_vectors
-from gradtx.matrices.layout import Layout, MatrixAxes, Place, axes_of_leaves, places_of
+from gradtx.matrices.layout import Layout, MatrixAxes, Place, places_of
 from gradtx.matrices.stacks import Column, map_stacks, placed, placed_like
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.matrices import axes_or_none
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import next_count
 
@@ -215,12 +215,7 @@ def _places(
 ) -> dict[int, Place]:
     """Returns the places of the leaves that are projected; their rows are the side that shrinks."""
     leaves = jax.tree.leaves(tree, is_leaf=is_none)
-    axes = axes(tree) if callable(axes) and is_function(axes) else axes
-    found = axes_of_leaves(axes, tree)
-    if axes is None:
-        found = [MatrixAxes() if getattr(x, "ndim", 0) == 2 else None for x in leaves]
-    elif isinstance(axes, MatrixAxes):  # one for all leaves: it cannot apply to vectors and scalars
-        found = [axes if getattr(x, "ndim", 0) >= 2 else None for x in leaves]
+    found = axes_or_none(axes, tree)
     active = [
         x is not None and a is not None and math.prod(jnp.shape(x)) > 0
         for x, a in zip(leaves, found, strict=True)

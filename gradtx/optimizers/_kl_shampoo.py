@@ -30,9 +30,10 @@ from gradtx.matrices.matrixwise import matrixwise
 from gradtx.matrices.renewal import next_ages, renewed
 from gradtx.matrices.sides import next_moment, rotated, rotated_back, sizes, stored_dtype
 from gradtx.optimizers._adam import adamw
-from gradtx.optimizers._parts import from_second_step, matrices_and_rest
+from gradtx.optimizers._matrices import from_second_step
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.matrices import for_matrices
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 KL = (
@@ -514,7 +515,7 @@ def kl_shampoo(
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
-    return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
+    return for_matrices(of_matrices, of_rest, weight_dimension_numbers)
 
 
 @optimizer(
@@ -622,4 +623,4 @@ def kl_soap(
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
-    return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
+    return for_matrices(of_matrices, of_rest, weight_dimension_numbers)

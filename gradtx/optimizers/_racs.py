@@ -26,9 +26,9 @@ from gradtx.matrices.guard import guarded
 from gradtx.matrices.matrixwise import matrixwise
 from gradtx.matrices.projections import limited
 from gradtx.optimizers._adam import adamw
-from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.matrices import for_matrices
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 from gradtx.tree.norms import safe_sqrt
 
@@ -215,4 +215,4 @@ def racs(
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, weight_decay=weight_decay, mask=mask)
-    return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
+    return for_matrices(of_matrices, of_rest, weight_dimension_numbers)

@@ -39,16 +39,17 @@ from gradtx.matrices.sides import (
 )
 from gradtx.optimizers._adagrad import scale_by_rss
 from gradtx.optimizers._adam import adamw, scale_by_adam
-from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.optimizers._rmsprop import scale_by_rms
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.grafting import graft
+from gradtx.transforms.matrices import for_matrices
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import gathered_weight, step_number
 
 SHAMPOO = (
-    "Gupta et al., 'Shampoo: Preconditioned Stochastic Tensor Optimization', arXiv:1802.09568; Shi "
+    "Gupta et al., 'Shampoo: Preconditioned Stochastic Tensor Optimization', arXiv:1802.09568; "
+    "Anil et al., 'Scalable Second Order Optimization for Deep Learning', arXiv:2002.09018; Shi "
     "et al., 'A Distributed Data-Parallel PyTorch Implementation of the Distributed Shampoo "
     "Optimizer', arXiv:2309.06497"
 )
@@ -333,7 +334,7 @@ def shampoo(
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, b1, b2, grafting_eps, weight_decay=weight_decay, mask=mask)
-    return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
+    return for_matrices(of_matrices, of_rest, weight_dimension_numbers)
 
 
 def _magnitude(name: Grafting, b1: Scalar, b2: Scalar, eps: Scalar) -> GradientTransformation:

@@ -35,9 +35,10 @@ from gradtx.matrices.sides import (
     stored_dtype,
 )
 from gradtx.optimizers._adam import adamw
-from gradtx.optimizers._parts import from_second_step, matrices_and_rest
+from gradtx.optimizers._matrices import from_second_step
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.matrices import for_matrices
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import gathered_weight
 
@@ -316,4 +317,4 @@ def soap(
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
-    return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
+    return for_matrices(of_matrices, of_rest, weight_dimension_numbers)

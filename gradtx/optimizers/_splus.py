@@ -31,11 +31,11 @@ from gradtx.matrices.layout import Layout
 from gradtx.matrices.matrixwise import matrixwise
 from gradtx.matrices.renewal import next_ages, renewed
 from gradtx.matrices.sides import next_moment, rotated, rotated_back, sizes, stored_dtype
-from gradtx.optimizers._parts import matrices_and_rest
 from gradtx.optimizers._sign import scale_by_sign
 from gradtx.transforms.averaging import ema as momentum
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.matrices import for_matrices
 from gradtx.transforms.scaling import scale, scale_by_learning_rate
 
 SPLUS = (
@@ -85,7 +85,7 @@ def scale_by_splus(
     statistics_dtype: DTypeLike | None = None,
     weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
 ) -> GradientTransformation:
-    """Takes the signs of momentum in the eigenbases of the second moments of rows and columns.
+    """Replaces momentum by its signs in the eigenbases of rows' and columns' second moments.
 
     With eigenbases `ql` and `qr` of both sides::
 
@@ -305,4 +305,4 @@ def splus(
             scale(nonstandard_constant),
             scale_by_learning_rate(learning_rate),
         )
-    return matrices_and_rest(of_matrices, of_rest, weight_dimension_numbers)
+    return for_matrices(of_matrices, of_rest, weight_dimension_numbers)

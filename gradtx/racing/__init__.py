@@ -18,3 +18,4 @@ from gradtx.racing.problems import classification as classification, own_problem
 from gradtx.racing.record import Record as Record
 from gradtx.racing.results import Results as Results, Row as Row, Standing as Standing
 from gradtx.racing.run import race as race, run_race as run_race
+from gradtx.racing.text import language_model as language_model

@@ -118,7 +118,7 @@ def own_problem(
         count,
         "",
         {
-            "batches": _digest(stacked),
+            "batches": digest(stacked),
             # Functions cannot be compared, but their values can.
             "loss": f"{float(jax.jit(loss)(start(jax.random.key(0)), first)):.3g}",
         },
@@ -160,7 +160,12 @@ def _check_scalar(what: str, found: PyTree) -> None:
         raise TrainingError(f"race: {what} must be a scalar, got {given}")
 
 
-def _digest(tree: PyTree) -> str:
+def digest(tree: PyTree) -> str:
+    """Returns a short digest of the arrays of a pytree, which identifies data in saved results.
+
+    Args:
+      tree: a pytree of arrays.
+    """
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         array = np.ascontiguousarray(leaf)

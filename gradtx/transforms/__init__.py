@@ -14,6 +14,7 @@ from gradtx.transforms.adaptive_clipping import (
     unitwise_norm as unitwise_norm,
 )
 from gradtx.transforms.averaging import EmaState as EmaState, ema as ema
+from gradtx.transforms.caution import cautious as cautious
 from gradtx.transforms.centering import centralize as centralize
 from gradtx.transforms.clipping import (
     ClipByGlobalNormState as ClipByGlobalNormState,
@@ -79,6 +80,7 @@ from gradtx.transforms.masking import (
     MaskedState as MaskedState,
     masked as masked,
 )
+from gradtx.transforms.matrices import hidden_matrices as hidden_matrices
 from gradtx.transforms.maximizing import maximize as maximize
 from gradtx.transforms.mechanic import MechanicState as MechanicState, mechanize as mechanize
 from gradtx.transforms.momentum import TraceState as TraceState, trace as trace
@@ -139,6 +141,7 @@ from gradtx.transforms.trust_ratio import (
     ScaleByTrustRatioState as ScaleByTrustRatioState,
     scale_by_trust_ratio as scale_by_trust_ratio,
 )
+from gradtx.transforms.variance import MarsState as MarsState, mars as mars
 from gradtx.transforms.watching import (
     CountedState as CountedState,
     WatchState as WatchState,

@@ -16,8 +16,9 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
+from gradtx.engine.numerics import widen
 from gradtx.engine.pipeline import wrapped
-from gradtx.tree.norms import norms, rescale
+from gradtx.tree.norms import norms
 
 
 @declared
@@ -79,4 +80,5 @@ def _scaled(u: Updates, v: Updates) -> Updates:
 def _to_norm(u: Array, v: Array) -> Array:
     of_u, of_v = norms(u, v)
     nonzero = of_u > 0
-    return rescale(u, jnp.where(nonzero, of_v / jnp.where(nonzero, of_u, 1), 0))
+    unit = jnp.where(nonzero, widen(u) / jnp.where(nonzero, of_u, 1), 0)
+    return jnp.asarray(unit * of_v, jnp.result_type(u))

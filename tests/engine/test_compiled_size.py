@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import trees
-from representatives import ENTRIES, each, engines, first, first_of_each
+from representatives import ENTRIES, each, engines_of, first, first_of_each
 
 import gradtx
 from gradtx.engine.scalars import finished, total
@@ -77,7 +77,7 @@ def growth_of_a_step(tx, needs, examples=()):
     return growth(of_leaves)
 
 
-@each(first_of_each(lambda entry: engines(entry.make), ENTRIES))
+@each(first_of_each(engines_of, ENTRIES))
 def test_an_optimizer(entry):
     assert growth_of_a_step(entry.make(), entry.needs) < 2.1
 

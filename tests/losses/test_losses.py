@@ -136,7 +136,7 @@ def test_computed_in_float32_at_least(name, dtype):
 @each
 def test_optax_agrees_in_float64(name, x64):
     args = in_dtype(CALLS[name], np.float64)
-    got = call(name, args)
+    got = compiled(name, args)
     assert got.dtype == np.float64
     np.testing.assert_allclose(got, compiled(name, args, optax.losses), rtol=1e-7, atol=1e-10)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from one_program import one_program
 from representatives import first_of_each
 
 import gradtx
@@ -15,7 +16,19 @@ from gradtx.losses import (
     softmax_cross_entropy_with_integer_labels,
 )
 
-INTEGER, SOFT = softmax_cross_entropy_with_integer_labels, softmax_cross_entropy
+# In one program each; without `jit` they are called in test_losses.py.
+INTEGER, SOFT = map(one_program, (softmax_cross_entropy_with_integer_labels, softmax_cross_entropy))
+poly_loss_cross_entropy, safe_softmax_cross_entropy = map(
+    one_program, (poly_loss_cross_entropy, safe_softmax_cross_entropy)
+)
+optax_integer, optax_soft, optax_poly = map(
+    one_program,
+    (
+        optax.losses.softmax_cross_entropy_with_integer_labels,
+        optax.losses.softmax_cross_entropy,
+        optax.losses.poly_loss_cross_entropy,
+    ),
+)
 
 
 def log_softmax(z):
@@ -150,13 +163,11 @@ def test_axes(axis):  # also of a mask over examples
     np.testing.assert_allclose(INTEGER(z, y, axis=axis), want, rtol=2e-6)
     np.testing.assert_allclose(
         INTEGER(z, y, axis=axis),
-        optax.losses.softmax_cross_entropy_with_integer_labels(z, y, axis=axis),
+        optax_integer(z, y, axis=axis),
         rtol=2e-6,
     )
     p = probabilities((2, 3, 4))
-    np.testing.assert_allclose(
-        SOFT(z, p, axis=axis), optax.losses.softmax_cross_entropy(z, p, axis=axis), rtol=2e-6
-    )
+    np.testing.assert_allclose(SOFT(z, p, axis=axis), optax_soft(z, p, axis=axis), rtol=2e-6)
     counted = np.random.default_rng(4).uniform(size=flat.shape[:-1]) < 0.5
     want = np.where(counted, INTEGER(z, y, axis=axis), 0)
     np.testing.assert_allclose(INTEGER(z, y, axis=axis, where=counted), want, rtol=1e-6)
@@ -169,9 +180,9 @@ def test_axes(axis):  # also of a mask over examples
     "loss",
     [
         INTEGER,
-        gradtx.losses.multiclass_hinge_loss,
-        gradtx.losses.multiclass_perceptron_loss,
-        gradtx.losses.multiclass_sparsemax_loss,
+        one_program(gradtx.losses.multiclass_hinge_loss),
+        one_program(gradtx.losses.multiclass_perceptron_loss),
+        one_program(gradtx.losses.multiclass_sparsemax_loss),
     ],
 )
 def test_labels_that_are_no_class_give_nan(loss, label, logits):
@@ -217,7 +228,7 @@ def test_poly_loss_follows_the_equation(logits, epsilon):
     np.testing.assert_allclose(
         poly_loss_cross_entropy(logits, probabilities(), epsilon=epsilon), want, rtol=2e-6
     )
-    want = optax.losses.poly_loss_cross_entropy(logits, p, epsilon=epsilon)
+    want = optax_poly(logits, p, epsilon=epsilon)
     np.testing.assert_allclose(
         poly_loss_cross_entropy(logits, probabilities(), epsilon=epsilon), want, rtol=1e-5
     )

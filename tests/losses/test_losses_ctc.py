@@ -39,6 +39,14 @@ def padding(lengths, size):
     return (np.arange(size) >= np.asarray(lengths)[:, None]).astype(np.float32)
 
 
+# In one program each; without `jit` they are called in test_losses.py.
+loss, loss_and_probs = (
+    jax.jit(f, static_argnames=("blank_id", "log_epsilon"))
+    for f in (ctc_loss, ctc_loss_with_forward_probs)
+)
+gradient = jax.jit(jax.grad(lambda z, *args: ctc_loss(z, *args).sum()))
+
+
 LABELS = [(), (1,), (1, 1), (2, 1), (1, 2, 1), (2, 2, 1), (1, 1, 1)]
 
 
@@ -55,7 +63,6 @@ def test_all_alignments(blank):
         by_enumeration(z[i, : frames[i]], [other[k] for k in y], blank)
         for i, y in enumerate(LABELS)
     ]
-    loss = jax.jit(ctc_loss, static_argnames="blank_id")
     got = loss(z, padding(frames, 5), labels, padding([len(y) for y in LABELS], 3), blank_id=blank)
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
@@ -64,7 +71,7 @@ def test_forward_probabilities_are_of_prefixes():
     """`label[t, n]`: the frames up to t read as n labels and end in one; `blank`, in a blank."""
     z, labels = draw(1, 4, 3), np.array([[1, 1]])
     zeros = np.zeros((1, 4)), np.zeros((1, 2))
-    _, blank, label = ctc_loss_with_forward_probs(z, zeros[0], labels, zeros[1])
+    _, blank, label = loss_and_probs(z, zeros[0], labels, zeros[1])
     assert blank.shape == (4, 1, 3) and label.shape == (4, 1, 2)
     q = np.exp(z[0].astype(float))
     q /= q.sum(-1, keepdims=True)
@@ -87,7 +94,7 @@ def test_optax_agrees():
     labels = rng.integers(1, 5, size=(6, 4))
     paddings = padding([9, 8, 9, 7, 9, 9], 9), padding([4, 3, 0, 2, 1, 4], 4)
     args = z, paddings[0], labels, paddings[1]
-    mine, theirs = ctc_loss_with_forward_probs(*args), optax.ctc_loss_with_forward_probs(*args)
+    mine, theirs = loss_and_probs(*args), jax.jit(optax.ctc_loss_with_forward_probs)(*args)
     np.testing.assert_allclose(mine[0], theirs[0], rtol=1e-5)
     lengths = 4 - paddings[1].sum(1).astype(int)
     for first, got, want in ((0, mine[1], theirs[1]), (1, mine[2], theirs[2])):
@@ -96,9 +103,8 @@ def test_optax_agrees():
         np.testing.assert_array_equal(got[:, ~there], np.float32(-1e5))
         got, want = np.where(there, got, -1e5), np.where(there & (want > -5e4), want, -1e5)
         np.testing.assert_allclose(got, want, rtol=1e-5)
-    slope = jax.grad(lambda z: ctc_loss(z, *args[1:]).sum())(z)
-    want = jax.grad(lambda z: optax.ctc_loss(z, *args[1:]).sum())(z)
-    np.testing.assert_allclose(slope, want, rtol=1e-4, atol=1e-6)
+    want = jax.jit(jax.grad(lambda z: optax.ctc_loss(z, *args[1:]).sum()))(z)
+    np.testing.assert_allclose(gradient(*args), want, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -106,7 +112,7 @@ def test_gradients():
     z = jnp.asarray(draw(2, 5, 3))
     args = padding([5, 4], 5), np.array([[1, 1], [2, 0]]), padding([2, 1], 2)
     check_gradients(lambda z: ctc_loss(z, *args).sum(), z, show=False).raise_if_bad()
-    slope = jax.grad(lambda z: ctc_loss(z, *args).sum())(z)
+    slope = gradient(z, *args)
     np.testing.assert_array_equal(slope[1, 4], np.zeros(3))  # the frame that is not there
 
 
@@ -114,9 +120,9 @@ def test_too_few_frames():
     """Two equal labels want three frames: the loss is that of `log_epsilon`, its slope 0."""
     z, zeros = draw(2, 2, 3), np.zeros((2, 2))
     labels = np.array([[1, 1], [1, 2]])
-    got = ctc_loss(z, zeros, labels, zeros, log_epsilon=-123.0)
+    got = loss(z, zeros, labels, zeros, log_epsilon=-123.0)
     np.testing.assert_allclose(got, [123.0, by_enumeration(z[1], (1, 2))], rtol=1e-5)
-    slope = jax.grad(lambda z: ctc_loss(z, zeros, labels, zeros).sum())(z)
+    slope = gradient(z, zeros, labels, zeros)
     np.testing.assert_array_equal(slope[0], np.zeros((2, 3)))
     assert np.isfinite(slope).all() and (slope[1] != 0).any()
 
@@ -127,11 +133,11 @@ def test_impossible_classes():
     zeros = np.zeros((1, 4)), np.zeros((1, 2))
     labels = np.array([[1, 2]])
     np.testing.assert_allclose(
-        ctc_loss(z, zeros[0], labels, zeros[1]), [by_enumeration(z[0], (1, 2))], rtol=1e-5
+        loss(z, zeros[0], labels, zeros[1]), [by_enumeration(z[0], (1, 2))], rtol=1e-5
     )
-    assert np.isfinite(jax.grad(lambda z: ctc_loss(z, zeros[0], labels, zeros[1])[0])(z)).all()
+    assert np.isfinite(gradient(z, zeros[0], labels, zeros[1])).all()
     z[0, :, 1] = -np.inf
-    assert ctc_loss(z, zeros[0], labels, zeros[1])[0] == 1e5
+    assert loss(z, zeros[0], labels, zeros[1])[0] == 1e5
 
 
 def test_long_improbable_sequences_are_exact():
@@ -142,27 +148,27 @@ def test_long_improbable_sequences_are_exact():
     labels = np.tile(np.array([[1, 2]]), (1, frames // 2))
     zeros = np.zeros((1, frames))
     want = frames * np.log(np.exp(30.0) + 2)
-    np.testing.assert_allclose(ctc_loss(z, zeros, labels, zeros), [want], rtol=1e-5)
+    np.testing.assert_allclose(loss(z, zeros, labels, zeros), [want], rtol=1e-5)
 
 
 @pytest.mark.parametrize("junk", [np.nan, np.inf])
 def test_frames_that_are_not_there_have_no_say(junk):
     z = draw(1, 5, 3)
     args = np.array([[1, 2]]), np.zeros((1, 2))
-    want = ctc_loss(z[:, :4], np.zeros((1, 4)), *args)
+    want = loss(z[:, :4], np.zeros((1, 4)), *args)
     z[:, 4] = junk
-    np.testing.assert_allclose(ctc_loss(z, padding([4], 5), *args), want, rtol=1e-6)
-    assert np.isfinite(jax.grad(lambda z: ctc_loss(z, padding([4], 5), *args)[0])(z)).all()
+    np.testing.assert_allclose(loss(z, padding([4], 5), *args), want, rtol=1e-6)
+    assert np.isfinite(gradient(z, padding([4], 5), *args)).all()
 
 
 def test_nothing_to_say():
     z = draw(2, 3, 4)
     q = jax.nn.log_softmax(z)
-    got = ctc_loss(z, np.zeros((2, 3)), np.zeros((2, 0), int), np.zeros((2, 0)))
+    got = loss(z, np.zeros((2, 3)), np.zeros((2, 0), int), np.zeros((2, 0)))
     np.testing.assert_allclose(got, -q[..., 0].sum(-1), rtol=1e-6)
     none = np.zeros((2, 0))
-    np.testing.assert_array_equal(ctc_loss(z[:, :0], none, none.astype(int), none), [0, 0])
-    got = ctc_loss(z[:, :0], none, np.ones((2, 1), int), np.zeros((2, 1)))
+    np.testing.assert_array_equal(loss(z[:, :0], none, none.astype(int), none), [0, 0])
+    got = loss(z[:, :0], none, np.ones((2, 1), int), np.zeros((2, 1)))
     np.testing.assert_array_equal(got, [1e5, 1e5])
 
 

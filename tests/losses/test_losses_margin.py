@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from one_program import one_program
 
 from gradtx import losses
 from gradtx.losses import (
@@ -16,6 +17,13 @@ from gradtx.losses import (
     sparsemax_loss,
 )
 
+# In one program each; without `jit` they are called in test_losses.py.
+hinge_loss, perceptron_loss, sparsemax_loss = map(
+    one_program, (hinge_loss, perceptron_loss, sparsemax_loss)
+)
+multiclass_hinge_loss, multiclass_perceptron_loss, multiclass_sparsemax_loss = map(
+    one_program, (multiclass_hinge_loss, multiclass_perceptron_loss, multiclass_sparsemax_loss)
+)
 MULTICLASS = [multiclass_hinge_loss, multiclass_perceptron_loss, multiclass_sparsemax_loss]
 by_name = pytest.mark.parametrize("loss", MULTICLASS, ids=lambda f: f.__name__)
 
@@ -90,7 +98,7 @@ def test_binary_sparsemax_far_out():
 def test_multiclass_follows_the_equation(loss, scores, classes):
     want = [by_hand(loss, s, y) for s, y in zip(scores, classes, strict=True)]
     np.testing.assert_allclose(loss(scores, classes), want, rtol=1e-5, atol=1e-6)
-    theirs = getattr(optax.losses, loss.__name__)(scores, classes)
+    theirs = one_program(getattr(optax.losses, loss.__name__))(scores, classes)
     np.testing.assert_allclose(loss(scores, classes), theirs, rtol=1e-5, atol=1e-6)
     assert (np.asarray(loss(scores, classes)) >= -1e-7).all()
 

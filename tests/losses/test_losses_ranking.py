@@ -5,12 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from one_program import one_program
 
 from gradtx.losses import (
     make_fenchel_young_loss,
     ranking_softmax_loss,
     smooth_labels,
     softmax_cross_entropy,
+)
+
+# In one program each; without `jit` they are called in test_losses.py.
+ranking_softmax_loss, smooth_labels, softmax_cross_entropy = map(
+    one_program, (ranking_softmax_loss, smooth_labels, softmax_cross_entropy)
 )
 
 SCORES = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)

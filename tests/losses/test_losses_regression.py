@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from one_program import one_program
 
 from gradtx import losses
 from gradtx.losses import (
@@ -14,6 +15,11 @@ from gradtx.losses import (
     l2_loss,
     log_cosh,
     squared_error,
+)
+
+# In one program each; without `jit` they are called in test_losses.py.
+cosine_distance, cosine_similarity, huber_loss, log_cosh = map(
+    one_program, (cosine_distance, cosine_similarity, huber_loss, log_cosh)
 )
 
 X = np.array([-200.0, -2.0, -1.0, -0.3, 0.0, 1e-3, 0.5, 1.0, 3.0], np.float32)

@@ -158,7 +158,9 @@ def test_tensors_need_axes_or_go_to_adamw():
 
 
 def test_settings_that_are_not_known():
-    with pytest.raises(ValueError, match="ns_coeffs must be one of 'standard', 'dion', got 'fast'"):
+    with pytest.raises(
+        ValueError, match="must be one of 'standard', 'dion', 'polar_express', got 'fast'"
+    ):
         gradtx.muon(0.1, ns_coeffs="fast")
     with pytest.raises(ValueError, match="muon: preconditioning must be one of 'frobenius'"):
         gradtx.muon(0.1, preconditioning="l1")

@@ -14,6 +14,11 @@ KEY = jax.random.key(0)
 SAMPLES = 10_000  # jaxlib 0.10.2 adds up only a part of some longer sums on CPU, jax-ml/jax#39103
 
 
+def compiled(*args):
+    """`make_perturbed_fun` in one program: without `jit`, each of its operations is compiled."""
+    return jax.jit(make_perturbed_fun(*args))
+
+
 def hard(x):
     return jax.nn.one_hot(jnp.argmax(x), x.size)
 
@@ -42,7 +47,7 @@ def test_noise_is_what_it_says(noise, reference):
 
 @pytest.mark.parametrize("sigma", [0.5, 2.0])
 def test_the_argmax_with_gumbel_noise_is_the_softmax(sigma):
-    soft = make_perturbed_fun(hard, SAMPLES, sigma)
+    soft = compiled(hard, SAMPLES, sigma)
     keys = jax.random.split(KEY, 16)
     p = np.asarray(jax.nn.softmax(X / sigma))
     jacobian = (np.diag(p) - np.outer(p, p)) / sigma
@@ -58,7 +63,7 @@ def test_the_argmax_with_gumbel_noise_is_the_softmax(sigma):
 def test_the_square_with_normal_noise(use_baseline):
     """E[|x + s z|^2] = |x|^2 + n s^2, so the gradient is 2 x, and the Hessian 2 I."""
     sigma = 0.4
-    perturbed = make_perturbed_fun(square, SAMPLES, sigma, Normal(), use_baseline)
+    perturbed = compiled(square, SAMPLES, sigma, Normal(), use_baseline)
     value = perturbed(KEY, X)
     np.testing.assert_allclose(value, square(X) + 3 * sigma**2, rtol=0.02)
     mean, error = gradients(perturbed, X)
@@ -74,7 +79,7 @@ def test_the_baseline_makes_gradients_less_noisy_and_no_other():
         return square(x) + 10
 
     with_it, without = (
-        gradients(make_perturbed_fun(shifted, 5000, 0.2, Normal(), b), X) for b in (True, False)
+        gradients(compiled(shifted, 5000, 0.2, Normal(), b), X) for b in (True, False)
     )
     assert (with_it[1] < 0.2 * without[1]).all()
     assert (np.abs(with_it[0] - without[0]) < 5 * (with_it[1] + without[1])).all()
@@ -84,7 +89,7 @@ def test_the_scale_can_be_differentiated():
     """optax 0.2.8 gives twice the derivative at this point: it forgets the density's -log sigma."""
 
     def of_sigma(sigma, key):
-        return make_perturbed_fun(square, SAMPLES, sigma, Normal())(key, X)
+        return compiled(square, SAMPLES, sigma, Normal())(key, X)
 
     slope = jax.grad(of_sigma)
     each = jax.lax.map(lambda key: slope(0.5, key), jax.random.split(KEY, 16))
@@ -96,7 +101,7 @@ def test_half_precision_inputs():
     """The density is that of z, not of (y - x) / sigma, whose digits the rounding of y has eaten;
     optax is wrong by a factor of up to 3."""
     half, single = (
-        jax.grad(make_perturbed_fun(square, SAMPLES, 0.1, Normal()), argnums=1)(KEY, x)
+        jax.grad(compiled(square, SAMPLES, 0.1, Normal()), argnums=1)(KEY, x)
         for x in (X.astype(jnp.bfloat16), X)
     )
     assert half.dtype == jnp.bfloat16
@@ -108,7 +113,7 @@ def test_trees_in_and_out():
         return {"sum": x["a"].sum() + x["b"], "largest": jnp.argmax(x["a"])}
 
     x = {"a": X, "b": jnp.array(2.0)}
-    perturbed = make_perturbed_fun(fun, 5000, 0.1, Normal())
+    perturbed = compiled(fun, 5000, 0.1, Normal())
     out = perturbed(KEY, x)
     np.testing.assert_allclose(out["sum"], 2.6, atol=0.02)
     assert out["largest"].dtype == jnp.float32 and 0 < out["largest"] < 2
@@ -126,12 +131,12 @@ def test_the_function_is_never_differentiated():
     def fails(primals, tangents):
         raise AssertionError("differentiated")
 
-    slope = jax.grad(make_perturbed_fun(step, SAMPLES, 1.0, Normal()), argnums=1)(KEY, 0.3)
+    slope = jax.grad(compiled(step, SAMPLES, 1.0, Normal()), argnums=1)(KEY, 0.3)
     np.testing.assert_allclose(slope, 1, atol=0.1)  # E[floor(x + z)] is nearly x - 1/2
 
 
 def test_an_infinite_value_stays_infinite():
-    perturbed = make_perturbed_fun(lambda x: jnp.where(x > 0, jnp.inf, 0.0), 100, 1.0)
+    perturbed = compiled(lambda x: jnp.where(x > 0, jnp.inf, 0.0), 100, 1.0)
     assert perturbed(KEY, jnp.array(0.0)) == jnp.inf
     assert perturbed(KEY, jnp.array(9.0)) == jnp.inf
 
@@ -141,8 +146,8 @@ def test_the_same_key_gives_the_same_and_jit_agrees():
     assert (perturbed(KEY, X) == perturbed(KEY, X)).all()
     np.testing.assert_allclose(jax.jit(perturbed)(KEY, X), perturbed(KEY, X), rtol=1e-6)
     assert (perturbed(jax.random.key(1), X) != perturbed(KEY, X)).any()
-    theirs = optax.perturbations.make_perturbed_fun(hard, SAMPLES, 1.0)(KEY, X)
-    ours = make_perturbed_fun(hard, SAMPLES, 1.0)(KEY, X)
+    theirs = jax.jit(optax.perturbations.make_perturbed_fun(hard, SAMPLES, 1.0))(KEY, X)
+    ours = compiled(hard, SAMPLES, 1.0)(KEY, X)
     np.testing.assert_allclose(ours, theirs, atol=0.02)
 
 

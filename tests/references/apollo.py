@@ -98,7 +98,6 @@ OF_BOTH = {
 }
 OF_APOLLO = {
     **OF_BOTH,
-    "rank": [1, 3],
     "scaling": ["tensor"],
     "projection": ["svd"],
     "key": [7],

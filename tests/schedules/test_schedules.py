@@ -428,7 +428,7 @@ BASES = [pytest.param(f, TABLE[f][1], id=f.__name__) for f in TABLE]
 
 
 def many(schedule, steps, dtype=jnp.int32):
-    return jax.vmap(schedule)(jnp.asarray(steps, dtype))
+    return jax.jit(jax.vmap(schedule))(jnp.asarray(steps, dtype))
 
 
 def test_table_has_every_public_schedule():
@@ -666,8 +666,9 @@ def test_gradients_with_respect_to_hyperparameters(factory, kwargs):
     values = {name: x for name, x in traceable(factory, kwargs).items() if isinstance(x, float)}
     rest = {name: x for name, x in kwargs.items() if name not in values}
     with jax.enable_x64(True):
+        gradient = jax.jit(jax.grad(lambda v, t: factory(**v, **rest)(t)))
         for t in (2, 7, 11, 44):
-            slopes = jax.grad(lambda v, t=t: factory(**v, **rest)(t))(values)
+            slopes = gradient(values, t)
             for name, slope in slopes.items():
                 h = 1e-6
                 up, down = (
@@ -680,11 +681,11 @@ def test_vmap_over_hyperparameters_and_steps():
     rates = jnp.array([0.1, 0.2, 0.4])
     lengths = jnp.array([10, 0, 40])
 
-    def curve(rate, length):
-        return many(linear_schedule(rate, 0.0, length), STEPS)
+    def curve(rate, length):  # without jit: to the bit
+        return jax.vmap(linear_schedule(rate, 0.0, length))(jnp.asarray(STEPS))
 
     for row, rate, length in zip(jax.vmap(curve)(rates, lengths), rates, lengths, strict=True):
-        np.testing.assert_array_equal(row, many(linear_schedule(rate, 0.0, int(length)), STEPS))
+        np.testing.assert_array_equal(row, curve(rate, int(length)))
 
 
 def test_half_precision_hyperparameters_are_not_arithmetic_in_half():

@@ -13,7 +13,7 @@ import optax
 import optax.contrib
 import orbax.checkpoint
 import pytest
-from representatives import each, engines_and_needs, first, first_of_each
+from representatives import each, engines_of, first, first_of_each
 from trees import assert_equal, avals, extras, like, numbers
 
 import gradtx
@@ -101,7 +101,7 @@ def both(entry):
 
 BOTH = [entry for entry in catalog.entries() if both(entry)]
 each_entry = each(BOTH)
-each_engine = each(first_of_each(engines_and_needs, BOTH))
+each_engine = each(first_of_each(engines_of, BOTH))
 
 
 def makers(entry):

@@ -91,6 +91,7 @@ few = settings(
 )
 
 
+@pytest.mark.thorough
 @given(CHAINS)
 @settings(few, max_examples=200)
 def test_nothing_is_lost_of_any_chain(tmp_path, tx):

@@ -12,15 +12,16 @@ from gradtx.tree.norms import norms
 MANY = [trees.numbers((2, 3), 1), trees.numbers((3,), 2), trees.numbers((), 3)]
 
 
-@pytest.fixture(params=["cpu", "default"], autouse=True)
-def way(request, monkeypatch):
+@pytest.fixture(scope="module", params=["cpu", "default"], autouse=True)
+def way(request):
     """Takes norms as on CPUs, and as on accelerators."""
     if request.param == "cpu":
         yield
         return
-    jax.clear_caches()
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *, cpu, default: default())
-    yield
+    jax.clear_caches()  # once for all tests of this way: pytest orders them by it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.lax, "platform_dependent", lambda *, cpu, default: default())
+        yield
     jax.clear_caches()
 
 
