@@ -35,14 +35,17 @@ def left_singular_vectors(x: Array) -> tuple[Array, Array]:
     return u, jnp.sum(values > least, 1, dtype=jnp.int32)
 
 
-def principal_vectors(g: Array, old: Array) -> Array:
+def principal_vectors(g: Array, old: Array, *, only_range: bool = False) -> Array:
     """Returns the largest left singular vectors, each with the sign of the one that it replaces.
 
+    One that replaces zeros, or is orthogonal to the last, has a largest element that is positive.
     Matrices of zeros, and those that are not finite, keep the old ones.
 
     Args:
       g: matrices `(n, rows, columns)`.
       old: the vectors so far, `(n, rows, rank)`.
+      only_range: whether vectors of singular values that are rounding errors, of which any are
+        as good as others, are zeros instead. Default: False.
     """
     g = g.astype(jnp.result_type(g, old))
     size = jnp.max(jnp.abs(g), (1, 2), keepdims=True)
@@ -55,8 +58,14 @@ def principal_vectors(g: Array, old: Array) -> Array:
         # `g = r.H @ q.H` has the left singular vectors of `r.H`, which is square: the long right
         # singular vectors are not needed, and not computed.
         unit = jnp.linalg.qr(unit.mT.conj(), mode="r").mT.conj()
-    u = jnp.linalg.svd(unit, full_matrices=False)[0][:, :, : old.shape[2]]
+    u, values, _ = jnp.linalg.svd(unit, full_matrices=False)
+    u = u[:, :, : old.shape[2]]
+    if only_range:
+        least = values[:, :1] * rounding(g.shape[1], values.dtype)
+        u = jnp.where((values > least)[:, None, : old.shape[2]], u, 0)
     along = jnp.sum(old.conj() * u, 1, keepdims=True)
+    largest = jnp.take_along_axis(u, jnp.argmax(jnp.abs(u), 1, keepdims=True), 1)
+    along = jnp.where(along == 0, largest, along)
     length = jnp.abs(along)
     turned = u * jnp.where(length > 0, along.conj() / jnp.where(length > 0, length, 1), 1)
     found = usable & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)

@@ -12,7 +12,7 @@ from gradtx.tree.moments import gathered_weight, step_number
 from gradtx.tree.norms import norms
 
 MOMENTS = ("mu", "nu")
-"""The slots that are transposed with the matrices, so that their shapes tell the two kinds apart."""
+"""The slots that are transposed with the matrices, so that shapes tell tall from wide ones."""
 
 
 def on_wide(update: Callable[..., tuple[Array, Slots]]) -> Callable[..., tuple[Array, Slots]]:

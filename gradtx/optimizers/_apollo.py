@@ -115,7 +115,7 @@ def scale_by_apollo(
       scaling: "channel" for one factor for each column, or "tensor" for one for each matrix, the
         ratio of the norms of `d` and `r`. Default: "channel".
       projection: "random", or "svd" for the largest left singular vectors of the gradient, as in
-        `scale_by_galore`. Default: "random".
+        `scale_by_galore`, with zeros for singular values that are 0. Default: "random".
       gamma: the largest factor by which the norm of an update grows from step to step, positive;
         `None` for no limit. Default: 1.01.
       key: a random key of JAX, or a seed. Default: the seed 0.
@@ -151,7 +151,7 @@ def scale_by_apollo(
 
         def renewed() -> Array:
             if projection == "svd":
-                return principal_vectors(lax.stop_gradient(g), s.projector)
+                return principal_vectors(lax.stop_gradient(g), s.projector, only_range=True)
             draw = functools.partial(jax.random.normal, shape=shape, dtype=g.dtype)
             return jax.vmap(draw)(s.rng_key) / max(shape[1], 1) ** 0.5
 

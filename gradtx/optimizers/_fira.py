@@ -94,8 +94,8 @@ def scale_by_fira(
         update = scale * (P @ d + rest)
 
     Tall matrices are transposed before and after. Every `update_proj_gap` steps, from the first on,
-    `P` becomes the `rank` leading left singular vectors of `g`, with signs as in `scale_by_galore`.
-    Moments are not rotated. At the first step, and after one in which `rest` was 0, its norm is not
+    `P` becomes the `rank` leading left singular vectors of `g`, with signs as in `scale_by_galore`,
+    and zeros for singular values that are 0. Moments are not rotated. At the first step, and after one in which `rest` was 0, its norm is not
     limited.
 
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
@@ -139,7 +139,7 @@ def scale_by_fira(
     def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
         projector = lax.cond(
             step % value_of(update_proj_gap) == 0,
-            lambda: principal_vectors(lax.stop_gradient(g), s.projector),
+            lambda: principal_vectors(lax.stop_gradient(g), s.projector, only_range=True),
             lambda: s.projector,
         )
         r = into(projector, g)
