@@ -95,8 +95,8 @@ def scale_by_fira(
 
     Tall matrices are transposed before and after. Every `update_proj_gap` steps, from the first on,
     `P` becomes the `rank` leading left singular vectors of `g`, with signs as in `scale_by_galore`,
-    and zeros for singular values that are 0. Moments are not rotated. At the first step, and after one in which `rest` was 0, its norm is not
-    limited.
+    and zeros for singular values that are 0. Moments are not rotated. At the first step, and after
+    one in which `rest` was 0, its norm is not limited.
 
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
     gradient of zeros; see `rejected` in `gradtx.metrics`. Derivatives treat `P` as a constant.
