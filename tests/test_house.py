@@ -273,6 +273,15 @@ def test_the_map_of_the_engine_has_all_rooms():
     assert rooms == {room for room in rooms if f"`{room}`" in map_ or f"`{room}." in map_}
 
 
+@pytest.mark.parametrize("path", FILES, ids=by_module)
+def test_stacks_are_decomposed_in_one_place(path):
+    """In JAX 0.10, others may wait for ever on CPUs; see `gradtx.linear_algebra.decompositions`."""
+    called = re.findall(
+        r"(?:jnp|lax)\.linalg\.(eigh|eigvalsh|qr|cholesky|triangular_solve)\(", path.read_text()
+    )
+    assert not called or module_of(path) == "linear_algebra.decompositions"
+
+
 # ---- The catalog ------------------------------------------------------------------------------
 
 OPTIMIZER_FILES = [p for p in sorted((PACKAGE / "optimizers").glob("*.py")) if p.stem != "__init__"]

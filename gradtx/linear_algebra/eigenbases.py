@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.engine.base import Array
+from gradtx.linear_algebra.decompositions import eigh, qr
 
 
 class Eigenbases(NamedTuple):
@@ -40,7 +41,7 @@ def eigenbases(a: Array) -> Eigenbases:
        [0. 1. 0.]
        [1. 0. 0.]] 2
     """
-    values, vectors = jnp.linalg.eigh(within_range(a), symmetrize_input=False)
+    values, vectors = eigh(within_range(a))
     order = jnp.broadcast_to(jnp.arange(values.shape[-1]), values.shape)
     return Eigenbases(jnp.flip(vectors, -1), _rank(values), order)
 
@@ -71,7 +72,7 @@ def next_eigenbases(a: Array, vectors: Array) -> Eigenbases:
     product = jnp.matmul(within_range(a), vectors, precision=lax.Precision.HIGHEST)
     estimates = jnp.sum((vectors.conj() * product).real, -2)
     order = jnp.argsort(estimates, axis=-1, descending=True)
-    q, r = jnp.linalg.qr(jnp.take_along_axis(product, order[..., None, :], -1))
+    q, r = qr(jnp.take_along_axis(product, order[..., None, :], -1))
     return Eigenbases(q, _rank(jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1))), order)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.engine.base import Array, Scalar
+from gradtx.linear_algebra.decompositions import eigh
 from gradtx.linear_algebra.eigenbases import rounding
 from gradtx.linear_algebra.roots import matrix_inverse_pth_root
 
@@ -51,7 +52,7 @@ def inverse_roots(a: Array, p: Scalar, eps: Scalar, method: RootMethod = "eigh")
         shifted = unit + shift.astype(a.dtype) * jnp.eye(n, dtype=a.dtype)
         root = jax.vmap(lambda x: _by_newton(x, p, least))(shifted)
     else:
-        values, vectors = jnp.linalg.eigh(unit, symmetrize_input=False)
+        values, vectors = eigh(unit)
         largest = jnp.max(values, -1, keepdims=True, initial=0)
         raised = jnp.maximum(values, least * largest) + shift[:, 0]
         power = jnp.where(raised > 0, jnp.where(raised > 0, raised, 1) ** (-1 / p), 0)

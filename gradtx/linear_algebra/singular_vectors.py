@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from gradtx.engine.base import Array
+from gradtx.linear_algebra.decompositions import triangular_factor
 from gradtx.linear_algebra.eigenbases import rounding, within_range
 
 
@@ -29,7 +30,7 @@ def left_singular_vectors(x: Array) -> tuple[Array, Array]:
     """
     unit = within_range(x)
     if x.shape[2] > x.shape[1]:
-        unit = jnp.linalg.qr(unit.mT.conj(), mode="r").mT.conj()
+        unit = triangular_factor(unit.mT.conj()).mT.conj()
     u, values, _ = jnp.linalg.svd(unit, full_matrices=False)
     least = values[:, :1] * rounding(x.shape[1], values.dtype)
     return u, jnp.sum(values > least, 1, dtype=jnp.int32)
@@ -57,7 +58,7 @@ def principal_vectors(g: Array, old: Array, *, only_range: bool = False) -> Arra
     if g.shape[2] > g.shape[1]:
         # `g = r.H @ q.H` has the left singular vectors of `r.H`, which is square: the long right
         # singular vectors are not needed, and not computed.
-        unit = jnp.linalg.qr(unit.mT.conj(), mode="r").mT.conj()
+        unit = triangular_factor(unit.mT.conj()).mT.conj()
     u, values, _ = jnp.linalg.svd(unit, full_matrices=False)
     u = u[:, :, : old.shape[2]]
     if only_range:

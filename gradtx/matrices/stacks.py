@@ -6,9 +6,11 @@ the device, see
 `gradtx._devices`.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax import lax
 
 from gradtx._devices import (
@@ -94,4 +96,29 @@ def _joined(stacks: Sequence[Array]) -> Array:
 
 
 def _split(stack: Array, sizes: Sequence[int]) -> Sequence[Array]:
-    return [stack] if len(sizes) == 1 else lax.split(stack, sizes)
+    """Returns the parts of a stack for its leaves.
+
+    XLA on CPUs fuses a part into the kernels of its leaf. With the first row as a constant, the
+    kernels of leaves of one shape differ, and each is compiled; so it is passed at run time there.
+    """
+    if len(sizes) == 1:
+        return [stack]
+
+    def at_run_time(stack: Array) -> list[Array]:
+        rows = _at_run_time(itertools.accumulate(sizes[:-1], initial=0))
+        pairs = zip(rows, sizes, strict=True)
+        return [lax.dynamic_slice_in_dim(stack, row, size) for row, size in pairs]
+
+    return lax.platform_dependent(
+        stack, cpu=at_run_time, default=lambda stack: lax.split(stack, sizes)
+    )
+
+
+def _at_run_time(numbers: Iterable[int]) -> list[Array]:
+    """Returns integers as arrays that are computed at run time, by a sort.
+
+    The compiler does not replace the results of the sort by constants.
+    """
+    key = lax.optimization_barrier(jnp.zeros(2, jnp.int32))
+    columns = [jnp.full(2, number, jnp.int32) for number in numbers]
+    return [column[0] for column in lax.sort((key, *columns), num_keys=1)[1:]]

@@ -21,6 +21,7 @@ from gradtx.engine.base import (
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import times
 from gradtx.engine.rules import Slots
+from gradtx.linear_algebra.decompositions import qr
 from gradtx.linear_algebra.orthogonalizing import (
     Coefficients,
     Form,
@@ -164,20 +165,19 @@ def _orthonormal(x: Array) -> Array:
     Args:
       x: matrices `(n, rows, columns)`, with no more columns than rows.
     """
-    return jnp.linalg.qr(x)[0]
+    return qr(x)[0]
 
 
 @_orthonormal.defjvp
 def _derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     """Returns the derivative of a QR decomposition, and 0 where the columns are dependent."""
-    q, r = jnp.linalg.qr(primals[0])
+    q, r = qr(primals[0])
     sizes = jnp.abs(jnp.diagonal(r, axis1=1, axis2=2))
     noise = jnp.finfo(sizes.dtype).eps * len(q[0]) * jnp.max(sizes, 1, keepdims=True, initial=0)
     independent = jnp.all(sizes > noise, 1)[:, None, None]
     r = jnp.where(independent, r, jnp.eye(r.shape[1], dtype=r.dtype))
     # d = dx / r; q turns by the skew part of q.H @ d, and out of its own span by the rest of d
-    solved = jax.scipy.linalg.solve_triangular(r, tangents[0].mT, trans=1, lower=False)
-    d = solved.mT
+    d = jax.scipy.linalg.solve_triangular(r, tangents[0].mT, trans=1, lower=False).mT
     within = _product(_adjoint(q), d)
     lower = jnp.tril(within, -1)
     turning = lower - _adjoint(lower)

@@ -23,6 +23,7 @@ from gradtx.engine.base import (
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import abs_sq, ema, over, times, value_of
 from gradtx.engine.rules import Slots, value_at
+from gradtx.linear_algebra.decompositions import solve_adjoint
 from gradtx.matrices.guard import guarded
 from gradtx.matrices.matrixwise import matrixwise
 from gradtx.matrices.sides import AXES, identities, product, second_moment
@@ -222,7 +223,7 @@ def _solved_adjoint(q: Array, x: Array) -> Array:
     """Returns `inv(q.H) @ x`."""
     if q.ndim == 2:
         return x / q[:, :, None].conj()
-    return lax.linalg.triangular_solve(q, x, left_side=True, transpose_a=True, conjugate_a=True)
+    return solve_adjoint(q, x)
 
 
 def _adjoint(x: Array) -> Array:

@@ -132,7 +132,10 @@ def test_automatic_axes(entry, setting, jitted):
         for name, u in updates.items():
             lies = NamedSharding(mesh, SETTINGS[setting].specs[name])
             assert u.sharding.is_equivalent_to(lies, u.ndim), (name, u.sharding)
-    assert share(found.states[0]) <= 2 * LARGEST_SHARE[setting]
+    # Statistics of matrices may be whole on each device without `shard`.
+    like_leaves = {x.shape for x in jax.tree.leaves(numbers())}
+    slots = [x for x in jax.tree.leaves(found.states[0]) if x.shape in like_leaves]
+    assert not slots or share(slots) <= 2 * LARGEST_SHARE[setting]
     # Statistics of rows have the shapes of biases.
     like_params = {x.shape for x in jax.tree.leaves(numbers()) if x.ndim > 1}
     pairs = zip(jax.tree.leaves(found.states[0]), jax.tree.leaves(found.states[1]), strict=True)
