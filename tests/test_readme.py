@@ -20,7 +20,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 # By the tests below.
-RUN = {"README.md", "catalog.md", "choosing.md", "devices.md", "state.md", "writing.md"}
+RUN = {
+    *("README.md", "catalog.md", "choosing.md", "devices.md", "matrices.md", "state.md"),
+    "writing.md",
+}
 
 
 def blocks(page):
