@@ -144,8 +144,9 @@ class Link:
             return self.update_seen(updates, state, params, extra)
         all_trees = any(mask.all_trees for mask in self.masks)
         extra = hide_extra(extra, updates, params, active, all_trees)
+        kept = hide(updates, active, params)  # it checks that both have one structure
         seen = None if params is None else hide(params, active)
-        new, state = self.update_seen(hide(updates, active, params), state, seen, extra)
+        new, state = self.update_seen(kept, state, seen, extra)
         return merge(updates, new), state
 
     def accepts(self, state: OptState) -> bool:

@@ -101,6 +101,23 @@ def narrowed(
         yield mask, seen, there, active
 
 
+def filled(updates: Updates, params: Params | None) -> PyTree:
+    """Returns updates with parameters in place of missing ones, for masks that depend on shapes.
+
+    Args:
+      updates: the updates; with another structure than the parameters they are returned as they
+        are.
+      params: the parameters, or `None`.
+    """
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    if params is None or all(x is not None for x in leaves):
+        return updates
+    others, structure = jax.tree.flatten(params, is_leaf=is_none)
+    if structure != treedef:
+        return updates
+    return treedef.unflatten(p if x is None else x for x, p in zip(leaves, others, strict=True))
+
+
 def hide(tree: PyTree, keep: Sequence[bool], params: Params | None = None) -> PyTree:
     """Replaces the leaves that are not kept by `MaskedNode()`, which has no leaves.
 

@@ -18,6 +18,7 @@ from gradtx.engine.base import ExtraArgs, OptState, Params, PyTree, Scalar, Upda
 from gradtx.engine.concrete import is_traced
 from gradtx.engine.links import Active, FrozenForms, Link
 from gradtx.engine.made import Freezer, Frozen, InTurn, Opaque, Source, thaw
+from gradtx.engine.masks import filled
 from gradtx.engine.paths import StructureError
 from gradtx.engine.rules import LeafError
 from gradtx.engine.sweep import Sweep
@@ -77,7 +78,7 @@ class Segment:
         self, updates: Updates, states: Sequence[OptState], params: Params | None, extra: ExtraArgs
     ) -> Result:
         """Applies the links to the updates as they are."""
-        activity = self._activity(updates)
+        activity = self._activity(filled(updates, params))
         given = [None] * len(self.links)
         return _run(self.links, self._groups, activity, given, updates, states, params, extra)
 
@@ -88,7 +89,7 @@ class Segment:
         arrays = all(map(_is_array, jax.tree.leaves(extra)))
         if not self.compiled or not (arrays or self._leafwise):
             return self.run(updates, states, params, extra)
-        activity = self._activity(updates)
+        activity = self._activity(filled(updates, params))
         params = params if self._uses_params else None
         pairs = list(zip(self.links, states, strict=True))
         given: Given = [link.outside(state, extra) for link, state in pairs]

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._arguments.ranges import COUNT
 from gradtx._roles import KEPT, RandomKey, Slot, Statistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
@@ -37,7 +36,6 @@ from gradtx.tree.norms import norms
 
 DION = "Ahn et al., 'Dion: Distributed Orthonormalized Updates', arXiv:2504.05295"
 DION2 = "Ahn et al., 'Dion2: A Simple Method to Shrink Matrix in Muon', arXiv:2512.16928"
-PARTS = {"parts": COUNT}
 
 
 @declared
@@ -267,7 +265,7 @@ class ScaleByDion2State(NamedTuple):
     mu: Slot
 
 
-@functools.partial(piece, constants=("ns_coeffs",), ranges=PARTS)
+@functools.partial(piece, constants=("ns_coeffs",))
 def scale_by_dion2(
     parts: int = 4,
     beta: Scalar = 0.95,
@@ -349,7 +347,6 @@ def scale_by_dion2(
     probe={"learning_rate": 0.05, "parts": 2, "weight_dimension_numbers": None},
     usual_rate=0.01,
     constants=("ns_coeffs",),
-    ranges=PARTS,
 )
 def dion2(
     learning_rate: ScalarOrSchedule,
