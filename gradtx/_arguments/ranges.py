@@ -52,13 +52,14 @@ _NAMES = {
     NOT_NEGATIVE: (
         "eps eps_root epsilon adam_eps_root weight_decay adam_weight_decay weight_decay_rate eta "
         "decay_rate initial_accumulator_value initial_scale noise_multiplier trust_coefficient "
-        "slow_step_size warmup_steps damping"
+        "slow_step_size warmup_steps damping grafting_eps nonstandard_constant radius sign_radius"
     ),
-    POSITIVE: "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale",
+    POSITIVE: "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale init_factor",
     BOUND: (
         "max_delta max_norm threshold clipping clip_threshold clipping_threshold l2_norm_clip "
         "rtol atol min_norm min_scale min_step_size max_step_size max_learning_rate "
-        "increase_factor curv_rtol tol stepsize_precision max_rms"
+        "increase_factor curv_rtol tol stepsize_precision max_rms "
+        "max_clamp_value"
     ),
     SHARE: "factor decrease_factor",
     FRACTION: "eta_minus slope_rtol preconditioner_update_probability precond_lr",
