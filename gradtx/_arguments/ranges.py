@@ -54,7 +54,9 @@ _NAMES = {
         "decay_rate initial_accumulator_value initial_scale noise_multiplier trust_coefficient "
         "slow_step_size warmup_steps damping grafting_eps nonstandard_constant radius sign_radius"
     ),
-    POSITIVE: "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale init_factor",
+    POSITIVE: (
+        "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale init_factor"
+    ),
     BOUND: (
         "max_delta max_norm threshold clipping clip_threshold clipping_threshold l2_norm_clip "
         "rtol atol min_norm min_scale min_step_size max_step_size max_learning_rate "
