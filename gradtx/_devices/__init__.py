@@ -9,6 +9,7 @@ from gradtx._devices.placing import (
     placed as placed,
     placed_like as placed_like,
     typed_like as typed_like,
+    whole as whole,
 )
 from gradtx._devices.types import (
     Axes as Axes,

@@ -68,6 +68,16 @@ def typed_like(leaf: Typed, dtype: DTypeLike) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype, sharding=found)
 
 
+def whole(x: jax.Array) -> jax.Array:
+    """Returns an array whole on each device of its mesh, if that has explicit axes.
+
+    Args:
+      x: the array.
+    """
+    mesh = explicit_mesh([x])
+    return x if mesh is None else reshard(x, NamedSharding(mesh, partition_spec([()] * x.ndim)))
+
+
 def placed(x: jax.Array, sharding: Sharding | None) -> jax.Array:
     """Returns an array in a sharding over explicit axes of a mesh.
 

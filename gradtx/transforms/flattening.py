@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx._devices import placed, typed_like, whole
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -34,8 +35,8 @@ def flatten(inner: TransformationLike) -> GradientTransformation:
     The vector has the dtype of the leaves if they agree, and otherwise the narrowest that holds
     each of them exactly: float32 for bfloat16 with float16 or float32. Updates are returned in
     their own dtypes. Real leaves next to complex ones are made complex, and the real parts of their
-    updates are returned. Leaves with different shardings are gathered. Extra arguments are passed
-    to `inner` as they are, not flattened.
+    updates are returned. Sharded leaves are gathered: the vector is whole on each device. Extra
+    arguments are passed to `inner` as they are, not flattened.
 
     Args:
       inner: the transformation.
@@ -77,7 +78,7 @@ def flatten(inner: TransformationLike) -> GradientTransformation:
 
 @compiled_when_concrete
 def _join(tree: PyTree) -> Array:
-    leaves = [jnp.ravel(x) for x in jax.tree.leaves(tree)] or [jnp.zeros(0)]
+    leaves = [jnp.ravel(whole(jnp.asarray(x))) for x in jax.tree.leaves(tree)] or [jnp.zeros(0)]
     dtypes = {x.dtype for x in leaves}
     dtype = dtypes.pop() if len(dtypes) == 1 else jnp.result_type(*map(compute_dtype, dtypes))
     return jnp.concatenate([x.astype(dtype) for x in leaves])
@@ -91,7 +92,8 @@ def _cut(vector: Array, like: PyTree) -> PyTree:
         piece = vector[start : start + x.size].reshape(x.shape)
         start += x.size
         real = jnp.iscomplexobj(vector) and not jnp.iscomplexobj(x)
-        pieces.append((piece.real if real else piece).astype(x.dtype))
+        piece = (piece.real if real else piece).astype(x.dtype)
+        pieces.append(placed(piece, typed_like(x, x.dtype).sharding))
     return treedef.unflatten(pieces)
 
 

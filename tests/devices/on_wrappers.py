@@ -15,6 +15,7 @@ WRAPPERS = {
     "apply_every": lambda tx: gradtx.chain(tx, gradtx.apply_every(2)),
     "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 3),
     "centralize": lambda tx: gradtx.chain(gradtx.centralize(), tx),
+    "cautious": gradtx.cautious,
     "clip": lambda tx: gradtx.chain(gradtx.clip_by_global_norm(0.5), tx),
     "clip_by_block_rms": lambda tx: gradtx.chain(gradtx.clip_by_block_rms(0.5), tx),
     "adaptive_grad_clip": lambda tx: gradtx.chain(gradtx.adaptive_grad_clip(0.1), tx),
@@ -22,11 +23,13 @@ WRAPPERS = {
     "conditionally_transform": lambda tx: gradtx.conditionally_transform(tx, lambda step: step < 2),
     "counted": gradtx.counted,
     "ema": lambda tx: gradtx.chain(tx, gradtx.ema(0.9)),
+    "graft": lambda tx: gradtx.graft(gradtx.scale_by_sign(), tx),
     "freeze": lambda tx: gradtx.chain(tx, gradtx.freeze({**SOME, "v": True, "w": False})),
     "inject_hyperparams": lambda tx: gradtx.chain(
         tx, gradtx.inject_hyperparams(gradtx.scale)(step_size=0.5)
     ),
     "keep_params_nonnegative": lambda tx: gradtx.chain(tx, gradtx.keep_params_nonnegative()),
+    "mars": lambda tx: gradtx.chain(gradtx.mars(), tx),
     "masked": lambda tx: gradtx.masked(tx, SOME),
     "maximize": gradtx.maximize,
     "mechanize": gradtx.contrib.mechanize,
@@ -93,3 +96,15 @@ def test_wrappers(wrapper, optimizer, jitted, way):
     # Outside of `jit`, Python branches, and a branch is compiled when it is first taken.
     first = start + 1 if jitted else 3
     assert found.compiled[first:] == [0] * (4 - first)
+
+
+@pytest.mark.parametrize("way", ["explicit", "shard"])
+def test_flatten_gathers_and_divides_again(way):
+    setting, tx = SETTINGS["2x4"], gradtx.flatten(gradtx.adam(0.1))
+    mesh = setting.mesh(AxisType.Explicit if way == "explicit" else AxisType.Auto)
+    over = functools.partial(gradtx.shard, tx) if way == "shard" else tx
+    found = on_many(over, mesh, setting.specs)
+    assert largest_difference(found.updates, on_one(tx).updates) <= 1e-12
+    for name, u in found.updates[0].items():
+        assert u.sharding.is_equivalent_to(NamedSharding(mesh, setting.specs[name]), u.ndim)
+    assert moved(found.states[0], found.states[-1]) == []
