@@ -293,7 +293,7 @@ def shampoo(
         with `b1`, `b2` and `grafting_eps`.
 
     Raises:
-      ValueError: `update` was called without params.
+      ValueError: `grafting` is unknown, or `update` was called without params.
 
     Source: Gupta et al., "Shampoo: Preconditioned Stochastic Tensor Optimization",
     arXiv:1802.09568; Anil et al., "Scalable Second Order Optimization for Deep Learning",
@@ -338,8 +338,15 @@ def shampoo(
 
 
 def _magnitude(name: Grafting, b1: Scalar, b2: Scalar, eps: Scalar) -> GradientTransformation:
-    if name == "adam":
-        return scale_by_adam(b1, b2, eps)
-    if name == "rmsprop":
-        return scale_by_rms(b2, eps, bias_correction=True, eps_in_sqrt=False)
-    return scale_by_rss(0.0, eps) if name == "adagrad" else identity()
+    known = {
+        "adam": lambda: scale_by_adam(b1, b2, eps),
+        "rmsprop": lambda: scale_by_rms(b2, eps, bias_correction=True, eps_in_sqrt=False),
+        "adagrad": lambda: scale_by_rss(0.0, eps),
+        "sgd": identity,
+    }
+    if name not in known:
+        raise ValueError(
+            f"shampoo: grafting must be one of {', '.join(map(repr, known))}, a transformation or "
+            f"None, got {name!r}"
+        )
+    return known[name]()

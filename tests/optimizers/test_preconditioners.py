@@ -134,3 +134,8 @@ def test_sides_without_a_basis():
     assert state.left.shape == state.right_basis.shape == (1, 0, 0)
     _, state = steps(gradtx.scale_by_soap(max_dim=2), gradients)
     assert {state.left.shape, state.right.shape} == {(1, 0, 0), (1, 2, 2)}
+
+
+def test_an_unknown_method_of_grafting_is_refused():
+    with pytest.raises(ValueError, match=r"shampoo: grafting must be one of 'adam',.* got 'lion'"):
+        gradtx.shampoo(0.1, grafting="lion")
