@@ -118,8 +118,8 @@ def _norms(groups: Groups, axis: Axis) -> tuple[Array, ...]:
 
     def branch() -> tuple[Array, ...]:
         # A loop that computes both sums by the same code would take less time to compile (for 144
-        # leaves, a step of AdamW with clipping 0.95 of optax's in place of 1.07), but XLA stores
-        # all scaled arrays in it, and the norm takes three times as long.
+        # leaves, a step of AdamW with clipping a tenth less), but XLA stores all scaled arrays
+        # in it, and the norm takes three times as long.
         found = scaled(None)
         return lax.cond(overflow(found), lambda: mended(found, scaled(small)), lambda: found)
 
