@@ -52,7 +52,8 @@ _NAMES = {
     NOT_NEGATIVE: (
         "eps eps_root epsilon adam_eps_root weight_decay adam_weight_decay weight_decay_rate eta "
         "decay_rate initial_accumulator_value initial_scale noise_multiplier trust_coefficient "
-        "slow_step_size warmup_steps damping grafting_eps nonstandard_constant radius sign_radius"
+        "slow_step_size warmup_steps damping grafting_eps nonstandard_constant radius sign_radius "
+        "b0 final_ratio partial l1 l2"
     ),
     POSITIVE: (
         "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale init_factor"

@@ -6,6 +6,7 @@ from gradtx.optimizers._adabelief import (
     adabelief as adabelief,
     scale_by_belief as scale_by_belief,
 )
+from gradtx.optimizers._adabound import adabound as adabound, amsbound as amsbound
 from gradtx.optimizers._adadelta import (
     ScaleByAdaDeltaState as ScaleByAdaDeltaState,
     adadelta as adadelta,
@@ -36,11 +37,13 @@ from gradtx.optimizers._adamax import (
     adamaxw as adamaxw,
     scale_by_adamax as scale_by_adamax,
 )
+from gradtx.optimizers._adamod import AdaModState as AdaModState, adamod as adamod
 from gradtx.optimizers._adan import (
     ScaleByAdanState as ScaleByAdanState,
     adan as adan,
     scale_by_adan as scale_by_adan,
 )
+from gradtx.optimizers._adanorm import AdaNormState as AdaNormState, adanorm as adanorm
 from gradtx.optimizers._ademamix import (
     ScaleByAdemamixState as ScaleByAdemamixState,
     ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState,
@@ -50,6 +53,7 @@ from gradtx.optimizers._ademamix import (
     simplified_ademamix as simplified_ademamix,
 )
 from gradtx.optimizers._adopt import adopt as adopt, scale_by_adopt as scale_by_adopt
+from gradtx.optimizers._aggmo import AggMoState as AggMoState, aggmo as aggmo
 from gradtx.optimizers._amsgrad import (
     ScaleByAmsgradState as ScaleByAmsgradState,
     amsgrad as amsgrad,
@@ -60,6 +64,11 @@ from gradtx.optimizers._apollo import (
     apollo as apollo,
     apollo_mini as apollo_mini,
     scale_by_apollo as scale_by_apollo,
+)
+from gradtx.optimizers._came import ConfidenceState as ConfidenceState, came as came
+from gradtx.optimizers._cautious import (
+    cautious_adamw as cautious_adamw,
+    cautious_lion as cautious_lion,
 )
 from gradtx.optimizers._cocob import (
     COCOBState as COCOBState,
@@ -75,6 +84,7 @@ from gradtx.optimizers._dadapt import (
     DAdaptAdamWState as DAdaptAdamWState,
     dadapt_adamw as dadapt_adamw,
 )
+from gradtx.optimizers._diffgrad import DiffGradState as DiffGradState, diffgrad as diffgrad
 from gradtx.optimizers._dion import (
     ScaleByDion2State as ScaleByDion2State,
     ScaleByDionState as ScaleByDionState,
@@ -95,12 +105,14 @@ from gradtx.optimizers._fira import (
     scale_by_fira as scale_by_fira,
 )
 from gradtx.optimizers._fromage import fromage as fromage
+from gradtx.optimizers._ftrl import FTRLState as FTRLState, ftrl as ftrl
 from gradtx.optimizers._galore import (
     GaLoreDimensionNumbers as GaLoreDimensionNumbers,
     GaLoreState as GaLoreState,
     galore as galore,
     scale_by_galore as scale_by_galore,
 )
+from gradtx.optimizers._kate import KateState as KateState, kate as kate
 from gradtx.optimizers._kl_shampoo import (
     ScaleByKLShampooState as ScaleByKLShampooState,
     ScaleByKLSoapState as ScaleByKLSoapState,
@@ -114,6 +126,7 @@ from gradtx.optimizers._kron import (
     kron as kron,
     scale_by_kron as scale_by_kron,
 )
+from gradtx.optimizers._laprop import laprop as laprop
 from gradtx.optimizers._lars import lamb as lamb, lars as lars
 from gradtx.optimizers._lbfgs import (
     ScaleByLBFGSState as ScaleByLBFGSState,
@@ -130,7 +143,11 @@ from gradtx.optimizers._madgrad import (
     madgrad as madgrad,
     scale_by_madgrad as scale_by_madgrad,
 )
-from gradtx.optimizers._mars import mars_muon as mars_muon
+from gradtx.optimizers._mars import (
+    mars_adamw as mars_adamw,
+    mars_lion as mars_lion,
+    mars_muon as mars_muon,
+)
 from gradtx.optimizers._momo import (
     MomoAdamState as MomoAdamState,
     MomoState as MomoState,
@@ -164,8 +181,16 @@ from gradtx.optimizers._optimistic import (
     scale_by_optimistic_gradient as scale_by_optimistic_gradient,
 )
 from gradtx.optimizers._orthogonal_momentum import MuonState as MuonState
+from gradtx.optimizers._padam import padam as padam
+from gradtx.optimizers._pnm import (
+    AdaPNMState as AdaPNMState,
+    PNMState as PNMState,
+    adapnm as adapnm,
+    pnm as pnm,
+)
 from gradtx.optimizers._polyak import polyak_sgd as polyak_sgd, scale_by_polyak as scale_by_polyak
 from gradtx.optimizers._prodigy import ProdigyState as ProdigyState, prodigy as prodigy
+from gradtx.optimizers._qh import qhadam as qhadam, qhm as qhm
 from gradtx.optimizers._racs import (
     ScaleByRacsState as ScaleByRacsState,
     racs as racs,
@@ -199,6 +224,7 @@ from gradtx.optimizers._sign import (
     scale_by_sign as scale_by_sign,
     sign_sgd as sign_sgd,
     signum as signum,
+    tiger as tiger,
 )
 from gradtx.optimizers._sm3 import (
     ScaleBySM3State as ScaleBySM3State,

@@ -35,6 +35,11 @@ class ScaleByAmsgradState(NamedTuple):
     nu_max: Slot
 
 
+def zero_moments_and_max(p: Array) -> Slots:
+    """Returns the two moments of one array, and the maximum of the second, before any step."""
+    return Slots(**vars(zero_moments(p)), nu_max=real_full_like(p, 0))
+
+
 @piece
 def scale_by_amsgrad(
     b1: Scalar = 0.9,
@@ -73,9 +78,6 @@ def scale_by_amsgrad(
       [1.]
     """
 
-    def init(p: Array) -> Slots:
-        return Slots(**vars(zero_moments(p)), nu_max=real_full_like(p, 0))
-
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         mu_hat = over(mu, s.mu_weight) if bias_correction_mu else mu
@@ -84,7 +86,9 @@ def scale_by_amsgrad(
         u = ratio(mu_hat, plus(nu_max, eps_root), eps)
         return u, Slots(mu=mu, nu=nu, nu_max=nu_max)
 
-    tx = leafwise(ScaleByAmsgradState, init, update, per_step=moment_weights(b1, b2))
+    tx = leafwise(
+        ScaleByAmsgradState, zero_moments_and_max, update, per_step=moment_weights(b1, b2)
+    )
     return store_as(tx, mu=mu_dtype)
 
 
