@@ -61,8 +61,9 @@ def adabound(
     p - learning_rate * clip(rate, lowest, highest) * mu`. Both bounds approach `final_ratio`. It is
     for models that begin well with Adam but end better with SGD, such as convolutional networks.
     How fast one becomes the other depends on the number of steps: set `gamma` to about 1 divided by
-    the number of steps after which SGD shall dominate. The paper's proof of convergence has been
-    found wrong (Savarese, arXiv:1908.04457).
+    the number of steps after which SGD shall dominate. The bounds and the bias corrections are those
+    of the authors' program. The paper's proof of convergence has been found wrong (Savarese,
+    arXiv:1908.04457).
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -74,7 +75,7 @@ def adabound(
       eps: added to the root. Default: 1e-8.
 
     Source: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning Rate",
-    arXiv:1902.09843, with the bias corrections and the bounds of the authors' program.
+    arXiv:1902.09843.
 
     Example:
       >>> import jax.numpy as jnp
@@ -118,7 +119,7 @@ def amsbound(
       eps: added to the root. Default: 1e-8.
 
     Source: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning Rate",
-    arXiv:1902.09843, with the bias corrections and the bounds of the authors' program.
+    arXiv:1902.09843.
 
     Example:
       >>> import jax.numpy as jnp

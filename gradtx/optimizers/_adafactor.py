@@ -108,7 +108,12 @@ def over_root(x: Array, squares: Squares, axes: RowsAndColumns) -> Array:
     rows, cols = jnp.expand_dims(squares.v_row, col), jnp.expand_dims(squares.v_col, row)
     # Roots before products, because products of squares overflow or underflow in float32.
     mean_root = root(jnp.mean(rows, axis=row, keepdims=True))
-    return x / root(rows) * mean_root / root(cols)
+    return x * (mean_root / _root_or_1(rows)) / _root_or_1(cols)
+
+
+def _root_or_1(x: Array) -> Array:
+    """Returns the root, and 1 where it is 0; there, what is divided by it is 0 as well."""
+    return lax.sqrt(jnp.where(x == 0, 1, x))
 
 
 def power_decay(step: Scalar, exponent: Scalar = 0.8) -> Array:

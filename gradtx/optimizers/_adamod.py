@@ -51,7 +51,8 @@ def adamod(
     `mu_hat` and `nu_hat` are those of `adam`: `rate = learning_rate / (sqrt(nu_hat) + eps);
     rates = b3*rates + (1-b3)*rate; p - min(rate, rates) * mu_hat`. It trains without warm-up of the
     learning rate: `rates` starts at 0, and with `b3 = 0.999` is at half of its value after 700
-    steps. Sudden rises of rates are smoothed out.
+    steps. Sudden rises of rates are smoothed out. The authors' program has the bias correction of
+    `mu` inside the rates that are averaged.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -61,8 +62,7 @@ def adamod(
       eps: added to the root. Default: 1e-8.
 
     Source: Ding et al., "An Adaptive and Momental Bound Method for Stochastic Learning",
-    arXiv:1910.12249, Algorithm 1. The authors' program has the bias correction of `mu` inside the
-    rates that are averaged.
+    arXiv:1910.12249.
 
     Example:
       >>> import jax.numpy as jnp

@@ -64,7 +64,7 @@ def adanorm(
       eps: added to the root. Default: 1e-8.
 
     Source: Dubey, Singh and Chaudhuri, "AdaNorm: Adaptive Gradient Norm Correction based Optimizer
-    for CNNs", arXiv:2210.06364, Algorithm 2 (AdamNorm).
+    for CNNs", arXiv:2210.06364.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,6 +1,5 @@
 """AggMo: several velocities with different decay rates."""
 
-import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from gradtx._roles import Statistic, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
-from gradtx.engine.numerics import over, times
+from gradtx.engine.numerics import times
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -21,7 +20,7 @@ class AggMoState(NamedTuple):
     """The state of `aggmo`.
 
     Attributes:
-      trace: for each leaf a list of velocities, one for each decay rate.
+      trace: for each leaf its velocities, one for each decay rate, along a leading axis.
     """
 
     trace: Statistic
@@ -61,10 +60,10 @@ def aggmo(
     """
 
     def init(p: Array) -> Slots:
-        return Slots(trace=[jnp.zeros_like(p) for _ in betas])
+        return Slots(trace=jnp.broadcast_to(jnp.zeros_like(p), (len(betas), *p.shape)))
 
     def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
-        v = [lax.add(times(beta, x), g) for beta, x in zip(betas, s.trace, strict=True)]
-        return over(functools.reduce(lax.add, v), len(v)), Slots(trace=v)
+        v = jnp.stack([lax.add(times(beta, s.trace[i]), g) for i, beta in enumerate(betas)])
+        return jnp.mean(v, axis=0), Slots(trace=v)
 
     return chain(leafwise(AggMoState, init, update), scale_by_learning_rate(learning_rate))

@@ -119,7 +119,7 @@ def came(
         params.
 
     Source: Luo et al., "CAME: Confidence-guided Adaptive Memory Efficient Optimization",
-    arXiv:2307.02047, Algorithm 2.
+    arXiv:2307.02047.
 
     Example:
       >>> import jax.numpy as jnp

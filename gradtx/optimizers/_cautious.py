@@ -2,6 +2,7 @@
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
+from gradtx.engine.pipeline import named
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.optimizers._lion import scale_by_lion
 from gradtx.transforms.caution import cautious
@@ -55,7 +56,7 @@ def cautious_adamw(
       [-0.0012 -0.0002]
     """
     return chain(
-        cautious(scale_by_adam(b1, b2, eps), finished=False),
+        cautious(named(scale_by_adam(b1, b2, eps), "cautious_adamw"), finished=False),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
@@ -99,7 +100,7 @@ def cautious_lion(
       [-0.0012 -0.0002]
     """
     return chain(
-        cautious(scale_by_lion(b1, b2), finished=False),
+        cautious(named(scale_by_lion(b1, b2), "cautious_lion"), finished=False),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -20,13 +20,13 @@ class FTRLState(NamedTuple):
 
     Attributes:
       count: the number of steps taken.
-      z: the sum of scaled gradients, without the part of the current parameters.
+      excess: the slope of the regularization, times the negative learning rate; 0 without it.
       n: the sum of squared gradients.
       learning_rate: the learning rate of the last step.
     """
 
     count: Count
-    z: Slot
+    excess: Slot
     n: Slot
     learning_rate: Rate
 
@@ -50,7 +50,7 @@ def ftrl(
 
     Here `z` is the paper's, times the learning rate, so that under a schedule each gradient keeps
     the rate of its own step. It starts at `-beta*p`, which is 0 for parameters that start at 0 as
-    in the paper; others are not drawn to 0.
+    in the paper; others are not drawn to 0. The state has `z + (beta + sqrt(n))*p`, which is small.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the paper's alpha.
@@ -62,7 +62,7 @@ def ftrl(
       TypeError: parameters are complex.
       ValueError: `update` was called without params.
 
-    Source: McMahan et al., "Ad Click Prediction: a View from the Trenches" (KDD 2013), Algorithm 1.
+    Source: McMahan et al., "Ad Click Prediction: a View from the Trenches" (KDD 2013).
 
     Example:
       >>> import jax.numpy as jnp
@@ -74,17 +74,20 @@ def ftrl(
     """
 
     def init(p: Array) -> Slots:
-        return Slots(z=times(-beta, p), n=jnp.zeros_like(p))
+        return Slots(excess=jnp.zeros_like(p), n=jnp.zeros_like(p))
 
     def update(g: Array, s: Slots, step: Scalar, p: Array) -> tuple[Array, Slots]:
         n = s.n + g * g
-        root, root_last = safe_sqrt(n), safe_sqrt(s.n)
-        z = s.z + times(s.learning_rate, g) - (root - root_last) * p
         threshold, shrinkage = s.learning_rate * l1, s.learning_rate * l2
-        divisor = root + (beta + shrinkage)
-        shrunk = jnp.sign(z) * jnp.maximum(jnp.abs(z) - threshold, 0)
+        root = safe_sqrt(n) + beta
+        # The new parameters are a difference of large numbers, of which this is the small one.
+        pull = s.excess + times(s.learning_rate, g)
+        z = pull - jnp.where(p == 0, 0, root * p)  # the root may be infinite
+        inside = jnp.clip(z, -threshold, threshold)
+        divisor = root + shrinkage
         defined = divisor > 0  # not before the first gradient, if beta is 0
-        new = jnp.where(defined, -shrunk / jnp.where(defined, divisor, 1), p)
-        return new - p, Slots(z=z, n=n)
+        free = -(pull + shrinkage * p - inside) / jnp.where(defined, divisor, 1)
+        u = jnp.where(defined, jnp.where(jnp.abs(z) > threshold, free, -p), 0)
+        return u, Slots(excess=inside - shrinkage * (p + u), n=n)
 
     return leafwise(FTRLState, init, update, params=True, real_only=True, rate=learning_rate)

@@ -2,13 +2,14 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import lax
 
 from gradtx._roles import Slot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
-from gradtx.engine.numerics import abs_sq, plus, root, times
+from gradtx.engine.numerics import abs_sq, plus, ratio, root, times
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
@@ -31,7 +32,7 @@ class KateState(NamedTuple):
 @optimizer(
     "Choudhury et al., 'Remove that Square Root: A New Efficient Scale-Invariant Version of "
     "AdaGrad', arXiv:2403.02648",
-    probe={"learning_rate": 0.3},
+    probe={"learning_rate": 1.0},
     usual_rate=0.001,
 )
 def kate(
@@ -53,7 +54,7 @@ def kate(
         adds it at each step.
 
     Source: Choudhury et al., "Remove that Square Root: A New Efficient Scale-Invariant Version of
-    AdaGrad", arXiv:2403.02648, Algorithm 1.
+    AdaGrad", arXiv:2403.02648.
 
     Example:
       >>> import jax.numpy as jnp
@@ -67,11 +68,12 @@ def kate(
         return Slots(sum_of_squares=real_full_like(p, 0), sum_of_ratios=real_full_like(p, 0))
 
     def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
-        square = abs_sq(g)
-        squares = lax.add(s.sum_of_squares, square)
-        divisor = plus(squares, eps)
-        share = square / divisor
-        ratios = lax.add(lax.add(s.sum_of_ratios, times(eta, square)), share)
-        return root(ratios) * g / divisor, Slots(sum_of_squares=squares, sum_of_ratios=ratios)
+        squares = lax.add(s.sum_of_squares, abs_sq(g))
+        # Roots before products, because the squares of large gradients overflow.
+        scaled = ratio(g, plus(squares, eps), 0.0)
+        size = jnp.abs(g)
+        ratios = lax.add(s.sum_of_ratios, abs_sq(scaled) + times(eta, size) * size)
+        u = ratio(root(ratios) * scaled, plus(squares, eps), 0.0)
+        return u, Slots(sum_of_squares=squares, sum_of_ratios=ratios)
 
     return chain(leafwise(KateState, init, update), scale_by_learning_rate(learning_rate))

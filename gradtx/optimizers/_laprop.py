@@ -28,7 +28,8 @@ def laprop(
     p - learning_rate * (mu / (1-b1**t) + weight_decay*p)`, where `t` is 1 at the first step. The
     momentum averages numbers of about the same size, so that any `b1` and `b2` are stable together;
     Adam can diverge if `b1**2 > b2`. It is of use with small `b2`, or gradients whose size changes
-    fast. It is `chain(scale_by_rms, ema, add_decayed_weights, scale_by_learning_rate)`.
+    fast. It is `chain(scale_by_rms, ema, add_decayed_weights, scale_by_learning_rate)`. In
+    the authors' program the learning rate of each step is inside the average.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the authors' is 4e-4.
@@ -45,7 +46,7 @@ def laprop(
       ValueError: `update` was called without params.
 
     Source: Ziyin, Wang and Ueda, "LaProp: Separating Momentum and Adaptivity in Adam",
-    arXiv:2002.04839. In the authors' program the learning rate of each step is inside the average.
+    arXiv:2002.04839.
 
     Example:
       >>> import jax.numpy as jnp

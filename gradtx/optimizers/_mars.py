@@ -138,7 +138,8 @@ def mars_adamw(
     `c = g + gamma * b1/(1-b1) * (g - last); c = c * min(1, max_norm / norm(c))` for each leaf; then
     the step of `adamw` for `c` in place of the gradient. It is for training with noisy gradients,
     such as of language models. It is `chain(mars(...), adamw(...))`; see `mars`. This is the
-    approximate form, without a second gradient at each step.
+    approximate form, without a second gradient at each step. The authors' program uses plain AdamW
+    for all leaves but matrices, and multiplies the first gradient by `1 + gamma * b1/(1-b1)`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the authors' is 3e-3.
@@ -157,8 +158,7 @@ def mars_adamw(
       ValueError: `update` was called without params.
 
     Source: Yuan et al., "MARS: Unleashing the Power of Variance Reduction for Training Large
-    Models", arXiv:2411.10438, Algorithm 3. The authors' program uses plain AdamW for all leaves
-    but matrices, and multiplies the first gradient by `1 + gamma * b1/(1-b1)`.
+    Models", arXiv:2411.10438.
 
     Example:
       >>> import jax.numpy as jnp
@@ -207,7 +207,7 @@ def mars_lion(
       ValueError: `update` was called without params.
 
     Source: Yuan et al., "MARS: Unleashing the Power of Variance Reduction for Training Large
-    Models", arXiv:2411.10438, Algorithm 4.
+    Models", arXiv:2411.10438.
 
     Example:
       >>> import jax.numpy as jnp

@@ -50,7 +50,7 @@ def padam(
       ValueError: `update` was called without params.
 
     Source: Chen et al., "Closing the Generalization Gap of Adaptive Gradient Methods in Training
-    Deep Neural Networks", arXiv:1806.06763, Algorithm 1.
+    Deep Neural Networks", arXiv:1806.06763.
 
     Example:
       >>> import jax.numpy as jnp

@@ -91,7 +91,7 @@ def pnm(
       ValueError: `update` was called without params.
 
     Source: Xie et al., "Positive-Negative Momentum: Manipulating Stochastic Gradient Noise to
-    Improve Generalization", arXiv:2103.17182, Algorithm 2.
+    Improve Generalization", arXiv:2103.17182.
 
     Example:
       >>> import jax.numpy as jnp
@@ -150,7 +150,7 @@ def adapnm(
       ValueError: `update` was called without params.
 
     Source: Xie et al., "Positive-Negative Momentum: Manipulating Stochastic Gradient Noise to
-    Improve Generalization", arXiv:2103.17182, Algorithm 3.
+    Improve Generalization", arXiv:2103.17182.
 
     Example:
       >>> import jax.numpy as jnp

@@ -103,7 +103,10 @@ def qhadam(
         square = abs_sq(g)
         mu, nu = ema(g, s.mu, b1), ema(square, s.nu, b2)
         m = ema(g, over(mu, s.mu_weight), nu1)
-        v = ema(square, over(nu, s.nu_weight), nu2)
+        nu_hat = over(nu, s.nu_weight)
+        # A square that has overflowed may have the weight 0.
+        finite = jnp.minimum(square, jnp.finfo(square.dtype).max)
+        v = ema(finite, nu_hat, nu2)
         return ratio(m, v, eps), Slots(mu=mu, nu=nu)
 
     return chain(

@@ -131,7 +131,7 @@ def tiger(
     Raises:
       ValueError: `update` was called without params.
 
-    Source: Su, "Tiger: A Tight-fisted Optimizer" (2023), https://github.com/bojone/tiger.
+    Source: Su, "Tiger: A Tight-fisted Optimizer" (2023).
 
     Example:
       >>> import jax.numpy as jnp

@@ -63,7 +63,7 @@ def cautious(inner: TransformationLike, *, finished: bool = True) -> GradientTra
     def _masked(steps: Updates, gradients: Updates) -> Updates:
         return jax.tree.map(lambda u, g: _where_they_agree(u, g, finished), steps, gradients)
 
-    return wrapped(inner.init, update, inner)
+    return wrapped(inner.init, update, inner, name="cautious")
 
 
 def _where_they_agree(u: Array, g: Array, finished: bool) -> Array:
