@@ -61,8 +61,9 @@ def adabound(
     p - learning_rate * clip(rate, lowest, highest) * mu`. Both bounds approach `final_ratio`. It is
     for models that begin well with Adam but end better with SGD, such as convolutional networks.
     How fast one becomes the other depends on the number of steps: set `gamma` to about 1 divided by
-    the number of steps after which SGD shall dominate. The bounds and the bias corrections are those
-    of the authors' program. The paper's proof of convergence has been found wrong (Savarese,
+    the number of steps after which SGD shall dominate. The bounds and the bias corrections are
+    those of the authors' program. There are convex problems on which it takes arbitrarily long, in
+    contrast to the paper's guarantee, and SGD with momentum can do as well (Savarese,
     arXiv:1908.04457).
 
     Args:

@@ -32,7 +32,7 @@ class FTRLState(NamedTuple):
 
 
 @optimizer(
-    "McMahan et al., 'Ad Click Prediction: a View from the Trenches' (KDD 2013)",
+    "McMahan et al., 'Ad Click Prediction: a View from the Trenches' (2013)",
     probe={"learning_rate": 0.5},
     usual_rate=0.1,
     ranges={"beta": NOT_NEGATIVE},
@@ -62,7 +62,7 @@ def ftrl(
       TypeError: parameters are complex.
       ValueError: `update` was called without params.
 
-    Source: McMahan et al., "Ad Click Prediction: a View from the Trenches" (KDD 2013).
+    Source: McMahan et al., "Ad Click Prediction: a View from the Trenches" (2013).
 
     Example:
       >>> import jax.numpy as jnp

@@ -52,7 +52,7 @@ def qhm(
     return chain(leafwise(EmaState, init, update), scale_by_learning_rate(learning_rate))
 
 
-@optimizer(QH, probe={"learning_rate": 0.05, "b1": 0.9}, usual_rate=0.001)
+@optimizer(QH, probe={"learning_rate": 0.05, "b1": 0.9, "nu1": 0.9}, usual_rate=0.001)
 def qhadam(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.995,
