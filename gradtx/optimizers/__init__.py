@@ -22,6 +22,7 @@ from gradtx.optimizers._adagrad import (
     adagrad as adagrad,
     scale_by_rss as scale_by_rss,
 )
+from gradtx.optimizers._adai import AdaiState as AdaiState, adai as adai
 from gradtx.optimizers._adam import (
     ScaleByAdamState as ScaleByAdamState,
     adam as adam,
@@ -38,12 +39,14 @@ from gradtx.optimizers._adamax import (
     scale_by_adamax as scale_by_adamax,
 )
 from gradtx.optimizers._adamod import AdaModState as AdaModState, adamod as adamod
+from gradtx.optimizers._adamp import adamp as adamp, sgdp as sgdp
 from gradtx.optimizers._adan import (
     ScaleByAdanState as ScaleByAdanState,
     adan as adan,
     scale_by_adan as scale_by_adan,
 )
 from gradtx.optimizers._adanorm import AdaNormState as AdaNormState, adanorm as adanorm
+from gradtx.optimizers._adashift import AdaShiftState as AdaShiftState, adashift as adashift
 from gradtx.optimizers._ademamix import (
     ScaleByAdemamixState as ScaleByAdemamixState,
     ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState,
@@ -65,6 +68,7 @@ from gradtx.optimizers._apollo import (
     apollo_mini as apollo_mini,
     scale_by_apollo as scale_by_apollo,
 )
+from gradtx.optimizers._avagrad import AvaGradState as AvaGradState, avagrad as avagrad
 from gradtx.optimizers._came import ConfidenceState as ConfidenceState, came as came
 from gradtx.optimizers._cautious import (
     cautious_adamw as cautious_adamw,
@@ -154,6 +158,7 @@ from gradtx.optimizers._momo import (
     momo as momo,
     momo_adam as momo_adam,
 )
+from gradtx.optimizers._msvag import msvag as msvag
 from gradtx.optimizers._muon import (
     MuonDimensionNumbers as MuonDimensionNumbers,
     muon as muon,
@@ -242,4 +247,5 @@ from gradtx.optimizers._splus import (
     scale_by_splus as scale_by_splus,
     splus as splus,
 )
+from gradtx.optimizers._tam import TAMState as TAMState, tam as tam
 from gradtx.optimizers._yogi import scale_by_yogi as scale_by_yogi, yogi as yogi
