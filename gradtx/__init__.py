@@ -216,6 +216,7 @@ from gradtx.transforms import (
     extra_args as extra_args,
     flatten as flatten,
     freeze as freeze,
+    gauss_newton_bartlett_estimator as gauss_newton_bartlett_estimator,
     graft as graft,
     hidden_matrices as hidden_matrices,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,

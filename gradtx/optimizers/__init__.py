@@ -22,6 +22,10 @@ from gradtx.optimizers._adagrad import (
     adagrad as adagrad,
     scale_by_rss as scale_by_rss,
 )
+from gradtx.optimizers._adahessian import (
+    AdaHessianState as AdaHessianState,
+    adahessian as adahessian,
+)
 from gradtx.optimizers._adai import AdaiState as AdaiState, adai as adai
 from gradtx.optimizers._adam import (
     ScaleByAdamState as ScaleByAdamState,
@@ -33,6 +37,7 @@ from gradtx.optimizers._adam import (
     scale_by_uncorrected_adam as scale_by_uncorrected_adam,
     uncorrected_adam as uncorrected_adam,
 )
+from gradtx.optimizers._adam_mini import AdamMiniState as AdamMiniState, adam_mini as adam_mini
 from gradtx.optimizers._adamax import (
     adamax as adamax,
     adamaxw as adamaxw,

@@ -9,7 +9,7 @@ from gradtx._arguments import DECAY
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
-from gradtx.engine.numerics import abs_sq, ema, over, ratio, times
+from gradtx.engine.numerics import abs_sq, ema, over, ratio, times, value_of
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import ScaleByAdamState, moment_weights, zero_moments
 from gradtx.transforms.combining import chain
@@ -58,7 +58,7 @@ def _decayed(
     u: Array, p: Array, invariant: Array | bool, weight_decay: Scalar, wd_ratio: Scalar
 ) -> Array:
     """Returns a step with weight decay, of which scale-invariant weights have a part only."""
-    factor = jnp.where(invariant, weight_decay * wd_ratio, weight_decay)
+    factor = jnp.where(invariant, weight_decay * wd_ratio, value_of(weight_decay))
     return lax.add(u, times(factor, p).astype(u.dtype))
 
 

@@ -49,6 +49,9 @@ from gradtx.transforms.freezing import (
     selective_transform as selective_transform,
     set_to_zero as set_to_zero,
 )
+from gradtx.transforms.gauss_newton import (
+    gauss_newton_bartlett_estimator as gauss_newton_bartlett_estimator,
+)
 from gradtx.transforms.grafting import graft as graft
 from gradtx.transforms.guards import (
     ApplyIfFiniteState as ApplyIfFiniteState,
