@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -117,8 +117,9 @@ def adam_mini(
     directions = _scale_by_blocks(b1, b2, eps, None)
     if blocks is not None:
         found = FirstMatch(tuple((_checked(pattern), tuple(n)) for pattern, n in blocks))
-        parts = {pattern: _scale_by_blocks(b1, b2, eps, n) for pattern, n in found.blocks}
-        directions = partition({ONE_BLOCK: directions} | parts, found)
+        parts: dict[Hashable, GradientTransformation] = {ONE_BLOCK: directions}
+        parts |= {pattern: _scale_by_blocks(b1, b2, eps, n) for pattern, n in found.blocks}
+        directions = partition(parts, found)
     return chain(
         directions,
         add_decayed_weights(weight_decay, mask),
