@@ -26,7 +26,7 @@ class ScaleByAmsgradState(NamedTuple):
       count: the number of steps taken.
       mu: moving average of gradients.
       nu: moving average of squared gradients, real.
-      nu_max: the largest `nu` so far, after bias correction, real.
+      nu_max: the largest `nu` so far, after bias correction unless `raw_maximum`, real.
     """
 
     count: Count
@@ -49,6 +49,8 @@ def scale_by_amsgrad(
     mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    *,
+    raw_maximum: bool = False,
 ) -> GradientTransformation:
     """Scales by Adam's rule with the largest second moment so far.
 
@@ -67,6 +69,9 @@ def scale_by_amsgrad(
         `mu`. Default: True.
       bias_correction_nu: whether `nu_hat = nu / (1-b2**t)`, or `nu`. Default: True. The paper
         corrects neither.
+      raw_maximum: whether to take the maximum of `nu` and correct its bias afterwards,
+        `nu_max = max(nu_max, nu); mu_hat / (sqrt(nu_max / (1-b2**t) + eps_root) + eps)`, as PyTorch
+        does. Default: False.
 
     Source: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
 
@@ -81,9 +86,10 @@ def scale_by_amsgrad(
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         mu_hat = over(mu, s.mu_weight) if bias_correction_mu else mu
-        nu_hat = over(nu, s.nu_weight) if bias_correction_nu else nu
-        nu_max = jnp.maximum(s.nu_max, nu_hat)
-        u = ratio(mu_hat, plus(nu_max, eps_root), eps)
+        corrected_first = bias_correction_nu and not raw_maximum
+        nu_max = jnp.maximum(s.nu_max, over(nu, s.nu_weight) if corrected_first else nu)
+        nu_hat = over(nu_max, s.nu_weight) if bias_correction_nu and raw_maximum else nu_max
+        u = ratio(mu_hat, plus(nu_hat, eps_root), eps)
         return u, Slots(mu=mu, nu=nu, nu_max=nu_max)
 
     tx = leafwise(
@@ -106,6 +112,8 @@ def amsgrad(
     mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    *,
+    raw_maximum: bool = False,
 ) -> GradientTransformation:
     """AMSGrad: Adam with a non-decreasing second moment.
 
@@ -121,6 +129,8 @@ def amsgrad(
         half precision.
       bias_correction_mu: whether the average of gradients is corrected. Default: True.
       bias_correction_nu: whether the average of squares is corrected. Default: True.
+      raw_maximum: whether the bias is corrected after the maximum, as in PyTorch, see
+        `scale_by_amsgrad`. Default: False.
 
     Source: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
 
@@ -132,6 +142,15 @@ def amsgrad(
       [-0.001]
     """
     return chain(
-        scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu),
+        scale_by_amsgrad(
+            b1,
+            b2,
+            eps,
+            eps_root,
+            mu_dtype,
+            bias_correction_mu,
+            bias_correction_nu,
+            raw_maximum=raw_maximum,
+        ),
         scale_by_learning_rate(learning_rate),
     )
