@@ -73,6 +73,7 @@ from gradtx.optimizers._apollo import (
     apollo_mini as apollo_mini,
     scale_by_apollo as scale_by_apollo,
 )
+from gradtx.optimizers._apollo_qn import ApolloQNState as ApolloQNState, apollo_qn as apollo_qn
 from gradtx.optimizers._avagrad import AvaGradState as AvaGradState, avagrad as avagrad
 from gradtx.optimizers._came import ConfidenceState as ConfidenceState, came as came
 from gradtx.optimizers._cautious import (
