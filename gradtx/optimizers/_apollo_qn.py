@@ -116,8 +116,8 @@ def apollo_qn(
     )
 
 
-def _weight(b1: Scalar) -> Callable[[Scalar], dict[str, Array]]:
-    def per_step(step: Scalar) -> dict[str, Array]:
+def _weight(b1: Scalar) -> Callable[[Scalar], dict[str, Scalar]]:
+    def per_step(step: Scalar) -> dict[str, Scalar]:
         return {"weight": (1 - b1) / gathered_weight(b1, step_number(step))}
 
     return per_step
