@@ -67,7 +67,7 @@ def _scale_by_confidence(
     "Luo et al., 'CAME: Confidence-guided Adaptive Memory Efficient Optimization', "
     "arXiv:2307.02047",
     # With the default threshold of 1, the derivative has a jump at the first step.
-    probe={"learning_rate": 0.02, "clipping_threshold": 0.8, "b2": 0.9, "b3": 0.9},
+    probe={"learning_rate": 0.02, "b1": 0.5, "b2": 0.9, "b3": 0.9, "clipping_threshold": 0.8},
     usual_rate=2e-4,
 )
 def came(
