@@ -9,7 +9,7 @@ from gradtx._roles import Slot, Statistic, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
-from gradtx.engine.numerics import abs_sq, ema, plus
+from gradtx.engine.numerics import abs_sq, ema, plus, times
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adafactor import (
     averaged_squares,
@@ -56,7 +56,8 @@ def _scale_by_confidence(
         mu, axes = ema(u, s.mu, b1), factored_axes(u.shape, True, smallest)
         if axes is None:
             return mu, Slots(mu=mu, v_row=s.v_row, v_col=s.v_col, v=s.v)
-        instability = plus(abs_sq(lax.sub(u, mu)), eps)
+        # `u - mu`, without the rounding of `mu`, which would be squared and divided by
+        instability = plus(abs_sq(times(b1, lax.sub(u, s.mu))), eps)
         squares = averaged_squares(instability, s, 1 - b3, axes)
         return over_root(mu, squares, axes), Slots(mu=mu, **squares._asdict())
 
