@@ -6,6 +6,7 @@ Every optimizer is a pure pair of functions `(init, update)`, composed of small 
 from gradtx import (
     assignment as assignment,
     catalog as catalog,
+    codecs as codecs,
     contrib as contrib,
     crosschecking as crosschecking,
     draw as draw,
@@ -42,6 +43,7 @@ from gradtx._distributions import (
 )
 from gradtx._minimize import Minimum as Minimum, Stop as Stop, minimize as minimize
 from gradtx._range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
+from gradtx.codecs import Codec as Codec, decoded as decoded
 from gradtx.crosschecking import Comparison as Comparison, crosscheck as crosscheck
 from gradtx.engine.base import (
     EmptyState as EmptyState,
@@ -153,6 +155,7 @@ from gradtx.state import (
     optax_layout as optax_layout,
     state_dict as state_dict,
     state_sharding as state_sharding,
+    store as store,
     summary as summary,
 )
 from gradtx.transforms import (

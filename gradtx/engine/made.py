@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 import jax
 import numpy as np
 
+from gradtx.codecs import Codec
 from gradtx.engine.base import PyTree, PyTreeDef
 from gradtx.engine.numerics import NeedsConstant, Number
 from gradtx.engine.paths import StructureError
@@ -22,7 +23,7 @@ from gradtx.engine.rules import LeafError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-CONSTANTS = (bool, int, complex, str, bytes, type, np.dtype, type(None))
+CONSTANTS = (bool, int, complex, str, bytes, type, np.dtype, type(None), Codec)
 
 
 class Opaque(Exception):

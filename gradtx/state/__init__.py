@@ -34,5 +34,6 @@ from gradtx.state.selecting import (
     multiply_by_path as multiply_by_path,
 )
 from gradtx.state.sharding import state_sharding as state_sharding
+from gradtx.state.storing import store as store
 from gradtx.state.summarizing import Group as Group, Summary as Summary, summary as summary
 from gradtx.state.torch_import import load_torch as load_torch

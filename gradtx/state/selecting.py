@@ -98,7 +98,7 @@ class ByPattern:
 
         def pattern_of(path: Path, _: PyTree) -> str | re.Pattern[str]:
             name = path_name(path)
-            found = [pattern for pattern in self.rules if _matches(pattern, name)]
+            found = [pattern for pattern in self.rules if matches(pattern, name)]
             matched.update(found)
             if not found and self.default is _Missing:
                 lost.append(name)
@@ -107,12 +107,12 @@ class ByPattern:
         patterns = jax.tree.map_with_path(pattern_of, tree)
         if lost:
             raise ValueError(
-                f"by_path: needs a rule or a default for {_some(lost)}, none of {list(self.rules)} "
+                f"by_path: needs a rule or a default for {some(lost)}, none of {list(self.rules)} "
                 "matches"
             )
         if not self.unused and (idle := [x for x in self.rules if x not in matched]):
             paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(tree)]
-            raise ValueError(f"by_path: {idle[0]!r} matches none of {_some(paths)}")
+            raise ValueError(f"by_path: {idle[0]!r} matches none of {some(paths)}")
         return patterns
 
 
@@ -197,12 +197,14 @@ def _multiplying(factors: Callable[[PyTree], PyTree], name: str) -> GradientTran
     return Pipeline((link,), 0).transformation()
 
 
-def _matches(pattern: str | re.Pattern[str], name: str) -> bool:
+def matches(pattern: str | re.Pattern[str], name: str) -> bool:
+    """Returns whether a name, such as a path, matches a pattern; see `by_path`."""
     if isinstance(pattern, re.Pattern):
         return bool(pattern.search(name))
     return fnmatch.fnmatchcase(f"/{name}/", f"*/{pattern.strip('/')}/*")
 
 
-def _some(names: list[str], most: int = 5) -> str:
+def some(names: list[str], most: int = 5) -> str:
+    """Returns the first of several names, for error messages."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + rest
