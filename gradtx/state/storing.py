@@ -1,9 +1,10 @@
 """Storing the arrays of a state in fewer bytes."""
 
+import contextlib
 import functools
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -92,10 +93,9 @@ def store(
     found = {pattern: None if x is None else codec_of(x) for pattern, x in codecs.items()}
     inner = with_extra_args_support(tx)
 
-    def init(params: Params) -> OptState:
-        if not all(map(_is_array, jax.tree.leaves(params))):
-            return inner.init(params)
-        idle = set(found)
+    @contextlib.contextmanager
+    def forming(idle: set[Any]) -> Iterator[None]:
+        """Stores the slots of rules as codes wherever `init` is called."""
         before = FORM.get()
 
         def form(link: Link, state: OptState, params: Params) -> OptState:
@@ -106,9 +106,16 @@ def store(
 
         token = FORM.set(form)
         try:
-            state = inner.init(params)
+            yield
         finally:
             FORM.reset(token)
+
+    def init(params: Params) -> OptState:
+        if not all(map(_is_array, jax.tree.leaves(params))):
+            return inner.init(params)
+        idle = set(found)
+        with forming(idle):
+            state = inner.init(params)
         state = _stored(state, params, found, min_size, seed, idle, inside=False)
         if idle:
             pattern = next(x for x in found if x in idle)
@@ -121,7 +128,8 @@ def store(
     def update(
         updates: Updates, state: OptState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, OptState]:
-        updates, new = inner.update(updates, decoded(state, inside=False), params, **extra)
+        with forming(set()):  # some transformations call `init` again
+            updates, new = inner.update(updates, decoded(state, inside=False), params, **extra)
         return updates, coded_like(state, new)
 
     return wrapped(init, update, tx, name="store")
