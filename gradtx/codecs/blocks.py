@@ -5,8 +5,8 @@ So the codes have the shape of the array, the scales have a shape of as many axe
 divided over the devices of a mesh as the array is; the blocks do not depend on the mesh. An array
 without such an axis is cut into blocks as a vector.
 
-Blocks are kept as an axis of their own while they are coded, and their largest entries are found in
-two stages of at most 32 entries, which XLA compiles to vector instructions on CPUs.
+Blocks are kept as an axis of their own while they are coded. On CPUs their largest entries are
+found in stages of at most 32 entries, which XLA compiles into the kernels around them.
 """
 
 import dataclasses
@@ -59,13 +59,18 @@ class Blocks:
 
     def largest(self, x: Array) -> Array:
         """Returns the largest entry of each block of an array that is split; its axis is kept."""
-        n = x.shape[self.within]
-        stage = _divisor(n, UNROLLED)
-        if self.within == x.ndim - 1 and stage < n:
-            x = x.reshape(*x.shape[:-1], n // stage, stage)
-            found = lax.reduce_max(x, (x.ndim - 1,))
-            return functools.reduce(jnp.maximum, jnp.split(found, n // stage, axis=-1))
+        return lax.platform_dependent(x, cpu=self._largest_in_stages, default=self._largest)
+
+    def _largest(self, x: Array) -> Array:
         return jnp.expand_dims(lax.reduce_max(x, (self.within,)), self.within)
+
+    def _largest_in_stages(self, x: Array) -> Array:
+        stage = _divisor(self.size, UNROLLED)
+        if self.within < x.ndim - 1 or stage == self.size:
+            return self._largest(x)
+        parts = x.reshape(*x.shape[:-1], self.size // stage, stage)
+        found = lax.reduce_max(parts, (x.ndim,))
+        return functools.reduce(jnp.maximum, jnp.split(found, self.size // stage, axis=-1))
 
 
 def blocks_of(shape: tuple[int, ...], most: int, multiple: int = 1) -> Blocks:

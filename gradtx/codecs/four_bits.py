@@ -13,7 +13,7 @@ import functools
 import math
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from gradtx._devices import placed_with
 from gradtx.codecs.blocks import Blocks, blocks_of
@@ -26,10 +26,10 @@ SIZE = 128
 def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
     blocks = blocks_of(x.shape, SIZE, 2)
     x_split = blocks.split(x)
-    largest = blocks.largest(jnp.abs(x_split))
+    largest = _largest_magnitude(blocks, x_split)
     if not signed:
-        least = -blocks.largest(-x_split)
-        largest = jnp.where(least < -(2.0**-8) * largest, jnp.nan, largest)
+        negative = _largest_magnitude(blocks, jnp.minimum(x_split, 0))
+        largest = jnp.where(negative > 2.0**-8 * largest, jnp.nan, largest)
     usual = jnp.isfinite(largest) & (largest > 0)
     ratio = jnp.where(usual, x_split / jnp.where(usual, largest, 1), 0)
     dither = 0.5 if bits is None else blocks.split((bits >> 8).astype(jnp.float32) * 2.0**-24)
@@ -58,6 +58,12 @@ def _decode(parts: Parts, shape: tuple[int, ...], signed: bool) -> Array:
         code = code.astype(jnp.float32)
         x = code * code * (1 / 225) * scale
     return placed_with(blocks.join(x), parts["codes"])
+
+
+def _largest_magnitude(blocks: Blocks, x: Array) -> Array:
+    # As integers, which XLA compares within the kernel that computes them; NaN is the largest.
+    bits = lax.bitcast_convert_type(x, jnp.int32) & 0x7FFFFFFF
+    return lax.bitcast_convert_type(blocks.largest(bits), jnp.float32)
 
 
 def _halved(blocks: Blocks) -> Blocks:
