@@ -8,6 +8,7 @@ for all other transformations.
 
 from gradtx.codecs.codec import Codec as Codec, Parts as Parts
 from gradtx.codecs.coded import (
+    SEED as SEED,
     Coded as Coded,
     coded_like as coded_like,
     decoded as decoded,

@@ -3,7 +3,8 @@
 A signed code `k` from -7 to 7 is `k / 7` of the block's largest magnitude; an unsigned one, from 0
 to 15, is the square of `k / 15` of it, because it is the square root of a second moment that
 divides. A positive entry never has the unsigned code 0. A block with an infinity or NaN, or for
-unsigned codes with a negative entry beyond rounding errors, has no finite entry.
+unsigned codes with a negative entry beyond rounding errors, has no finite entry; entries above 2^126
+count as infinite.
 
 Source: Li et al., "Memory Efficient Optimizers with 4-bit States", arXiv:2309.01507, on blocks and
 on codes without zero.
@@ -22,6 +23,9 @@ from gradtx.codecs.codec import Codec, Parts
 SIZE = 128
 """The largest number of entries of a block."""
 
+TINY, HUGE = 2.0**-126, 2.0**126
+"""The smallest positive number that XLA does not round to zero, and its reciprocal."""
+
 
 def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
     blocks = blocks_of(x.shape, SIZE, 2)
@@ -30,6 +34,7 @@ def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
     if not signed:
         negative = _largest_magnitude(blocks, jnp.minimum(x_split, 0))
         largest = jnp.where(negative > 2.0**-8 * largest, jnp.nan, largest)
+    largest = jnp.where(largest > HUGE, jnp.inf, largest)
     usual = jnp.isfinite(largest) & (largest > 0)
     ratio = jnp.where(usual, x_split / jnp.where(usual, largest, 1), 0)
     dither = 0.5 if bits is None else blocks.split((bits >> 8).astype(jnp.float32) * 2.0**-24)
@@ -57,6 +62,7 @@ def _decode(parts: Parts, shape: tuple[int, ...], signed: bool) -> Array:
     else:
         code = code.astype(jnp.float32)
         x = code * code * (1 / 225) * scale
+        x = jnp.where(code > 0, jnp.maximum(x, TINY), x)
     return placed_with(blocks.join(x), parts["codes"])
 
 
