@@ -3,8 +3,8 @@
 A signed code `k` from -7 to 7 is `k / 7` of the block's largest magnitude; an unsigned one, from 0
 to 15, is the square of `k / 15` of it, because it is the square root of a second moment that
 divides. A positive entry never has the unsigned code 0. A block with an infinity or NaN, or for
-unsigned codes with a negative entry beyond rounding errors, has no finite entry; entries above 2^126
-count as infinite.
+unsigned codes with a negative entry beyond rounding errors, has no finite entry; entries above
+2^126 count as infinite.
 
 Source: Li et al., "Memory Efficient Optimizers with 4-bit States", arXiv:2309.01507, on blocks and
 on codes without zero.
@@ -44,7 +44,7 @@ def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
         ratio = jnp.maximum(ratio, 0)
         below = jnp.minimum(jnp.floor(15 * jnp.sqrt(ratio)), 14)
         share = (225 * ratio - below**2) / (2 * below + 1)  # of the way to the next code
-        code = jnp.clip(below + jnp.floor(share + dither), jnp.sign(ratio), 15)
+        code = jnp.clip(below + jnp.floor(share + dither), jnp.where(x_split > 0, 1, 0), 15)
     bits_of_code = code.astype(jnp.int32).astype(jnp.uint8) & 15
     low, high = jnp.split(bits_of_code, 2, axis=blocks.within)
     codes = _halved(blocks).join(low | (high << 4))
