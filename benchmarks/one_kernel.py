@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import memory
 from harness import machine, report, side_by_side, timed
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
 
 from gradtx.codecs.eight_bits import CODE, HALF_CODE, SIZE
 
@@ -72,6 +73,7 @@ def update(rows: int, p: jax.Array, g: jax.Array, state: tuple, scalars: jax.Arr
         out_specs=[wide, wide, narrow, wide, narrow],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results],
         input_output_aliases={1: 0, 3: 1, 4: 2, 5: 3, 6: 4},
+        compiler_params=triton.CompilerParams(num_warps=4),
         interpret=jax.default_backend() == "cpu",
     )(scalars, *arrays)
     return found[0].reshape(p.shape), tuple(found[1:])
