@@ -13,22 +13,31 @@ from jax.typing import DTypeLike
 from gradtx.codecs.codec import Codec, Parts
 
 
+def stochastically(x: Array, bits: Array, dtype: DTypeLike) -> Array:
+    """Returns float32 numbers that a shorter dtype has, rounded up or down at random.
+
+    Args:
+      x: the numbers; those in another dtype are returned as they are.
+      bits: random uint32 integers.
+      dtype: the shorter dtype.
+    """
+    dropped = 23 - jnp.finfo(dtype).nmant
+    if x.dtype != jnp.float32 or dropped <= 0:
+        return x
+    whole = lax.bitcast_convert_type(x, jnp.uint32)
+    rounded = (whole + (bits >> (32 - dropped))) & jnp.uint32(2**32 - 2**dropped)
+    return jnp.where(jnp.isfinite(x), lax.bitcast_convert_type(rounded, jnp.float32), x)
+
+
 def _encode(x: Array, bits: Array | None, dtype: DTypeLike) -> Parts:
     if bits is not None:
-        x = _dithered(x, bits, 23 - jnp.finfo(dtype).nmant)
+        x = stochastically(x, bits, dtype)
     most = float(jnp.finfo(dtype).max)
     return {"codes": jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)}
 
 
 def _decode(parts: Parts, shape: tuple[int, ...]) -> Array:
     return parts["codes"].astype(jnp.float32)
-
-
-def _dithered(x: Array, bits: Array, dropped: int) -> Array:
-    """Returns float32 numbers whose last bits are zero, rounded up or down at random."""
-    whole = lax.bitcast_convert_type(x, jnp.uint32)
-    rounded = (whole + (bits >> (32 - dropped))) & jnp.uint32(2**32 - 2**dropped)
-    return jnp.where(jnp.isfinite(x), lax.bitcast_convert_type(rounded, jnp.float32), x)
 
 
 def _codec(name: str, stochastic: bool = False) -> Codec:

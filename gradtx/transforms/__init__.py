@@ -76,6 +76,14 @@ from gradtx.transforms.looking_ahead import (
     LookaheadState as LookaheadState,
     lookahead as lookahead,
 )
+from gradtx.transforms.low_precision import (
+    KahanState as KahanState,
+    MasterWeightsState as MasterWeightsState,
+    StochasticRoundState as StochasticRoundState,
+    kahan as kahan,
+    master_weights as master_weights,
+    stochastic_round as stochastic_round,
+)
 from gradtx.transforms.masking import (
     MaskedState as MaskedState,
     masked as masked,
