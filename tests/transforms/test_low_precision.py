@@ -114,9 +114,7 @@ def test_mistakes():
     for name, tx in WAYS.items():
         with pytest.raises(ValueError, match=f"^{name.split()[0]}.*params"):
             tx.update(w, tx.init(w))
-    with pytest.raises(
-        ValueError, match=r"kahan: residual must be one of 'float', 'int8', got 'int4'"
-    ):
+    with pytest.raises(ValueError, match=r"residual must be one of 'float', 'int8', got 'int4'"):
         gradtx.kahan(SGD, "int4")
     with pytest.raises(TypeError, match="complex64, but must be real"):
         gradtx.kahan(SGD).init(jnp.ones(2, jnp.complex64))
