@@ -1,5 +1,6 @@
 """A slot that is stored as codes: a node of the state."""
 
+import functools
 from typing import Any, Self
 
 import jax
@@ -46,16 +47,11 @@ class Coded:
           seed: a uint32 scalar if the codec is stochastic.
           inside: as for the class.
         """
-        parts, bits = {}, None
-        if codec.stochastic:
-            assert seed is not None
-            parts, bits = {SEED: seed + jnp.uint32(1)}, random_bits(seed, x.shape)
-        parts |= codec.encode(x.astype(jnp.float32), bits)
-        return cls(parts, codec, x.shape, x.dtype, inside)
+        return cls(_encoded(codec, x, seed), codec, x.shape, x.dtype, inside)
 
     def value(self) -> Array:
         """Returns the array."""
-        return self.codec.decode(self.parts, self.shape).astype(self.dtype)
+        return _decoded(self.codec, self.shape, self.dtype, self.parts)
 
     def with_value(self, x: Array) -> "Coded":
         """Returns another array of the same shape stored in the same way."""
@@ -75,6 +71,9 @@ class Coded:
     def __jax_array__(self) -> Array:
         return self.value()
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.value(), dtype)
+
     def __repr__(self) -> str:
         return f"Coded({self.codec.name}, {self.dtype}{list(self.shape)})"
 
@@ -92,6 +91,21 @@ class Coded:
         new.parts = dict(zip(names, children, strict=True))
         new.codec, new.shape, new.dtype, new.inside = rest
         return new
+
+
+# Compiled, so that they are one program each where they are not part of another one.
+@functools.partial(jax.jit, static_argnums=0)
+def _encoded(codec: Codec, x: Array, seed: Array | None) -> Parts:
+    if not codec.stochastic:
+        return codec.encode(x.astype(jnp.float32), None)
+    assert seed is not None
+    parts = codec.encode(x.astype(jnp.float32), random_bits(seed, x.shape))
+    return {**parts, SEED: seed + jnp.uint32(1)}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _decoded(codec: Codec, shape: tuple[int, ...], dtype: np.dtype, parts: Parts) -> Array:
+    return codec.decode(parts, shape).astype(dtype)
 
 
 def is_coded(x: Any) -> bool:
