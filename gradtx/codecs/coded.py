@@ -1,14 +1,16 @@
 """A slot that is stored as codes: a node of the state."""
 
 import functools
-from typing import Any, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.tree_util import DictKey, register_pytree_with_keys_class
+from jax.typing import DTypeLike
 
+from gradtx._devices.types import PyTree
 from gradtx.codecs.codec import Codec, Parts
 from gradtx.codecs.dither import random_bits
 
@@ -32,7 +34,7 @@ class Coded:
     """
 
     def __init__(
-        self, parts: Parts, codec: Codec, shape: tuple[int, ...], dtype: Any, inside: bool
+        self, parts: Parts, codec: Codec, shape: tuple[int, ...], dtype: DTypeLike, inside: bool
     ):
         self.parts, self.codec, self.inside = dict(parts), codec, inside
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
@@ -71,20 +73,20 @@ class Coded:
     def __jax_array__(self) -> Array:
         return self.value()
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.value(), dtype)
 
     def __repr__(self) -> str:
         return f"Coded({self.codec.name}, {self.dtype}{list(self.shape)})"
 
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], Any]:
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[PyTree, PyTree]], PyTree]:
         """Returns the parts with their keys, and what is static."""
         names = tuple(sorted(self.parts))
         children = [(DictKey(f"{self.codec.name}/{name}"), self.parts[name]) for name in names]
         return children, (names, self.codec, self.shape, self.dtype, self.inside)
 
     @classmethod
-    def tree_unflatten(cls, static: Any, children: Any) -> "Coded":
+    def tree_unflatten(cls, static: PyTree, children: PyTree) -> "Coded":
         """Returns the node again."""
         names, *rest = static
         new = object.__new__(cls)  # children may be anything
@@ -108,12 +110,12 @@ def _decoded(codec: Codec, shape: tuple[int, ...], dtype: np.dtype, parts: Parts
     return codec.decode(parts, shape).astype(dtype)
 
 
-def is_coded(x: Any) -> bool:
+def is_coded(x: PyTree) -> bool:
     """Returns whether a node of a state is an array stored as codes."""
     return isinstance(x, Coded)
 
 
-def decoded(tree: Any, inside: bool = True) -> Any:
+def decoded(tree: PyTree, inside: bool = True) -> PyTree:
     """Returns a state, or another pytree, with arrays in place of codes.
 
     Args:
@@ -129,13 +131,13 @@ def decoded(tree: Any, inside: bool = True) -> Any:
       Coded(uint8, float32[2]) [0. 0.]
     """
 
-    def value(x: Any) -> Any:
+    def value(x: PyTree) -> PyTree:
         return x.value() if is_coded(x) and (inside or not x.inside) else x
 
     return jax.tree.map(value, tree, is_leaf=is_coded)
 
 
-def coded_like(old: Any, new: Any) -> Any:
+def coded_like(old: PyTree, new: PyTree) -> PyTree:
     """Returns a pytree with those arrays stored as codes that are so in another one.
 
     Args:
@@ -143,7 +145,7 @@ def coded_like(old: Any, new: Any) -> Any:
       new: the pytree of arrays.
     """
 
-    def stored(o: Any, x: Any) -> Any:
+    def stored(o: PyTree, x: PyTree) -> PyTree:
         return o.with_value(x) if is_coded(o) and not is_coded(x) else x
 
     return jax.tree.map(stored, old, new, is_leaf=is_coded)
