@@ -117,7 +117,7 @@ def store(
         with forming(idle):
             state = inner.init(params)
         state = _stored(state, params, found, min_size, seed, idle, inside=False)
-        if idle:
+        if idle and jax.tree.leaves(params):
             pattern = next(x for x in found if x in idle)
             raise ValueError(
                 f"store: {pattern!r} matches no array of the state; there are "

@@ -86,7 +86,7 @@ def master_weights(inner: TransformationLike) -> GradientTransformation:
         g = jax.tree.map(widen, updates)
         new, inner_state = tx.update(g, state.inner_state, state.master, **extra)
         master = apply_updates(state.master, new)
-        return jax.tree.map(_update_to, master, params, updates), MasterWeightsState(
+        return jax.tree.map(_update, new, master, params, updates), MasterWeightsState(
             master, inner_state
         )
 
@@ -161,7 +161,7 @@ def kahan(
         g = jax.tree.map(widen, updates)
         new, inner_state = tx.update(g, state.inner_state, whole, **extra)
         sums = jax.tree.map(lambda c, u: c + widen(u), held, new)
-        result = jax.tree.map(lambda y, p, g: _update_to(widen(p) + y, p, g), sums, params, updates)
+        result = jax.tree.map(lambda y, p, g: _update(y, widen(p) + y, p, g), sums, params, updates)
         moved = apply_updates(params, result)
         lacking = jax.tree.map(lambda y, q, p: y - (widen(q) - widen(p)), sums, moved, params)
         bits = _bits_like(params, state.count, 0)
@@ -219,7 +219,7 @@ def stochastic_round(seed: int = 0) -> GradientTransformation:
 
         def rounded(u: ArrayLike, p: ArrayLike, b: Array) -> Array:
             target = stochastically(widen(p) + widen(u), b, jnp.result_type(p))
-            return _update_to(target, p, u)
+            return _update(u, target, p, u)
 
         new = jax.tree.map(rounded, updates, params, bits)
         return new, StochasticRoundState(safe_increment(state.count))
@@ -229,12 +229,19 @@ def stochastic_round(seed: int = 0) -> GradientTransformation:
     )
 
 
-def _update_to(target: Array, p: ArrayLike, u: ArrayLike) -> Array:
-    """Returns the update of a parameter to a number, rounded to the parameter's dtype."""
-    if jnp.result_type(p) == target.dtype:
-        return (target - p).astype(jnp.result_type(u))
-    rounded = widen(target.astype(jnp.result_type(p)))
-    return (rounded - widen(p)).astype(jnp.result_type(u))
+def _update(step: ArrayLike, target: Array, p: ArrayLike, g: ArrayLike) -> Array:
+    """Returns the update of a parameter to a number, in the dtype of the gradient.
+
+    Args:
+      step: the difference of the number and the parameter, for parameters in float32.
+      target: the number.
+      p: the parameter, in whose dtype the number is rounded.
+      g: the gradient.
+    """
+    dtype = jnp.result_type(p)
+    if dtype != target.dtype:
+        step = widen(target.astype(dtype)) - widen(p)
+    return jnp.asarray(step).astype(jnp.result_type(g))
 
 
 def _bits_like(params: Params, count: Array, seed: int) -> PyTree:
