@@ -84,7 +84,11 @@ SOAP = {
     **{"mu": "int8", "nu": "uint8", "left": "int8", "right": "int8"},
     "*_basis": "int4_nearest",
 }
-FEW = {"shampoo": {"statistic": "int8", "slot": "bfloat16"}, "soap": SOAP, "lbfgs": {"diff_*": "int8_nearest"}}
+FEW = {
+    "shampoo": {"statistic": "int8", "slot": "bfloat16"},
+    "soap": SOAP,
+    "lbfgs": {"diff_*": "int8_nearest"},
+}
 
 
 @pytest.mark.parametrize("name", FEW)
