@@ -13,9 +13,14 @@ the loss after 800 steps with each codec, for an MLP on digits and a small trans
 
 import argparse
 import math
+import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
