@@ -305,6 +305,12 @@ def test_the_summary_shows_the_bytes_of_codes():
     n = 16 * 24 + 24 * 24
     assert before["float32"] == 2 * 4 * (n + 24) + 4
     assert after["float32"] == 2 * 4 * 24 + 4 and 2 * n < after["uint8"] <= 2 * n * (1 + 1 / 24)
+    found = gradtx.summary(tx, PARAMS)
+    whole, stored = found.roles["slot"]
+    assert whole == 2 * 4 * (n + 24)
+    assert stored == 2 * 4 * 24 + after["uint8"] + after["uint32"]
+    assert re.search(r"role +as arrays +stored\n(.*\n)+slot +7.87 kB +2.2\d kB", str(found))
+    assert "role" not in str(gradtx.summary(gradtx.adam(0.1), PARAMS))
 
 
 def test_mistakes():
