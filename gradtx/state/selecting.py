@@ -187,16 +187,10 @@ def add_decay_by_path(
         )
 
     decays = [*rules.items(), (None, default)]
-    return chain(
-        *[
-            add_decayed_weights(weight_decay, of(pattern))
-            for pattern, weight_decay in decays
-            if callable(weight_decay) or not _is_zero(weight_decay)
-        ]
-    )
+    return chain(*[add_decayed_weights(x, of(pattern)) for pattern, x in decays if not _is_zero(x)])
 
 
-def _is_zero(x: Scalar) -> bool:
+def _is_zero(x: ScalarOrSchedule) -> bool:
     return isinstance(x, (int, float)) and x == 0
 
 

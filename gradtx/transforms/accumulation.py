@@ -137,16 +137,20 @@ def apply_every(k: int = 1) -> GradientTransformation:
             total = total + (1 if weight is None else jnp.asarray(weight, total.dtype))
             factor = finished(jnp.where(total == 0, 0, k / jnp.where(total == 0, 1, total)))
         given, gathered = present(updates, updates=updates, grad_acc=state.grad_acc)
-        sums = [gather(g, widen(a), None, weight) for g, a in zip(given, gathered, strict=True)]
-        whole = sums if factor is None else [times(factor, x) for x in sums]
-        out = [jnp.where(last, x, 0).astype(jnp.result_type(g)) for x, g in zip(whole, given)]
-        rest = [jnp.where(last, 0, x).astype(a.dtype) for x, a in zip(sums, gathered)]
+
+        def one(g: ArrayLike, a: Array) -> tuple[Array, Array]:
+            x = gather(g, widen(a), None, weight)
+            whole = x if factor is None else times(factor, x)
+            out, rest = jnp.where(last, whole, 0), jnp.where(last, 0, x)
+            return out.astype(jnp.result_type(g)), rest.astype(a.dtype)
+
+        pairs = [one(g, a) for g, a in zip(given, gathered, strict=True)]
         new = ApplyEvery(
             count=(state.count + 1) % k,  # so that it never saturates
-            grad_acc=replaced(state.grad_acc, updates, rest),
-            total_weight=None if total is None else jnp.where(last, 0, total),
+            grad_acc=replaced(state.grad_acc, updates, [rest for _, rest in pairs]),
+            total_weight=KEPT if total is None else jnp.where(last, 0, total),
         )
-        return replaced(updates, updates, out), new
+        return replaced(updates, updates, [out for out, _ in pairs]), new
 
     def update(
         updates: Updates,
@@ -205,8 +209,8 @@ class MultiSteps:
     comes after it runs at every micro-step, mostly on zeros. So weight decay, momentum and learning
     rates belong in `opt`.
 
-    Micro-batches of different sizes: `update(..., weight=w)` gives the weight of a micro-batch, such
-    as the number of its tokens if its loss is their mean. The mean of the window is then
+    Micro-batches may differ in size: `update(..., weight=w)` gives the weight of a micro-batch,
+    such as the number of its tokens if its loss is their mean. The mean of the window is then
     `sum(w * g) / sum(w)`, that over all tokens; with `use_grad_mean=False`, the sum is
     `sum(w * g)`. Without `weight` it is 1. A gradient of weight 0 is left out, even if it is not
     finite, but its micro-step counts; if all weights of a window are 0, the mean is 0. If `opt`

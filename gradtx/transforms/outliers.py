@@ -115,13 +115,12 @@ def skip_outliers(
         **extra: Any,
     ) -> tuple[Updates, SkipOutliersState]:
         loss = 0.0 if value is None else value
-        go, *new = judge(updates, loss, state.count, state.history, state.skipped)
+        go, count, history, skipped = judge(
+            updates, loss, state.count, state.history, state.skipped
+        )
         extra = extra if value is None else {"value": value, **extra}
         zeros = tree.zeros_like(updates)
         updates, inner_state = run_if(go, inner, updates, state.inner_state, params, extra, zeros)
-        return updates, SkipOutliersState(*new, inner_state)
+        return updates, SkipOutliersState(count, history, skipped, inner_state)
 
-    traits = {"passes_to": (inner,)}
-    return wrapped(
-        init, update, inner, name="skip_outliers", state=SkipOutliersState, traits=traits
-    )
+    return wrapped(init, update, inner, name="skip_outliers", state=SkipOutliersState)

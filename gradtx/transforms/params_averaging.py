@@ -105,8 +105,9 @@ def params_ema(
     Args:
       decay: the decay rate, in [0, 1); a number, a scalar array or a schedule. Default: 0.999.
       warmup: whether the decay rate is lower in the first steps. Default: True.
-      accumulator_dtype: the dtype in which the average is stored. Default: the parameters' dtype, and float32
-        for half precision, in which an average with a decay rate near 1 would stand still.
+      accumulator_dtype: the dtype in which the average is stored. Default: the parameters' dtype,
+        and float32 for half precision, in which an average with a decay rate near 1 would stand
+        still.
 
     Raises:
       ValueError: `update` was called without params.
@@ -165,8 +166,8 @@ def params_mean(
     Args:
       start: the number of steps before the mean. Default: 0.
       every: the number of steps between two parameters in the mean. Default: 1.
-      accumulator_dtype: the dtype in which the average is stored. Default: the parameters' dtype, and float32
-        for half precision.
+      accumulator_dtype: the dtype in which the average is stored. Default: the parameters' dtype,
+        and float32 for half precision.
 
     Raises:
       ValueError: `update` was called without params.
@@ -217,8 +218,8 @@ def lawa(
     Args:
       window: the number of parameters in the mean, all of which are stored. Default: 6.
       every: the number of steps between them, such as those of an epoch. Default: 1000.
-      accumulator_dtype: the dtype in which they are stored. Default: the parameters' dtype, and float32 for
-        half precision.
+      accumulator_dtype: the dtype in which they are stored. Default: the parameters' dtype, and
+        float32 for half precision.
 
     Raises:
       ValueError: `update` was called without params.

@@ -43,8 +43,8 @@ class AdaptiveSpikeClipState(NamedTuple):
 def spike_aware_clip(threshold: Scalar = 5000.0, b2: Scalar = 0.999) -> GradientTransformation:
     """Clips the elements of gradients whose squares exceed a multiple of their second moment.
 
-    `g = sign(g) * min(|g|, sqrt(threshold * nu)); nu = b2*nu + (1-b2)*|g|^2`; elements with `nu = 0`
-    are not clipped. As in the paper, `nu` is that of Adam without bias correction, so that the
+    `g = sign(g) * min(|g|, sqrt(threshold * nu)); nu = b2*nu + (1-b2)*|g|^2`; where `nu` is 0,
+    nothing is clipped. As in the paper, `nu` is that of Adam without bias correction, so that the
     limit is tight in the first steps. SPAM is
     `momentum_reset(chain(spike_aware_clip(), scale_by_adam()))` before the learning rate.
 
