@@ -11,7 +11,8 @@ from gradtx._roles import Count, Slot, Statistic, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import ema, times
-from gradtx.engine.rules import Slots
+from gradtx.engine.rules import Counter, Slots
+from gradtx.tree.moments import next_count
 
 
 @declared
@@ -32,7 +33,7 @@ class GrokfastMaState(NamedTuple):
     """The state of `grokfast_ma`.
 
     Attributes:
-      count: the number of steps taken.
+      count: the number of steps taken; at the largest int32, a multiple of `window` less.
       history: the last `window` gradients; before so many steps, with zeros among them.
     """
 
@@ -111,4 +112,5 @@ def grokfast_ma(window: int = 100, lamb: Scalar = 5.0) -> GradientTransformation
         filtered = g + times(lamb, jnp.mean(history, 0))
         return jnp.where(step >= window - 1, filtered, g), Slots(history=history)
 
-    return leafwise(GrokfastMaState, init, update, name="grokfast_ma")
+    counter = Counter(advance=functools.partial(next_count, period=window))
+    return leafwise(GrokfastMaState, init, update, counter=counter, name="grokfast_ma")

@@ -23,6 +23,7 @@ from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import default_float, safe_increment
 from gradtx.engine.pipeline import wrapped
 from gradtx.transforms.guards import run_if
+from gradtx.tree.moments import next_count
 
 
 @declared
@@ -30,7 +31,8 @@ class SkipOutliersState(NamedTuple):
     """The state of `skip_outliers`; `gradtx.metrics` returns `skipped`.
 
     Attributes:
-      count: the number of finite measurements so far.
+      count: the number of finite measurements so far; at the largest int32, a multiple of `window`
+        less.
       history: the last `window` finite measurements, each a norm of the gradients and a loss.
       skipped: the number of skipped steps.
       inner_state: the state of the optimizer.
@@ -103,7 +105,7 @@ def skip_outliers(
         finite = jnp.all(jnp.isfinite(now))
         go = finite & (jnp.all(usual) | (number < max(2, window // 2)))
         kept = jnp.where(finite, history.at[count % window].set(now), history)
-        count = jnp.where(finite, safe_increment(count), count)
+        count = jnp.where(finite, next_count(count, window), count)
         return go, count, kept, jnp.where(go, skipped, safe_increment(skipped))
 
     def update(

@@ -19,9 +19,10 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import default_float, like, times, value_of, widen
-from gradtx.engine.rules import Slots
+from gradtx.engine.rules import Counter, Slots
 from gradtx.schedules.made import known_schedule
 from gradtx.transforms.storing import store_as
+from gradtx.tree.moments import next_count
 
 
 @declared
@@ -63,7 +64,7 @@ class LawaState(NamedTuple):
     """The state of `lawa`.
 
     Attributes:
-      count: the number of steps taken.
+      count: the number of steps taken; at the largest int32, a multiple of `window * every` less.
       history: the parameters at the last `window` collections, and initial ones before so many.
       collected: the number of collections among them.
     """
@@ -190,10 +191,10 @@ def params_mean(
     """
 
     def weight(step: Array) -> dict[str, Array]:
-        since = step + 1 - start
-        number = jnp.maximum(since // every, 1).astype(default_float())
-        before = since < every
-        return {"weight": jnp.where(before | (since % every == 0), 1 / number, 0)}
+        before = step - start
+        number = jnp.maximum(before // every, 0).astype(default_float()) + 1
+        due = (before < every) | (before % every == every - 1)
+        return {"weight": jnp.where(due, 1 / number, 0)}
 
     def update(u: Array, s: Slots, step: Array, p: Array) -> tuple[Array, Slots]:
         return u, Slots(average=s.average + times(s.weight, p + u - s.average))
@@ -244,9 +245,9 @@ def lawa(
         return Slots(history=jnp.broadcast_to(p, (window, *p.shape)))
 
     def update(u: Array, s: Slots, step: Array, p: Array) -> tuple[Array, Slots]:
-        place = ((step + 1) // every - 1) % window
+        place = (step // every) % window
         held = lax.dynamic_index_in_dim(s.history, place, 0, keepdims=False)
-        new = jnp.where((step + 1) % every == 0, p + u, held)
+        new = jnp.where(step % every == every - 1, p + u, held)
         return u, Slots(history=lax.dynamic_update_index_in_dim(s.history, new, place, 0))
 
     tx = leafwise(
@@ -255,6 +256,7 @@ def lawa(
         update,
         params=True,
         scalars={"collected": _collected(window, every)},
+        counter=Counter(advance=functools.partial(next_count, period=window * every)),
         name="lawa",
     )
     return store_as(tx, history=accumulator_dtype)
@@ -262,7 +264,7 @@ def lawa(
 
 @known_schedule
 def _collected(window: int, every: int) -> Schedule:
-    return lambda step: jnp.minimum((step + 1) // every, window)
+    return lambda step: jnp.minimum(step // every + (step % every == every - 1), window)
 
 
 def _copied(p: Array) -> Slots:

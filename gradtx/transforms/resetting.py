@@ -16,10 +16,11 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import default_float, safe_increment
+from gradtx.engine.numerics import default_float
 from gradtx.engine.pipeline import wrapped
 from gradtx.engine.scalars import finished
 from gradtx.transforms.guards import begun_again
+from gradtx.tree.moments import next_count
 from gradtx.tree.norms import rescale
 
 
@@ -28,7 +29,7 @@ class MomentumResetState(NamedTuple):
     """The state of `momentum_reset`.
 
     Attributes:
-      count: the number of steps taken.
+      count: the number of steps taken; at the largest int32, a multiple of `every` less.
       inner_state: the state of the transformation.
     """
 
@@ -99,6 +100,6 @@ def momentum_reset(
         start = branch(due, lambda: begun_again(inner, params, old), lambda: old)
         updates, inner_state = inner.update(updates, start, params, **extra)
         updates = scaled(updates, count) if warmup else updates
-        return updates, MomentumResetState(safe_increment(count), inner_state)
+        return updates, MomentumResetState(next_count(count, every), inner_state)
 
     return wrapped(init, update, inner, name="momentum_reset", state=MomentumResetState)
