@@ -68,7 +68,7 @@ PIECES = {
 }
 MODULES = (
     "adaptive_clipping averaging centering clipping constraining decay_kinds flattening freezing "
-    "gradient_norms grams grokfast monitoring outliers params_averaging resetting spikes "
+    "gradient_norms gradient_signs grokfast monitoring outliers params_averaging resetting spikes "
     "update_clipping watching"
 )
 REAL_ONLY = {"clip", "keep_params_nonnegative"}

@@ -78,11 +78,11 @@ from gradtx.transforms.gradient_norms import (
     AdaptiveGradientNormState as AdaptiveGradientNormState,
     adaptive_gradient_norm as adaptive_gradient_norm,
 )
+from gradtx.transforms.gradient_signs import (
+    grams as grams,
+)
 from gradtx.transforms.grafting import (
     graft as graft,
-)
-from gradtx.transforms.grams import (
-    grams as grams,
 )
 from gradtx.transforms.grokfast import (
     GrokfastEmaState as GrokfastEmaState,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import DECAY
+from gradtx._devices import placed_as
 from gradtx._roles import Count, Slot, Statistic, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
@@ -105,7 +106,8 @@ def grokfast_ma(window: int = 100, lamb: Scalar = 5.0) -> GradientTransformation
     """
 
     def init(p: Array) -> Slots:
-        return Slots(history=jnp.broadcast_to(jnp.zeros_like(p), (window, *p.shape)))
+        zeros = placed_as(jnp.zeros_like(p), p)
+        return Slots(history=jnp.broadcast_to(zeros, (window, *p.shape)))
 
     def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
         history = lax.dynamic_update_index_in_dim(s.history, g, step % window, 0)

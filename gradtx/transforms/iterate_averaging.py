@@ -189,7 +189,7 @@ def primal_averaging(
     mu_y: Scalar = 0.9,
     state_dtype: DTypeLike | None = None,
 ) -> GradientTransformation:
-    """Takes gradients between an optimizer's iterates and their moving average (GPA).
+    """Computes gradients between an optimizer's iterates and their moving average (GPA).
 
     Schedule-free learning with an exponential average, so that a schedule of the learning rate is
     still of use. With the update `u` of the optimizer,
