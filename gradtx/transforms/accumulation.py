@@ -81,12 +81,13 @@ class ApplyEvery(NamedTuple):
     Attributes:
       count: the number of steps since the sum was last returned.
       grad_acc: the sum of the updates since then, each times its weight.
-      total_weight: the sum of the weights since then; it may be omitted, as in optax.
+      excess_weight: the sum of the weights since then, minus their number; it may be omitted, as in
+        optax.
     """
 
     count: Count
     grad_acc: Slot
-    total_weight: Shared = KEPT
+    excess_weight: Shared = KEPT
 
 
 @piece
@@ -106,7 +107,8 @@ def apply_every(k: int = 1) -> GradientTransformation:
 
     Raises:
       TypeError: a parameter or an update is an integer.
-      ValueError: `weight` is given, and the state has no `total_weight`, as that of `optax_layout`.
+      ValueError: `weight` is given, and the state has no `excess_weight`, as that of
+        `optax_layout`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -124,7 +126,7 @@ def apply_every(k: int = 1) -> GradientTransformation:
         return ApplyEvery(
             count=jnp.zeros((), jnp.int32),
             grad_acc=zero_slots(params),
-            total_weight=jnp.zeros((), default_float()),
+            excess_weight=jnp.zeros((), default_float()),
         )
 
     @compiled_when_concrete
@@ -132,9 +134,10 @@ def apply_every(k: int = 1) -> GradientTransformation:
         updates: Updates, state: ApplyEvery, weight: ArrayLike | None
     ) -> tuple[Updates, ApplyEvery]:
         last = finished(state.count == k - 1)
-        total, factor = state.total_weight, None
-        if total is not None:
-            total = total + (1 if weight is None else jnp.asarray(weight, total.dtype))
+        excess, factor = state.excess_weight, None
+        if excess is not None:
+            excess = excess + _excess(weight)
+            total = k + excess  # at the last step
             factor = finished(jnp.where(total == 0, 0, k / jnp.where(total == 0, 1, total)))
         given, gathered = present(updates, updates=updates, grad_acc=state.grad_acc)
 
@@ -148,7 +151,7 @@ def apply_every(k: int = 1) -> GradientTransformation:
         new = ApplyEvery(
             count=(state.count + 1) % k,  # so that it never saturates
             grad_acc=replaced(state.grad_acc, updates, [rest for _, rest in pairs]),
-            total_weight=KEPT if total is None else jnp.where(last, 0, total),
+            excess_weight=KEPT if excess is None else jnp.where(last, 0, excess),
         )
         return replaced(updates, updates, [out for out, _ in pairs]), new
 
@@ -169,10 +172,14 @@ def apply_every(k: int = 1) -> GradientTransformation:
     return coupled(ApplyEvery, init, update, name="apply_every")
 
 
+def _excess(weight: ArrayLike | None) -> Array:
+    return jnp.asarray(0 if weight is None else jnp.asarray(weight) - 1, default_float())
+
+
 def _check_weight(name: str, weight: ArrayLike | None, state: OptState) -> None:
-    if weight is not None and "total_weight" not in state._fields:
+    if weight is not None and "excess_weight" not in state._fields:
         raise ValueError(
-            f"{name}: weight needs the field total_weight of the state, which states in optax's "
+            f"{name}: weight needs the field excess_weight of the state, which states in optax's "
             f"layout do not have; use that of {name}(...).init"
         )
 
@@ -187,8 +194,8 @@ class MultiStepsState(NamedTuple):
       inner_opt_state: the state of the wrapped optimizer.
       acc_grads: the mean or sum of this window's gradients so far.
       skip_state: what `should_skip_update_fn` reported at the last call.
-      total_weight: the sum of the weights of this window's micro-batches so far; it may be omitted,
-        as in optax.
+      excess_weight: the sum of the weights of this window's micro-batches so far, minus their
+        number; it may be omitted, as in optax.
     """
 
     mini_step: Annotated[Count, Told()]
@@ -196,7 +203,7 @@ class MultiStepsState(NamedTuple):
     inner_opt_state: Inner
     acc_grads: Slot
     skip_state: Annotated[PyTree, Role("reading", told="*")] = ()
-    total_weight: Shared = KEPT
+    excess_weight: Shared = KEPT
 
 
 class MultiSteps:
@@ -234,7 +241,7 @@ class MultiSteps:
 
     Raises:
       ValueError: `every_k_schedule` is a number below 1; or `weight` is given, and the state has no
-        `total_weight`, as that of `optax_layout`.
+        `excess_weight`, as that of `optax_layout`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -342,10 +349,10 @@ def _multi_steps(
         updates: Updates,
         gathered: Updates,
         counts: tuple[Array, Array],
-        before: Array | None,
+        excess: Array | None,
         weight: ArrayLike | None,
-    ) -> tuple[Array, tuple[Array, Array], Array | None, Updates, Updates]:
-        """Returns whether the window is full, new counts, its weight, its mean, what to keep."""
+    ) -> tuple[Array, tuple[Array, Array], tuple[Array, Array] | None, Updates, Updates]:
+        """Returns whether the window is full, new counts and weights, its mean, what to keep."""
         mini_step, gradient_step = counts
         full = mini_step >= value_at(every, gradient_step) - 1
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
@@ -353,18 +360,19 @@ def _multi_steps(
             so_far = align(treedef, gathered, "state.acc_grads", updates)
         except StructureError as e:
             raise ValueError(f"MultiSteps: {e}") from None
-        number = (mini_step if before is None else before) if mean else None
+        before = mini_step if excess is None else mini_step + excess
         gathered = treedef.unflatten(
-            a if g is None else gather(g, a, number, weight)
+            a if g is None else gather(g, a, before if mean else None, weight)
             for g, a in zip(leaves, so_far, strict=True)
         )
         rest = jax.tree.map(lambda a: jnp.where(full, jnp.zeros_like(a), a), gathered)
+        weights = None
+        if excess is not None:
+            excess = excess + _excess(weight)
+            weights = mini_step + 1 + excess, jnp.where(full, 0, excess)
         mini_step = jnp.where(full, 0, safe_increment(mini_step))
         steps = jnp.where(full, safe_increment(gradient_step), gradient_step)
-        total = None
-        if before is not None:
-            total = before + jnp.asarray(1 if weight is None else weight, before.dtype)
-        return full, (mini_step, steps), total, gathered, rest
+        return full, (mini_step, steps), weights, gathered, rest
 
     def update(
         updates: Updates,
@@ -382,11 +390,13 @@ def _multi_steps(
         zeros = tree.zeros_like(updates)
 
         def take() -> tuple[Updates, MultiStepsState]:
-            counts, before = (state.mini_step, state.gradient_step), field(state, "total_weight")
-            full, new_counts, total, gathered, rest = advance(
-                updates, state.acc_grads, counts, before, weight
+            counts, excess = (state.mini_step, state.gradient_step), field(state, "excess_weight")
+            full, new_counts, weights, gathered, rest = advance(
+                updates, state.acc_grads, counts, excess, weight
             )
-            passed = {"weight": total} if passes_weight and weight is not None else {}
+            passed = {}
+            if weights is not None and weight is not None and passes_weight:
+                passed = {"weight": weights[0]}
             updated, inner = run_if(
                 full, opt, gathered, state.inner_opt_state, params, {**extra, **passed},
                 tree.zeros_like(gathered),
@@ -398,8 +408,8 @@ def _multi_steps(
                 acc_grads=rest,
                 skip_state=told,
             )
-            if total is not None:
-                new = new._replace(total_weight=jnp.where(full, 0, total))
+            if weights is not None:
+                new = new._replace(excess_weight=weights[1])
             return cast_like(updated, updates), new
 
         return branch(skip, lambda: (zeros, state._replace(skip_state=told)), take)

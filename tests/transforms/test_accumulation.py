@@ -324,7 +324,7 @@ def test_uneven_micro_batches_give_the_mean_of_all_tokens(make, scale, maybe_jit
         updates, state = update(second, state, weight=jnp.asarray(TOKENS[1]))
         assert avals(state) == avals(start)
         np.testing.assert_allclose(updates, scale * mean, rtol=1e-13)
-    assert float(state.total_weight) == 0
+    assert float(state.excess_weight) == 0
 
 
 @pytest.mark.parametrize(
@@ -373,11 +373,11 @@ def test_states_of_optax_have_no_weights():
         (sums, gradtx.optax_layout(sums).init(g)),
         (means, gradtx.optax_layout(means).init(g)),
     ):
-        assert "total_weight" not in state._fields
+        assert "excess_weight" not in state._fields
         for _ in range(2):
             updates, new = tx.update(g, state)
             assert avals(new) == avals(state)
             state = new
         np.testing.assert_array_equal(jnp.abs(updates), [2, 2] if tx is sums else [1, 1])
-        with pytest.raises(ValueError, match="weight needs the field total_weight"):
+        with pytest.raises(ValueError, match="weight needs the field excess_weight"):
             tx.update(g, state, weight=2.0)
