@@ -107,6 +107,9 @@ def schedule_free(
     the parameters, `c * (z - y) + (1 - b1 * (1 - c)) * u` with the previous `z` and `y`, is
     equivalent. The average is for evaluation; `schedule_free_eval_params` returns it.
 
+    If the optimizer estimates its learning rate, as `prodigy` and `dadapt_adamw` do, that estimate
+    multiplies `learning_rate` in the weights: `schedule_free(prodigy(betas=(0.0, 0.999)), 1.0)`.
+
     `b1` has the effect of momentum, so the optimizer should have none. The optimizer gets gradients
     and parameters in float32 or wider.
 
@@ -172,6 +175,8 @@ def schedule_free(
         updates: Updates, state: ScheduleFreeState, params: Params, **extra: Any
     ) -> tuple[Updates, ScheduleFreeState]:
         rate = value_of(rate_at(learning_rate, state.step_count, extra))
+        if (estimate := _estimate(state.base_optimizer_state)) is not None:
+            rate = rate * estimate
         c, new = weigh(state._replace(base_optimizer_state=(), z=()), rate)
         steps, base, z = _step(base_optimizer, b1, c, updates, state, params, extra)
         return steps, state._replace(**new, base_optimizer_state=base, z=z)
@@ -310,6 +315,15 @@ def _follow(
 
     pairs = [one(*row) for row in zip(moves, y, z, strict=True)]
     return [move for move, _ in pairs], [z for _, z in pairs]
+
+
+def _estimate(state: OptState) -> Array | None:
+    """Returns the learning rate that an optimizer has estimated, if it has; see `prodigy`."""
+    if not isinstance(state, tuple):
+        return None
+    if "estim_lr" in getattr(state, "_fields", ()):
+        return state.estim_lr  # type: ignore[attr-defined]
+    return next((x for part in state if (x := _estimate(part)) is not None), None)
 
 
 def _stored(params: Params, dtype: DTypeLike | None) -> Params:
