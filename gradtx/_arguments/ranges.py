@@ -84,6 +84,7 @@ FLOATING = ("mu_dtype", "accumulator_dtype", "state_dtype", "dtype_momentum", "p
 
 MEANINGS = {
     "value": "the loss",
+    "weight": "that of the micro-batch, such as the number of its tokens",
     "grad": "the gradient",
     "value_fn": "the function that returns the loss",
     "obj_fn": "the loss as a function of the parameters",

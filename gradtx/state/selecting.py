@@ -22,7 +22,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.leafwise import piece
 from gradtx.engine.links import Pair
-from gradtx.engine.pipeline import Pipeline
+from gradtx.engine.pipeline import Pipeline, named
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.tree.norms import rescale
@@ -187,7 +187,8 @@ def add_decay_by_path(
         )
 
     decays = [*rules.items(), (None, default)]
-    return chain(*[add_decayed_weights(x, of(pattern)) for pattern, x in decays if not _is_zero(x)])
+    parts = [add_decayed_weights(x, of(pattern)) for pattern, x in decays if not _is_zero(x)]
+    return named(chain(*parts), "add_decay_by_path")
 
 
 def _is_zero(x: ScalarOrSchedule) -> bool:

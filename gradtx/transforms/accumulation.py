@@ -28,6 +28,7 @@ from gradtx.engine.base import (
     Updates,
     with_extra_args_support,
 )
+from gradtx.engine.checks import check_value
 from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
@@ -177,7 +178,10 @@ def _excess(weight: ArrayLike | None) -> Array:
 
 
 def _check_weight(name: str, weight: ArrayLike | None, state: OptState) -> None:
-    if weight is not None and "excess_weight" not in state._fields:
+    if weight is None:
+        return
+    check_value(weight, name="weight")
+    if "excess_weight" not in state._fields:
         raise ValueError(
             f"{name}: weight needs the field excess_weight of the state, which states in optax's "
             f"layout do not have; use that of {name}(...).init"

@@ -18,6 +18,7 @@ from gradtx.engine.base import (
     Updates,
     with_extra_args_support,
 )
+from gradtx.engine.checks import check_value
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import default_float, safe_increment
@@ -94,7 +95,7 @@ def skip_outliers(
     def judge(
         updates: Updates, value: ArrayLike, count: Array, history: Array, skipped: Array
     ) -> tuple[Array, ...]:
-        now = jnp.stack([tree.norm(updates), jnp.real(jnp.asarray(value))]).astype(history.dtype)
+        now = jnp.stack([tree.norm(updates), jnp.asarray(value)]).astype(history.dtype)
         # Deviations from this step's value are exactly 0 while nothing changes.
         number = jnp.minimum(count, window)
         there = (jnp.arange(window) < number)[:, None]
@@ -117,6 +118,7 @@ def skip_outliers(
         **extra: Any,
     ) -> tuple[Updates, SkipOutliersState]:
         loss = 0.0 if value is None else value
+        check_value(loss)
         go, count, history, skipped = judge(
             updates, loss, state.count, state.history, state.skipped
         )
