@@ -37,7 +37,8 @@ def adaptive_gradient_norm(
 
     `n = norm(g); mu = b1*mu + (1-b1)*n; nu = b2*nu + (1-b2)*n^2;
     g / n * (mu / (1-b1**t)) / (sqrt(nu / (1-b2**t)) + eps)` for each leaf: AdaGN of Stable-SPAM.
-    The new norm is about 1, and less after a sudden growth. A zero gradient stays zero. It belongs
+    The new norm is about 1, and less after a sudden growth. A zero gradient stays zero. A leaf whose
+    squared norm is not finite is returned unchanged, and does not change the averages. It belongs
     before an optimizer.
 
     Args:
@@ -66,9 +67,12 @@ def adaptive_gradient_norm(
 
     def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
         (norm,) = norms(g)
-        mu, nu = ema(norm, s.mu, b1), ema(jnp.square(norm), s.nu, b2)
+        finite = jnp.isfinite(jnp.square(norm))
+        mu = jnp.where(finite, ema(norm, s.mu, b1), s.mu)
+        nu = jnp.where(finite, ema(jnp.square(norm), s.nu, b2), s.nu)
         size = ratio(over(mu, s.mu_weight), over(nu, s.nu_weight), eps)
-        return times(size, over(g, jnp.where(norm > 0, norm, 1))), Slots(mu=mu, nu=nu)
+        new = times(size, over(g, jnp.where(norm > 0, norm, 1)))
+        return jnp.where(finite, new, g), Slots(mu=mu, nu=nu)
 
     return leafwise(
         AdaptiveGradientNormState, init, update, per_step=weights, name="adaptive_gradient_norm"

@@ -83,7 +83,8 @@ def adaptive_spike_clip(decay: Scalar = 0.999) -> GradientTransformation:
 
     `largest = decay * largest + (1-decay) * max(|g|); limit = largest / (1 - decay**t)`, and
     `g / max(|g|) * limit` for elements with `|g| > limit`, with the maximum over one leaf: AdaClip
-    of Stable-SPAM. It belongs before `adaptive_gradient_norm`.
+    of Stable-SPAM. A leaf that is not finite is returned unchanged, and does not change the average.
+    It belongs before `adaptive_gradient_norm`.
 
     Args:
       decay: the decay rate of the average, in [0, 1). Default: 0.999.
@@ -110,10 +111,11 @@ def adaptive_spike_clip(decay: Scalar = 0.999) -> GradientTransformation:
     def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
         size = jnp.abs(g)
         top = jnp.max(size, initial=0)
-        largest = ema(top, s.largest, decay)
+        finite = jnp.isfinite(top)
+        largest = jnp.where(finite, ema(top, s.largest, decay), s.largest)
         limit = over(largest, s.weight)
         scaled = times(limit, over(g, jnp.where(top > 0, top, 1)))
-        return jnp.where(size > limit, scaled, g), Slots(largest=largest)
+        return jnp.where((size > limit) & finite, scaled, g), Slots(largest=largest)
 
     return leafwise(
         AdaptiveSpikeClipState, init, update, per_step=weight, name="adaptive_spike_clip"

@@ -93,7 +93,7 @@ def stable_rms_clip(
         nu = ema(abs_sq(g), s.nu, b2)
         least = jnp.maximum(root(over(nu, s.weight)), eps)
         excess = root_mean_square(g / least)
-        return over(u, jnp.maximum(1, excess)), Slots(nu=nu)
+        return over(u, jnp.where(excess > 1, excess, 1)), Slots(nu=nu)  # also if it is NaN
 
     clip = leafwise(
         SecondMomentState, slots, shrink, params=True, per_step=weight, name="stable_rms_clip"

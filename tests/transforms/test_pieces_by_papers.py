@@ -139,3 +139,14 @@ def test_primal_averaging(x64):
         y, last = pieces.primal_averaging(moves, x[k][0], 0.7, 0.6)
         np.testing.assert_allclose(points[k], y, rtol=1e-12)
         np.testing.assert_allclose(average[k], last, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["adaptive_spike_clip", "adaptive_gradient_norm"])
+def test_what_is_not_finite_is_returned_and_forgotten(name):
+    """Guards can see it, and the averages of norms go on."""
+    tx, g = getattr(gradtx, name)(), jnp.array([1.0, -2.0])
+    _, state = tx.update(g, tx.init(g))
+    for bad in (jnp.inf, jnp.nan):
+        updates, after = tx.update(jnp.array([bad, 1.0]), state)
+        np.testing.assert_array_equal(updates, [bad, 1.0])
+        assert jax.tree.leaves(after)[1:] == jax.tree.leaves(state)[1:]
