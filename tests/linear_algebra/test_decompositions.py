@@ -51,6 +51,23 @@ def test_batches_are_those_of_single_matrices():
     assert twice.shape == (2, 3, 4)
 
 
+@pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4)])
+def test_derivatives_in_both_modes(shape):
+    a, x = jnp.triu(stack(*shape)) + 4 * jnp.eye(4), stack(*shape)
+
+    def plain(a, x):
+        return jnp.sum(jnp.linalg.solve(a.mT, x) ** 2)
+
+    def ours(a, x):
+        return jnp.sum(jax.lax.cond(True, d.solve_adjoint, lambda q, x: x, a, x) ** 2)
+
+    slopes, expected = (jax.grad(f, argnums=(0, 1))(a, x) for f in (ours, plain))
+    np.testing.assert_allclose(jnp.triu(slopes[0]), jnp.triu(expected[0]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(slopes[1], expected[1], rtol=1e-4, atol=1e-5)
+    _, forward = jax.jvp(lambda x: ours(a, x), (x,), (x,))
+    np.testing.assert_allclose(forward, jnp.sum(expected[1] * x), rtol=1e-4)
+
+
 MANY = """
 import jax, jax.numpy as jnp
 from gradtx.linear_algebra.decompositions import eigh, qr, solve_adjoint
