@@ -37,9 +37,9 @@ def adaptive_gradient_norm(
 
     `n = norm(g); mu = b1*mu + (1-b1)*n; nu = b2*nu + (1-b2)*n^2;
     g / n * (mu / (1-b1**t)) / (sqrt(nu / (1-b2**t)) + eps)` for each leaf: AdaGN of Stable-SPAM.
-    The new norm is about 1, and less after a sudden growth. A zero gradient stays zero. A leaf whose
-    squared norm is not finite is returned unchanged, and does not change the averages. It belongs
-    before an optimizer.
+    The new norm is about 1, and less after a sudden growth. A zero gradient stays zero. A leaf
+    whose squared norm is not finite is returned unchanged, and does not enter the averages. It
+    belongs before an optimizer.
 
     Args:
       b1: the decay rate of the average of norms. Default: 0.7.

@@ -1,13 +1,14 @@
 """Skipping steps whose loss or gradient is far outside of what it has been."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx import tree
-from gradtx._arguments import POSITIVE
+from gradtx._arguments import POSITIVE, Range
 from gradtx._roles import Count, Inner, Reading, Shared, declared
 from gradtx.engine.base import (
     Array,
@@ -25,6 +26,8 @@ from gradtx.engine.numerics import default_float, safe_increment
 from gradtx.engine.pipeline import wrapped
 from gradtx.transforms.guards import run_if
 from gradtx.tree.moments import next_count
+
+AT_LEAST_2 = Range(2, math.inf, "be a whole number, at least 2", whole=True)
 
 
 @declared
@@ -45,7 +48,7 @@ class SkipOutliersState(NamedTuple):
     inner_state: Inner
 
 
-@functools.partial(piece, ranges={"sigma": POSITIVE})
+@functools.partial(piece, ranges={"sigma": POSITIVE, "window": AT_LEAST_2})
 def skip_outliers(
     inner: TransformationLike, window: int = 128, sigma: Scalar = 6.0
 ) -> GradientTransformation:
@@ -63,7 +66,7 @@ def skip_outliers(
 
     Args:
       inner: the optimizer.
-      window: the number of values from which mean and deviation are computed; at least 2.
+      window: the number of values from which mean and deviation are computed, at least 2.
         Default: 128.
       sigma: the largest number of standard deviations above the mean. Default: 6.
 
@@ -83,8 +86,6 @@ def skip_outliers(
       [0.] 1
     """
     inner = with_extra_args_support(inner)
-    if isinstance(window, int) and window < 2:
-        raise ValueError(f"skip_outliers: window must be at least 2, got {window}")
 
     def init(params: Params) -> SkipOutliersState:
         zero = jnp.zeros((), jnp.int32)

@@ -83,7 +83,7 @@ def adaptive_spike_clip(decay: Scalar = 0.999) -> GradientTransformation:
 
     `largest = decay * largest + (1-decay) * max(|g|); limit = largest / (1 - decay**t)`, and
     `g / max(|g|) * limit` for elements with `|g| > limit`, with the maximum over one leaf: AdaClip
-    of Stable-SPAM. A leaf that is not finite is returned unchanged, and does not change the average.
+    of Stable-SPAM. A leaf that is not finite is returned unchanged, and does not enter the average.
     It belongs before `adaptive_gradient_norm`.
 
     Args:

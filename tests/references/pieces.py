@@ -10,7 +10,7 @@ from references.common import squared
 
 
 def grokfast_ema(g, alpha, lamb):
-    """arXiv:2405.20233, Algorithm 2; the average starts at the first gradient."""
+    """arXiv:2405.20233; the average starts at the first gradient."""
     mu, out = g[0], []
     for now in g:
         mu = alpha * mu + (1 - alpha) * now
@@ -19,7 +19,7 @@ def grokfast_ema(g, alpha, lamb):
 
 
 def grokfast_ma(g, window, lamb):
-    """arXiv:2405.20233, Algorithm 1, with its warm-up."""
+    """arXiv:2405.20233, with its warm-up."""
     filtered = [
         now + lamb * np.mean(g[max(0, t + 1 - window) : t + 1], 0) for t, now in enumerate(g)
     ]
@@ -27,7 +27,7 @@ def grokfast_ma(g, window, lamb):
 
 
 def grams(g, u):
-    """arXiv:2412.17107, eq. 3."""
+    """arXiv:2412.17107."""
     return [
         np.where(now == 0, 0, now / np.abs(now)) * np.abs(new)
         for now, new in zip(g, u, strict=True)
@@ -46,7 +46,7 @@ def stable_rms_clip(g, u, b2, eps):
 
 
 def spike_aware_clip(g, threshold, b2):
-    """arXiv:2501.06842, section 3: where g^2 / v > threshold."""
+    """arXiv:2501.06842: where g^2 / v > threshold."""
     v, out = 0 * squared(g[0]), []
     for now in g:
         spike = (v > 0) & (squared(now) > threshold * v)
@@ -96,7 +96,7 @@ def add_independent_decay(g, x, weight_decay):
 
 
 def add_corrected_decay(g, x, weight_decay, learning_rate, max_learning_rate):
-    """arXiv:2506.02285, eq. 19, before the learning rate."""
+    """arXiv:2506.02285, before the learning rate."""
     return [
         now + weight_decay * learning_rate(t) / max_learning_rate * p
         for t, (now, p) in enumerate(zip(g, x, strict=True))
@@ -104,14 +104,14 @@ def add_corrected_decay(g, x, weight_decay, learning_rate, max_learning_rate):
 
 
 def add_cautious_decay(g, x, weight_decay):
-    """arXiv:2510.12402, Algorithm 1, before the learning rate."""
+    """arXiv:2510.12402, before the learning rate."""
     return [
         now + weight_decay * ((np.conj(now) * p).real >= 0) * p for now, p in zip(g, x, strict=True)
     ]
 
 
 def add_decay_to_initial(g, x, weight_decay):
-    """arXiv:1802.01483, eq. 2, as a gradient."""
+    """arXiv:1802.01483, as a gradient."""
     return [now + weight_decay * (p - x[0]) for now, p in zip(g, x, strict=True)]
 
 
@@ -136,7 +136,7 @@ def lawa(g, x, window, every):
 
 
 def primal_averaging(moves, start, mu_x, mu_y):
-    """arXiv:2512.17131, eq. 4 to 6, for given moves of z: the points y and the last x."""
+    """arXiv:2512.17131, for given moves of z: the points y and the last x."""
     z = x = start
     points = []
     for u in moves:

@@ -57,7 +57,7 @@ def test_equal_values_are_no_outliers():
 
 
 def test_windows_and_sizes():
-    with pytest.raises(ValueError, match="skip_outliers: window must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="window must be a whole number, at least 2, got 1"):
         gradtx.skip_outliers(gradtx.sgd(0.1), window=1)
     # Around `apply_if_finite`, both count, under their names.
     tx = gradtx.skip_outliers(gradtx.apply_if_finite(gradtx.sgd(0.1), 2), 4)
