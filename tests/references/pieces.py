@@ -135,12 +135,12 @@ def lawa(g, x, window, every):
     return np.mean([p + now for now, p in zip(g, x, strict=True)][every - 1 :: every][-window:], 0)
 
 
-def primal_averaging(moves, start, mu_x, mu_y):
-    """arXiv:2512.17131, for given moves of z: the points y and the last x."""
+def primal_averaging(g, start, mu_x, mu_y, learning_rate, weight_decay):
+    """arXiv:2512.17131, around SGD, for given gradients: the points y and the last x."""
     z = x = start
     points = []
-    for u in moves:
-        z = z + u
+    for t, now in enumerate(g):
+        z = z - learning_rate(t) * (now + weight_decay * z)
         x = mu_x * x + (1 - mu_x) * z
         points.append(mu_y * x + (1 - mu_y) * z)
     return points, x

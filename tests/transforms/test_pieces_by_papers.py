@@ -118,7 +118,8 @@ def test_several_averages_at_once(x64):
 
 
 def test_primal_averaging(x64):
-    tx = gradtx.primal_averaging(gradtx.sgd(rate), mu_x=0.7, mu_y=0.6)
+    base = gradtx.chain(gradtx.add_decayed_weights(0.3), gradtx.sgd(rate))
+    tx = gradtx.primal_averaging(base, mu_x=0.7, mu_y=0.6)
     g, x = problem()
     start = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
 
@@ -135,8 +136,7 @@ def test_primal_averaging(x64):
 
     points, average = scan(start, g)
     for k in g:
-        moves = [-rate(t) * now for t, now in enumerate(g[k])]
-        y, last = pieces.primal_averaging(moves, x[k][0], 0.7, 0.6)
+        y, last = pieces.primal_averaging(g[k], x[k][0], 0.7, 0.6, rate, 0.3)
         np.testing.assert_allclose(points[k], y, rtol=1e-12)
         np.testing.assert_allclose(average[k], last, rtol=1e-12)
 
