@@ -33,7 +33,6 @@ from gradtx.engine.concrete import branch, compiled_when_concrete
 from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import default_float, safe_increment, times, widen
-from gradtx.engine.paths import StructureError, align, is_none
 from gradtx.engine.pipeline import wrapped
 from gradtx.engine.rules import field, value_at
 from gradtx.engine.scalars import finished
@@ -140,7 +139,7 @@ def apply_every(k: int = 1) -> GradientTransformation:
             excess = excess + _excess(weight)
             total = k + excess  # at the last step
             factor = finished(jnp.where(total == 0, 0, k / jnp.where(total == 0, 1, total)))
-        given, gathered = present(updates, updates=updates, grad_acc=state.grad_acc)
+        given, gathered = present(updates, updates=updates, **{"state.grad_acc": state.grad_acc})
 
         def one(g: ArrayLike, a: Array) -> tuple[Array, Array]:
             x = gather(g, widen(a), None, weight)
@@ -359,16 +358,13 @@ def _multi_steps(
         """Returns whether the window is full, new counts and weights, its mean, what to keep."""
         mini_step, gradient_step = counts
         full = mini_step >= value_at(every, gradient_step) - 1
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
-        try:
-            so_far = align(treedef, gathered, "state.acc_grads", updates)
-        except StructureError as e:
-            raise ValueError(f"MultiSteps: {e}") from None
+        given, so_far = present(updates, updates=updates, **{"state.acc_grads": gathered})
         before = mini_step if excess is None else mini_step + excess
-        gathered = treedef.unflatten(
-            a if g is None else gather(g, a, before if mean else None, weight)
-            for g, a in zip(leaves, so_far, strict=True)
-        )
+        sums = [
+            gather(g, a, before if mean else None, weight)
+            for g, a in zip(given, so_far, strict=True)
+        ]
+        gathered = replaced(gathered, updates, sums)
         rest = jax.tree.map(lambda a: jnp.where(full, jnp.zeros_like(a), a), gathered)
         weights = None
         if excess is not None:

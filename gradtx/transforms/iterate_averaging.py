@@ -179,7 +179,7 @@ def schedule_free(
             rate = rate * estimate
         c, new = weigh(state._replace(base_optimizer_state=(), z=()), rate)
         move = functools.partial(base_optimizer.update, **extra)
-        steps, base, z = _step(move, b1, c, updates, state, params, params)
+        steps, base, z = _step(move, b1, c, updates, state, params, at_z=False)
         return steps, state._replace(**new, base_optimizer_state=base, z=z)
 
     traits = {"passes_to": (base_optimizer,), "reads": ("learning_rate",)}
@@ -251,9 +251,8 @@ def primal_averaging(
         updates: Updates, state: PrimalAveragingState, params: Params, **extra: Any
     ) -> tuple[Updates, PrimalAveragingState]:
         c = value_of(1 - value_at(mu_x, state.count))
-        own = jax.tree.map(_beside, state.z, params)
         move = functools.partial(base_optimizer.update, **extra)
-        steps, base, z = _step(move, mu_y, c, updates, state, params, own)
+        steps, base, z = _step(move, mu_y, c, updates, state, params, at_z=True)
         return steps, PrimalAveragingState(
             b1=jnp.array(value_of(mu_y), state.b1.dtype),
             count=safe_increment(state.count),
@@ -274,7 +273,7 @@ def _step(
     updates: Updates,
     state: ScheduleFreeState | PrimalAveragingState,
     params: Params,
-    params_of_base: Params,
+    at_z: bool,
 ) -> tuple[Updates, OptState, Params]:
     """Returns the updates of `y`, the new state of the optimizer, and the new `z`.
 
@@ -285,11 +284,12 @@ def _step(
       updates: the gradients.
       state: the state, with `base_optimizer_state` and `z`.
       params: the parameters `y`.
-      params_of_base: the parameters that the optimizer of `z` gets.
+      at_z: whether the optimizer gets `z` as parameters instead of `y`.
     """
     trees = {"updates": updates, "params": params, "state.z": state.z}
     given, y, z = present(updates, **trees)
-    wide = jax.tree.map(widen, params_of_base)
+    own = jax.tree.map(_beside, state.z, params) if at_z else params
+    wide = jax.tree.map(widen, own)
     moves, base = move(jax.tree.map(widen, updates), state.base_optimizer_state, wide)
     (u,) = present(updates, moves=moves)
     steps, z = _follow(u, y, z, value_of(b1), c)

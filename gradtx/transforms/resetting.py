@@ -43,10 +43,9 @@ def momentum_reset(
 ) -> GradientTransformation:
     """Resets the state of a transformation periodically, and warms up its updates after that.
 
-    Before the steps `every`, `2*every` and so on (the first is step 0), the state of `inner` is
-    that of `inner.init(params)`: moments are zero, and their counts, with which the bias is
-    corrected, start at 0 again. The updates of the next steps, `i = 1, 2, ...`, are multiplied by
-    `(1 - cos(pi * min(i / warmup, 1))) / 2`.
+    After every `every` steps, the state of `inner` becomes that of `inner.init(params)`: moments
+    are zero, and their counts, with which the bias is corrected, start at 0 again. The updates of
+    the next steps, `i = 1, 2, ...`, are multiplied by `(1 - cos(pi * min(i / warmup, 1))) / 2`.
 
     It is for moments, which a spike of the gradients spoils for many steps: wrap
     `scale_by_adam()`, and leave learning rates outside, whose schedules would start again.
@@ -95,11 +94,10 @@ def momentum_reset(
             raise ValueError(
                 "momentum_reset: needs the parameters: call update(updates, state, params)"
             )
-        count, old = state
-        due = (count > 0) & (count % every == 0)
-        start = branch(due, lambda: begun_again(inner, params, old), lambda: old)
-        updates, inner_state = inner.update(updates, start, params, **extra)
-        updates = scaled(updates, count) if warmup else updates
-        return updates, MomentumResetState(next_count(count, every), inner_state)
+        updates, new = inner.update(updates, state.inner_state, params, **extra)
+        due = state.count % every == every - 1
+        new = branch(due, lambda: begun_again(inner, params, new), lambda: new)
+        updates = scaled(updates, state.count) if warmup else updates
+        return updates, MomentumResetState(next_count(state.count, every), new)
 
     return wrapped(init, update, inner, name="momentum_reset", state=MomentumResetState)
