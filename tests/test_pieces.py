@@ -51,7 +51,7 @@ PIECES = {
     "counted": lambda: gradtx.counted(gradtx.clip_by_global_norm(1.0)),
     "grokfast_ema": lambda: gradtx.grokfast_ema(),
     "grokfast_ma": lambda: gradtx.grokfast_ma(window=2),
-    "grams": lambda: gradtx.grams(gradtx.scale_by_adam()),
+    "grams": lambda: gradtx.grams(gradtx.adam(0.1)),
     "stable_rms_clip": lambda: gradtx.stable_rms_clip(gradtx.adam(0.1)),
     "spike_aware_clip": lambda: gradtx.spike_aware_clip(2.0, b2=0.5),
     "adaptive_spike_clip": lambda: gradtx.adaptive_spike_clip(0.9),

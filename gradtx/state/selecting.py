@@ -146,7 +146,7 @@ def multiply_by_path(
     return _multiplying(by_path(rules, default, unused=unused), "multiply_by_path")
 
 
-@piece
+@functools.partial(piece, constants=("rules", "default"))  # zeros are left out
 def add_decay_by_path(
     rules: Mapping[str | re.Pattern[str], ScalarOrSchedule],
     default: ScalarOrSchedule = 0.0,

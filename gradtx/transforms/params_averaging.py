@@ -100,7 +100,8 @@ def params_ema(
     warm-up reduces quickly. The updates are not changed.
 
     It belongs at the end of a chain, where `u` are the finished updates, and `p + u` the next
-    parameters; several averages may follow one another. `averaged_params` returns the average.
+    parameters before they are rounded to their dtype; several averages may follow one another.
+    `averaged_params` returns the average.
     Inside `MultiSteps` it averages after each window.
 
     Args:

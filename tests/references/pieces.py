@@ -26,8 +26,9 @@ def grokfast_ma(g, window, lamb):
     return g[: window - 1] + filtered[window - 1 :]
 
 
-def grams(g, u):
-    """arXiv:2412.17107."""
+def grams(g, u, finished):
+    """arXiv:2412.17107, of directions."""
+    assert not finished
     return [
         np.where(now == 0, 0, now / np.abs(now)) * np.abs(new)
         for now, new in zip(g, u, strict=True)

@@ -61,7 +61,7 @@ EMA = functools.partial(gradtx.ema, 0.8)
 CASES = {
     "grokfast_ema": (dict(alpha=0.7, lamb=3.0), None),
     "grokfast_ma": (dict(window=3, lamb=3.0), None),
-    "grams": ({}, EMA),
+    "grams": (dict(finished=False), EMA),
     "stable_rms_clip": (dict(b2=0.7, eps=1e-3), EMA),
     "spike_aware_clip": (dict(threshold=3.0, b2=0.7), None),
     "adaptive_spike_clip": (dict(decay=0.6), None),
@@ -86,6 +86,14 @@ def test_updates(name, x64):
         more = () if inner is None else (leaf(of_inner, k),)
         more += (leaf(x, k),) if name.startswith("add_") else ()
         np.testing.assert_allclose(found[k], paper(leaf(g, k), *more, **settings), rtol=1e-12)
+
+
+def test_grams_of_steps_descend(x64):
+    (found, _), (wanted, _) = (
+        run(gradtx.chain(gradtx.grams(gradtx.sgd(0.1, momentum=0.9)))),
+        run(gradtx.chain(gradtx.grams(gradtx.trace(0.9), finished=False), gradtx.scale(-0.1))),
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, wanted)
 
 
 def test_momentum_reset(x64):
