@@ -14,6 +14,7 @@ from gradtx.engine.base import (
     Array,
     GradientTransformation,
     Params,
+    Scalar,
     ScalarOrSchedule,
     Schedule,
 )
@@ -265,7 +266,11 @@ def lawa(
 
 @known_schedule
 def _collected(window: int, every: int) -> Schedule:
-    return lambda step: jnp.minimum(step // every + (step % every == every - 1), window)
+    def collected(count: Scalar) -> Array:
+        step = jnp.asarray(count)
+        return jnp.minimum(step // every + (step % every == every - 1), window)
+
+    return collected
 
 
 def _copied(p: Array) -> Slots:
