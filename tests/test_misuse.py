@@ -453,6 +453,10 @@ def test_masks_of_other_containers_and_of_arrays():
 
 FIRST, SECOND = gradtx.scale(1.0), gradtx.scale(2.0)
 MASKED = {
+    "add_cautious_decay": lambda mask: gradtx.add_cautious_decay(0.1, mask),
+    "add_corrected_decay": lambda mask: gradtx.add_corrected_decay(0.1, 0.1, 0.1, mask),
+    "add_decay_to_initial": lambda mask: gradtx.add_decay_to_initial(0.1, mask),
+    "add_independent_decay": lambda mask: gradtx.add_independent_decay(0.1, mask),
     "add_decayed_weights": lambda mask: gradtx.add_decayed_weights(0.1, mask),
     "freeze": gradtx.freeze,
     "masked": lambda mask: gradtx.masked(gradtx.adam(0.1), mask),
@@ -532,7 +536,6 @@ def test_what_an_optimizer_reads(entry):
     for around in (
         gradtx.chain(gradtx.clip(1.0), tx),
         gradtx.masked(tx, True),
-        gradtx.MultiSteps(tx, 2),
         gradtx.watch(tx),
         gradtx.flatten(tx),
         gradtx.apply_if_finite(tx, 2),
@@ -540,6 +543,7 @@ def test_what_an_optimizer_reads(entry):
         gradtx.maximize(tx),
     ):
         assert gradtx.extra_args(around) == read
+    assert gradtx.extra_args(gradtx.MultiSteps(tx, 2)) == ("weight", *read)
 
 
 def test_the_documentation_says_what_is_read():

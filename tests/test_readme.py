@@ -22,6 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # By the tests below.
 RUN = {
     *("README.md", "catalog.md", "choosing.md", "devices.md", "matrices.md", "memory.md"),
+    "pieces.md",
     *("state.md", "writing.md"),
 }
 
@@ -183,6 +184,24 @@ def test_the_bytes_of_all_optimizers_are_told():
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE))
     assert [*rows] == catalog.names()
     assert rows["adamw"] == "8.00 | 4.00 | 2.03 | 1.06"
+
+
+def test_three_compositions(capsys):
+    names = {}
+    long_run, fine_tuning, ranger = blocks("docs/pieces.md")
+    exec(long_run, names)
+    gradtx, batch = names["gradtx"], jax.random.normal(jax.random.key(7), (99, 4))
+    assert int(gradtx.metrics(names["state"])["skipped"]) == 1
+    assert names["loss"](names["params"], batch) < 0.02
+    exec(fine_tuning, names)
+    found = [
+        gradtx.averaged_params(names["state"], names["params"], name=name)
+        for name in ("params_ema", "lawa")
+    ]
+    assert all(abs(x["bias"] - names["params"]["bias"]) < 0.05 for x in found)
+    exec(ranger, names)
+    np.testing.assert_array_equal(names["both"].slow["w"], names["both"].fast["w"])
+    assert "lawa" in capsys.readouterr().out
 
 
 def test_states_over_all_devices(tmp_path):

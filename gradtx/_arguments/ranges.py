@@ -69,11 +69,11 @@ _NAMES = {
     COUNT: (
         "k every_k_schedule sync_period memory_size rank update_interval update_proj_gap num_betas "
         "patience accumulation_size iterations precondition_frequency max_dim block_size "
-        "max_size_triangular max_skew_triangular parts"
+        "max_size_triangular max_skew_triangular parts window every"
     ),
     COUNT_OR_0: (
         "max_consecutive_errors cooldown min_dim_size_to_factor ns_steps "
-        "print_win_rate_every_n_steps"
+        "print_win_rate_every_n_steps warmup start"
     ),
 }
 RANGES = {name: range_ for range_, names in _NAMES.items() for name in names.split()}
@@ -84,6 +84,7 @@ FLOATING = ("mu_dtype", "accumulator_dtype", "state_dtype", "dtype_momentum", "p
 
 MEANINGS = {
     "value": "the loss",
+    "weight": "that of the micro-batch, such as the number of its tokens",
     "grad": "the gradient",
     "value_fn": "the function that returns the loss",
     "obj_fn": "the loss as a function of the parameters",

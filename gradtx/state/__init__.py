@@ -29,6 +29,7 @@ from gradtx.state.saving import (
     state_dict as state_dict,
 )
 from gradtx.state.selecting import (
+    add_decay_by_path as add_decay_by_path,
     by_path as by_path,
     layerwise_decay as layerwise_decay,
     multiply_by_path as multiply_by_path,
