@@ -73,7 +73,7 @@ _NAMES = {
     ),
     COUNT_OR_0: (
         "max_consecutive_errors cooldown min_dim_size_to_factor ns_steps "
-        "print_win_rate_every_n_steps warmup start"
+        "print_win_rate_every_n_steps warmup start min_size"
     ),
 }
 RANGES = {name: range_ for range_, names in _NAMES.items() for name in names.split()}

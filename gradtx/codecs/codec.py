@@ -2,11 +2,32 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
+import numpy as np
 from jax import Array
 
 Parts = Mapping[str, Array]
 """The arrays in which an array is stored, by name."""
+
+R = TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True)
+class With(Generic[R]):
+    """A function with one argument given; unlike those of `functools.partial`, two can be equal.
+
+    Attributes:
+      function: the function.
+      last: its last argument.
+    """
+
+    function: Callable[..., R]
+    last: bool | np.dtype
+
+    def __call__(self, *args: object) -> R:
+        """Returns the result of the function."""
+        return self.function(*args, self.last)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,14 +9,12 @@ A positive entry never has the unsigned code of zero: a second moment of zero wo
 The largest codes are those of infinity and NaN.
 """
 
-import functools
-
 import jax.numpy as jnp
 from jax import Array, lax
 
 from gradtx._devices import placed_with
 from gradtx.codecs.blocks import blocks_of
-from gradtx.codecs.codec import Codec, Parts
+from gradtx.codecs.codec import Codec, Parts, With
 
 SIZE = 64
 """The largest number of entries of a block."""
@@ -71,8 +69,8 @@ def _offset(exponent: Array, signed: bool) -> Array:
 def _codec(name: str, signed: bool, stochastic: bool) -> Codec:
     return Codec(
         name,
-        functools.partial(_encode, signed=signed),
-        functools.partial(_decode, signed=signed),
+        With(_encode, signed),
+        With(_decode, signed),
         relative=2**-4,
         absolute=2**-14 if signed else 2**-30,
         stochastic=stochastic,

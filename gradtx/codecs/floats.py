@@ -4,13 +4,11 @@
 on accelerators, whose casts are single instructions.
 """
 
-import functools
-
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from gradtx.codecs.codec import Codec, Parts
+from gradtx.codecs.codec import Codec, Parts, With
 
 
 def stochastically(x: Array, bits: Array, dtype: DTypeLike) -> Array:
@@ -44,7 +42,7 @@ def _codec(name: str, stochastic: bool = False) -> Codec:
     dtype = jnp.dtype(name.removesuffix("_stochastic"))
     return Codec(
         name,
-        functools.partial(_encode, dtype=dtype),
+        With(_encode, dtype),
         _decode,
         relative=float(jnp.finfo(dtype).eps) / 2,
         stochastic=stochastic,

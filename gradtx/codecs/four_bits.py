@@ -10,7 +10,6 @@ Source: Li et al., "Memory Efficient Optimizers with 4-bit States", arXiv:2309.0
 on codes without zero.
 """
 
-import functools
 import math
 
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from jax import Array, lax
 
 from gradtx._devices import placed_with
 from gradtx.codecs.blocks import Blocks, blocks_of
-from gradtx.codecs.codec import Codec, Parts
+from gradtx.codecs.codec import Codec, Parts, With
 
 SIZE = 128
 """The largest number of entries of a block."""
@@ -85,8 +84,8 @@ def _halved(blocks: Blocks) -> Blocks:
 def _codec(name: str, signed: bool, stochastic: bool) -> Codec:
     return Codec(
         name,
-        functools.partial(_encode, signed=signed),
-        functools.partial(_decode, signed=signed),
+        With(_encode, signed),
+        With(_decode, signed),
         relative=0.0,
         absolute=1 / 14 if signed else 29 / 450,
         stochastic=stochastic,

@@ -11,11 +11,12 @@ CODECS = {
 }
 
 
-def codec_of(codec: str | Codec) -> Codec:
+def codec_of(codec: str | Codec, function: str) -> Codec:
     """Returns a codec.
 
     Args:
       codec: the codec, or the name of a built-in one.
+      function: the name of the caller, for errors.
 
     Raises:
       ValueError: there is no codec of that name.
@@ -23,5 +24,7 @@ def codec_of(codec: str | Codec) -> Codec:
     if isinstance(codec, Codec):
         return codec
     if codec not in CODECS:
-        raise ValueError(f"codec must be a Codec or among {', '.join(CODECS)}, got {codec!r}")
+        raise ValueError(
+            f"{function}: a codec must be a Codec or among {', '.join(CODECS)}, got {codec!r}"
+        )
     return CODECS[codec]

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from gradtx._arguments import described
 from gradtx.codecs import Codec, Coded, codec_of, coded_like, decoded, is_coded
 from gradtx.engine.base import (
     GradientTransformation,
@@ -90,7 +91,12 @@ def store(
       >>> sum(x.nbytes for x in jax.tree.leaves(state[0])) / w.size  # 8 without store
       2.0341796875
     """
-    found = {pattern: None if x is None else codec_of(x) for pattern, x in codecs.items()}
+    if not isinstance(codecs, Mapping):
+        raise TypeError(
+            "store: codecs must be a mapping from patterns to codecs, got "
+            f'{described(codecs)}; {{"*": codec}} is for all arrays'
+        )
+    found = {key: None if x is None else codec_of(x, "store") for key, x in codecs.items()}
     inner = with_extra_args_support(tx)
 
     @contextlib.contextmanager

@@ -316,6 +316,10 @@ def test_the_summary_shows_the_bytes_of_codes():
 def test_mistakes():
     with pytest.raises(TypeError, match="store: tx must be a transformation"):
         gradtx.store({}, EIGHT)
+    with pytest.raises(TypeError, match=r"codecs must be a mapping .*, got the string 'int8'"):
+        gradtx.store(gradtx.adamw(0.1), "int8")
+    with pytest.raises(ValueError, match="min_size must be a whole number, not negative, got -1"):
+        gradtx.store(gradtx.adamw(0.1), EIGHT, min_size=-1)
     tx = gradtx.store(gradtx.adamw(0.1), EIGHT, min_size=1)
     with pytest.raises(ValueError, match=r"^adamw: .*only params has params"):
         tx.update(GRADS, tx.init(PARAMS), {"other": 1.0})
