@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
+from gradtx.codecs import decoded
 from gradtx.engine.base import Array, OptState, Params, PyTree
 from gradtx.engine.paths import align, is_none
 from gradtx.engine.rules import MaskedNode
@@ -53,7 +54,7 @@ def averaged_params(
       >>> print(gradtx.averaged_params(state, name="all"))
       [2.5]
     """
-    known = dict(_averages(state))
+    known = dict(_averages(decoded(state)))
     found = {n: x for n, x in known.items() if name is None or name in (n, *n.split("/"))}
     if not found:
         told = f"named {name!r}, got {', '.join(known)}" if known else "of the parameters, got none"

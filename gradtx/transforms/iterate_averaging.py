@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradtx._arguments import FRACTION
 from gradtx._roles import Clock, Count, Hyperparameter, Inner, Shared, Slot, Told, declared
+from gradtx.codecs import decoded
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -372,6 +373,7 @@ def schedule_free_eval_params(state: OptState, params: Params) -> Params:
       >>> print(state.z, p, gradtx.schedule_free_eval_params(state, p))
       [2.] [1.75] [1.5]
     """
+    state = decoded(state)
     found = [s for s in jax.tree.leaves(state, is_leaf=_has_average) if _has_average(s)]
     if not found:
         raise ValueError(

@@ -274,6 +274,20 @@ def test_codes_stand_for_their_array():
     assert mu.parts["seed"] != state[0].nu["body"]["kernel"].parts["seed"]
 
 
+def test_averages_are_read_from_codes():
+    average = gradtx.chain(gradtx.sgd(0.1), gradtx.params_ema(0.5, warmup=False))
+    free = gradtx.schedule_free(gradtx.sgd(0.1), 0.1)
+    for tx, read in (
+        (average, gradtx.averaged_params),
+        (free, lambda state: gradtx.schedule_free_eval_params(state, PARAMS)),
+    ):
+        found = []
+        for each in (tx, gradtx.store(tx, {"slot": "bfloat16"}, min_size=1)):
+            found.append(read(each.update(GRADS, each.init(PARAMS), PARAMS)[1]))
+        for x, y in zip(*map(jax.tree.leaves, found), strict=True):
+            np.testing.assert_allclose(x, y, rtol=2**-6)
+
+
 def test_vmap_and_gradients():
     tx = gradtx.store(gradtx.adam(0.1), EIGHT, min_size=1)
     several = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), GRADS)
