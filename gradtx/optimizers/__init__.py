@@ -103,10 +103,12 @@ from gradtx.optimizers._galore import (
 )
 from gradtx.optimizers._kl_shampoo import (
     ScaleByKLShampooState as ScaleByKLShampooState,
-    ScaleByKLSoapState as ScaleByKLSoapState,
     kl_shampoo as kl_shampoo,
-    kl_soap as kl_soap,
     scale_by_kl_shampoo as scale_by_kl_shampoo,
+)
+from gradtx.optimizers._kl_soap import (
+    ScaleByKLSoapState as ScaleByKLSoapState,
+    kl_soap as kl_soap,
     scale_by_kl_soap as scale_by_kl_soap,
 )
 from gradtx.optimizers._kron import (
