@@ -52,7 +52,8 @@ _NAMES = {
     NOT_NEGATIVE: (
         "eps eps_root epsilon adam_eps_root weight_decay adam_weight_decay weight_decay_rate eta "
         "decay_rate initial_accumulator_value initial_scale noise_multiplier trust_coefficient "
-        "slow_step_size warmup_steps damping grafting_eps nonstandard_constant radius sign_radius"
+        "slow_step_size warmup_steps damping grafting_eps nonstandard_constant radius sign_radius "
+        "compensation"
     ),
     POSITIVE: (
         "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale init_factor"
@@ -69,7 +70,7 @@ _NAMES = {
     COUNT: (
         "k every_k_schedule sync_period memory_size rank update_interval update_proj_gap num_betas "
         "patience accumulation_size iterations precondition_frequency max_dim block_size "
-        "max_size_triangular max_skew_triangular parts"
+        "max_size_triangular max_skew_triangular parts leading"
     ),
     COUNT_OR_0: (
         "max_consecutive_errors cooldown min_dim_size_to_factor ns_steps "

@@ -50,6 +50,11 @@ from gradtx.optimizers._ademamix import (
     simplified_ademamix as simplified_ademamix,
 )
 from gradtx.optimizers._adopt import adopt as adopt, scale_by_adopt as scale_by_adopt
+from gradtx.optimizers._alice import (
+    ScaleByAliceState as ScaleByAliceState,
+    alice as alice,
+    scale_by_alice as scale_by_alice,
+)
 from gradtx.optimizers._amsgrad import (
     ScaleByAmsgradState as ScaleByAmsgradState,
     amsgrad as amsgrad,
