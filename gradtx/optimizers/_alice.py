@@ -211,7 +211,8 @@ def _switched(g: Array, s: Slots, step: Array, b3: Scalar, leading: int) -> Arra
 
     def moment(x: Array) -> Array:
         past = product(old, product(tracked, into(old, x)))
-        return times(b3, past) + times(1 - b3, product(g, into(g, x)))
+        found = times(b3, past) + times(1 - b3, product(g, into(g, x)))
+        return lax.stop_gradient(found)
 
     def first() -> tuple[Array, Array]:
         vectors, rank = left_singular_vectors(g)
