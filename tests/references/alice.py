@@ -30,7 +30,7 @@ def switch(vectors, old, leading, normal):
     leading = min(rank, max(leading, 2 * rank - m))
     found = list(vectors[:, :leading].T)
     for x in normal.T[leading:]:
-        for u in [*vectors.T, *found]:
+        for u in 2 * [*vectors.T, *found]:  # twice, for accuracy
             x = x - u * np.vdot(u, x)
         found.append(x / np.linalg.norm(x))
     return np.array(found).T
