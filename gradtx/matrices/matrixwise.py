@@ -40,7 +40,7 @@ from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
 from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field
 from gradtx.engine.storage import first_slots
-from gradtx.matrices.keys import key_data, keys_of_leaves
+from gradtx.matrices.keys import key_data, keys_of_leaves, shared_key
 from gradtx.matrices.layout import (
     Layout,
     Place,
@@ -62,7 +62,7 @@ def matrixwise(
     params: bool = False,
     real_only: bool = False,
     key: Array | None = None,
-    per_step: Callable[[Array], Mapping[str, Scalar]] | None = None,
+    per_step: Callable[..., Mapping[str, Scalar]] | None = None,
     name: str | None = None,
 ) -> GradientTransformation:
     """Lifts a rule for a stack of matrices to a transformation of pytrees.
@@ -98,8 +98,9 @@ def matrixwise(
       key: a random key from which the engine derives a new key for every matrix and step, read as
         `s.rng_key`, of shape `(n,)`; the state needs the field `rng_key`. Default: there are no
         keys.
-      per_step: `per_step(step)`, a function that returns a dict of scalars, read as `s.name`.
-        Default: there are none.
+      per_step: `per_step(step)`, a function that returns a dict of scalars, read as `s.name`. With
+        `key` it is `per_step(step, key)`, with a random key of the step for decisions that are the
+        same for all matrices. Default: there are none.
       name: the name of the rule in error messages. Default: the function in which `update` is
         defined.
 
@@ -188,13 +189,17 @@ class Stacked(Link):
         names = self.kernel.slots({})
         columns = {f: align(treedef, getattr(state, f), f"state.{f}", updates) for f in names}
         step = field(state, "count")
-        scalars = {} if self.kernel.per_step is None else self.kernel.per_step(step)
+        rng_key = None if self.key is None else field(state, "rng_key")
+        scalars = {}
+        if self.kernel.per_step is not None:
+            shared = () if rng_key is None else (shared_key(rng_key),)
+            scalars = self.kernel.per_step(step, *shared)
         slots = self._slots(leaves, places)
         self._check_slots(updates, columns, slots)
         rule, with_params = self.kernel.update, bool(values)
         next_key, keys = None, list[Column]()
-        if self.key is not None:
-            next_key, used = jax.random.split(field(state, "rng_key"))
+        if rng_key is not None:
+            next_key, used = jax.random.split(rng_key)
             keys = [keys_of_leaves(key_data(used, places), leaves, places)]
 
         def on_stacks(g: Array, *rest: Array) -> list[Array]:
