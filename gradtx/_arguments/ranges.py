@@ -80,7 +80,10 @@ _NAMES = {
 RANGES = {name: range_ for range_, names in _NAMES.items() for name in names.split()}
 """The range of each hyperparameter, by its name; a factory may declare another range for it."""
 
-FLOATING = ("mu_dtype", "accumulator_dtype", "state_dtype", "dtype_momentum", "param_dtype")
+FLOATING = (
+    "mu_dtype", "accumulator_dtype", "state_dtype", "dtype_momentum", "param_dtype",
+    "statistics_dtype",
+)  # fmt: skip
 """The dtypes that must be floating, because averages are stored in them."""
 
 MEANINGS = {

@@ -91,9 +91,8 @@ def triangular_factor(x: Array) -> Array:
     return jnp.linalg.qr(x, mode="r")
 
 
-@_in_turn
 def solve_adjoint(q: Array, x: Array) -> Array:
-    """Computes `inv(q.H) @ x` for upper triangular matrices.
+    """Computes `inv(q.H) @ x` for upper triangular matrices. It can be differentiated.
 
     Args:
       q: upper triangular matrices, `[..., n, n]`.
@@ -106,4 +105,22 @@ def solve_adjoint(q: Array, x: Array) -> Array:
       [[1.]
        [1.]]
     """
+
+    def product(y: Array) -> Array:
+        return jnp.matmul(jnp.triu(q).mT.conj(), y, precision=lax.Precision.HIGHEST)
+
+    # What works on one matrix after another cannot be differentiated itself.
+    return lax.custom_linear_solve(
+        product, x, lambda _, b: _adjoint_solved(q, b), lambda _, b: _conjugate_solved(q, b)
+    )
+
+
+@_in_turn
+def _adjoint_solved(q: Array, x: Array) -> Array:
     return lax.linalg.triangular_solve(q, x, left_side=True, transpose_a=True, conjugate_a=True)
+
+
+@_in_turn
+def _conjugate_solved(q: Array, x: Array) -> Array:
+    """Returns `inv(conj(q)) @ x`, which solves the transposed equations of `solve_adjoint`."""
+    return lax.linalg.triangular_solve(q.conj(), x, left_side=True)

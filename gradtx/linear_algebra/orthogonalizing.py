@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradtx._arguments import checked
+from gradtx._arguments import checked, described
 from gradtx.engine.base import Array, Scalar
 from gradtx.engine.numerics import abs_sq, compute_dtype, default_float, plus, times, widen
 from gradtx.linear_algebra.polynomials import polar_express
@@ -130,9 +130,13 @@ def coefficients_of(given: Coefficients | Named, steps: int, name: str) -> Coeff
       name: the name of the calling function, for errors.
 
     Raises:
-      ValueError: the name is unknown.
+      ValueError: the name is unknown, or there are not three coefficients for each step.
     """
     if not isinstance(given, str):
+        shape = jnp.shape(values_of(given))
+        if shape[-1:] != (3,) or len(shape) > 2:
+            told = "coefficients must be three numbers, or three for each step"
+            raise ValueError(f"{name}: {told}, got {described(given)}")
         return given
     if given == "polar_express":
         return polar_express(steps) if steps else np.zeros((0, 3))

@@ -247,7 +247,7 @@ def _switched(g: Array, s: Slots, step: Array, b3: Scalar, leading: int) -> Arra
     RACS,
     probe={"learning_rate": 0.05, "rank": 2, "leading": 1, "update_proj_gap": 5},
     usual_rate=0.02,
-    ranges=RANGES,
+    ranges={**RANGES, "alpha": POSITIVE},
 )
 def alice(
     learning_rate: ScalarOrSchedule,
@@ -281,7 +281,7 @@ def alice(
       b2: decay rate of the average of squares, in [0, 1). Default: 0.9.
       b3: decay rate of the second moments, in [0, 1); with 0, the method is the paper's Alice-0.
         Default: 0.999.
-      alpha: the factor of the updates of matrices. Default: 0.3.
+      alpha: the factor of the updates of matrices; positive. Default: 0.3.
       compensation: the factor of the rest, not negative. Default: 0.4.
       gamma: the largest factor by which the norm of a compensation grows from step to step,
         positive; `None` for no limit. Default: 1.01.

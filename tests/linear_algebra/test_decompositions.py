@@ -51,6 +51,18 @@ def test_batches_are_those_of_single_matrices():
     assert twice.shape == (2, 3, 4)
 
 
+def test_solutions_can_be_differentiated():
+    q, x = jnp.triu(stack(2, 3, 3)) + 3 * jnp.eye(3), stack(2, 3, 2)
+
+    def slopes(solve):
+        return jax.jit(jax.grad(lambda q, x: jnp.sum(solve(q, x) ** 3), (0, 1)))(q, x)
+
+    found = slopes(d.solve_adjoint)
+    wanted = slopes(lambda q, x: jnp.linalg.solve(q.mT, x))
+    np.testing.assert_allclose(found[0], jnp.triu(wanted[0]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4, atol=1e-5)
+
+
 MANY = """
 import jax, jax.numpy as jnp
 from gradtx.linear_algebra.decompositions import eigh, qr, solve_adjoint
