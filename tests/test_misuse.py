@@ -189,8 +189,8 @@ def test_defaults_of_pieces_are_in_range(name):
             "muon: coefficients must be three numbers, or three for each step, got (1.0, 2.0)",
         ),
         (
-            lambda: gradtx.kron(0.1, key="a"),
-            "scale_by_kron: key must be an integer or a random key, got the string 'a'",
+            lambda: gradtx.kron(0.1, key="first"),
+            "scale_by_kron: key must be an integer or a random key, got the string 'first'",
         ),
         (
             lambda: gradtx.adam(0.1, nesterov="no"),

@@ -70,7 +70,7 @@ _NAMES = {
     COUNT: (
         "k every_k_schedule sync_period memory_size rank update_interval update_proj_gap num_betas "
         "patience accumulation_size iterations precondition_frequency max_dim block_size "
-        "max_size_triangular max_skew_triangular parts leading"
+        "max_size_triangular max_skew_triangular parts leading exponent_override"
     ),
     COUNT_OR_0: (
         "max_consecutive_errors cooldown min_dim_size_to_factor ns_steps "
