@@ -6,17 +6,10 @@ from pathlib import Path
 
 import jax
 import pytest
+import xla_flags
 
-# Tests compile thousands of programs, each for a few small arrays and to run once. XLA's own
-# settings are for programs that run long: here LLVM does not optimize, XLA makes no MLIR of its
-# fusions, and does not cut programs into modules for its threads. That halves the time of the
-# tests. Whoever sets XLA_FLAGS decides: `XLA_FLAGS= pytest` compiles as users do, and so does CI.
-# JAX reads the variable when it makes its backend. An unknown flag ends the process, and later
-# versions than 0.10 do not know the one for fusions.
-flags = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-if jax.__version__.startswith("0.10."):
-    flags += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", flags)
+# JAX reads the variable when it makes its backend. Whoever sets it decides.
+os.environ.setdefault("XLA_FLAGS", " ".join(xla_flags.CHEAP))
 
 # Compiled code is kept between runs, in a folder that git ignores.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))

@@ -8,13 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
+import xla_flags
 
 HERE = Path(__file__).parent
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_cpu_parallel_codegen_split_count=1"
-if jax.__version__.startswith("0.10."):  # as in conftest.py
-    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+FLAGS = " ".join(["--xla_force_host_platform_device_count=8", *xla_flags.CHEAP])
 
 
 def run(file):

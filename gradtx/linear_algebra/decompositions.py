@@ -8,6 +8,7 @@ another here.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -32,14 +33,28 @@ def _in_turn(function: Callable[P, R]) -> Callable[P, R]:
     """
     if not IN_TURN:
         return function
-    one = jax.custom_batching.sequential_vmap(function)
+    plain: Callable[..., R] = function
+    one = jax.custom_batching.sequential_vmap(plain)
+
+    def in_turn(*stacks: Array) -> R:
+        each = one
+        for _ in range(stacks[0].ndim - 2):
+            each = jax.vmap(each)
+        return each(*stacks)
+
+    def mapped(*stacks: Array) -> R:
+        batch = stacks[0].shape[:-2]
+        flat = [x.reshape(math.prod(batch), *x.shape[-2:]) for x in stacks]
+        found = lax.map(lambda matrices: plain(*matrices), flat)
+        return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), found)
+
+    # JAX has no derivative in reverse mode of `sequential_vmap`.
+    on_cpus = jax.custom_jvp(in_turn)
+    on_cpus.defjvp(lambda stacks, tangents: jax.jvp(mapped, stacks, tangents))
 
     @functools.wraps(function)
     def call(*stacks: P.args, **kwargs: P.kwargs) -> R:
-        each = one
-        for _ in range(getattr(stacks[0], "ndim", 2) - 2):
-            each = jax.vmap(each)
-        return lax.platform_dependent(*stacks, cpu=each, default=function)
+        return lax.platform_dependent(*map(jnp.asarray, stacks), cpu=on_cpus, default=plain)
 
     return call
 
@@ -91,8 +106,9 @@ def triangular_factor(x: Array) -> Array:
     return jnp.linalg.qr(x, mode="r")
 
 
+@_in_turn
 def solve_adjoint(q: Array, x: Array) -> Array:
-    """Computes `inv(q.H) @ x` for upper triangular matrices. It can be differentiated.
+    """Computes `inv(q.H) @ x` for upper triangular matrices.
 
     Args:
       q: upper triangular matrices, `[..., n, n]`.
@@ -105,22 +121,4 @@ def solve_adjoint(q: Array, x: Array) -> Array:
       [[1.]
        [1.]]
     """
-
-    def product(y: Array) -> Array:
-        return jnp.matmul(jnp.triu(q).mT.conj(), y, precision=lax.Precision.HIGHEST)
-
-    # What works on one matrix after another cannot be differentiated itself.
-    return lax.custom_linear_solve(
-        product, x, lambda _, b: _adjoint_solved(q, b), lambda _, b: _conjugate_solved(q, b)
-    )
-
-
-@_in_turn
-def _adjoint_solved(q: Array, x: Array) -> Array:
     return lax.linalg.triangular_solve(q, x, left_side=True, transpose_a=True, conjugate_a=True)
-
-
-@_in_turn
-def _conjugate_solved(q: Array, x: Array) -> Array:
-    """Returns `inv(conj(q)) @ x`, which solves the transposed equations of `solve_adjoint`."""
-    return lax.linalg.triangular_solve(q.conj(), x, left_side=True)

@@ -51,16 +51,21 @@ def test_batches_are_those_of_single_matrices():
     assert twice.shape == (2, 3, 4)
 
 
-def test_solutions_can_be_differentiated():
-    q, x = jnp.triu(stack(2, 3, 3)) + 3 * jnp.eye(3), stack(2, 3, 2)
+@pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4)])
+def test_derivatives_in_both_modes(shape):
+    a, x = jnp.triu(stack(*shape)) + 4 * jnp.eye(4), stack(*shape)
 
-    def slopes(solve):
-        return jax.jit(jax.grad(lambda q, x: jnp.sum(solve(q, x) ** 3), (0, 1)))(q, x)
+    def plain(a, x):
+        return jnp.sum(jnp.linalg.solve(a.mT, x) ** 2)
 
-    found = slopes(d.solve_adjoint)
-    wanted = slopes(lambda q, x: jnp.linalg.solve(q.mT, x))
-    np.testing.assert_allclose(found[0], jnp.triu(wanted[0]), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4, atol=1e-5)
+    def ours(a, x):
+        return jnp.sum(jax.lax.cond(True, d.solve_adjoint, lambda q, x: x, a, x) ** 2)
+
+    slopes, expected = (jax.grad(f, argnums=(0, 1))(a, x) for f in (ours, plain))
+    np.testing.assert_allclose(jnp.triu(slopes[0]), jnp.triu(expected[0]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(slopes[1], expected[1], rtol=1e-4, atol=1e-5)
+    _, forward = jax.jvp(lambda x: ours(a, x), (x,), (x,))
+    np.testing.assert_allclose(forward, jnp.sum(expected[1] * x), rtol=1e-4)
 
 
 MANY = """
