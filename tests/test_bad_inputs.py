@@ -26,7 +26,7 @@ def has_slots(entry):
 def known_shape(entry):
     """The shape of the leaf, where a slot shows it; the sums of rows and of columns do not."""
     slots = jax.tree.leaves(entry.make().init(PARAMS))
-    return ["(2, 3)"] if any({2, 3} <= set(x.shape) for x in slots) else []
+    return ["2, 3)"] if any({2, 3} <= set(x.shape) for x in slots) else []
 
 
 def refused(error, *parts):

@@ -125,6 +125,14 @@ def test_all_usual_names_are_in_the_table():
             assert name in RANGES or name in free, (entry.name, name)
 
 
+def test_all_dtypes_are_checked():
+    for entry in gradtx.catalog.entries():
+        for name in entry.hyperparameters:
+            if "dtype" in name:
+                with pytest.raises(TypeError, match=f"{entry.name}: {name} must be a floating"):
+                    entry.make(**{name: "float33"})
+
+
 @pytest.mark.parametrize("name", PIECES)
 def test_defaults_of_pieces_are_in_range(name):
     required = getattr(getattr(gradtx, name), "requirements", None)
@@ -175,6 +183,14 @@ def test_defaults_of_pieces_are_in_range(name):
         (
             lambda: gradtx.adam(0.1, mu_dtype=int),
             "adam: mu_dtype must be a floating dtype or None, got int",
+        ),
+        (
+            lambda: gradtx.muon(0.1, (1.0, 2.0)),
+            "muon: coefficients must be three numbers, or three for each step, got (1.0, 2.0)",
+        ),
+        (
+            lambda: gradtx.kron(0.1, key="first"),
+            "scale_by_kron: key must be an integer or a random key, got the string 'first'",
         ),
         (
             lambda: gradtx.adam(0.1, nesterov="no"),
