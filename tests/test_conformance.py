@@ -124,6 +124,7 @@ WRAPPERS = {
         lambda count: 1 / (1 + count / 100)
     ),
     "watch": lambda: gradtx.watch(gradtx.adam(0.1)),
+    "params_mean": lambda: gradtx.params_mean(),
 }
 
 
@@ -154,8 +155,12 @@ def test_a_count_that_can_rise_no_further_changes_nothing(entry):
         (lambda: gradtx.sophia(0.1, update_interval=3), 3),
         (lambda: gradtx.scale_by_galore(2, 3, base_optimizer=gradtx.trace(0.9)), 3),
         (lambda: gradtx.scale_by_lbfgs(3), 3),
+        (lambda: gradtx.grokfast_ma(3), 3),
+        (lambda: gradtx.momentum_reset(gradtx.trace(0.9), 3, 2), 3),
+        (lambda: gradtx.skip_outliers(gradtx.identity(), 4, 0.1), 4),
+        (lambda: gradtx.lawa(2, 2), 4),
     ],
-    ids=["sophia", "galore", "lbfgs"],
+    ids=["sophia", "galore", "lbfgs", "grokfast_ma", "momentum_reset", "skip_outliers", "lawa"],
 )
 def test_what_is_due_every_few_steps_is_due_after_the_largest_count(make, period):
     """The trajectory through the largest count is that through a small one, bit for bit."""

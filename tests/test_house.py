@@ -29,6 +29,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     "_arguments",
     "_devices",
+    "codecs",
     "engine",
     "_roles",
     "_table",
@@ -69,7 +70,16 @@ LAYERS = (
 
 # What a user may write `gradtx.` before: these modules, and names that are no modules.
 SUBMODULES = {
-    *("assignment", "catalog", "contrib", "crosschecking", "draw", "engine", "experimental"),
+    *(
+        "assignment",
+        "catalog",
+        "codecs",
+        "contrib",
+        "crosschecking",
+        "draw",
+        "engine",
+        "experimental",
+    ),
     *("gradcheck", "interop", "linear_algebra", "linesearch", "losses", "matrices"),
     *("microbatching", "numerics", "optimizers", "perturbations", "problems", "projections"),
     *("racing", "schedules", "second_order", "state", "train", "transforms", "tree"),

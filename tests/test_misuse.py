@@ -125,6 +125,14 @@ def test_all_usual_names_are_in_the_table():
             assert name in RANGES or name in free, (entry.name, name)
 
 
+def test_all_dtypes_are_checked():
+    for entry in gradtx.catalog.entries():
+        for name in entry.hyperparameters:
+            if "dtype" in name:
+                with pytest.raises(TypeError, match=f"{entry.name}: {name} must be a floating"):
+                    entry.make(**{name: "float33"})
+
+
 @pytest.mark.parametrize("name", PIECES)
 def test_defaults_of_pieces_are_in_range(name):
     required = getattr(getattr(gradtx, name), "requirements", None)
@@ -175,6 +183,14 @@ def test_defaults_of_pieces_are_in_range(name):
         (
             lambda: gradtx.adam(0.1, mu_dtype=int),
             "adam: mu_dtype must be a floating dtype or None, got int",
+        ),
+        (
+            lambda: gradtx.muon(0.1, (1.0, 2.0)),
+            "muon: coefficients must be three numbers, or three for each step, got (1.0, 2.0)",
+        ),
+        (
+            lambda: gradtx.kron(0.1, key="first"),
+            "scale_by_kron: key must be an integer or a random key, got the string 'first'",
         ),
         (
             lambda: gradtx.adam(0.1, nesterov="no"),
@@ -453,6 +469,10 @@ def test_masks_of_other_containers_and_of_arrays():
 
 FIRST, SECOND = gradtx.scale(1.0), gradtx.scale(2.0)
 MASKED = {
+    "add_cautious_decay": lambda mask: gradtx.add_cautious_decay(0.1, mask),
+    "add_corrected_decay": lambda mask: gradtx.add_corrected_decay(0.1, 0.1, 0.1, mask),
+    "add_decay_to_initial": lambda mask: gradtx.add_decay_to_initial(0.1, mask),
+    "add_independent_decay": lambda mask: gradtx.add_independent_decay(0.1, mask),
     "add_decayed_weights": lambda mask: gradtx.add_decayed_weights(0.1, mask),
     "freeze": gradtx.freeze,
     "masked": lambda mask: gradtx.masked(gradtx.adam(0.1), mask),
@@ -532,7 +552,6 @@ def test_what_an_optimizer_reads(entry):
     for around in (
         gradtx.chain(gradtx.clip(1.0), tx),
         gradtx.masked(tx, True),
-        gradtx.MultiSteps(tx, 2),
         gradtx.watch(tx),
         gradtx.flatten(tx),
         gradtx.apply_if_finite(tx, 2),
@@ -540,6 +559,7 @@ def test_what_an_optimizer_reads(entry):
         gradtx.maximize(tx),
     ):
         assert gradtx.extra_args(around) == read
+    assert gradtx.extra_args(gradtx.MultiSteps(tx, 2)) == ("weight", *read)
 
 
 def test_the_documentation_says_what_is_read():

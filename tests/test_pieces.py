@@ -23,6 +23,7 @@ def of_vectors(tree):
     return jax.tree.map(lambda x: jnp.ndim(x) <= 1, tree)
 
 
+NEAREST = {"mu": "int8_nearest", "nu": "uint8_nearest"}
 PIECES = {
     "clip": lambda: gradtx.clip(0.8),
     "clip_by_global_norm": lambda: gradtx.clip_by_global_norm(1.0),
@@ -49,13 +50,40 @@ PIECES = {
     ),
     "watch": lambda: gradtx.watch(gradtx.adam(0.1)),
     "counted": lambda: gradtx.counted(gradtx.clip_by_global_norm(1.0)),
+    "master_weights": lambda: gradtx.master_weights(gradtx.adamw(0.1)),
+    "kahan": lambda: gradtx.kahan(gradtx.sgd(0.1)),
+    "stochastic_round": lambda: gradtx.stochastic_round(),
+    "store": lambda: gradtx.store(gradtx.adamw(0.1), NEAREST, min_size=1),
+    "grokfast_ema": lambda: gradtx.grokfast_ema(),
+    "grokfast_ma": lambda: gradtx.grokfast_ma(window=2),
+    "grams": lambda: gradtx.grams(gradtx.adam(0.1)),
+    "stable_rms_clip": lambda: gradtx.stable_rms_clip(gradtx.adam(0.1)),
+    "spike_aware_clip": lambda: gradtx.spike_aware_clip(2.0, b2=0.5),
+    "adaptive_spike_clip": lambda: gradtx.adaptive_spike_clip(0.9),
+    "adaptive_gradient_norm": lambda: gradtx.adaptive_gradient_norm(),
+    "momentum_reset": lambda: gradtx.momentum_reset(gradtx.scale_by_adam(), every=2, warmup=2),
+    "skip_outliers": lambda: gradtx.skip_outliers(gradtx.adam(0.1), window=2),
+    "add_independent_decay": lambda: gradtx.add_independent_decay(0.01, of_vectors),
+    "add_corrected_decay": lambda: gradtx.add_corrected_decay(0.1, lambda t: 1 / (t + 2), 1.0),
+    "add_cautious_decay": lambda: gradtx.add_cautious_decay(0.1),
+    "add_decay_to_initial": lambda: gradtx.add_decay_to_initial(0.1),
+    "params_ema": lambda: gradtx.params_ema(),
+    "params_mean": lambda: gradtx.params_mean(start=1),
+    "lawa": lambda: gradtx.lawa(window=2, every=1),
 }
 MODULES = (
-    "adaptive_clipping averaging centering clipping constraining flattening freezing monitoring "
-    "watching"
+    "adaptive_clipping averaging centering clipping constraining decay_kinds flattening freezing "
+    "gradient_norms gradient_signs grokfast low_precision monitoring outliers params_averaging "
+    "resetting spikes update_clipping watching"
 )
-REAL_ONLY = {"clip", "keep_params_nonnegative"}
-NEED_PARAMS = {"adaptive_grad_clip", "keep_params_nonnegative", "selective_transform", "flatten"}
+OF_STATE = {"store"}  # of gradtx.state
+REAL_ONLY = {"clip", "keep_params_nonnegative", "master_weights", "kahan", "stochastic_round"}
+NEED_PARAMS = {
+    *("adaptive_grad_clip", "keep_params_nonnegative", "selective_transform", "flatten", "store"),
+    *("master_weights", "kahan", "stochastic_round"),
+    *("momentum_reset", "add_independent_decay", "add_corrected_decay", "add_cautious_decay"),
+    *("add_decay_to_initial", "params_ema", "params_mean", "lawa"),
+}
 each_piece = pytest.mark.parametrize("name", PIECES)
 
 
@@ -78,8 +106,8 @@ def test_all_are_here():
         if not name.startswith("_")
     }
     # It gives a measurement in the place of updates, and stands in a monitor.
-    assert found == set(PIECES) | {"measure_with_ema"}
-    assert all(getattr(gradtx, name) is getattr(gradtx.transforms, name) for name in PIECES)
+    assert found == set(PIECES) - OF_STATE | {"measure_with_ema"}
+    assert all(getattr(gradtx, name) is getattr(gradtx.transforms, name) for name in found)
 
 
 def small(name):

@@ -21,8 +21,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # By the tests below.
 RUN = {
-    *("README.md", "catalog.md", "choosing.md", "devices.md", "matrices.md", "state.md"),
-    "writing.md",
+    *("README.md", "catalog.md", "choosing.md", "devices.md", "matrices.md", "memory.md"),
+    "pieces.md",
+    *("state.md", "writing.md"),
 }
 
 
@@ -162,6 +163,45 @@ def test_a_state_is_seen_steered_saved_and_restored(tmp_path, monkeypatch):
     report = names["report"]
     assert len(report.loaded) == 17 and not (report.unexpected or report.reshaped)
     assert {name.split("/")[0] for name in report.missing} == {"apply_if_finite"}
+
+
+def test_states_in_little_memory(capsys):
+    names = {}
+    first, *rest = blocks("docs/memory.md")
+    exec(first, names)
+    params, summary = names["params"], names["gradtx"].summary(names["tx"], names["params"])
+    assert {"float32", "uint8"} <= set(summary.total.state_bytes)
+    for found in rest:
+        exec(found, names)
+    held = sum(x.nbytes for x in jax.tree.leaves((names["half"], names["state"])))
+    assert held < 5.1 * sum(x.size for x in jax.tree.leaves(params))
+
+
+def test_the_bytes_of_all_optimizers_are_told():
+    """Those that the table's command finds, of one matrix."""
+    text = (ROOT / "docs" / "memory.md").read_text()
+    (table,) = re.findall(r"<!-- bytes -->(.*?)<!-- /bytes -->", text, re.DOTALL)
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE))
+    assert [*rows] == catalog.names()
+    assert rows["adamw"] == "8.00 | 4.00 | 2.03 | 1.06"
+
+
+def test_three_compositions(capsys):
+    names = {}
+    long_run, fine_tuning, ranger = blocks("docs/pieces.md")
+    exec(long_run, names)
+    gradtx, batch = names["gradtx"], jax.random.normal(jax.random.key(7), (99, 4))
+    assert int(gradtx.metrics(names["state"])["skipped"]) == 1
+    assert names["loss"](names["params"], batch) < 0.02
+    exec(fine_tuning, names)
+    found = [
+        gradtx.averaged_params(names["state"], names["params"], name=name)
+        for name in ("params_ema", "lawa")
+    ]
+    assert all(abs(x["bias"] - names["params"]["bias"]) < 0.05 for x in found)
+    exec(ranger, names)
+    np.testing.assert_array_equal(names["both"].slow["w"], names["both"].fast["w"])
+    assert "lawa" in capsys.readouterr().out
 
 
 def test_states_over_all_devices(tmp_path):

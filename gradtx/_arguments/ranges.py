@@ -53,7 +53,7 @@ _NAMES = {
         "eps eps_root epsilon adam_eps_root weight_decay adam_weight_decay weight_decay_rate eta "
         "decay_rate initial_accumulator_value initial_scale noise_multiplier trust_coefficient "
         "slow_step_size warmup_steps damping grafting_eps nonstandard_constant radius sign_radius "
-        "b0 delta final_ratio partial l1 l2 wd_ratio"
+        "compensation b0 delta final_ratio partial l1 l2 wd_ratio"
     ),
     POSITIVE: (
         "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale init_factor"
@@ -70,21 +70,25 @@ _NAMES = {
     COUNT: (
         "k every_k_schedule sync_period memory_size rank update_interval update_proj_gap num_betas "
         "patience accumulation_size iterations precondition_frequency max_dim block_size keep "
-        "max_size_triangular max_skew_triangular parts"
+        "max_size_triangular max_skew_triangular parts window every leading exponent_override"
     ),
     COUNT_OR_0: (
         "max_consecutive_errors cooldown min_dim_size_to_factor ns_steps "
-        "print_win_rate_every_n_steps"
+        "print_win_rate_every_n_steps warmup start min_size"
     ),
 }
 RANGES = {name: range_ for range_, names in _NAMES.items() for name in names.split()}
 """The range of each hyperparameter, by its name; a factory may declare another range for it."""
 
-FLOATING = ("mu_dtype", "accumulator_dtype", "state_dtype", "dtype_momentum", "param_dtype")
+FLOATING = (
+    "mu_dtype", "accumulator_dtype", "state_dtype", "dtype_momentum", "param_dtype",
+    "statistics_dtype",
+)  # fmt: skip
 """The dtypes that must be floating, because averages are stored in them."""
 
 MEANINGS = {
     "value": "the loss",
+    "weight": "that of the micro-batch, such as the number of its tokens",
     "grad": "the gradient",
     "value_fn": "the function that returns the loss",
     "obj_fn": "the loss as a function of the parameters",

@@ -8,7 +8,9 @@ from gradtx._devices.dividing import divided as divided
 from gradtx._devices.placing import (
     placed as placed,
     placed_like as placed_like,
+    placed_with as placed_with,
     typed_like as typed_like,
+    undivided as undivided,
     whole as whole,
 )
 from gradtx._devices.types import (

@@ -86,3 +86,39 @@ def placed(x: jax.Array, sharding: Sharding | None) -> jax.Array:
       sharding: the sharding of its type; `None` if it has none.
     """
     return x if sharding is None else reshard(x, sharding)
+
+
+def undivided(x: jax.Array, axis: int | None = None, size: int = 1) -> jax.Array:
+    """Returns an array that is not divided within blocks, over explicit axes of a mesh.
+
+    Args:
+      x: the array.
+      axis: the axis along which there are blocks. Default: `None`, no axis may be divided.
+      size: the number of entries of a block along the axis. Default: 1.
+    """
+    mesh = explicit_mesh([x])
+    if mesh is None:
+        return x
+    axes = list(axes_of(x))
+    for i, names in enumerate(axes):
+        parts = math.prod(mesh.shape[name] for name in names)
+        if axis is None or (i == axis and x.shape[i] % (parts * size)):
+            axes[i] = ()
+    return placed(x, NamedSharding(mesh, partition_spec(axes)))
+
+
+def placed_with(x: jax.Array, like: jax.Array) -> jax.Array:
+    """Returns an array divided over explicit axes of a mesh as another one of as many axes is.
+
+    Args:
+      x: the array. Axes whose length the devices do not divide are left whole, and so is the array
+        if it has another number of axes.
+      like: the other array.
+    """
+    mesh = explicit_mesh([like])
+    if mesh is None or x.ndim != jnp.ndim(like):
+        return x
+    sizes = [math.prod(mesh.shape[name] for name in names) for names in axes_of(like)]
+    lengths = zip(axes_of(like), x.shape, sizes, strict=True)
+    axes = [names if n % size == 0 else () for names, n, size in lengths]
+    return placed(x, NamedSharding(mesh, partition_spec(axes)))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx._arguments import MEANINGS
+from gradtx._arguments import MEANINGS, described
 from gradtx.engine.base import ExtraArgs, Params, PyTree, Updates
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError
@@ -136,15 +136,20 @@ def check_given(
         raise LeafError(ValueError, problem, stage)
 
 
-def check_value(value: ArrayLike, stage: int = 0) -> None:
-    """Raises unless the loss that `update` got is a scalar.
+def check_value(value: ArrayLike, stage: int = 0, name: str = "value") -> None:
+    """Raises unless the loss, or another number that `update` got, is a real scalar.
 
     Args:
-      value: the loss.
+      value: the number.
       stage: the number of the link. Default: 0.
+      name: the name of the argument. Default: "value".
 
     Raises:
       LeafError: it is not.
     """
+    number = f"give one number, {MEANINGS[name]}"
+    if isinstance(value, str) or jnp.issubdtype(jnp.result_type(value), jnp.complexfloating):
+        problem = f"{name} must be real, got {described(value)}; {number}"
+        raise LeafError(TypeError, problem, stage)
     if shape := jnp.shape(value):
-        raise LeafError(ValueError, f"value has shape {shape}; give one number, the loss", stage)
+        raise LeafError(ValueError, f"{name} has shape {shape}; {number}", stage)

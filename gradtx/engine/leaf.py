@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from gradtx.codecs import decoded
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import NeedsConstant, Number, compute_dtype
 from gradtx.engine.rules import Kernel, LeafError, Slots
@@ -67,7 +68,8 @@ def update_leaf(
       LeafError: a shape or dtype is wrong.
     """
     dtype, shape = jnp.result_type(cell.g), jnp.shape(cell.g)
-    real = _widest_real((cell.g, cell.p, cell.slots))
+    slots = decoded(cell.slots)
+    real = _widest_real((cell.g, cell.p, slots))
     u = _with_precision(cell.g, real)
     p = None if cell.p is None else _with_precision(cell.p, real)
     new_slots = []
@@ -75,7 +77,7 @@ def update_leaf(
         if not plan.takes_part[k]:
             new_slots.append(())
             continue
-        mine = dict(zip(plan.names[k], cell.slots[k], strict=True))
+        mine = dict(zip(plan.names[k], slots[k], strict=True))
         _check_slots(kernel, cell.g if cell.p is None else cell.p, mine, k)
         if kernel.real_only and jnp.iscomplexobj(u):
             raise LeafError(TypeError, f"this is {u.dtype}, but must be real", k)
@@ -87,7 +89,8 @@ def update_leaf(
             **key,
         )
         u, new = _run_rule(kernel, u, s, steps[k], p, k, tuple(mine))
-        new_slots.append(tuple(store_slot(old, new, n, k) for n, old in mine.items()))
+        held = zip(plan.names[k], cell.slots[k], strict=True)
+        new_slots.append(tuple(store_slot(old, new, n, k) for n, old in held))
         if jnp.shape(u) != shape:
             raise LeafError(ValueError, f"the rule returned shape {jnp.shape(u)}, not {shape}", k)
     if jnp.issubdtype(u.dtype, jnp.inexact) and not jnp.issubdtype(dtype, jnp.inexact):

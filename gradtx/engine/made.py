@@ -8,12 +8,13 @@ them share it. The factory is called again in each trace, so that it may create 
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 
+from gradtx.codecs import Codec
 from gradtx.engine.base import PyTree, PyTreeDef
 from gradtx.engine.numerics import NeedsConstant, Number
 from gradtx.engine.paths import StructureError
@@ -22,7 +23,7 @@ from gradtx.engine.rules import LeafError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-CONSTANTS = (bool, int, complex, str, bytes, type, np.dtype, type(None))
+CONSTANTS = (bool, int, complex, str, bytes, type, np.dtype, type(None), Codec)
 
 
 class Opaque(Exception):
@@ -111,6 +112,9 @@ class Freezer:
             for known in (x, getattr(x, "update", None)):  # a schedule or transformation of gradtx
                 if (freeze := getattr(known, "freeze", None)) is not None:
                     return freeze(self)
+            if type(x) is dict:  # in its own order, which decides among the rules of `by_path`
+                keys = tuple((type(key), key) for key in x)
+                return Frozen(_dict, (keys, tuple(self.freeze(y, stand_in) for y in x.values())))
             parts, treedef = jax.tree.flatten(x, is_leaf=lambda y: y is not x)
             if not parts or parts[0] is not x:
                 return Frozen(_container, (treedef, tuple(self.freeze(y, stand_in) for y in parts)))
@@ -168,6 +172,13 @@ def _next(data: None, source: Source) -> PyTree:
 def _container(data: tuple[PyTreeDef, tuple[Frozen, ...]], source: Source) -> PyTree:
     treedef, parts = data
     return treedef.unflatten([thaw(part, source) for part in parts])
+
+
+def _dict(
+    data: tuple[tuple[tuple[type, Hashable], ...], tuple[Frozen, ...]], source: Source
+) -> dict[Hashable, Any]:
+    keys, parts = data
+    return {key: thaw(part, source) for (_, key), part in zip(keys, parts, strict=True)}
 
 
 def call(data: tuple[Callable[..., Any], Frozen], source: Source) -> Any:

@@ -61,6 +61,9 @@ def spread(prefix: PyTree, tree: PyTree, is_leaf: Callable[[PyTree], bool] = is_
       is_leaf: a function that returns whether a node of `prefix` is a leaf. Default: `None` is one.
     """
 
+    if jax.tree.structure(prefix, is_leaf) == jax.tree.structure(tree, is_none):
+        return prefix
+
     def repeated(leaf: PyTree, subtree: PyTree) -> PyTree:
         return jax.tree.map(lambda _: leaf, subtree, is_leaf=is_none)
 

@@ -86,7 +86,7 @@ class Kernel(NamedTuple):
     state: Any
     init: Callable[..., Slots] | None
     update: Callable[..., tuple[Array, Slots]]
-    per_step: Callable[[Array], Mapping[str, Scalar]] | None = None
+    per_step: Callable[..., Mapping[str, Scalar]] | None = None
     counter: Counter = COUNT
     integers: bool = False
     real_only: bool = False

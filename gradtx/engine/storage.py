@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx._devices import placed_as
+from gradtx.codecs import is_coded
 from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import widen
 from gradtx.engine.rules import Kernel, LeafError, Slots
@@ -32,7 +33,7 @@ def store(x: ArrayLike, dtype: DTypeLike, what: str = "the update", stage: int =
 
 
 def store_slot(old: PyTree, new: Slots, name: str, stage: int) -> PyTree:
-    """Returns a new slot in the dtypes of the old one.
+    """Returns a new slot in the dtypes of the old one, and as codes where the old one is.
 
     Args:
       old: the old slot, an array or a pytree of arrays.
@@ -40,9 +41,13 @@ def store_slot(old: PyTree, new: Slots, name: str, stage: int) -> PyTree:
       name: the slot's name.
       stage: the number of the link.
     """
-    return jax.tree.map(
-        lambda o, x: store(x, jnp.result_type(o), f"state.{name}", stage), old, getattr(new, name)
-    )
+
+    def stored(o: PyTree, x: ArrayLike) -> PyTree:
+        dtype = o.dtype if is_coded(o) else jnp.result_type(o)
+        x = store(x, dtype, f"state.{name}", stage)
+        return o.with_value(x) if is_coded(o) else x
+
+    return jax.tree.map(stored, old, getattr(new, name), is_leaf=is_coded)
 
 
 def first_slots(

@@ -60,8 +60,12 @@ class Lane:
         # Python numbers stay constants of the traced rules; arrays are passed to them.
         constant = {n: x for n, x in scalars.items() if isinstance(x, (int, float))}
         self.constants = tuple(constant.items())
-        self.passed = {n: x for n, x in scalars.items() if n not in constant}
-        self.passed |= {} if kernel.per_step is None else kernel.per_step(self.step)
+        self._arrays = {n: x for n, x in scalars.items() if n not in constant}
+
+    def passed(self) -> dict[str, Scalar]:
+        """Returns the scalars that are passed to the rule at run time."""
+        per_step = self.kernel.per_step
+        return self._arrays if per_step is None else {**self._arrays, **per_step(self.step)}
 
     def takes(self, i: int) -> bool:
         """Returns whether the rule acts on the i-th leaf."""
@@ -145,9 +149,8 @@ class Sweep:
             plans.append(Plan(takes_part, names, constants))
             slots, keys = (tuple(x.slots(i) for x in lanes), tuple(x.key(i) for x in lanes))
             cells.append(Cell(g, p, slots, keys))
-        shared = tuple(lane.step for lane in lanes), tuple(lane.passed for lane in lanes)
         try:
-            results = self._in_blocks(plans, cells, *shared)
+            results = self._in_blocks(plans, cells, lanes) if cells else []
         except _InCell as e:
             error = e.error.at(f"updates{nth_path(updates, where[e.number])}")
             raise error from error.__cause__
@@ -157,8 +160,13 @@ class Sweep:
                 lane.put(i, new)
         return treedef.unflatten(leaves), [lane.next_state() for lane in lanes]
 
-    def _in_blocks(self, plans: list[Plan], cells: list[Cell], *shared: Any) -> list[Updated]:
+    def _in_blocks(
+        self, plans: list[Plan], cells: list[Cell], lanes: Sequence[Lane]
+    ) -> list[Updated]:
         """Updates all cells; those of repeated blocks, block by block."""
+        used = [any(plan.takes_part[k] for plan in plans) for k in range(len(lanes))]
+        passed = tuple(x.passed() if there else {} for x, there in zip(lanes, used, strict=True))
+        shared = tuple(lane.step for lane in lanes), passed
         pairs = zip(plans, cells, strict=True)
         signatures = tuple((plan, _signature(cell)) for plan, cell in pairs)
         results: list[Updated] = []

@@ -11,9 +11,9 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradtx._arguments import checked
+from gradtx._arguments import checked, described
 from gradtx.engine.base import Array, Scalar
-from gradtx.engine.numerics import abs_sq, compute_dtype, default_float, times, widen
+from gradtx.engine.numerics import abs_sq, compute_dtype, default_float, plus, times, widen
 from gradtx.linear_algebra.polynomials import polar_express
 from gradtx.tree.norms import safe_sqrt
 
@@ -24,6 +24,8 @@ Coefficients = ArrayLike | Sequence[Scalar] | Sequence[Sequence[Scalar]]
 Named = Literal["standard", "dion", "polar_express"]
 
 Matrices = tuple[Array, Array, Array]
+Row = Array | np.ndarray
+"""The three coefficients of one step."""
 
 COEFFICIENTS = {
     # Jordan et al.: the steepest slope at 0, singular values end between 0.7 and 1.2
@@ -128,9 +130,13 @@ def coefficients_of(given: Coefficients | Named, steps: int, name: str) -> Coeff
       name: the name of the calling function, for errors.
 
     Raises:
-      ValueError: the name is unknown.
+      ValueError: the name is unknown, or there are not three coefficients for each step.
     """
     if not isinstance(given, str):
+        shape = jnp.shape(values_of(given))
+        if shape[-1:] != (3,) or len(shape) > 2:
+            told = "coefficients must be three numbers, or three for each step"
+            raise ValueError(f"{name}: {told}, got {described(given)}")
         return given
     if given == "polar_express":
         return polar_express(steps) if steps else np.zeros((0, 3))
@@ -173,8 +179,9 @@ def orthogonalized(
     if g.shape[1] > g.shape[2]:
         found = orthogonalized(g.mT, coefficients, steps, form, preconditioning, eps)
         return found.mT
-    table = jnp.asarray(values_of(coefficients), jnp.finfo(compute_dtype(g.dtype)).dtype)
-    each = jnp.broadcast_to(table, (steps, 3)) if table.ndim == 1 else table
+    # Known coefficients stay NumPy's, so that each step has constants.
+    table = values_of(coefficients).astype(jnp.finfo(compute_dtype(g.dtype)).dtype)
+    each = [table] * steps if table.ndim == 1 else [*table]
     rows, columns = g.shape[1:]
     by_gram = form == "gram" and 2 * columns > 3 * rows
     reduced = jnp.finfo(g.dtype).bits < 32 or _products_are_reduced()
@@ -205,41 +212,45 @@ def _polar(g: Array) -> Array:
     return _product(u, vh, lax.Precision.HIGHEST).astype(g.dtype)
 
 
-def _direct(x: Array, each: Array, a: Array | None) -> Array:
+def _direct(x: Array, each: Sequence[Row], a: Array | None) -> Array:
     """Returns `x` after some steps; `a` is `x @ x.H`, if it is known."""
 
-    def step(x: Array, c: Array) -> tuple[Array, None]:
-        return apply(x, _gram(x), c), None
-
-    def apply(x: Array, a: Array, c: Array) -> Array:
+    def apply(x: Array, a: Array, c: Row) -> Array:
         return _product(_polynomial(c, a, _product(a, a)), x)
 
-    if a is not None and len(each):
+    # Traced once, and several calls in the program: a loop copies x at each step, at least on CPUs.
+    @jax.jit
+    def step(x: Array, c: Row) -> Array:
+        return apply(x, _gram(x), c)
+
+    if a is not None and each:
         x, each = apply(x, a, each[0]), each[1:]
-    # Traced once, and unrolled in the program: a loop copies x at each step, at least on CPUs.
-    return lax.scan(step, x, each, unroll=True)[0]
+    for c in each:
+        x = step(x, c)
+    return x
 
 
-def _by_gram(x: Array, each: Array, a: Array | None, precision: lax.PrecisionLike) -> Array:
+def _by_gram(x: Array, each: Sequence[Row], a: Array | None, precision: lax.PrecisionLike) -> Array:
     """Returns `x` after some steps in the Gram form; `a` is `x @ x.H`, if it is known."""
 
     def product(a: Array, b: Array) -> Array:
         return _product(a, b, precision)
 
-    def polynomial(c: Array, a: Array) -> Array:
+    def polynomial(c: Row, a: Array) -> Array:
         return _polynomial(c, a, product(a, a))
 
-    def step(carry: Matrices, c: Array) -> tuple[Matrices, None]:
-        a, p, q = carry
+    @jax.jit
+    def step(a: Array, p: Array, q: Array, c: Row) -> Matrices:
         a = product(product(p, a), p)
         p = polynomial(c, a)
-        return (a, p, product(p, q)), None
+        return a, p, product(p, q)
 
-    if not len(each):
+    if not each:
         return x
     a = _gram(x, precision) if a is None else a
-    p = polynomial(each[0], a)
-    _, _, q = lax.scan(step, (a, p, p), each[1:], unroll=True)[0]
+    p = q = polynomial(each[0], a)
+    for c in each[1:]:
+        a, p, q = step(a, p, q, c)
     return product(q, x)
 
 
@@ -251,7 +262,7 @@ def _products_are_reduced() -> bool:
     return getattr(jax.config, MATMUL_PRECISION) not in (None, "float32", "highest")
 
 
-def _polynomial(c: Array, a: Array, squared: Array) -> Array:
+def _polynomial(c: Row, a: Array, squared: Array) -> Array:
     """Returns `c0 + c1*a + c2*squared`, summed in float32 or wider, in the dtype of `a`."""
     # c0 is added to the diagonal of the smaller matrix, which saves a pass over x.
     identity = jnp.asarray(np.eye(a.shape[1], dtype=compute_dtype(a.dtype))[None])
@@ -270,13 +281,15 @@ def _gram(x: Array, precision: lax.PrecisionLike = None) -> Array:
 
 def _within_range(g: Array) -> Array:
     """Divides matrices whose squares may overflow by their largest magnitude."""
-    largest = jnp.max(jnp.abs(g), (1, 2), keepdims=True, initial=0)
+    largest = lax.expand_dims(lax.reduce_max(lax.abs(g), (1, 2)), (1, 2))
     limit = float(jnp.finfo(g.dtype).max) ** 0.25 / 100  # fourth powers, for one norm
-    return g / jnp.where(largest > limit, largest, 1)
+    large = lax.gt(largest, lax.full_like(largest, limit))
+    return _quotient(g, lax.select(large, largest, lax.full_like(largest, 1)))
 
 
 def _frobenius_norm(g: Array, eps: Scalar) -> Array:
-    return safe_sqrt(jnp.sum(abs_sq(widen(g)), (1, 2), keepdims=True)) + eps
+    squares = lax.reduce_sum(abs_sq(widen(g)), (1, 2))
+    return plus(lax.expand_dims(safe_sqrt(squares), (1, 2)), eps)
 
 
 def _spectral_norm(g: Array, eps: Scalar) -> Array:
@@ -294,8 +307,16 @@ def _row_sums(a: Array) -> Array:
 
 
 def _divided(g: Array, norm: Array) -> Array:
-    zero = norm == 0
-    return jnp.where(zero, 0, g / jnp.where(zero, 1, norm)).astype(g.dtype)
+    # divided by infinity, zeros stay zero
+    zero = lax.eq(norm, lax.full_like(norm, 0))
+    return _quotient(g, lax.select(zero, lax.full_like(norm, np.inf), norm))
+
+
+def _quotient(g: Array, norm: Array) -> Array:
+    """Returns `g / norm` in the dtype of `g`, computed in the wider one of both."""
+    dtype = jnp.promote_types(g.dtype, norm.dtype)
+    whole = lax.broadcast_in_dim(norm.astype(dtype), g.shape, (0, 1, 2))
+    return lax.div(g.astype(dtype), whole).astype(g.dtype)
 
 
 _NORMS = {"frobenius": _frobenius_norm, "spectral": _spectral_norm}

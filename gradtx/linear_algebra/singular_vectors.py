@@ -64,10 +64,22 @@ def principal_vectors(g: Array, old: Array, *, only_range: bool = False) -> Arra
     if only_range:
         least = values[:, :1] * rounding(g.shape[1], values.dtype)
         u = jnp.where((values > least)[:, None, : old.shape[2]], u, 0)
+    turned = turned_to(u, old)
+    found = usable & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)
+    return jnp.where(found, turned, old).astype(old.dtype)
+
+
+def turned_to(u: Array, old: Array) -> Array:
+    """Returns vectors with the signs for which they are nearest to others.
+
+    Where the other is zero, or orthogonal, the largest element becomes positive.
+
+    Args:
+      u: vectors as columns, `(n, rows, rank)`.
+      old: the others.
+    """
     along = jnp.sum(old.conj() * u, 1, keepdims=True)
     largest = jnp.take_along_axis(u, jnp.argmax(jnp.abs(u), 1, keepdims=True), 1)
     along = jnp.where(along == 0, largest, along)
     length = jnp.abs(along)
-    turned = u * jnp.where(length > 0, along.conj() / jnp.where(length > 0, length, 1), 1)
-    found = usable & jnp.all(jnp.isfinite(u), (1, 2), keepdims=True)
-    return jnp.where(found, turned, old).astype(old.dtype)
+    return u * jnp.where(length > 0, along.conj() / jnp.where(length > 0, length, 1), 1)

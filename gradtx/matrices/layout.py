@@ -68,6 +68,15 @@ class Layout(NamedTuple):
         """The number of matrices."""
         return math.prod(self.counts)
 
+    def repeated(self, times: int) -> "Layout":
+        """Returns the layout of several tensors of this one, along a new first axis.
+
+        Args:
+          times: the number of tensors.
+        """
+        order = (0, *(axis + 1 for axis in self.order))
+        return Layout(order, (times, *self.shape), self.counted + 1, self.sides)
+
     def take_apart(self, x: Array) -> Array:
         """Returns the stack of matrices of a tensor.
 

@@ -11,13 +11,14 @@ other axes index the matrices.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import lax
 
-from gradtx._devices import placed_as
+from gradtx._devices import explicit_mesh, placed_as
 from gradtx._roles import declaration_of_class
 from gradtx.engine.base import (
     Array,
@@ -31,13 +32,15 @@ from gradtx.engine.base import (
     Updates,
 )
 from gradtx.engine.checks import check_given, check_leaves, check_pairs
+from gradtx.engine.concrete import is_traced, spans_devices
 from gradtx.engine.links import Active, FrozenForms, Link
+from gradtx.engine.made import Frozen, InTurn, Source, thaw
 from gradtx.engine.numerics import compute_dtype, safe_increment
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
 from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field
-from gradtx.engine.scalars import finished
 from gradtx.engine.storage import first_slots
+from gradtx.matrices.keys import key_data, keys_of_leaves, shared_key
 from gradtx.matrices.layout import (
     Layout,
     Place,
@@ -45,7 +48,7 @@ from gradtx.matrices.layout import (
     place_of_slots,
     places_of,
 )
-from gradtx.matrices.stacks import Column, map_stacks, placed, placed_like, typed_like
+from gradtx.matrices.stacks import Column, map_stacks, placed_like, typed_like
 
 
 def matrixwise(
@@ -59,7 +62,7 @@ def matrixwise(
     params: bool = False,
     real_only: bool = False,
     key: Array | None = None,
-    per_step: Callable[[Array], Mapping[str, Scalar]] | None = None,
+    per_step: Callable[..., Mapping[str, Scalar]] | None = None,
     name: str | None = None,
 ) -> GradientTransformation:
     """Lifts a rule for a stack of matrices to a transformation of pytrees.
@@ -95,8 +98,9 @@ def matrixwise(
       key: a random key from which the engine derives a new key for every matrix and step, read as
         `s.rng_key`, of shape `(n,)`; the state needs the field `rng_key`. Default: there are no
         keys.
-      per_step: `per_step(step)`, a function that returns a dict of scalars, read as `s.name`.
-        Default: there are none.
+      per_step: `per_step(step)`, a function that returns a dict of scalars, read as `s.name`. With
+        `key` it is `per_step(step, key)`, with a random key of the step for decisions that are the
+        same for all matrices. Default: there are none.
       name: the name of the rule in error messages. Default: the function in which `update` is
         defined.
 
@@ -156,9 +160,7 @@ class Stacked(Link):
         leaves, treedef, places = self._places(params, "params", active)
         rows = {i: None if x is None else MaskedNode() for i, x in leaves.items()}
         columns: dict[str, list[PyTree]] = {f: [*rows.values()] for f in self.kernel.slots({})}
-        given = [Column({i: jnp.asarray(leaves[i]) for i in places}, places)]
-        given += [] if self.key is None else [_keys(self.key, leaves, places)]
-        found = map_stacks(self._first, given, self._slots(leaves, places)) if columns else []
+        found = self._first_slots(leaves, places, frozen) if columns else []
         for (name, column), mine in zip(columns.items(), found, strict=True):
             for i, slot in mine.items():
                 column[i] = placed_as(slot, leaves[i]) if self._is_like_leaf(name) else slot
@@ -187,14 +189,18 @@ class Stacked(Link):
         names = self.kernel.slots({})
         columns = {f: align(treedef, getattr(state, f), f"state.{f}", updates) for f in names}
         step = field(state, "count")
-        scalars = {} if self.kernel.per_step is None else self.kernel.per_step(step)
+        rng_key = None if self.key is None else field(state, "rng_key")
+        scalars = {}
+        if self.kernel.per_step is not None:
+            shared = () if rng_key is None else (shared_key(rng_key),)
+            scalars = self.kernel.per_step(step, *shared)
         slots = self._slots(leaves, places)
         self._check_slots(updates, columns, slots)
         rule, with_params = self.kernel.update, bool(values)
         next_key, keys = None, list[Column]()
-        if self.key is not None:
-            next_key, used = jax.random.split(field(state, "rng_key"))
-            keys = [_keys(used, leaves, places)]
+        if rng_key is not None:
+            next_key, used = jax.random.split(rng_key)
+            keys = [keys_of_leaves(key_data(used, places), leaves, places)]
 
         def on_stacks(g: Array, *rest: Array) -> list[Array]:
             p, held = (rest[0], rest[1:]) if with_params else (None, rest)
@@ -235,6 +241,56 @@ class Stacked(Link):
         check_leaves(tree, name, takes, real_only=self.real_only)
         axes = axes_of_leaves(self.axes, tree)
         return dict(enumerate(found)), treedef, places_of(tree, name, axes, takes, self.lying)
+
+    def _first_slots(
+        self, leaves: dict[int, PyTree], places: dict[int, Place], frozen: FrozenForms
+    ) -> list[dict[int, Array]]:
+        """Returns the first slots, for each of their names, by the leaves' numbers.
+
+        Each leaf has a call of a function that is compiled once for each shape: a program for all
+        leaves, with an output for each slot of each leaf, would take long to compile.
+        """
+        mine = {i: jnp.asarray(leaves[i]) for i in places}
+        keys = None if self.key is None else key_data(self.key, places)
+        if explicit_mesh(mine.values()) is not None or any(map(spans_devices, mine.values())):
+            given = [Column(mine, places)]
+            given += [] if keys is None else [keys_of_leaves(keys, leaves, places)]
+            return map_stacks(self._first, given, self._slots(leaves, places))
+        if is_traced((mine, keys)):
+            make = self._first_compiled
+        else:
+            kept = [functools.partial(_first_of_frozen, *f) for f in frozen]
+            make = InTurn([*kept, self._first_compiled])
+        found: list[dict[int, Array]] = [{} for _ in self.kernel.slots({})]
+        start = 0
+        for i, place in places.items():
+            for slots, slot in zip(found, make(place, mine[i], keys, start), strict=True):
+                slots[i] = slot
+            start += place.layout.matrices
+        return found
+
+    def first_of_leaf(
+        self, place: Place, x: Array, keys: Array | None, start: Scalar
+    ) -> list[Array]:
+        """Returns the first slots of a leaf.
+
+        Args:
+          place: the place of the leaf.
+          x: the leaf.
+          keys: the data of the random keys of all leaves' matrices, or `None`.
+          start: the number of matrices of the leaves before it.
+        """
+        given = [Column({0: x}, {0: place})]
+        if keys is not None:
+            rows = lax.dynamic_slice_in_dim(keys, start, place.layout.matrices)
+            there = place_of_slots(place, keys.shape[1:])
+            given.append(Column({0: rows.reshape(there.layout.shape)}, {0: there}))
+        found = map_stacks(self._first, given, self._slots({0: x}, {0: place}))
+        return [slots[0] for slots in found]
+
+    @functools.cached_property
+    def _first_compiled(self) -> Callable[..., list[Array]]:
+        return jax.jit(self.first_of_leaf, static_argnums=0)
 
     def _first(self, stack: Array, *keys: Array) -> list[PyTree]:
         """Returns the first slots of a stack, for the data of the matrices' random keys if any."""
@@ -302,23 +358,8 @@ class Stacked(Link):
                     )
 
 
-def _keys(key: Array, leaves: dict[int, PyTree], places: dict[int, Place]) -> Column:
-    """Returns the data of a random key for each matrix of the leaves."""
-    column, start = Column({}, {}, "the random keys"), 0
-    layouts = {i: place.layout for i, place in places.items()}
-    if not layouts:
-        return column
-    # All in one computation: one for each leaf would take XLA long to compile.
-    of_leaf = np.repeat([*layouts], [x.matrices for x in layouts.values()])
-    of_matrix = np.concatenate([np.arange(x.matrices) for x in layouts.values()])
-    folded = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))
-    keys = finished(jax.random.key_data(folded(of_leaf, of_matrix)))
-    for i, layout in layouts.items():
-        stop = start + layout.matrices
-        data = keys[start:stop].reshape(*(layout.counts or (1,)), *keys.shape[1:])
-        mine = column.places[i] = place_of_slots(places[i], keys.shape[1:])
-        column.arrays[i] = placed(
-            data, placed_like(leaves[i], layout, mine.layout, data.dtype).sharding
-        )
-        start = stop
-    return column
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _first_of_frozen(
+    frozen: Frozen, numbers: Sequence[PyTree], place: Place, *args: Any
+) -> list[Array]:
+    return thaw(frozen, Source(numbers)).first_of_leaf(place, *args)

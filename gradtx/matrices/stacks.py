@@ -6,10 +6,11 @@ the device, see
 `gradtx._devices`.
 """
 
-import itertools
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -54,6 +55,25 @@ class Column(NamedTuple):
         x = place.layout.split(place.turned(x))
         return store(x, self.arrays[i].dtype, self.name)
 
+    def stack_all(self, leaves: Sequence[int]) -> Array:
+        """Returns the stack for leaves with the same place and dtype."""
+        layout, first = self.places[leaves[0]].layout, self.arrays[leaves[0]]
+        x = _joined([self.arrays[i] for i in leaves])
+        if len(leaves) > 1:
+            layout = layout.repeated(len(leaves))
+            x = lax.reshape(x, (len(leaves), *first.shape))
+        return self.stack(leaves[0], layout.separate(x))
+
+    def unstack_all(self, leaves: Sequence[int], stack: Array) -> Array:
+        """Returns the results for leaves with the same place and dtype, joined along axis 0."""
+        layout, first = self.places[leaves[0]].layout, self.arrays[leaves[0]]
+        x = self.unstack(leaves[0], stack)
+        if len(leaves) == 1:
+            return layout.together(x, layout.counts)
+        layout = layout.repeated(len(leaves))
+        x = layout.together(x, layout.counts)
+        return lax.reshape(x, (len(leaves) * first.shape[0], *first.shape[1:]))
+
 
 def map_stacks(
     function: Callable[..., Sequence[Array]], given: Sequence[Column], results: Sequence[Column]
@@ -76,49 +96,77 @@ def map_stacks(
     mesh = explicit_mesh(x for column in given for x in column.arrays.values())
     if mesh is not None:
         return divided(function, given, results, list(groups.values()), mesh)
-    found = [dict[int, Array]() for _ in results]
+    # All leaves are cut out of their stacks at the end, in one branch for each platform.
+    whole: list[tuple[int, list[int], Array]] = []
     for group in groups.values():
-        stacks = (_joined([_apart(c, i) for i in group]) for c in given)
-        sizes = [given[0].places[i].layout.matrices for i in group]
-        for column, new, stack in zip(results, found, function(*stacks), strict=True):
-            for i, part in zip(group, _split(stack, sizes), strict=True):
-                layout = column.places[i].layout
-                new[i] = layout.together(column.unstack(i, part), layout.counts)
+        kinds = _kinds(group, (*given, *results))
+        stacks = (_joined([column.stack_all(kind) for kind in kinds]) for column in given)
+        sizes = [given[0].places[kind[0]].layout.matrices * len(kind) for kind in kinds]
+        for number, stack in enumerate(function(*stacks)):
+            parts = [stack] if len(kinds) == 1 else lax.split(stack, sizes)
+            for kind, part in zip(kinds, parts, strict=True):
+                whole.append((number, kind, results[number].unstack_all(kind, part)))
+    found = [dict[int, Array]() for _ in results]
+    cut = _cut([x for _, _, x in whole], [len(kind) for _, kind, _ in whole])
+    for (number, kind, _), leaves in zip(whole, cut, strict=True):
+        found[number] |= dict(zip(kind, leaves, strict=True))
     return found
 
 
-def _apart(column: Column, i: int) -> Array:
-    return column.stack(i, column.places[i].layout.separate(column.arrays[i]))
+def _kinds(group: Sequence[int], columns: Sequence[Column]) -> list[list[int]]:
+    """Returns the leaves of a group, those with the same places and dtypes together."""
+    found: dict[Hashable, list[int]] = {}
+    for i in group:
+        kind = tuple((c.places[i], c.arrays[i].dtype) for c in columns)
+        found.setdefault(kind, []).append(i)
+    return list(found.values())
 
 
 def _joined(stacks: Sequence[Array]) -> Array:
     return stacks[0] if len(stacks) == 1 else lax.concatenate(stacks, 0)
 
 
-def _split(stack: Array, sizes: Sequence[int]) -> Sequence[Array]:
-    """Returns the parts of a stack for its leaves.
+def _cut(stacks: list[Array], counts: Sequence[int]) -> Sequence[Sequence[Array]]:
+    """Cuts each of several arrays into equal parts, along the first axis.
 
     XLA on CPUs fuses a part into the kernels of its leaf. With the first row as a constant, the
     kernels of leaves of one shape differ, and each is compiled; so it is passed at run time there.
+
+    Args:
+      stacks: the arrays.
+      counts: for each of them, the number of parts.
     """
-    if len(sizes) == 1:
-        return [stack]
+    if all(count == 1 for count in counts):
+        return [[stack] for stack in stacks]
+    sizes = [len(stack) // count for stack, count in zip(stacks, counts, strict=True)]
 
-    def at_run_time(stack: Array) -> list[Array]:
-        rows = _at_run_time(itertools.accumulate(sizes[:-1], initial=0))
-        pairs = zip(rows, sizes, strict=True)
-        return [lax.dynamic_slice_in_dim(stack, row, size) for row, size in pairs]
+    def at_run_time(stacks: list[Array]) -> list[list[Array]]:
+        starts = {k * size for size, n in zip(sizes, counts, strict=True) for k in range(n)}
+        rows = _at_run_time(sorted(starts))
+        return [
+            [stack] if n == 1 else [_rows(stack, rows[k * size], size) for k in range(n)]
+            for stack, size, n in zip(stacks, sizes, counts, strict=True)
+        ]
 
-    return lax.platform_dependent(
-        stack, cpu=at_run_time, default=lambda stack: lax.split(stack, sizes)
-    )
+    def default(stacks: list[Array]) -> list[list[Array]]:
+        return [
+            list(lax.split(stack, [size] * n))
+            for stack, size, n in zip(stacks, sizes, counts, strict=True)
+        ]
+
+    return lax.platform_dependent(stacks, cpu=at_run_time, default=default)
 
 
-def _at_run_time(numbers: Iterable[int]) -> list[Array]:
-    """Returns integers as arrays that are computed at run time, by a sort.
+@functools.partial(jax.jit, static_argnums=2)  # traced once for each shape
+def _rows(stack: Array, start: Array, size: int) -> Array:
+    return lax.dynamic_slice_in_dim(stack, start[0], size)
+
+
+def _at_run_time(numbers: Sequence[int]) -> dict[int, Array]:
+    """Returns integers as arrays, each twice, that are computed at run time, by a sort.
 
     The compiler does not replace the results of the sort by constants.
     """
     key = lax.optimization_barrier(jnp.zeros(2, jnp.int32))
-    columns = [jnp.full(2, number, jnp.int32) for number in numbers]
-    return [column[0] for column in lax.sort((key, *columns), num_keys=1)[1:]]
+    columns = [lax.full((2,), number, jnp.int32) for number in numbers]
+    return dict(zip(numbers, lax.sort((key, *columns), num_keys=1)[1:], strict=True))

@@ -62,6 +62,11 @@ from gradtx.optimizers._ademamix import (
 )
 from gradtx.optimizers._adopt import adopt as adopt, scale_by_adopt as scale_by_adopt
 from gradtx.optimizers._aggmo import AggMoState as AggMoState, aggmo as aggmo
+from gradtx.optimizers._alice import (
+    ScaleByAliceState as ScaleByAliceState,
+    alice as alice,
+    scale_by_alice as scale_by_alice,
+)
 from gradtx.optimizers._amsgrad import (
     ScaleByAmsgradState as ScaleByAmsgradState,
     amsgrad as amsgrad,
@@ -125,10 +130,12 @@ from gradtx.optimizers._galore import (
 from gradtx.optimizers._kate import KateState as KateState, kate as kate
 from gradtx.optimizers._kl_shampoo import (
     ScaleByKLShampooState as ScaleByKLShampooState,
-    ScaleByKLSoapState as ScaleByKLSoapState,
     kl_shampoo as kl_shampoo,
-    kl_soap as kl_soap,
     scale_by_kl_shampoo as scale_by_kl_shampoo,
+)
+from gradtx.optimizers._kl_soap import (
+    ScaleByKLSoapState as ScaleByKLSoapState,
+    kl_soap as kl_soap,
     scale_by_kl_soap as scale_by_kl_soap,
 )
 from gradtx.optimizers._kron import (

@@ -1,17 +1,15 @@
-"""KL-Shampoo and KL-SOAP: preconditioners that minimize a Kullback–Leibler divergence."""
+"""KL-Shampoo: Shampoo with covariances that minimize a Kullback–Leibler divergence."""
 
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx._arguments import POSITIVE
 from gradtx._roles import Count, Slot, Statistic, Tally, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
-    Array,
     GradientTransformation,
     MaskOrFn,
     Params,
@@ -21,14 +19,9 @@ from gradtx.engine.base import (
     TransformationLike,
 )
 from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import abs_sq, ema, ratio, value_of
-from gradtx.engine.rules import Slots
-from gradtx.matrices.bases import Bases, BasisMethod, first_bases, next_bases, without_choice
-from gradtx.matrices.blocks import in_blocks
-from gradtx.matrices.guard import guarded
+from gradtx.matrices.bases import BasisMethod
+from gradtx.matrices.divergence import fitted_to_divergence
 from gradtx.matrices.matrixwise import matrixwise
-from gradtx.matrices.renewal import next_ages, renewed
-from gradtx.matrices.sides import next_moment, rotated, rotated_back, sizes, stored_dtype
 from gradtx.optimizers._adam import adamw
 from gradtx.optimizers._matrices import from_second_step
 from gradtx.transforms.combining import chain
@@ -72,154 +65,6 @@ class ScaleByKLShampooState(NamedTuple):
     ranks: Statistic
     age: Statistic
     rejected: Tally
-
-
-@declared
-class ScaleByKLSoapState(NamedTuple):
-    """The state of `scale_by_kl_soap`.
-
-    Attributes:
-      count: the number of steps taken.
-      mu: moving average of gradients.
-      nu: for each leaf, moving average of squares of gradients in the eigenbases, for each matrix
-        `[rows, columns]`. Tall matrices are transposed.
-      left: the covariance of the rows, for each matrix `[rows, rows]`.
-      right: the covariance of the columns, for each matrix `[columns, columns]`.
-      left_basis: the eigenbasis of `left`, in columns.
-      right_basis: the eigenbasis of `right`, in columns.
-      left_values: the moving average of the eigenvalues of `left`, for each matrix `[rows]`.
-      right_values: that of the eigenvalues of `right`, for each matrix `[columns]`.
-      ranks: the numbers of eigenvalues that were not 0 when the two bases were computed.
-      age: for each matrix, the number of steps since then, if `stagger` is set.
-      rejected: for each matrix, the number of gradients and bases that were not finite.
-    """
-
-    count: Count
-    mu: Slot
-    nu: Statistic
-    left: Statistic
-    right: Statistic
-    left_basis: Statistic
-    right_basis: Statistic
-    left_values: Statistic
-    right_values: Statistic
-    ranks: Statistic
-    age: Statistic
-    rejected: Tally
-
-
-def _rule(
-    state: type,
-    b1: Scalar,
-    b2: Scalar,
-    shampoo_beta: Scalar | None,
-    eps: Scalar,
-    precondition_frequency: int,
-    init_factor: Scalar,
-    max_clamp_value: Scalar | None,
-    max_dim: int | None,
-    block_size: int | None,
-    eigenbasis: BasisMethod,
-    skip_first: bool,
-    stagger: bool,
-    statistics_dtype: DTypeLike | None,
-    axes: PyTree | Callable[[Params], PyTree] | None,
-    name: str,
-) -> GradientTransformation:
-    """Returns KL-Shampoo, or KL-SOAP if the state has a field `nu`."""
-    beta = b2 if shampoo_beta is None else shampoo_beta
-    adam = "nu" in state._fields
-
-    def init(p: Array) -> Slots:
-        n, rows, columns = p.shape
-        real, dtype = jnp.finfo(p.dtype).dtype, stored_dtype(p, statistics_dtype)
-        left, right = sizes(p.shape, max_dim)
-        left_basis, right_basis, ranks = first_bases(n, (left, right), dtype)
-        slots = Slots(
-            mu=jnp.zeros_like(p),
-            left=jnp.zeros((n, left, left), dtype),
-            right=jnp.zeros((n, right, right), dtype),
-            left_basis=left_basis,
-            right_basis=right_basis,
-            left_values=jnp.full((n, rows), value_of(init_factor), real),
-            right_values=jnp.full((n, columns), value_of(init_factor), real),
-            ranks=ranks,
-            age=jnp.zeros((n,), jnp.int32),
-            rejected=jnp.zeros((n,), jnp.int32),
-        )
-        return Slots(**vars(slots), nu=jnp.zeros(p.shape, real)) if adam else slots
-
-    def averaged(values: Array, new: Array) -> Array:
-        """Returns the next average of eigenvalues, not so small that roots exceed the clamp."""
-        found = ema(new, values, beta)
-        if max_clamp_value is None:
-            return found
-        side = found.shape[1] * found.shape[2]
-        largest = jnp.maximum(10, jnp.minimum(side, value_of(max_clamp_value)))
-        return jnp.maximum(found, (1 / largest**2).astype(found.dtype))
-
-    @guarded
-    def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
-        n, rows, columns = g.shape
-        ql, qr = s.left_basis.astype(g.dtype), s.right_basis.astype(g.dtype)
-        left_values, right_values = s.left_values[:, :, None], s.right_values[:, None, :]
-        mu = ema(g, s.mu, b1)
-        m, here = rotated(ql, mu, qr), rotated(ql, g, qr)
-        squares, nu = abs_sq(here), ()
-        if adam:
-            nu = (without_choice(ema(squares, s.nu, b2), s.ranks, (ql, qr)),)
-            u = rotated_back(ql, ratio(m, nu[0], eps), qr)
-        else:
-            u = rotated_back(ql, ratio(m, left_values * right_values, eps), qr)
-
-        none = jnp.zeros((n, 0, 0), g.dtype)
-        # The covariance of one side is that of gradients whitened by the other.
-        by_left, by_right = (
-            jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0) for x in (left_values, right_values)
-        )
-        of_left = by_right if not skip_first else jnp.where(step == 0, 1, by_right)
-        of_right = by_left if not skip_first else jnp.where(step == 0, 1, by_left)
-        right_whitened = rotated(none, g, qr) * jnp.sqrt(of_left).astype(g.dtype)
-        left_whitened = rotated(ql, g, none) * jnp.sqrt(of_right).astype(g.dtype)
-        left = next_moment(s.left, right_whitened / columns**0.5, 1, beta)
-        right = next_moment(s.right, left_whitened / rows**0.5, 2, beta)
-        new_left_values = averaged(left_values, jnp.mean(squares * by_right, 2, keepdims=True))
-        new_right_values = averaged(right_values, jnp.mean(squares * by_left, 1, keepdims=True))
-        new_left_values = without_choice(new_left_values, s.ranks, (ql, qr))
-        new_right_values = without_choice(new_right_values, s.ranks, (ql, qr))
-        if skip_first:
-            moves = step > 0
-            u, mu = jnp.where(moves, u, 0), jnp.where(moves, mu, s.mu)
-            nu = tuple(jnp.where(moves, x, s.nu) for x in nu)
-            new_left_values = jnp.where(moves, new_left_values, left_values)
-            new_right_values = jnp.where(moves, new_right_values, right_values)
-
-        bases, bad = renewed(
-            functools.partial(next_bases, method=eigenbasis),
-            (left, right),
-            Bases((ql, qr), s.ranks, (new_left_values, new_right_values, *nu)),
-            step,
-            precondition_frequency,
-            ages=s.age if stagger else None,
-        )
-        new_left_values, new_right_values, *nu = bases.squares
-        return u, Slots(
-            mu=mu,
-            left=left,
-            right=right,
-            left_basis=bases.vectors[0],
-            right_basis=bases.vectors[1],
-            left_values=new_left_values[:, :, 0],
-            right_values=new_right_values[:, 0, :],
-            ranks=bases.ranks,
-            age=next_ages(s.age, step, precondition_frequency) if stagger else s.age,
-            rejected=s.rejected + bad,
-            **({"nu": nu[0]} if adam else {}),
-        )
-
-    like_matrices = ("mu",)
-    first, rule = in_blocks(init, update, block_size, like_matrices)
-    return matrixwise(state, first, rule, axes=axes, lying=True, name=name)
 
 
 @functools.partial(
@@ -307,107 +152,14 @@ def scale_by_kl_shampoo(
       >>> print(*[f"{x:.3f}" for x in jnp.diag(tx.update(g, tx.init(g))[0])])
       3.000 -1.000
     """
-    return _rule(
-        ScaleByKLShampooState,
+    first, rule = fitted_to_divergence(
         b1, b2, shampoo_beta, eps, precondition_frequency, init_factor, max_clamp_value, max_dim,
-        block_size, eigenbasis, skip_first, stagger, statistics_dtype, weight_dimension_numbers,
-        "scale_by_kl_shampoo",
+        block_size, eigenbasis, skip_first, stagger, statistics_dtype, adam=False,
     )  # fmt: skip
-
-
-@functools.partial(
-    piece,
-    constants=("precondition_frequency",),
-    ranges={"init_factor": POSITIVE, "max_clamp_value": POSITIVE},
-)
-def scale_by_kl_soap(
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.98,
-    shampoo_beta: Scalar | None = None,
-    eps: Scalar = 1e-8,
-    precondition_frequency: int = 10,
-    *,
-    init_factor: Scalar = 0.1,
-    max_clamp_value: Scalar | None = None,
-    max_dim: int | None = 10_000,
-    block_size: int | None = None,
-    eigenbasis: BasisMethod = "qr",
-    skip_first: bool = False,
-    stagger: bool = False,
-    statistics_dtype: DTypeLike | None = None,
-    weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
-) -> GradientTransformation:
-    """Applies Adam in the eigenbases of covariances that minimize a Kullback–Leibler divergence.
-
-    With eigenbases `ql` and `qr` of both sides, and their eigenvalues `wl` and `wr`, columns that
-    start at `init_factor`::
-
-        mu = b1*mu + (1-b1)*g;   nu = b2*nu + (1-b2)*abs(ql.H @ g @ qr)**2
-        update = ql @ (ql.H @ mu @ qr / (sqrt(nu) + eps)) @ qr.H
-        left = beta*left + (1-beta) * g @ qr @ diag(1/wr) @ qr.H @ g.H / columns
-        right = beta*right + (1-beta) * g.H @ ql @ diag(1/wl) @ ql.H @ g / rows
-        wl = beta*wl + (1-beta) * mean(abs(ql.H @ g @ qr)**2 / wr.T, over columns)
-        wr = beta*wr + (1-beta) * mean(abs(ql.H @ g @ qr)**2 / wl, over rows)
-
-    each with the values of the last step on its right side. Then, at the first step and every
-    `precondition_frequency` steps, `ql` and `qr` are computed from `left` and `right` as by
-    `scale_by_soap`. There is no bias correction, as in the authors' program. Before the first step
-    bases are the axes.
-
-    In null spaces, whose bases are arbitrary, `nu`, `wl` and `wr` are replaced by their means, as
-    in `scale_by_soap`, so that updates do not depend on the choice. A matrix whose gradient is not
-    finite, or so large that its squares are not, counts as having a gradient of zeros; see
-    `rejected` in `gradtx.metrics`. Tensors with more than two axes are matrices by
-    `weight_dimension_numbers`. Derivatives treat bases as constants.
-
-    Args:
-      b1: decay rate of the average of gradients, in [0, 1). Default: 0.9.
-      b2: decay rate of the averages of squares, in [0, 1). Default: 0.98.
-      shampoo_beta: decay rate of the covariances and of their eigenvalues, in [0, 1). Default:
-        `b2`.
-      eps: added to the root. Default: 1e-8.
-      precondition_frequency: the number of steps for which eigenbases are kept, a Python integer,
-        at least 1. Default: 10.
-      init_factor: the first eigenvalues; positive. Default: 0.1.
-      max_clamp_value: the largest `1 / sqrt(value)` of a side of `d` rows is `max(10, min(d,
-        max_clamp_value))`; 4,000 in the authors' program. Default: `None`, there is no limit, as in
-        the paper.
-      max_dim: the length of the longest side that has an eigenbasis; a longer one keeps its own
-        coordinates, with their variances. `None` for no limit. Default: 10,000.
-      block_size: the longest side of the blocks into which large matrices are divided. Default:
-        `None`, they are not divided.
-      eigenbasis: "qr" for power iterations from the last basis, or "eigh". Default: "qr".
-      skip_first: whether the first step, as in the authors' program, only computes bases: those of
-        `g @ g.H` and `g.H @ g`. Default: False.
-      stagger: whether each step computes the bases of some of the matrices of a shape, those that
-        are oldest. Default: False.
-      statistics_dtype: the dtype in which covariances and eigenbases are stored. Default: that of
-        the parameters, and float32 for half precision.
-      weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of `MatrixAxes`,
-        like the parameters or a prefix of them, or a function of the parameters that returns one.
-        Default: every leaf is a matrix.
-
-    Raises:
-      ValueError: a leaf is not a matrix and has no dimension numbers.
-
-    Source: Lin et al., "Understanding and Improving Shampoo and SOAP via Kullback-Leibler
-    Minimization", arXiv:2509.03378.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import gradtx
-      >>> tx = gradtx.scale_by_kl_soap(b1=0.0)
-      >>> g = jnp.array([[3.0, 0.0], [0.0, -1.0]])
-      >>> print(tx.update(g, tx.init(g))[0].round(3))
-      [[13.416  0.   ]
-       [ 0.    -4.472]]
-    """
-    return _rule(
-        ScaleByKLSoapState,
-        b1, b2, shampoo_beta, eps, precondition_frequency, init_factor, max_clamp_value, max_dim,
-        block_size, eigenbasis, skip_first, stagger, statistics_dtype, weight_dimension_numbers,
-        "scale_by_kl_soap",
-    )  # fmt: skip
+    axes = weight_dimension_numbers
+    return matrixwise(
+        ScaleByKLShampooState, first, rule, axes=axes, lying=True, name="scale_by_kl_shampoo"
+    )
 
 
 @optimizer(
@@ -495,114 +247,6 @@ def kl_shampoo(
     """
     of_matrices = chain(
         scale_by_kl_shampoo(
-            b1,
-            b2,
-            shampoo_beta,
-            eps,
-            precondition_frequency,
-            init_factor=init_factor,
-            max_clamp_value=max_clamp_value,
-            max_dim=max_dim,
-            block_size=block_size,
-            eigenbasis=eigenbasis,
-            skip_first=skip_first,
-            stagger=stagger,
-            statistics_dtype=statistics_dtype,
-            weight_dimension_numbers=weight_dimension_numbers,
-        ),
-        add_decayed_weights(from_second_step(weight_decay) if skip_first else weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
-    if of_rest is None:
-        of_rest = adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
-    return for_matrices(of_matrices, of_rest, weight_dimension_numbers)
-
-
-@optimizer(
-    KL,
-    probe={"learning_rate": 0.05, "precondition_frequency": 3},
-    usual_rate=0.001,
-    constants=("precondition_frequency",),
-    ranges={"init_factor": POSITIVE, "max_clamp_value": POSITIVE},
-)
-def kl_soap(
-    learning_rate: ScalarOrSchedule,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.98,
-    shampoo_beta: Scalar | None = None,
-    eps: Scalar = 1e-8,
-    weight_decay: ScalarOrSchedule = 0.01,
-    mask: MaskOrFn | None = None,
-    precondition_frequency: int = 10,
-    *,
-    init_factor: Scalar = 0.1,
-    max_clamp_value: Scalar | None = None,
-    max_dim: int | None = 10_000,
-    block_size: int | None = None,
-    eigenbasis: BasisMethod = "qr",
-    skip_first: bool = False,
-    stagger: bool = False,
-    statistics_dtype: DTypeLike | None = None,
-    weight_dimension_numbers: PyTree | Callable[[Params], PyTree] | None = None,
-    of_rest: TransformationLike | None = None,
-) -> GradientTransformation:
-    """KL-SOAP: Adam in the eigenbases of KL-Shampoo.
-
-    `p - learning_rate * (u + weight_decay * p)` for a matrix, where `u` is the update of
-    `scale_by_kl_soap`, and AdamW for all other leaves.
-
-    Args:
-      learning_rate: a number, a scalar array or a schedule.
-      b1: decay rate of the average of gradients, in [0, 1). Default: 0.9.
-      b2: decay rate of the averages of squares, in [0, 1). Default: 0.98.
-      shampoo_beta: decay rate of the covariances and of their eigenvalues, in [0, 1). Default:
-        `b2`.
-      eps: added to the root. Default: 1e-8.
-      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
-        rate multiplies it. Default: 0.01.
-      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
-        returns one. Default: all.
-      precondition_frequency: the number of steps for which eigenbases are kept, a Python integer,
-        at least 1. Default: 10.
-      init_factor: the first eigenvalues; positive. Default: 0.1.
-      max_clamp_value: the largest `1 / sqrt(value)` of a side of `d` rows is `max(10, min(d,
-        max_clamp_value))`; 4,000 in the authors' program. Default: `None`, there is no limit, as in
-        the paper.
-      max_dim: the length of the longest side that has an eigenbasis; a longer one keeps its own
-        coordinates, with their variances. `None` for no limit. Default: 10,000.
-      block_size: the longest side of the blocks into which large matrices are divided. Default:
-        `None`, they are not divided.
-      eigenbasis: "qr" for power iterations from the last basis, or "eigh". Default: "qr".
-      skip_first: whether the first step, as in the authors' program, only computes bases: those of
-        `g @ g.H` and `g.H @ g`. Default: False.
-      stagger: whether each step computes the bases of some of the matrices of a shape, those that
-        are oldest. Default: False.
-      statistics_dtype: the dtype in which covariances and eigenbases are stored. Default: that of
-        the parameters, and float32 for half precision.
-      weight_dimension_numbers: the axes of the matrices in each tensor: a pytree of `MatrixAxes`,
-        like the parameters or a prefix of them, or a function of the parameters that returns one;
-        leaves that are not matrices have `None`. Default: the leaves with two axes are matrices.
-      of_rest: the transformation of the other leaves, with its own learning rate. Default: `adamw`
-        with the same hyperparameters; it also takes the first step with `skip_first`.
-
-    Raises:
-      ValueError: `update` was called without params.
-
-    Source: Lin et al., "Understanding and Improving Shampoo and SOAP via Kullback-Leibler
-    Minimization", arXiv:2509.03378.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import gradtx
-      >>> tx = gradtx.kl_soap(0.1, weight_decay=0.0)
-      >>> params = {"w": jnp.eye(2), "b": jnp.zeros(2)}
-      >>> updates, _ = tx.update({"w": 3 * jnp.eye(2), "b": jnp.ones(2)}, tx.init(params), params)
-      >>> print(updates["w"].round(3))
-      [[-0.1 -0. ]
-       [-0.  -0.1]]
-    """
-    of_matrices = chain(
-        scale_by_kl_soap(
             b1,
             b2,
             shampoo_beta,

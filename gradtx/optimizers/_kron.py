@@ -154,7 +154,6 @@ def scale_by_kron(
       >>> bool(updates[1, 1] > 0.3)
       True
     """
-    key = as_key(key, None, "scale_by_kron")
 
     def init(p: Array, keys: Array) -> Slots:
         n, *sides = p.shape
@@ -172,9 +171,8 @@ def scale_by_kron(
             rejected=jnp.zeros((len(p),), jnp.int32),
         )
 
-    def per_step(step: Array) -> dict[str, Scalar]:
-        # The engine splits the key in two, which are its children 0 and 1.
-        chance = jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, 2), step))
+    def per_step(step: Array, key: Array) -> dict[str, Scalar]:
+        chance = jax.random.uniform(key)
         return {
             "fits": chance < value_of(value_at(preconditioner_update_probability, step)),
             "size": value_of(value_at(precond_lr, step)),
@@ -203,7 +201,8 @@ def scale_by_kron(
         return u, Slots(mu=mu, left=left, right=right, rejected=s.rejected + bad)
 
     return matrixwise(
-        ScaleByKronState, init, update, axes=weight_dimension_numbers, lying=True, key=key,
+        ScaleByKronState, init, update, axes=weight_dimension_numbers, lying=True,
+        key=as_key(key, None, "scale_by_kron"),
         per_step=per_step, name="scale_by_kron",
     )  # fmt: skip
 

@@ -316,7 +316,8 @@ def adamuon(
     Args:
       learning_rate: a number, a scalar array or a schedule.
       b1: the decay rate of the sum of gradients. Default: 0.95.
-      b2: the decay rate of the average of squares. Default: 0.95; the authors' program takes 0.999.
+      b2: the decay rate of the average of squares. Default: 0.95, as `b1`: the paper has one rate
+        for both. The authors' program takes 0.999.
       eps: added to the root of the second moment, and to the norm before the orthogonalization.
         Default: 1e-8.
       weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning

@@ -155,7 +155,12 @@ def _nearest(squares: Array, other: Array, axis: int) -> Array:
     return jnp.where(total > 0, found / jnp.where(total > 0, total, 1), 0)
 
 
-@optimizer(RACS, probe={"learning_rate": 0.5}, usual_rate=0.02, ranges={"gamma": POSITIVE})
+@optimizer(
+    RACS,
+    probe={"learning_rate": 0.5},
+    usual_rate=0.02,
+    ranges={"gamma": POSITIVE, "alpha": POSITIVE},
+)
 def racs(
     learning_rate: ScalarOrSchedule,
     beta: Scalar = 0.9,
@@ -176,7 +181,7 @@ def racs(
     Args:
       learning_rate: a number, a scalar array or a schedule.
       beta: decay rate of the averages of scales, in [0, 1). Default: 0.9.
-      alpha: the factor of the updates of matrices. Default: 0.05.
+      alpha: the factor of the updates of matrices; positive. Default: 0.05.
       gamma: the largest factor by which the norm of an update grows from step to step; positive.
         Default: 1.01.
       weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from gradtx._arguments import require_transformation
 from gradtx._roles import Count, Slot, Statistic, Tally, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
+    EmptyState,
     GradientTransformation,
     MaskOrFn,
     Params,
@@ -20,8 +22,8 @@ from gradtx.engine.base import (
     ScalarOrSchedule,
     TransformationLike,
 )
-from gradtx.engine.leafwise import piece
-from gradtx.engine.numerics import ema, over, value_of
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import abs_sq, ema, over, value_of
 from gradtx.engine.rules import Slots
 from gradtx.linear_algebra.inverse_roots import RootMethod, inverse_roots
 from gradtx.matrices.blocks import in_blocks
@@ -271,8 +273,8 @@ def shampoo(
         least 1. Default: 10; the papers use 1 to 100.
       grafting: the method that gives the norm of each leaf's update: "adam" with `b1` and `b2`;
         "rmsprop" with `b2` and bias correction; "adagrad"; "sgd" for the gradient itself; any
-        transformation; or `None`, for updates that are not scaled, as in the first paper. Default:
-        "adam".
+        transformation; or `None`, for updates that are not scaled, as in the first paper. Leaves
+        whose squares are not finite are zeros for it. Default: "adam".
       grafting_eps: `eps` of that method. Default: 1e-8.
       accumulation: "average" or "sum" of second moments. Default: "average".
       exponent_override: the order of the root, a Python integer, at least 1. Default: 4, or 2 for
@@ -327,14 +329,28 @@ def shampoo(
     magnitude = grafting
     if isinstance(magnitude, str):
         magnitude = _magnitude(magnitude, b1, b2, grafting_eps)
+    if magnitude is not None:
+        require_transformation(magnitude, "shampoo: grafting")
+        direction = graft(direction, chain(_finite(), magnitude))
     of_matrices = chain(
-        direction if magnitude is None else graft(direction, magnitude),
+        direction,
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
     if of_rest is None:
         of_rest = adamw(learning_rate, b1, b2, grafting_eps, weight_decay=weight_decay, mask=mask)
     return for_matrices(of_matrices, of_rest, weight_dimension_numbers)
+
+
+@piece
+def _finite() -> GradientTransformation:
+    """Replaces leaves whose squares are not finite by zeros, as the rule of `scale_by_shampoo` does
+    for matrices, so that they do not reach the averages of the grafted method."""
+
+    def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
+        return jnp.where(jnp.isfinite(jnp.sum(abs_sq(g))), g, 0), Slots()
+
+    return leafwise(EmptyState, None, update, name="shampoo")
 
 
 def _magnitude(name: Grafting, b1: Scalar, b2: Scalar, eps: Scalar) -> GradientTransformation:

@@ -29,10 +29,12 @@ from gradtx.state.saving import (
     state_dict as state_dict,
 )
 from gradtx.state.selecting import (
+    add_decay_by_path as add_decay_by_path,
     by_path as by_path,
     layerwise_decay as layerwise_decay,
     multiply_by_path as multiply_by_path,
 )
 from gradtx.state.sharding import state_sharding as state_sharding
+from gradtx.state.storing import store as store
 from gradtx.state.summarizing import Group as Group, Summary as Summary, summary as summary
 from gradtx.state.torch_import import load_torch as load_torch

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx._roles import Clock, Count, Slot, declared_as
+from gradtx._roles import KEPT, Clock, Count, Slot, declared_as
 from gradtx.engine.base import (
     Array,
     EmptyState,
@@ -141,11 +141,15 @@ def _as_in_optax(outer: Dtypes, link: Link, state: OptState, params: Params) -> 
       state: its state.
       params: its parameters.
     """
-    if isinstance(link, Pair) or type(state) is not link.state:
-        return state  # if it is that of a wrapper, the state inside has optax's layout already
+    if type(state) is not link.state:
+        return state
+    kept = {name for name, x in link.state._field_defaults.items() if x is KEPT}
+    if isinstance(link, Pair):  # the states inside have optax's layout already
+        fields = state._asdict()
+        return without(link.state, kept)(**{n: x for n, x in fields.items() if n not in kept})
     timed = isinstance(link, Rule) and link.timed
     fields = _stored_as_in_optax(link, state, params, {**outer, **_half_precision(params)})
-    optional = set(link.state._field_defaults) - ({"count"} if timed else set())
+    optional = kept - ({"count"} if timed else set())
     other = CLASSES.get((link.state, timed)) or without(link.state, optional)
     return other(**{name: fields[name] for name in other._fields})
 

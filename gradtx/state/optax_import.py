@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gradtx._roles import KEPT
 from gradtx.engine.base import OptState
-from gradtx.state.belonging import roles
 from gradtx.state.counts import step_count
 from gradtx.state.naming import VERSION, named_leaves
 from gradtx.state.saving import StateMismatch, load_matching, state_dict
-from gradtx.tree.walking import holds_states
+from gradtx.tree.walking import Part, holds_states, parts
 
 
 def load_optax(template: OptState, state: OptState, *, count: int | None = None) -> OptState:
@@ -18,9 +18,9 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
 
     The two have the same pieces, whose states have the same names (see `state_dict`). Step counts
     for the schedules of weight decay and learning rate, which optax may not have, are set to the
-    count of optax's other pieces. The learning rate of the last step, which optax does not have,
-    is that of the template until the next step. Averages of half-precision parameters are widened
-    to the template's float32.
+    count of optax's other pieces. Other optional fields that optax does not have, such as the
+    learning rate of the last step, are those of the template. Averages of half-precision parameters
+    are widened to the template's float32.
 
     Args:
       template: a state of the gradtx optimizer, `tx.init(params)`.
@@ -62,11 +62,23 @@ def load_optax(template: OptState, state: OptState, *, count: int | None = None)
     flat = {n: x for n, x in flat.items() if n in wanted or n not in (*counts, VERSION)}
     result, report = load_matching(template, flat)
     lost = any(jnp.promote_types(a, b) != b for _, a, b in report.recast)
-    rates = {role.name for role in jax.tree.leaves(roles(template)) if role.kind == "rate"}
-    missing = [name for name in report.missing if name not in rates]
+    optional = _optional(template)
+    missing = [name for name in report.missing if name not in optional]
     if missing or report.unexpected or report.reshaped or lost:
         raise StateMismatch(report, "load_optax")
     return result
+
+
+def _optional(state: OptState) -> set[str]:
+    """Returns the names of the fields that may be omitted, as optax's states do."""
+    found = [part for part in parts(state) for _ in jax.tree.leaves(part.value)]
+    names = [name for name, _ in named_leaves(state)]
+    return {name for name, part in zip(names, found, strict=True) if _is_optional(part)}
+
+
+def _is_optional(part: Part) -> bool:
+    owner = part.around[-1][1] if part.around else None
+    return getattr(owner, "_field_defaults", {}).get(part.field, part) is KEPT
 
 
 def _count_for(name: str, counts: dict[str, ArrayLike]) -> np.int32:

@@ -74,8 +74,9 @@ def metrics(state: OptState) -> dict[str, Array]:
     """Returns the measurements of monitors, guards, line searches and accumulation, by name.
 
     Among them are the measurements of `monitor` and `snapshot` under their given names, the norms
-    of `watch`, the counts of `counted`, `notfinite_count` and others of `apply_if_finite`, and
-    `mini_step` of `MultiSteps`. Labels, names and numbers are added to them as in `hyperparams`.
+    of `watch`, the counts of `counted`, `skipped` of `skip_outliers`, `notfinite_count` and others
+    of `apply_if_finite`, and `mini_step` of `MultiSteps`. Labels, names and numbers are added to
+    them as in `hyperparams`.
 
     Args:
       state: the state of an optimizer, or any pytree that contains one.

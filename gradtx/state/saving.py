@@ -13,6 +13,9 @@ With orbax's `StandardCheckpointer`, which needs the names and shapes for readin
     flat = checkpointer.restore(path, gradtx.state_dict(template := tx.init(params)))
     state = gradtx.load_state_dict(template, flat)
 
+Arrays that `gradtx.store` keeps as codes are saved as codes. They are loaded as the template has
+them: as codes of the same or another codec, or decoded.
+
 In several processes all of them call these functions. The arrays stay divided over the devices as
 they are, and nothing is sent to a process that does not need it: orbax writes and reads them so.
 NumPy arrays, which every process has whole, are divided as those of the template are.
@@ -30,6 +33,7 @@ from jax.typing import ArrayLike
 from gradtx.engine.base import Array, OptState
 from gradtx.state.counts import check_counts, is_at_hand
 from gradtx.state.naming import VERSION, named_leaves
+from gradtx.state.recoding import recoded
 
 Flat = Mapping[str, ArrayLike]
 SAVED = (jax.Array, jax.ShapeDtypeStruct, np.ndarray, np.generic, int, float, complex)
@@ -236,7 +240,7 @@ def _migrated(flat: Flat, version: int, migrate: Migrations, function: str) -> d
 def _load(
     template: OptState, flat: Flat, version: int, migrate: Migrations | None, function: str
 ) -> tuple[OptState, LoadReport]:
-    flat = _migrated(flat, version, migrate or {}, function)
+    flat = recoded(template, _migrated(flat, version, migrate or {}, function))
     needed = named_leaves(template)
     found: dict[str, list[Any]] = {f.name: [] for f in dataclasses.fields(LoadReport)}
     leaves = []

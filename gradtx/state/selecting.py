@@ -16,12 +16,15 @@ from gradtx.engine.base import (
     Params,
     PyTree,
     Scalar,
+    ScalarOrSchedule,
     Updates,
     init_empty_state,
 )
 from gradtx.engine.leafwise import piece
 from gradtx.engine.links import Pair
-from gradtx.engine.pipeline import Pipeline
+from gradtx.engine.pipeline import Pipeline, named
+from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
 from gradtx.tree.norms import rescale
 from gradtx.tree.walking import Path, path_name
 
@@ -98,7 +101,7 @@ class ByPattern:
 
         def pattern_of(path: Path, _: PyTree) -> str | re.Pattern[str]:
             name = path_name(path)
-            found = [pattern for pattern in self.rules if _matches(pattern, name)]
+            found = [pattern for pattern in self.rules if matches(pattern, name)]
             matched.update(found)
             if not found and self.default is _Missing:
                 lost.append(name)
@@ -107,12 +110,12 @@ class ByPattern:
         patterns = jax.tree.map_with_path(pattern_of, tree)
         if lost:
             raise ValueError(
-                f"by_path: needs a rule or a default for {_some(lost)}, none of {list(self.rules)} "
+                f"by_path: needs a rule or a default for {some(lost)}, none of {list(self.rules)} "
                 "matches"
             )
         if not self.unused and (idle := [x for x in self.rules if x not in matched]):
             paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(tree)]
-            raise ValueError(f"by_path: {idle[0]!r} matches none of {_some(paths)}")
+            raise ValueError(f"by_path: {idle[0]!r} matches none of {some(paths)}")
         return patterns
 
 
@@ -141,6 +144,55 @@ def multiply_by_path(
       {'body': Array([-0.5], dtype=float32), 'head': Array([-5.], dtype=float32)}
     """
     return _multiplying(by_path(rules, default, unused=unused), "multiply_by_path")
+
+
+@functools.partial(piece, constants=("rules", "default"))  # zeros are left out
+def add_decay_by_path(
+    rules: Mapping[str | re.Pattern[str], ScalarOrSchedule],
+    default: ScalarOrSchedule = 0.0,
+    *,
+    unused: bool = False,
+) -> GradientTransformation:
+    """Adds weight decay with coefficients given by rules for paths: `g + weight_decay * p`.
+
+    Each coefficient is an `add_decayed_weights` with a mask. So its kind is decided by its place in
+    a chain, and the learning rate multiplies it if it stands before that. `gradtx.summary` prints
+    the table of what decays.
+
+    Args:
+      rules: a mapping from patterns to coefficients, in which the first pattern that matches
+        counts, see `by_path`; numbers, scalar arrays or schedules.
+      default: the coefficient of all other leaves. Default: 0.
+      unused: whether a pattern may match no leaf. Default: False.
+
+    Raises:
+      ValueError: a pattern matches no leaf, or `update` was called without params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> decay = gradtx.add_decay_by_path({"bias": 0.0, "embed": 0.01}, 0.1)
+      >>> tx = gradtx.chain(gradtx.scale_by_adam(), decay, gradtx.scale_by_learning_rate(0.1))
+      >>> params = {"embed": jnp.ones(4), "w": jnp.ones(4), "bias": jnp.ones(4)}
+      >>> for row in gradtx.summary(tx, params).rows:
+      ...     print(row.paths, row.weight_decay)
+      ('bias',) None
+      ('embed',) 0.01
+      ('w',) 0.1
+    """
+
+    def of(wanted: Any) -> Callable[[PyTree], PyTree]:
+        return by_path(
+            {pattern: pattern == wanted for pattern in rules}, wanted is None, unused=unused
+        )
+
+    decays = [*rules.items(), (None, default)]
+    parts = [add_decayed_weights(x, of(pattern)) for pattern, x in decays if not _is_zero(x)]
+    return named(chain(*parts), "add_decay_by_path")
+
+
+def _is_zero(x: ScalarOrSchedule) -> bool:
+    return isinstance(x, (int, float)) and x == 0
 
 
 @functools.partial(piece, ranges={"decay": FRACTION})
@@ -197,12 +249,14 @@ def _multiplying(factors: Callable[[PyTree], PyTree], name: str) -> GradientTran
     return Pipeline((link,), 0).transformation()
 
 
-def _matches(pattern: str | re.Pattern[str], name: str) -> bool:
+def matches(pattern: str | re.Pattern[str], name: str) -> bool:
+    """Returns whether a name, such as a path, matches a pattern; see `by_path`."""
     if isinstance(pattern, re.Pattern):
         return bool(pattern.search(name))
     return fnmatch.fnmatchcase(f"/{name}/", f"*/{pattern.strip('/')}/*")
 
 
-def _some(names: list[str], most: int = 5) -> str:
+def some(names: list[str], most: int = 5) -> str:
+    """Returns the first of several names, for error messages."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + rest

@@ -15,7 +15,9 @@ from jax.typing import ArrayLike
 
 from gradtx._arguments import checked
 from gradtx._devices import explicit_types, named_mesh, shardings_of
+from gradtx._roles import Kind
 from gradtx._table import text_table
+from gradtx.codecs import is_coded
 from gradtx.engine.base import (
     OptState,
     Params,
@@ -81,11 +83,14 @@ class Summary:
       rows: the groups.
       shared: the memory of arrays that belong to no parameter, such as step counts, by dtype.
       total: the sum of all, as a group.
+      roles: the memory of the state by role, see `gradtx.state.roles`: as arrays, and as `store`
+        keeps them. The two differ only with `store`.
     """
 
     rows: tuple[Group, ...]
     shared: Mapping[str, int]
     total: Group
+    roles: Mapping[Kind, tuple[int, int]]
 
     def __str__(self) -> str:
         here = Counter(self.total.device_bytes)
@@ -96,8 +101,13 @@ class Summary:
         lines = [_cells(group, len(self.rows)) for group in groups]
         header = ["group", "leaves", "parameters", "optimizer", "decay", "rate", "state", "memory"]
         if not self.total.device_bytes:
-            return text_table(header, [line[:-1] for line in lines], " rr rr r")
-        return text_table([*header, "state per device"], lines, " rr rr rr")
+            table = text_table(header, [line[:-1] for line in lines], " rr rr r")
+        else:
+            table = text_table([*header, "state per device"], lines, " rr rr rr")
+        if all(whole == stored for whole, stored in self.roles.values()):
+            return table
+        kinds = [[kind, *map(_human, both)] for kind, both in self.roles.items()]
+        return f"{table}\n\n{text_table(['role', 'as arrays', 'stored'], kinds, ' rr')}"
 
 
 @checked
@@ -187,7 +197,7 @@ def summary(tx: TransformationLike, params: Params) -> Summary:
         _sum(costs.values()),
         _sum(here.values()),
     )
-    return Summary(tuple(rows), dict(costs[None]), total)
+    return Summary(tuple(rows), dict(costs[None]), total, _by_role(state, params))
 
 
 T = TypeVar("T")
@@ -269,6 +279,20 @@ def _by_parameter(
     for role, (kind, size) in zip(told, sizes, strict=True):
         found[None if role.parameter is None else places[role.parameter]][kind] += size
     return found
+
+
+def _by_role(state: OptState, params: Params) -> dict[Kind, tuple[int, int]]:
+    """Returns the bytes of the arrays with each role, decoded and as they are stored."""
+    whole, stored = Counter[Kind](), Counter[Kind]()
+
+    def count(x: PyTree, role: PyTree) -> None:
+        # The parts of an array stored as codes have roles, of which that of the codes is the first.
+        kind = min(jax.tree.leaves(role), key=lambda found: found.name).kind
+        whole[kind] += x.size * x.dtype.itemsize
+        stored[kind] += sum(part.size * part.dtype.itemsize for part in jax.tree.leaves(x))
+
+    jax.tree.map(count, state, roles(state, params), is_leaf=is_coded)
+    return {kind: (whole[kind], stored[kind]) for kind in whole}
 
 
 def _sum(counts: Iterable[Counter[str]]) -> dict[str, int]:

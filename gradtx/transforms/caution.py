@@ -1,23 +1,11 @@
 """Cautious updates: only where they agree with the gradient."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 
-from gradtx.engine.base import (
-    Array,
-    GradientTransformation,
-    OptState,
-    Params,
-    TransformationLike,
-    Updates,
-    with_extra_args_support,
-)
-from gradtx.engine.concrete import compiled_when_concrete
+from gradtx.engine.base import Array, GradientTransformation, TransformationLike
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import widen
-from gradtx.engine.pipeline import wrapped
+from gradtx.transforms.comparing import compared
 
 
 @piece
@@ -51,19 +39,7 @@ def cautious(inner: TransformationLike, *, finished: bool = True) -> GradientTra
       >>> print(updates)  # the second element would go on against its gradient
       [-1.  0.]
     """
-    inner = with_extra_args_support(inner)
-
-    def update(
-        updates: Updates, state: OptState, params: Params | None = None, **extra: Any
-    ) -> tuple[Updates, OptState]:
-        steps, state = inner.update(updates, state, params, **extra)
-        return _masked(steps, updates), state
-
-    @compiled_when_concrete
-    def _masked(steps: Updates, gradients: Updates) -> Updates:
-        return jax.tree.map(lambda u, g: _where_they_agree(u, g, finished), steps, gradients)
-
-    return wrapped(inner.init, update, inner, name="cautious")
+    return compared(inner, lambda u, g: _where_they_agree(u, g, finished), "cautious")
 
 
 def _where_they_agree(u: Array, g: Array, finished: bool) -> Array:

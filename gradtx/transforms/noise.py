@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._arguments import described
 from gradtx._roles import Count, RandomKey, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
@@ -88,14 +89,18 @@ def as_key(
 
     Raises:
       ValueError: both are given, or `key` holds several keys.
-      TypeError: a key or seed is a floating number.
+      TypeError: a key or seed is a floating number, or no number.
     """
     if key is not None and seed is not None:
         raise ValueError(f"{name}: give {key_name} or seed, got both: {key!r} and {seed!r}")
-    given = jnp.asarray(key if key is not None else 0 if seed is None else seed)
+    told = f"{name}: {key_name if seed is None else 'seed'} must be an integer or a random key, got"
+    x = key if key is not None else 0 if seed is None else seed
+    try:
+        given = jnp.asarray(x)
+    except (TypeError, ValueError):
+        raise TypeError(f"{told} {described(x)}") from None
     if jnp.issubdtype(given.dtype, jnp.inexact):
-        told = key_name if seed is None else "seed"
-        raise TypeError(f"{name}: {told} must be an integer or a random key, got {given.dtype}")
+        raise TypeError(f"{told} {given.dtype}")
     if not jnp.issubdtype(given.dtype, jax.dtypes.prng_key):
         given = jax.random.key(given) if given.ndim == 0 else jax.random.wrap_key_data(given)
     if given.shape != ():

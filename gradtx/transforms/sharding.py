@@ -1,5 +1,6 @@
 """Optimizers whose state and work are divided over the devices of a mesh."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,7 @@ from gradtx.engine.base import (
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.leafwise import piece
 from gradtx.engine.paths import align, is_none
-from gradtx.engine.pipeline import wrapped
+from gradtx.engine.pipeline import FORM, wrapped
 
 
 @checked
@@ -70,13 +71,15 @@ def shard(inner: TransformationLike, params: Params) -> GradientTransformation:
     specs = jax.tree.map(lambda x: x.sharding.spec, types)
     treedef = jax.tree.structure(types, is_leaf=is_none)
 
-    @jax.jit
-    def first(params: Params) -> OptState:
+    @functools.partial(jax.jit, static_argnums=0)
+    def first(form: Any, params: Params) -> OptState:
         return over_explicit_axes(mesh, tx.init, specs)(params)
 
     def init(params: Params) -> OptState:
         align(treedef, params, "params of init", types, "params of shard")
-        return first(params) if explicit_mesh(jax.tree.leaves(params)) is None else tx.init(params)
+        if explicit_mesh(jax.tree.leaves(params)) is not None:
+            return tx.init(params)
+        return first(FORM.get(), params)  # which `init` reads while it is traced
 
     @compiled_when_concrete
     def step(

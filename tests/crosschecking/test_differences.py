@@ -458,6 +458,23 @@ def test_labels_that_are_no_class():
     np.testing.assert_array_equal(jnp.isnan(ours), [True, True, False])
 
 
+def test_schedule_free_weights_around_prodigy():
+    """The estimate grows from 1e-6 to 1e-2 while optax averages with equal weights."""
+    start, g = jnp.ones(1), jnp.ones(1)
+
+    def last_weight(library):
+        tx = library.contrib.schedule_free(library.contrib.prodigy(betas=(0.0, 0.99)), 1.0)
+        update = jax.jit(tx.update)
+        p, state, sums = start, tx.init(start), [0.0, 0.0]
+        for _ in range(50):
+            updates, state = update(g, state, p)
+            p, sums = p + updates, [sums[1], float(state.weight_sum)]
+        return (sums[1] - sums[0]) / sums[1]
+
+    np.testing.assert_allclose(last_weight(optax), 1 / 50, rtol=1e-5)
+    assert last_weight(gradtx) > 0.1
+
+
 # ---- Misuse -----------------------------------------------------------------------------------
 
 

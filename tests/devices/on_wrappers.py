@@ -51,6 +51,20 @@ WRAPPERS = {
     "watch": gradtx.watch,
     "zero_nans": lambda tx: gradtx.chain(gradtx.zero_nans(), tx),
     "offload": gradtx.offload,
+    "pieces": lambda tx: gradtx.chain(
+        gradtx.adaptive_spike_clip(),
+        gradtx.adaptive_gradient_norm(),
+        gradtx.spike_aware_clip(2.0),
+        gradtx.grokfast_ma(2),
+        tx,
+        gradtx.add_decay_to_initial(0.1),
+        gradtx.params_ema(),
+        gradtx.lawa(2, 1),
+    ),
+    "pieces around others": lambda tx: gradtx.momentum_reset(
+        gradtx.stable_rms_clip(gradtx.skip_outliers(gradtx.grams(tx), 2)), 2, 2
+    ),
+    "primal_averaging": gradtx.primal_averaging,
 }
 OPTIMIZERS = {
     "adamw": lambda: gradtx.adamw(0.1),

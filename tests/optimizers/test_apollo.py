@@ -1,4 +1,4 @@
-"""APOLLO and Fira: rotations, the limit of growth, bad gradients, tall matrices."""
+"""APOLLO, Fira and Alice: rotations, the limit of growth, bad gradients, tall matrices."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +12,14 @@ ALL = {
     "apollo, svd": gradtx.scale_by_apollo(rank=2, update_proj_gap=3, projection="svd"),
     "apollo, tensor": gradtx.scale_by_apollo(rank=1, update_proj_gap=3, scaling="tensor"),
     "fira": gradtx.scale_by_fira(rank=2, update_proj_gap=3),
+    "alice": gradtx.scale_by_alice(rank=2, leading=2, update_proj_gap=3),
 }
 each = pytest.mark.parametrize("tx", ALL.values(), ids=ALL)
-OF_SINGULAR_VECTORS = ["apollo, svd", "fira"]
+OF_SINGULAR_VECTORS = [(name, rank) for name in ("apollo, svd", "fira") for rank in (4, 2, 1)]
+OF_SINGULAR_VECTORS += [("alice", 4)]  # with fewer, random vectors replace those of zero
 
 
-@pytest.mark.parametrize("name", OF_SINGULAR_VECTORS)
-@pytest.mark.parametrize("rank_of_gradients", [4, 2, 1])
+@pytest.mark.parametrize(("name", "rank_of_gradients"), OF_SINGULAR_VECTORS)
 def test_rotated_rows_have_rotated_updates(name, rank_of_gradients, x64):
     """Those of the shorter side; Adam is one of the elements along the longer."""
     rows = orthogonal(0, 4)

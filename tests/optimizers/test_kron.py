@@ -53,6 +53,17 @@ def test_all_matrices_are_fitted_at_the_same_steps():
     assert 10 < sum(pattern[0] for pattern in patterns) < 30
 
 
+def test_a_restored_state_continues_under_another_key():
+    """Probes and decisions come from the state alone."""
+    params = normals(0, 3, 4).astype(jnp.float32)
+    one, other = (gradtx.scale_by_kron(0.0, 0.5, key=key) for key in (0, 7))
+    state = mine = one.init(params)
+    for t in range(8):
+        g = normals(t, 3, 4).astype(jnp.float32)
+        (u, state), (v, mine) = one.update(g, state), other.update(g, mine)
+        np.testing.assert_array_equal(u, v)
+
+
 def test_a_tall_matrix_is_a_transposed_wide_one():
     g = normals(0, 5, 3).astype(jnp.float32)
     tx = gradtx.scale_by_kron()

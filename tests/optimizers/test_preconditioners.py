@@ -88,6 +88,17 @@ def test_a_bad_gradient_does_not_reach_the_preconditioner(bad):
     np.testing.assert_allclose(found["b"], wanted["b"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("bad", [np.nan, 1e30])
+def test_a_bad_gradient_does_not_reach_the_grafted_method(bad):
+    tx = gradtx.shampoo(0.1)
+    good = jnp.asarray(normals(0, 3, 2), jnp.float32)
+    update, state = jax.jit(tx.update), tx.init(good)
+    for g in (good, good.at[1, 1].set(bad), good):
+        u, state = update(g, state, good)
+    assert jnp.all(jnp.isfinite(u))
+    assert jnp.all(u != 0)
+
+
 def test_staggered_bases_are_as_old_as_allowed():
     """After the first step, each of the seven matrices has its turn once in three steps."""
     params = jnp.zeros((7, 4, 3))

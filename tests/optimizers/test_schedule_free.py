@@ -286,3 +286,23 @@ def test_what_cannot_be_right_is_refused():
         gradtx.schedule_free_eval_params(state, {**PARAMS, "d": jnp.ones(2)})
     with refused(ValueError, "schedule_free_eval_params", "params['b']", "(2,)", "(3,)"):
         gradtx.schedule_free_eval_params(state, {**PARAMS, "b": jnp.ones(2)})
+
+
+def test_weights_follow_the_estimate_of_the_learning_rate(x64):
+    """Prodigy's estimate at each step times the rate, as its steps are."""
+    base = gradtx.chain(gradtx.clip_by_global_norm(10.0), gradtx.prodigy(betas=(0.0, 0.99)))
+    tx, p = gradtx.schedule_free(base, 0.5, b1=0.9), jnp.array([3.0, -2.0])
+    state, rates = tx.init(p), []
+    z, x = np.asarray(p), np.asarray(p)
+    step = jax.jit(tx.update)
+    for _ in range(60):
+        rates.append(0.5 * float(state.base_optimizer_state[1].estim_lr))
+        updates, state = step(2 * p, state, p)
+        p = p + updates
+        c = rates[-1] ** 2 / np.sum(np.square(rates))
+        z = np.asarray(state.z)
+        x = (1 - c) * x + c * z
+        np.testing.assert_allclose(p, 0.1 * z + 0.9 * x, rtol=1e-10)
+    assert rates[-1] > 1e3 * rates[0]
+    np.testing.assert_allclose(gradtx.averaged_params(state, p), x, rtol=1e-10)
+    np.testing.assert_allclose(state.max_lr, rates[-1])

@@ -26,16 +26,14 @@ def draws(seed, leaf, shape, dtype):
     """A uniform number for all matrices, and normal ones for that of a leaf; for step after step.
 
     Of the keys that a split of the first one gives, the first is that of the next step, the second
-    that of all matrices, and the third that of the uniform numbers.
+    that of all matrices, and the third that of the uniform number.
     """
     key = seed if isinstance(seed, jax.Array) else jax.random.key(seed)
-    decisions, t = jax.random.fold_in(key, 2), 0
     while True:
+        chance = jax.random.uniform(jax.random.fold_in(key, 2))
         key, used = jax.random.split(key)
         mine = jax.random.fold_in(jax.random.fold_in(used, leaf), 0)
-        chance = jax.random.uniform(jax.random.fold_in(decisions, t))
         yield float(chance), np.asarray(normal(mine, shape, dtype))
-        t += 1
 
 
 def norm_bound(a):

@@ -315,6 +315,7 @@ GUARD = tuple(
             (
                 *("multi_steps/mini_step", "multi_steps/gradient_step"),
                 *("multi_steps/acc_grads/h", "multi_steps/acc_grads/layer/w"),
+                "multi_steps/excess_weight",
             ),
         ),
         (gradtx.masked(gradtx.adam(0.1), lambda tree: jax.tree.map(lambda x: True, tree)), ()),

@@ -255,3 +255,35 @@ def test_frozen_integers_pass_multipliers():
     tx = gradtx.chain(hold, gradtx.multiply_by_path({"w": 0.5}))
     updates, _ = tx.update(params, tx.init(params), params)
     assert_equal(updates, {"n": jnp.zeros(3, jnp.int32), "w": jnp.full(2, -0.5)})
+
+
+def test_decay_by_path():
+    """The first pattern that matches, numbers and schedules, before the learning rate."""
+    params = {"embed": jnp.ones(2), "head": {"w": jnp.ones(2), "bias": jnp.ones(2)}}
+    rules = {re.compile("bias$"): 0.0, "head": lambda step: 0.5 * (step + 1), "none": 9.0}
+    tx = gradtx.add_decay_by_path(rules, 0.25, unused=True)
+    state = tx.init(params)
+    for step in range(2):
+        updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+        np.testing.assert_allclose(updates["embed"], 0.25)
+        np.testing.assert_allclose(updates["head"]["w"], 0.5 * (step + 1))
+        np.testing.assert_allclose(updates["head"]["bias"], 0)
+    decays = {x: row.weight_decay for row in gradtx.summary(tx, params).rows for x in row.paths}
+    assert decays == {"embed": 0.25, "head/w": "schedule", "head/bias": None}
+    with pytest.raises(ValueError, match="'none' matches none of"):
+        gradtx.add_decay_by_path(rules, 0.25).init(params)
+
+
+@pytest.mark.parametrize("piece", [gradtx.multiply_by_path, gradtx.add_decay_by_path])
+def test_the_first_pattern_counts_outside_of_jit_too(piece):
+    """Compiled code keeps the order of the rules, and may have several regular expressions."""
+    params = {"head": {"w": jnp.ones(1), "b": jnp.ones(1)}, "x": jnp.ones(1)}
+    rules = {"head/w": 2.0, "head": 3.0, re.compile("^x$"): 4.0, re.compile("no"): 5.0}
+    tx = piece(rules, 1.0, unused=True)
+    assert tx == piece(dict(rules), 1.0, unused=True)
+    assert tx != piece(dict(reversed(rules.items())), 1.0, unused=True)
+    offset = 1 if piece is gradtx.add_decay_by_path else 0
+    for update in (tx.update, jax.jit(tx.update)):
+        updates, _ = update(params, tx.init(params), params)
+        found = jax.tree.map(lambda u: float(u[0]) - offset, updates)
+        assert found == {"head": {"w": 2.0, "b": 3.0}, "x": 4.0}

@@ -290,3 +290,94 @@ def test_apply_every_counts_below_its_period():
         updates, state = tx.update(jnp.ones(1), state)
         assert updates == (3 if step % 3 == 2 else 0)
         assert state.count == (step + 1) % 3
+
+
+# ---- Weights of micro-batches -----------------------------------------------------------------
+
+TOKENS = (11, 101)
+
+
+def of_micro_batches():
+    """Two micro-batches of 11 and 101 tokens: their mean gradients, and that of all tokens."""
+    rows = np.random.default_rng(4).standard_normal((sum(TOKENS), 3))
+    parts = np.split(rows, np.cumsum(TOKENS)[:-1])
+    return [jnp.asarray(x.mean(0)) for x in parts], rows.mean(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "scale"),
+    [
+        (lambda: gradtx.MultiSteps(gradtx.identity(), 2), 1),
+        (lambda: gradtx.MultiSteps(gradtx.identity(), 2, use_grad_mean=False), sum(TOKENS)),
+        (lambda: gradtx.apply_every(2), 2),
+    ],
+    ids=["mean", "sum", "apply_every"],
+)
+def test_uneven_micro_batches_give_the_mean_of_all_tokens(make, scale, maybe_jit, x64):
+    (first, second), mean = of_micro_batches()
+    tx = make()
+    update, start = maybe_jit(tx.update), tx.init(first)
+    state = start
+    for _ in range(2):  # the second window begins as the first did
+        updates, state = update(first, state, weight=TOKENS[0])
+        assert not np.any(updates)
+        updates, state = update(second, state, weight=jnp.asarray(TOKENS[1]))
+        assert avals(state) == avals(start)
+        np.testing.assert_allclose(updates, scale * mean, rtol=1e-13)
+    assert float(state.excess_weight) == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: gradtx.MultiSteps(gradtx.identity(), 2), lambda: gradtx.apply_every(2)],
+    ids=["MultiSteps", "apply_every"],
+)
+def test_a_micro_batch_of_weight_0_is_left_out(make):
+    """Its mean over no tokens is not a number."""
+    tx, g, nan = make(), jnp.array([1.0, 2.0]), jnp.full(2, jnp.nan)
+    scale = 2 if isinstance(tx, gradtx.GradientTransformation) else 1
+
+    @jax.jit
+    def window(rows, weights):
+        def step(state, row):
+            updates, state = tx.update(row[0], state, weight=row[1])
+            return state, updates
+
+        return jax.lax.scan(step, tx.init(g), (rows, weights))[1][-1]
+
+    np.testing.assert_array_equal(window(jnp.stack([g, nan]), jnp.array([3.0, 0.0])), scale * g)
+    np.testing.assert_array_equal(window(jnp.stack([nan, nan]), jnp.zeros(2)), [0, 0])
+
+
+def test_weights_and_what_else_multi_steps_does():
+    g = jnp.array([1.0, jnp.nan])
+    tx = gradtx.MultiSteps(gradtx.sgd(1.0), 2, should_skip_update_fn=gradtx.skip_not_finite)
+    _, state = tx.update(jnp.array([2.0, 2.0]), tx.init(g), weight=3.0)
+    _, state = tx.update(g, state, weight=100.0)  # skipped, with its weight
+    updates, state = tx.update(jnp.array([6.0, 6.0]), state)  # of weight 1
+    np.testing.assert_allclose(updates, -3.0)
+    assert gradtx.extra_args(tx.gradient_transformation()) == ("weight", "learning_rate")
+    # An accumulation inside gets the weight of the window.
+    nested = gradtx.MultiSteps(gradtx.MultiSteps(gradtx.identity(), 2), 2)
+    state = nested.init(jnp.zeros(()))
+    for x, weight in ((1.0, 1.0), (1.0, 2.0), (3.0, 4.0), (3.0, 5.0)):
+        updates, state = nested.update(jnp.asarray(x), state, weight=weight)
+    np.testing.assert_allclose(updates, (3 * 1 + 9 * 3) / 12, rtol=1e-6)
+
+
+def test_states_of_optax_have_no_weights():
+    g, sums = jnp.ones(2), gradtx.apply_every(2)
+    means = gradtx.MultiSteps(gradtx.sgd(1.0), 2).gradient_transformation()
+    for tx, state in (
+        (sums, optax.apply_every(2).init(g)),
+        (sums, gradtx.optax_layout(sums).init(g)),
+        (means, gradtx.optax_layout(means).init(g)),
+    ):
+        assert "excess_weight" not in state._fields
+        for _ in range(2):
+            updates, new = tx.update(g, state)
+            assert avals(new) == avals(state)
+            state = new
+        np.testing.assert_array_equal(jnp.abs(updates), [2, 2] if tx is sums else [1, 1])
+        with pytest.raises(ValueError, match="weight needs the field excess_weight"):
+            tx.update(g, state, weight=2.0)

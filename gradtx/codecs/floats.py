@@ -1,0 +1,57 @@
+"""Shorter floats: bfloat16, float16 and float8 as JAX has them, rounded to nearest or at random.
+
+`float8_e5m2` and `float8_e4m3fn` have no scale: they are for numbers whose range is known, and pay
+on accelerators, whose casts are single instructions.
+"""
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from gradtx.codecs.codec import Codec, Parts, With
+
+
+def stochastically(x: Array, bits: Array, dtype: DTypeLike) -> Array:
+    """Returns float32 numbers that a shorter dtype has, rounded up or down at random.
+
+    Args:
+      x: the numbers; those in another dtype are returned as they are.
+      bits: random uint32 integers.
+      dtype: the shorter dtype.
+    """
+    dropped = 23 - jnp.finfo(dtype).nmant
+    if x.dtype != jnp.float32 or dropped <= 0:
+        return x
+    whole = lax.bitcast_convert_type(x, jnp.uint32)
+    rounded = (whole + (bits >> (32 - dropped))) & jnp.uint32(2**32 - 2**dropped)
+    return jnp.where(jnp.isfinite(x), lax.bitcast_convert_type(rounded, jnp.float32), x)
+
+
+def _encode(x: Array, bits: Array | None, dtype: DTypeLike) -> Parts:
+    if bits is not None:
+        x = stochastically(x, bits, dtype)
+    most = float(jnp.finfo(dtype).max)
+    return {"codes": jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)}
+
+
+def _decode(parts: Parts, shape: tuple[int, ...]) -> Array:
+    return parts["codes"].astype(jnp.float32)
+
+
+def _codec(name: str, stochastic: bool = False) -> Codec:
+    dtype = jnp.dtype(name.removesuffix("_stochastic"))
+    return Codec(
+        name,
+        With(_encode, dtype),
+        _decode,
+        relative=float(jnp.finfo(dtype).eps) / 2,
+        stochastic=stochastic,
+    )
+
+
+BFLOAT16 = _codec("bfloat16")
+BFLOAT16_STOCHASTIC = _codec("bfloat16_stochastic", stochastic=True)
+FLOAT16 = _codec("float16")
+FLOAT16_STOCHASTIC = _codec("float16_stochastic", stochastic=True)
+FLOAT8_E4M3FN = _codec("float8_e4m3fn")
+FLOAT8_E5M2 = _codec("float8_e5m2")

@@ -1,0 +1,30 @@
+"""The built-in codecs by name."""
+
+from gradtx.codecs import eight_bits, floats, four_bits
+from gradtx.codecs.codec import Codec
+
+CODECS = {
+    found.name: found
+    for module in (floats, eight_bits, four_bits)
+    for found in vars(module).values()
+    if isinstance(found, Codec)
+}
+
+
+def codec_of(codec: str | Codec, function: str) -> Codec:
+    """Returns a codec.
+
+    Args:
+      codec: the codec, or the name of a built-in one.
+      function: the name of the caller, for errors.
+
+    Raises:
+      ValueError: there is no codec of that name.
+    """
+    if isinstance(codec, Codec):
+        return codec
+    if codec not in CODECS:
+        raise ValueError(
+            f"{function}: a codec must be a Codec or among {', '.join(CODECS)}, got {codec!r}"
+        )
+    return CODECS[codec]

@@ -1,0 +1,59 @@
+"""Random keys of the matrices of a pytree, the same on every mesh."""
+
+import jax
+import numpy as np
+
+from gradtx._devices import placed, placed_like
+from gradtx.engine.base import Array, PyTree
+from gradtx.engine.scalars import finished
+from gradtx.matrices.layout import Place, place_of_slots
+from gradtx.matrices.stacks import Column
+
+
+def shared_key(key: Array) -> Array:
+    """Returns the random key of a step that all matrices share.
+
+    Args:
+      key: the key in the state before the step. The engine splits it in two, which are its children
+        0 and 1; this is child 2.
+    """
+    return jax.random.fold_in(key, 2)
+
+
+def key_data(key: Array, places: dict[int, Place]) -> Array:
+    """Returns the data of a random key for each matrix of the leaves, one after another.
+
+    Args:
+      key: the key.
+      places: the places of the leaves.
+    """
+    sizes = [place.layout.matrices for place in places.values()]
+    # All in one computation: one for each leaf would take XLA long to compile.
+    of_leaf = np.repeat(np.asarray([*places], int), sizes)
+    of_matrix = np.concatenate([np.arange(size) for size in (0, *sizes)])
+    return _folded(key, of_leaf, of_matrix)
+
+
+@jax.jit
+def _folded(key: Array, of_leaf: Array, of_matrix: Array) -> Array:
+    folded = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))
+    return finished(jax.random.key_data(folded(of_leaf, of_matrix)))
+
+
+def keys_of_leaves(data: Array, leaves: dict[int, PyTree], places: dict[int, Place]) -> Column:
+    """Returns the data of the random keys of each leaf's matrices.
+
+    Args:
+      data: those of all matrices.
+      leaves: the leaves.
+      places: their places.
+    """
+    column, start = Column({}, {}, "the random keys"), 0
+    for i, place in places.items():
+        stop = start + place.layout.matrices
+        mine = column.places[i] = place_of_slots(place, data.shape[1:])
+        typed = placed_like(leaves[i], place.layout, mine.layout, data.dtype)
+        part = data[start:stop].reshape(mine.layout.shape)
+        column.arrays[i] = placed(part, typed.sharding)
+        start = stop
+    return column
