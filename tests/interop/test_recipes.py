@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
 # What the calls of the page name, moved from the defaults of both libraries.
 VALUES = {
     "lr": 0.03, "m": 0.8, "d": 0.3, "wd": 0.07, "b1": 0.85, "b2": 0.97, "eps": 1e-3, "rho": 0.8,
-    "a": 0.2, "k": 0.1, "small": 1e-3, "large": 0.05, "lambd": 0.02, "alpha": 0.6, "t0": 3,
+    "a": 0.2, "k": 0.1, "small": 1e-3, "large": 0.05, "lambd": 0.02, "alpha": 0.6, "t0": 3, "psi": 0.3,
 }  # fmt: skip
 
 
