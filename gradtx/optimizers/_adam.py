@@ -169,7 +169,7 @@ def _scale_by_scheduled_nadam(
         speed = -math.log(0.96) * momentum_decay
 
         def rate(t: Array) -> Array:
-            return b1 * (1 - jnp.exp(-speed * t) / 2)
+            return times(b1, 1 - jnp.exp(-speed * t) / 2)
 
         def weight(t: Array) -> Array:
             # The product of `1 - q**i / 2` for i up to t, with q = exp(-speed), by the series of
@@ -201,7 +201,7 @@ def _check_nesterov(name: str, nesterov: bool) -> None:
     if not nesterov:
         raise ValueError(
             f"{name}: momentum_decay was given with nesterov=False, but it is the schedule of "
-            "Nesterov momentum / leave out one of the two"
+            "Nesterov momentum; leave out one of the two"
         )
 
 

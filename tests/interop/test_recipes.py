@@ -88,8 +88,8 @@ def torch(monkeypatch):
 def keras(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
-    monkeypatch.setattr(keras.src.ops, "mean", jnp.mean)  # Keras's are of float32
-    monkeypatch.setattr(keras.src.ops, "norm", jnp.linalg.norm)
+    monkeypatch.setattr(keras.src.ops, "mean", np.mean)  # Keras's are of float32
+    monkeypatch.setattr(keras.src.ops, "norm", np.linalg.norm)
     usual = keras.config.floatx()
     keras.config.set_floatx("float64")
     with jax.enable_x64(True):
