@@ -244,6 +244,7 @@ from gradtx.transforms import (
     extra_args as extra_args,
     flatten as flatten,
     freeze as freeze,
+    gauss_newton_bartlett_estimator as gauss_newton_bartlett_estimator,
     graft as graft,
     grams as grams,
     grokfast_ema as grokfast_ema,

@@ -24,9 +24,15 @@ def has_slots(entry):
 
 
 def known_shape(entry):
-    """The shape of the leaf, where a slot shows it; the sums of rows and of columns do not."""
-    slots = jax.tree.leaves(entry.make().init(PARAMS))
-    return ["2, 3)"] if any({2, 3} <= set(x.shape) for x in slots) else []
+    """The shape of the leaf, where a slot shows it; the sums of rows and of columns do not.
+
+    The slots are those of the first link of a chain that has any.
+    """
+    state = entry.make().init(PARAMS)
+    parts = state if type(state) is tuple else (state,)
+    shapes = [[x.shape for x in jax.tree.leaves(part) if x.ndim] for part in parts]
+    first = next(filter(None, shapes), [])
+    return ["2, 3)"] if any({2, 3} <= set(shape) for shape in first) else []
 
 
 def refused(error, *parts):

@@ -17,6 +17,7 @@ from gradtx._arguments.ranges import (
     FRACTION as FRACTION,
     MEANINGS as MEANINGS,
     MOMENTUM as MOMENTUM,
+    NOT_NEGATIVE as NOT_NEGATIVE,
     NUMBER as NUMBER,
     POSITIVE as POSITIVE,
     RANGES as RANGES,

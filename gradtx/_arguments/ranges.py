@@ -53,7 +53,7 @@ _NAMES = {
         "eps eps_root epsilon adam_eps_root weight_decay adam_weight_decay weight_decay_rate eta "
         "decay_rate initial_accumulator_value initial_scale noise_multiplier trust_coefficient "
         "slow_step_size warmup_steps damping grafting_eps nonstandard_constant radius sign_radius "
-        "compensation"
+        "compensation b0 delta final_ratio partial l1 l2 wd_ratio"
     ),
     POSITIVE: (
         "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale init_factor"
@@ -69,7 +69,7 @@ _NAMES = {
     Range(1.0, FINITE, "be finite and at least 1"): "eta_plus",
     COUNT: (
         "k every_k_schedule sync_period memory_size rank update_interval update_proj_gap num_betas "
-        "patience accumulation_size iterations precondition_frequency max_dim block_size "
+        "patience accumulation_size iterations precondition_frequency max_dim block_size keep "
         "max_size_triangular max_skew_triangular parts window every leading exponent_override"
     ),
     COUNT_OR_0: (

@@ -38,8 +38,10 @@ KNOWN: Mapping[str, Known] = {
     "adabelief": Known(refuses=("weight_decay",)),  # optax 0.2.8; its main branch has it
     "adadelta": Known(when={"complex": "optax squares gradients without conjugating them"}),
     "adafactor": Known("optax rounds the decay 1 - t**-0.8 to float32 in float64 too"),
+    "adagrad": Known(refuses=("eps_in_sqrt",)),
     "adan": Known("optax weights gradient differences by 1 - b2 (0.08), the paper by b2 (0.92)"),
     "adopt": Known(refuses=("complex",)),
+    "amsgrad": Known(refuses=("raw_maximum",)),
     "cocob": Known(when={"complex": "optax is not invariant to complex phases"}),
     "dadapt_adamw": Known(refuses=("float16",)),  # in a tree with bfloat16
     "dog": Known(refuses=("float16",)),  # in a tree with bfloat16
@@ -57,6 +59,7 @@ KNOWN: Mapping[str, Known] = {
         when={"scaling": "optax divides the rate by it, where its formula multiplies"}
     ),
     "prodigy": Known(refuses=("float16",)),  # in a tree with bfloat16
+    "radam": Known(refuses=("eps_uncorrected",)),
     "rprop": Known("optax steps by the previous gradient's sign"),
     "schedule_free_adamw": Known(when=_SCHEDULE_FREE_STEPS, refuses=("float16",)),
     # in a tree with bfloat16

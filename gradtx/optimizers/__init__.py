@@ -6,6 +6,7 @@ from gradtx.optimizers._adabelief import (
     adabelief as adabelief,
     scale_by_belief as scale_by_belief,
 )
+from gradtx.optimizers._adabound import adabound as adabound, amsbound as amsbound
 from gradtx.optimizers._adadelta import (
     ScaleByAdaDeltaState as ScaleByAdaDeltaState,
     adadelta as adadelta,
@@ -21,6 +22,11 @@ from gradtx.optimizers._adagrad import (
     adagrad as adagrad,
     scale_by_rss as scale_by_rss,
 )
+from gradtx.optimizers._adahessian import (
+    AdaHessianState as AdaHessianState,
+    adahessian as adahessian,
+)
+from gradtx.optimizers._adai import AdaiState as AdaiState, adai as adai
 from gradtx.optimizers._adam import (
     ScaleByAdamState as ScaleByAdamState,
     adam as adam,
@@ -31,17 +37,22 @@ from gradtx.optimizers._adam import (
     scale_by_uncorrected_adam as scale_by_uncorrected_adam,
     uncorrected_adam as uncorrected_adam,
 )
+from gradtx.optimizers._adam_mini import AdamMiniState as AdamMiniState, adam_mini as adam_mini
 from gradtx.optimizers._adamax import (
     adamax as adamax,
     adamaxw as adamaxw,
     scale_by_adamax as scale_by_adamax,
 )
 from gradtx.optimizers._adamc import adamc as adamc
+from gradtx.optimizers._adamod import AdaModState as AdaModState, adamod as adamod
+from gradtx.optimizers._adamp import adamp as adamp, sgdp as sgdp
 from gradtx.optimizers._adan import (
     ScaleByAdanState as ScaleByAdanState,
     adan as adan,
     scale_by_adan as scale_by_adan,
 )
+from gradtx.optimizers._adanorm import AdaNormState as AdaNormState, adanorm as adanorm
+from gradtx.optimizers._adashift import AdaShiftState as AdaShiftState, adashift as adashift
 from gradtx.optimizers._ademamix import (
     ScaleByAdemamixState as ScaleByAdemamixState,
     ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState,
@@ -51,6 +62,7 @@ from gradtx.optimizers._ademamix import (
     simplified_ademamix as simplified_ademamix,
 )
 from gradtx.optimizers._adopt import adopt as adopt, scale_by_adopt as scale_by_adopt
+from gradtx.optimizers._aggmo import AggMoState as AggMoState, aggmo as aggmo
 from gradtx.optimizers._alice import (
     ScaleByAliceState as ScaleByAliceState,
     alice as alice,
@@ -67,6 +79,13 @@ from gradtx.optimizers._apollo import (
     apollo_mini as apollo_mini,
     scale_by_apollo as scale_by_apollo,
 )
+from gradtx.optimizers._apollo_qn import ApolloQNState as ApolloQNState, apollo_qn as apollo_qn
+from gradtx.optimizers._avagrad import AvaGradState as AvaGradState, avagrad as avagrad
+from gradtx.optimizers._came import ConfidenceState as ConfidenceState, came as came
+from gradtx.optimizers._cautious import (
+    cautious_adamw as cautious_adamw,
+    cautious_lion as cautious_lion,
+)
 from gradtx.optimizers._cocob import (
     COCOBState as COCOBState,
     cocob as cocob,
@@ -81,6 +100,7 @@ from gradtx.optimizers._dadapt import (
     DAdaptAdamWState as DAdaptAdamWState,
     dadapt_adamw as dadapt_adamw,
 )
+from gradtx.optimizers._diffgrad import DiffGradState as DiffGradState, diffgrad as diffgrad
 from gradtx.optimizers._dion import (
     ScaleByDion2State as ScaleByDion2State,
     ScaleByDionState as ScaleByDionState,
@@ -101,6 +121,7 @@ from gradtx.optimizers._fira import (
     scale_by_fira as scale_by_fira,
 )
 from gradtx.optimizers._fromage import fromage as fromage
+from gradtx.optimizers._ftrl import FTRLState as FTRLState, ftrl as ftrl
 from gradtx.optimizers._galore import (
     GaLoreDimensionNumbers as GaLoreDimensionNumbers,
     GaLoreState as GaLoreState,
@@ -109,6 +130,7 @@ from gradtx.optimizers._galore import (
 )
 from gradtx.optimizers._gpa import gpa_adamw as gpa_adamw
 from gradtx.optimizers._grams import grams_adamw as grams_adamw
+from gradtx.optimizers._kate import KateState as KateState, kate as kate
 from gradtx.optimizers._kl_shampoo import (
     ScaleByKLShampooState as ScaleByKLShampooState,
     kl_shampoo as kl_shampoo,
@@ -124,6 +146,7 @@ from gradtx.optimizers._kron import (
     kron as kron,
     scale_by_kron as scale_by_kron,
 )
+from gradtx.optimizers._laprop import laprop as laprop
 from gradtx.optimizers._lars import lamb as lamb, lars as lars
 from gradtx.optimizers._lbfgs import (
     ScaleByLBFGSState as ScaleByLBFGSState,
@@ -140,13 +163,18 @@ from gradtx.optimizers._madgrad import (
     madgrad as madgrad,
     scale_by_madgrad as scale_by_madgrad,
 )
-from gradtx.optimizers._mars import mars_muon as mars_muon
+from gradtx.optimizers._mars import (
+    mars_adamw as mars_adamw,
+    mars_lion as mars_lion,
+    mars_muon as mars_muon,
+)
 from gradtx.optimizers._momo import (
     MomoAdamState as MomoAdamState,
     MomoState as MomoState,
     momo as momo,
     momo_adam as momo_adam,
 )
+from gradtx.optimizers._msvag import msvag as msvag
 from gradtx.optimizers._muon import (
     MuonDimensionNumbers as MuonDimensionNumbers,
     muon as muon,
@@ -174,8 +202,16 @@ from gradtx.optimizers._optimistic import (
     scale_by_optimistic_gradient as scale_by_optimistic_gradient,
 )
 from gradtx.optimizers._orthogonal_momentum import MuonState as MuonState
+from gradtx.optimizers._padam import padam as padam
+from gradtx.optimizers._pnm import (
+    AdaPNMState as AdaPNMState,
+    PNMState as PNMState,
+    adapnm as adapnm,
+    pnm as pnm,
+)
 from gradtx.optimizers._polyak import polyak_sgd as polyak_sgd, scale_by_polyak as scale_by_polyak
 from gradtx.optimizers._prodigy import ProdigyState as ProdigyState, prodigy as prodigy
+from gradtx.optimizers._qh import qhadam as qhadam, qhm as qhm
 from gradtx.optimizers._racs import (
     ScaleByRacsState as ScaleByRacsState,
     racs as racs,
@@ -209,6 +245,7 @@ from gradtx.optimizers._sign import (
     scale_by_sign as scale_by_sign,
     sign_sgd as sign_sgd,
     signum as signum,
+    tiger as tiger,
 )
 from gradtx.optimizers._sm3 import (
     ScaleBySM3State as ScaleBySM3State,
@@ -228,4 +265,5 @@ from gradtx.optimizers._splus import (
     splus as splus,
 )
 from gradtx.optimizers._stable_adamw import stable_adamw as stable_adamw
+from gradtx.optimizers._tam import TAMState as TAMState, tam as tam
 from gradtx.optimizers._yogi import scale_by_yogi as scale_by_yogi, yogi as yogi

@@ -45,6 +45,77 @@ class FactoredState(NamedTuple):
     v: Statistic
 
 
+class Squares(NamedTuple):
+    """Averages of squares of one leaf, whole or factored; arrays that are not used have one 0.
+
+    Attributes:
+      v_row: for factored leaves, the mean of `v` over the axis of columns.
+      v_col: for factored leaves, the mean of `v` over the axis of rows.
+      v: for other leaves, the average of squares.
+    """
+
+    v_row: Array
+    v_col: Array
+    v: Array
+
+
+RowsAndColumns = tuple[int, int] | None
+
+
+def factored_axes(shape: tuple[int, ...], factored: bool, smallest: int) -> RowsAndColumns:
+    """Returns the axes of a leaf's rows and columns, which are its largest, if it is factored.
+
+    Args:
+      shape: the shape of the leaf.
+      factored: whether any leaf is factored.
+      smallest: the least size of the second largest axis of a leaf that is factored.
+    """
+    by_size = np.argsort(shape, kind="stable")
+    if not factored or len(shape) < 2 or shape[by_size[-2]] < max(smallest, 1):
+        return None
+    return int(by_size[-2]), int(by_size[-1])
+
+
+def first_squares(p: Array, axes: RowsAndColumns) -> Squares:
+    """Returns averages of squares before any step."""
+    none = real_full_like(jnp.zeros((1,), p.dtype), 0)
+    if axes is None:
+        return Squares(none, none, real_full_like(p, 0))
+    row, col = axes
+    return Squares(zeros_without(p, col), zeros_without(p, row), none)
+
+
+def averaged_squares(
+    square: Array, last: Squares | Slots, weight: Scalar, axes: RowsAndColumns
+) -> Squares:
+    """Returns averages of squares with this step's: `(1 - weight) * last + weight * square`."""
+
+    def average(old: Array, new: Array) -> Array:
+        return lax.add(times(1 - weight, old), times(weight, new))
+
+    if axes is None:
+        return Squares(last.v_row, last.v_col, average(last.v, square))
+    row, col = axes
+    rows = average(last.v_row, jnp.mean(square, axis=col))
+    return Squares(rows, average(last.v_col, jnp.mean(square, axis=row)), last.v)
+
+
+def over_root(x: Array, squares: Squares, axes: RowsAndColumns) -> Array:
+    """Returns `x / sqrt(v)`, with `v[i,j] = v_row[i] * v_col[j] / mean(v_row)` if factored."""
+    if axes is None:
+        return ratio(x, squares.v, 0.0)
+    row, col = axes
+    rows, cols = jnp.expand_dims(squares.v_row, col), jnp.expand_dims(squares.v_col, row)
+    # Roots before products, because products of squares overflow or underflow in float32.
+    mean_root = root(jnp.mean(rows, axis=row, keepdims=True))
+    return x * (mean_root / _root_or_1(rows)) / _root_or_1(cols)
+
+
+def _root_or_1(x: Array) -> Array:
+    """Returns the root, and 1 where it is 0; there, what is divided by it is 0 as well."""
+    return lax.sqrt(jnp.where(x == 0, 1, x))
+
+
 def power_decay(step: Scalar, exponent: Scalar = 0.8) -> Array:
     """Returns a decay rate that starts at 0 and approaches 1: `1 - (step + 1)**-exponent`.
 
@@ -147,37 +218,13 @@ def _by_power_decay(
 def _by_factored_rms(
     factored: bool, smallest: int, epsilon: Scalar, weight: Callable[[Scalar], Mapping[str, Scalar]]
 ) -> GradientTransformation:
-    def axes_of(shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """Returns the axes of a leaf's rows and columns, if it is factored."""
-        by_size = np.argsort(shape, kind="stable")
-        if not factored or len(shape) < 2 or shape[by_size[-2]] < max(smallest, 1):
-            return None
-        return int(by_size[-2]), int(by_size[-1])
-
     def init(p: Array) -> Slots:
-        axes = axes_of(p.shape)
-        none = real_full_like(jnp.zeros((1,), p.dtype), 0)
-        if axes is None:
-            return Slots(v=real_full_like(p, 0), v_row=none, v_col=none)
-        row, col = axes
-        return Slots(v=none, v_row=zeros_without(p, col), v_col=zeros_without(p, row))
+        return Slots(**first_squares(p, factored_axes(p.shape, factored, smallest))._asdict())
 
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
-        def average(old: Array, new: Array) -> Array:
-            return lax.add(times(1 - s.weight, old), times(s.weight, new))
-
-        square, axes = plus(abs_sq(g), epsilon), axes_of(g.shape)
-        if axes is None:
-            v = average(s.v, square)
-            return ratio(g, v, 0.0), Slots(v=v, v_row=s.v_row, v_col=s.v_col)
-        row, col = axes
-        v_row = average(s.v_row, jnp.mean(square, axis=col))
-        v_col = average(s.v_col, jnp.mean(square, axis=row))
-        rows, cols = jnp.expand_dims(v_row, col), jnp.expand_dims(v_col, row)
-        # Roots before products, because products of squares overflow or underflow in float32.
-        mean_root = root(jnp.mean(rows, axis=row, keepdims=True))
-        u = g / root(rows) * mean_root / root(cols)
-        return u, Slots(v=s.v, v_row=v_row, v_col=v_col)
+        axes = factored_axes(g.shape, factored, smallest)
+        squares = averaged_squares(plus(abs_sq(g), epsilon), s, s.weight, axes)
+        return over_root(g, squares, axes), Slots(**squares._asdict())
 
     return leafwise(FactoredState, init, update, per_step=weight, name="scale_by_factored_rms")
 

@@ -6,8 +6,9 @@ from gradtx._roles import Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, plus, ratio
+from gradtx.engine.numerics import abs_sq
 from gradtx.engine.rules import Slots
+from gradtx.optimizers._rmsprop import divided
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.filling import real_full_like
@@ -26,15 +27,16 @@ class ScaleByRssState(NamedTuple):
 
 @piece
 def scale_by_rss(
-    initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7
+    initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7, *, eps_in_sqrt: bool = True
 ) -> GradientTransformation:
     """Divides by the root of the sum of all squared gradients.
 
-    `sum = sum + |g|^2; g / sqrt(sum + eps)`, and 0 where the sum is 0.
+    `sum = sum + |g|^2; g / sqrt(sum + eps)`, or `g / (sqrt(sum) + eps)`, and 0 where the sum is 0.
 
     Args:
       initial_accumulator_value: the initial value of the sum. Default: 0.1.
-      eps: added under the root. Default: 1e-7.
+      eps: added under the root, or to it, see `eps_in_sqrt`. Default: 1e-7.
+      eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it.
 
     Source: Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and
     Stochastic Optimization" (JMLR 2011).
@@ -52,7 +54,7 @@ def scale_by_rss(
 
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         total = s.sum_of_squares + abs_sq(g)
-        return ratio(g, plus(total, eps), 0.0), Slots(sum_of_squares=total)
+        return divided(g, total, eps, eps_in_sqrt), Slots(sum_of_squares=total)
 
     return leafwise(ScaleByRssState, init, update)
 
@@ -64,17 +66,23 @@ def scale_by_rss(
     usual_rate=0.01,
 )
 def adagrad(
-    learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7
+    learning_rate: ScalarOrSchedule,
+    initial_accumulator_value: Scalar = 0.1,
+    eps: Scalar = 1e-7,
+    *,
+    eps_in_sqrt: bool = True,
 ) -> GradientTransformation:
     """AdaGrad: each element divided by the root of its summed squared gradients.
 
-    `sum = sum + |g|^2; p - learning_rate * g / sqrt(sum + eps)`. The sum only grows, so the
-    effective learning rate tends to 0; RMSProp uses a moving average instead.
+    `sum = sum + |g|^2; p - learning_rate * g / sqrt(sum + eps)`, see `scale_by_rss`. The sum only
+    grows, so the effective learning rate tends to 0; RMSProp uses a moving average instead.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; PyTorch's default is 0.01.
       initial_accumulator_value: the initial value of the sum. Default: 0.1; PyTorch's is 0.
-      eps: added under the root. Default: 1e-7.
+      eps: added under the root, or to it, see `eps_in_sqrt`. Default: 1e-7; PyTorch's is 1e-10.
+      eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it; PyTorch and
+        Keras add it to the root.
 
     Source: Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and
     Stochastic Optimization" (JMLR 2011).
@@ -88,5 +96,6 @@ def adagrad(
       [-0.01]
     """
     return chain(
-        scale_by_rss(initial_accumulator_value, eps), scale_by_learning_rate(learning_rate)
+        scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=eps_in_sqrt),
+        scale_by_learning_rate(learning_rate),
     )

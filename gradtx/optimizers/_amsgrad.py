@@ -26,13 +26,18 @@ class ScaleByAmsgradState(NamedTuple):
       count: the number of steps taken.
       mu: moving average of gradients.
       nu: moving average of squared gradients, real.
-      nu_max: the largest `nu` so far, after bias correction, real.
+      nu_max: the largest `nu` so far, after bias correction unless `raw_maximum`, real.
     """
 
     count: Count
     mu: Slot
     nu: Slot
     nu_max: Slot
+
+
+def zero_moments_and_max(p: Array) -> Slots:
+    """Returns the two moments of one array, and the maximum of the second, before any step."""
+    return Slots(**vars(zero_moments(p)), nu_max=real_full_like(p, 0))
 
 
 @piece
@@ -44,6 +49,8 @@ def scale_by_amsgrad(
     mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    *,
+    raw_maximum: bool = False,
 ) -> GradientTransformation:
     """Scales by Adam's rule with the largest second moment so far.
 
@@ -62,6 +69,9 @@ def scale_by_amsgrad(
         `mu`. Default: True.
       bias_correction_nu: whether `nu_hat = nu / (1-b2**t)`, or `nu`. Default: True. The paper
         corrects neither.
+      raw_maximum: whether to take the maximum of `nu` and correct its bias afterwards,
+        `nu_max = max(nu_max, nu); mu_hat / (sqrt(nu_max / (1-b2**t) + eps_root) + eps)`, as PyTorch
+        does. Default: False.
 
     Source: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
 
@@ -73,18 +83,18 @@ def scale_by_amsgrad(
       [1.]
     """
 
-    def init(p: Array) -> Slots:
-        return Slots(**vars(zero_moments(p)), nu_max=real_full_like(p, 0))
-
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         mu_hat = over(mu, s.mu_weight) if bias_correction_mu else mu
-        nu_hat = over(nu, s.nu_weight) if bias_correction_nu else nu
-        nu_max = jnp.maximum(s.nu_max, nu_hat)
-        u = ratio(mu_hat, plus(nu_max, eps_root), eps)
+        corrected_first = bias_correction_nu and not raw_maximum
+        nu_max = jnp.maximum(s.nu_max, over(nu, s.nu_weight) if corrected_first else nu)
+        nu_hat = over(nu_max, s.nu_weight) if bias_correction_nu and raw_maximum else nu_max
+        u = ratio(mu_hat, plus(nu_hat, eps_root), eps)
         return u, Slots(mu=mu, nu=nu, nu_max=nu_max)
 
-    tx = leafwise(ScaleByAmsgradState, init, update, per_step=moment_weights(b1, b2))
+    tx = leafwise(
+        ScaleByAmsgradState, zero_moments_and_max, update, per_step=moment_weights(b1, b2)
+    )
     return store_as(tx, mu=mu_dtype)
 
 
@@ -102,6 +112,8 @@ def amsgrad(
     mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    *,
+    raw_maximum: bool = False,
 ) -> GradientTransformation:
     """AMSGrad: Adam with a non-decreasing second moment.
 
@@ -117,6 +129,8 @@ def amsgrad(
         half precision.
       bias_correction_mu: whether the average of gradients is corrected. Default: True.
       bias_correction_nu: whether the average of squares is corrected. Default: True.
+      raw_maximum: whether the bias is corrected after the maximum, as in PyTorch, see
+        `scale_by_amsgrad`. Default: False.
 
     Source: Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
 
@@ -128,6 +142,15 @@ def amsgrad(
       [-0.001]
     """
     return chain(
-        scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu),
+        scale_by_amsgrad(
+            b1,
+            b2,
+            eps,
+            eps_root,
+            mu_dtype,
+            bias_correction_mu,
+            bias_correction_nu,
+            raw_maximum=raw_maximum,
+        ),
         scale_by_learning_rate(learning_rate),
     )

@@ -1,4 +1,4 @@
-"""MARS with Muon: orthogonalized momentum of gradients of reduced variance."""
+"""MARS with AdamW, Lion and Muon: steps from gradients of reduced variance."""
 
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
@@ -15,11 +15,21 @@ from gradtx.linear_algebra.orthogonalizing import (
     Named,
     coefficients_of,
 )
+from gradtx.optimizers._adam import scale_by_adam
 from gradtx.optimizers._matrices import HIDDEN, with_rest
 from gradtx.optimizers._orthogonal_momentum import orthogonal_momentum
+from gradtx.optimizers._sign import scale_by_sign
+from gradtx.transforms.averaging import ema
 from gradtx.transforms.combining import chain
+from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.matrices import Axes
+from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.variance import mars
+
+MARS = (
+    "Yuan et al., 'MARS: Unleashing the Power of Variance Reduction for Training Large Models', "
+    "arXiv:2411.10438"
+)
 
 
 @optimizer(
@@ -105,4 +115,112 @@ def mars_muon(
     )
     return with_rest(
         directions, learning_rate, weight_decay, mask, weight_dimension_numbers, of_rest
+    )
+
+
+@optimizer(
+    MARS,
+    probe={"learning_rate": 0.05},
+    usual_rate=0.003,
+)
+def mars_adamw(
+    learning_rate: ScalarOrSchedule,
+    gamma: Scalar = 0.025,
+    b1: Scalar = 0.95,
+    b2: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    max_norm: Scalar = 1.0,
+    weight_decay: ScalarOrSchedule = 0.01,
+    mask: MaskOrFn | None = None,
+) -> GradientTransformation:
+    """MARS-AdamW: AdamW with gradients that are corrected by their change since the last step.
+
+    `c = g + gamma * b1/(1-b1) * (g - last); c = c * min(1, max_norm / norm(c))` for each leaf; then
+    the step of `adamw` for `c` in place of the gradient. It is for training with noisy gradients,
+    such as of language models. It is `chain(mars(...), adamw(...))`; see `mars`. This is the
+    approximate form, without a second gradient at each step. The authors' program uses plain AdamW
+    for all leaves but matrices, and multiplies the first gradient by `1 + gamma * b1/(1-b1)`.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule; the authors' is 3e-3.
+      gamma: the strength of the correction; 0 for none. Default: 0.025.
+      b1: the decay rate of the average of corrected gradients. Default: 0.95.
+      b2: the decay rate of the average of their squares. Default: 0.99.
+      eps: added to the root. Default: 1e-8.
+      max_norm: the largest norm of a leaf's corrected gradient; `math.inf` for no limit. Default:
+        1.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 0.01.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Source: Yuan et al., "MARS: Unleashing the Power of Variance Reduction for Training Large
+    Models", arXiv:2411.10438.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.mars_adamw(1e-3, weight_decay=0.1)
+      >>> params = jnp.array([2.0])
+      >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
+      [-0.0012]
+    """
+    return chain(
+        mars(gamma, b1, max_norm),
+        scale_by_adam(b1, b2, eps),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@optimizer(MARS, probe={"learning_rate": 0.02}, usual_rate=3e-4)
+def mars_lion(
+    learning_rate: ScalarOrSchedule,
+    gamma: Scalar = 0.025,
+    b1: Scalar = 0.95,
+    max_norm: Scalar = 1.0,
+    weight_decay: ScalarOrSchedule = 0.01,
+    mask: MaskOrFn | None = None,
+) -> GradientTransformation:
+    """MARS-Lion: the sign of momentum of gradients that are corrected by their change.
+
+    `c` is the corrected gradient, see `mars`; `mu = b1*mu + (1-b1)*c;
+    p - learning_rate * (sign(mu) + weight_decay * p)`. The correction takes the part of Lion's
+    interpolation, which is itself a correction of momentum by the change of the gradient. This is
+    the approximate form, without a second gradient at each step.
+
+    Args:
+      learning_rate: a number, a scalar array or a schedule; smaller than that of `mars_adamw`.
+      gamma: the strength of the correction; 0 for none. Default: 0.025.
+      b1: the decay rate of the average of corrected gradients. Default: 0.95.
+      max_norm: the largest norm of a leaf's corrected gradient; `math.inf` for no limit. Default:
+        1.
+      weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
+        rate multiplies it. Default: 0.01.
+      mask: which parameters decay: a pytree of booleans, or a function of the parameters that
+        returns one. Default: all.
+
+    Raises:
+      ValueError: `update` was called without params.
+
+    Source: Yuan et al., "MARS: Unleashing the Power of Variance Reduction for Training Large
+    Models", arXiv:2411.10438.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> tx = gradtx.mars_lion(1e-3, weight_decay=0.1)
+      >>> params = jnp.array([2.0])
+      >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
+      [-0.0012]
+    """
+    return chain(
+        mars(gamma, b1, max_norm),
+        ema(b1, debias=False),
+        scale_by_sign(),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
     )

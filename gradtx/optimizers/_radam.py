@@ -28,6 +28,7 @@ def scale_by_radam(
     threshold: Scalar = 5.0,
     *,
     nesterov: bool = False,
+    eps_uncorrected: bool = False,
 ) -> GradientTransformation:
     """Scales by Adam's rule, rectified while the variance of the second moment is large.
 
@@ -47,6 +48,9 @@ def scale_by_radam(
       threshold: the least `rho` for which to divide. `r` is undefined for `rho` up to 4, so
         thresholds up to 4 mean just above 4, as in the paper. Default: 5, as in the authors' code.
       nesterov: whether to use Nesterov momentum. Default: False.
+      eps_uncorrected: whether `eps` is added to the root before bias correction, as
+        `r * mu_hat * sqrt(1-b2**t) / (sqrt(nu) + eps)` in PyTorch and the authors' code: it then
+        counts for more in the first steps. Default: False.
 
     Raises:
       ValueError: `b2` is not in [0, 1).
@@ -84,7 +88,8 @@ def scale_by_radam(
         mu_hat, nu_hat = over(mu, s.mu_weight), over(nu, s.nu_weight)
         if nesterov:
             mu_hat = ema(over(g, s.mu_weight), over(mu, s.next_mu_weight), b1)
-        divided = ratio(mu_hat, plus(nu_hat, eps_root), eps)
+        added = eps / jnp.sqrt(s.nu_weight) if eps_uncorrected else eps
+        divided = ratio(mu_hat, plus(nu_hat, eps_root), added)
         return jnp.where(s.ready, s.r * divided, mu_hat), Slots(mu=mu, nu=nu)
 
     return leafwise(ScaleByAdamState, zero_moments, update, per_step=per_step)
@@ -151,6 +156,7 @@ def radam(
     threshold: Scalar = 5.0,
     *,
     nesterov: bool = False,
+    eps_uncorrected: bool = False,
 ) -> GradientTransformation:
     """RAdam: Adam with a warm-up while the variance of its second moment is large.
 
@@ -166,6 +172,8 @@ def radam(
       threshold: the least effective number of squares in the second moment for which to divide;
         values up to 4 mean just above 4. Default: 5.
       nesterov: whether to use Nesterov momentum. Default: False.
+      eps_uncorrected: whether `eps` is added to the root before bias correction, as in PyTorch and
+        the authors' code, see `scale_by_radam`. Default: False.
 
     Raises:
       ValueError: `b2` is not in [0, 1).
@@ -181,6 +189,8 @@ def radam(
       [-0.004]
     """
     return chain(
-        scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov),
+        scale_by_radam(
+            b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_uncorrected=eps_uncorrected
+        ),
         scale_by_learning_rate(learning_rate),
     )

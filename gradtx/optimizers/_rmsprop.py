@@ -46,7 +46,8 @@ class ScaleByRStdDevState(NamedTuple):
     count: Count = KEPT
 
 
-def _divide(g: Array, nu: Array, eps: Scalar, eps_in_sqrt: bool) -> Array:
+def divided(g: Array, nu: Array, eps: Scalar, eps_in_sqrt: bool) -> Array:
+    """Returns `g / sqrt(nu + eps)`, or `g / (sqrt(nu) + eps)`."""
     return ratio(g, plus(nu, eps), 0.0) if eps_in_sqrt else ratio(g, nu, eps)
 
 
@@ -90,7 +91,7 @@ def scale_by_rms(
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         nu = ema(abs_sq(g), s.nu, decay)
         nu_hat = over(nu, s.weight) if bias_correction else nu
-        return _divide(g, nu_hat, eps, eps_in_sqrt), Slots(nu=nu)
+        return divided(g, nu_hat, eps, eps_in_sqrt), Slots(nu=nu)
 
     return leafwise(ScaleByRmsState, init, update, per_step=_weight(decay, bias_correction))
 
@@ -135,7 +136,7 @@ def scale_by_stddev(
         if bias_correction:
             mu_hat, nu_hat = over(mu, s.weight), over(nu, s.weight)
         variance = jnp.maximum(nu_hat - abs_sq(mu_hat), 0)
-        return _divide(g, variance, eps, eps_in_sqrt), Slots(mu=mu, nu=nu)
+        return divided(g, variance, eps, eps_in_sqrt), Slots(mu=mu, nu=nu)
 
     return leafwise(ScaleByRStdDevState, init, update, per_step=_weight(decay, bias_correction))
 

@@ -1,6 +1,6 @@
 """Sophia: an average of gradients, divided by an average of curvatures and clipped."""
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +12,20 @@ from gradtx.engine.base import (
     Array,
     GradientTransformation,
     MaskOrFn,
-    OptState,
-    Params,
     Scalar,
     ScalarOrSchedule,
     TransformationLike,
-    Updates,
-    with_extra_args_support,
 )
-from gradtx.engine.concrete import branch, compiled_when_concrete
-from gradtx.engine.coupled import coupled
+from gradtx.engine.concrete import branch
 from gradtx.engine.numerics import ema
-from gradtx.engine.pipeline import pipeline_of
 from gradtx.engine.scalars import total
+from gradtx.optimizers._curvature import by_curvature
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.guards import cast_like
 from gradtx.transforms.hutchinson import hutchinson_estimator_diag_hessian
 from gradtx.transforms.scaling import scale_by_learning_rate
-from gradtx.transforms.slots import as_slots, as_updates, zero_slots
+from gradtx.transforms.slots import as_slots, as_updates
 from gradtx.tree.moments import next_count
-from gradtx.tree.present import present, replaced
 
 
 @declared
@@ -102,7 +95,8 @@ def sophia(
       update_interval: the number of steps from one estimate to the next. Default: 10.
       hessian_diagonal_fn: a transformation that returns the estimates as its updates. Default:
         `hutchinson_estimator_diag_hessian()`, whose random numbers are the same in every run; give
-        it another seed, `hutchinson_estimator_diag_hessian(seed)`, for others.
+        it another seed, `hutchinson_estimator_diag_hessian(seed)`, for others. With
+        `gauss_newton_bartlett_estimator` it is Sophia-G, for which the paper has `gamma=0.05`.
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
       verbose: whether to print the share of elements that were not clipped, the "win rate".
@@ -156,49 +150,15 @@ class _Method(NamedTuple):
 
     def transformation(self, hessian: TransformationLike) -> GradientTransformation:
         """Returns the part of `sophia` before decay and learning rate."""
-        needs = [n for link in pipeline_of(hessian).links for n in link.needs]
-        hessian = with_extra_args_support(hessian)
-
-        def init(params: Params) -> SophiaState:
-            mu, count = zero_slots(params), jnp.zeros((), jnp.int32)
-            if self.mu_dtype is not None:
-                mu = jax.tree.map(lambda x: x.astype(self.mu_dtype), mu)
-            return SophiaState(count, mu, zero_slots(params), hessian.init(params))
-
-        average = compiled_when_concrete(self._average)
-        step = compiled_when_concrete(self._step)
-
-        def update(
-            updates: Updates, state: SophiaState, params: Params, **extra: Any
-        ) -> tuple[Updates, SophiaState]:
-            named = {"state.mu": state.mu, "state.nu": state.nu}
-            given, mu, nu = present(updates, updates=updates, **named)
-            held = state.hessian_fn_state
-
-            def estimate() -> tuple[list[Array], OptState]:
-                found, new = hessian.update(updates, held, params, **extra)
-                (h,) = present(updates, hessian_diagonal=found)
-                return average(h, nu), cast_like(new, held)
-
-            nu, held = branch(state.count % self.interval == 0, estimate, lambda: (nu, held))
-            moves, mu, count, win_rate = step(given, mu, nu, state.count)
-            self._report(count, win_rate)
-            return replaced(updates, updates, moves), SophiaState(
-                count=count,
-                mu=replaced(state.mu, updates, mu),
-                nu=replaced(state.nu, updates, nu),
-                hessian_fn_state=held,
-            )
-
-        return coupled(
+        return by_curvature(
+            hessian,
+            self.interval,
             SophiaState,
-            init,
-            update,
+            self._average,
+            self._step,
             name="scale_by_sophia",
-            needs=tuple(dict.fromkeys(needs)),
-            params=True,
-            real_only=True,
-            traits={"passes_to": (hessian,)},
+            report=self._report,
+            mu_dtype=self.mu_dtype,
         )
 
     def _average(self, h: list[Array], nu: list[Array]) -> list[Array]:

@@ -74,6 +74,9 @@ from gradtx.transforms.freezing import (
     selective_transform as selective_transform,
     set_to_zero as set_to_zero,
 )
+from gradtx.transforms.gauss_newton import (
+    gauss_newton_bartlett_estimator as gauss_newton_bartlett_estimator,
+)
 from gradtx.transforms.gradient_norms import (
     AdaptiveGradientNormState as AdaptiveGradientNormState,
     adaptive_gradient_norm as adaptive_gradient_norm,

@@ -39,7 +39,7 @@ def cautious(inner: TransformationLike, *, finished: bool = True) -> GradientTra
       >>> print(updates)  # the second element would go on against its gradient
       [-1.  0.]
     """
-    return compared(inner, lambda u, g: _where_they_agree(u, g, finished))
+    return compared(inner, lambda u, g: _where_they_agree(u, g, finished), "cautious")
 
 
 def _where_they_agree(u: Array, g: Array, finished: bool) -> Array:

@@ -19,7 +19,7 @@ from gradtx.engine.pipeline import wrapped
 
 
 def compared(
-    inner: TransformationLike, combine: Callable[[Array, Array], Array]
+    inner: TransformationLike, combine: Callable[[Array, Array], Array], name: str
 ) -> GradientTransformation:
     """Returns a transformation whose updates are combined with its gradients, leaf by leaf.
 
@@ -29,6 +29,7 @@ def compared(
       inner: the transformation.
       combine: `combine(u, g)`, a function of a leaf of its updates and of its gradients, that
         returns the new update in the dtype of `u`.
+      name: its name in error messages.
     """
     inner = with_extra_args_support(inner)
 
@@ -42,4 +43,4 @@ def compared(
         new, state = inner.update(updates, state, params, **extra)
         return combined(new, updates), state
 
-    return wrapped(inner.init, update, inner)
+    return wrapped(inner.init, update, inner, name=name)

@@ -43,4 +43,4 @@ def grams(inner: TransformationLike, *, finished: bool = True) -> GradientTransf
         size = jnp.abs(widen(u))
         return (jnp.sign(widen(g)) * (-size if finished else size)).astype(u.dtype)
 
-    return compared(inner, turned)
+    return compared(inner, turned, "grams")

@@ -61,6 +61,7 @@ def scale_by_amsgrad(
     eps_root=0.0,
     bias_correction_mu=True,
     bias_correction_nu=True,
+    raw_maximum=False,
 ):
     """Reddi et al., arXiv:1904.09237, Algorithm 2, with Adam's bias corrections where wanted."""
     m, v, top, out = 0.0, 0.0, 0.0, []
@@ -68,8 +69,10 @@ def scale_by_amsgrad(
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * squared(g)
         m_hat = m / (1 - b1**t) if bias_correction_mu else m
-        top = np.maximum(top, v / (1 - b2**t) if bias_correction_nu else v)
-        out.append(m_hat / (np.sqrt(top + eps_root) + eps))
+        weight = 1 - b2**t if bias_correction_nu else 1.0
+        top = np.maximum(top, v if raw_maximum else v / weight)
+        v_hat = top / weight if raw_maximum else top
+        out.append(m_hat / (np.sqrt(v_hat + eps_root) + eps))
     return out
 
 

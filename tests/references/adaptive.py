@@ -9,12 +9,12 @@ from references.descent import trace
 
 
 @piece()
-def scale_by_rss(gradients, initial_accumulator_value=0.1, eps=1e-7):
+def scale_by_rss(gradients, initial_accumulator_value=0.1, eps=1e-7, eps_in_sqrt=True):
     """Duchi et al. (JMLR 2011), Figure 1, with the diagonal of G_t."""
     total, out = initial_accumulator_value, []
     for g in gradients:
         total = total + squared(g)
-        out.append(g / np.sqrt(total + eps))
+        out.append(g / (np.sqrt(total + eps) if eps_in_sqrt else np.sqrt(total) + eps))
     return out
 
 

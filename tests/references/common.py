@@ -183,6 +183,7 @@ MOVED = {
     "bias_correction_mu": [False],
     "bias_correction_nu": [False],
     "centered": [True],
+    "raw_maximum": [True],
     "weight_decay": [0.3],
     "mask": [{"mask": MASK, **DECAYING}, {"mask": mask_of, **DECAYING}],
     "weight_decay_mask": [{"weight_decay_mask": MASK, **DECAYING}],

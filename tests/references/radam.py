@@ -4,12 +4,22 @@ import numpy as np
 
 from references.common import DECAYS, descend, optimizer, piece, squared
 
-LATER = {"threshold": [8.0]}
+LATER = {
+    "threshold": [8.0],
+    "eps_uncorrected": [{"eps_uncorrected": True, "eps": 1e-2}],
+}
 
 
 @piece(moved=LATER)
 def scale_by_radam(
-    gradients, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, threshold=5.0, nesterov=False
+    gradients,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    threshold=5.0,
+    nesterov=False,
+    eps_uncorrected=False,
 ):
     """Liu et al., arXiv:1908.03265, Algorithm 2, whose threshold is 4; rho is the length of
     the plain average whose values have the same mean age (section 3.2). Nesterov: Dozat (2016)."""
@@ -26,7 +36,8 @@ def scale_by_radam(
         rho = 2 * np.sum(ages * weights) / np.sum(weights) - 1
         if rho > 4 and rho >= threshold:
             r = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
-            u = np.sqrt(r) * u / (np.sqrt(v / (1 - b2**t) + eps_root) + eps)
+            own = eps / np.sqrt(1 - b2**t) if eps_uncorrected else eps
+            u = np.sqrt(r) * u / (np.sqrt(v / (1 - b2**t) + eps_root) + own)
         out.append(u)
     return out
 

@@ -1,4 +1,4 @@
-"""What uses the signs of gradients only: SignSGD, Signum, Lion."""
+"""What uses the signs of gradients only: SignSGD, Signum, Tiger, Lion."""
 
 import numpy as np
 
@@ -51,11 +51,22 @@ def sign_sgd(gradients, start, learning_rate):
 @optimizer({"beta": 0.5}, (-0.1, -0.2, -0.3), moved=BETA)
 def signum(gradients, start, learning_rate, beta=0.9):
     """Bernstein et al., arXiv:1802.04434, Algorithm 2."""
+    return tiger(gradients, start, learning_rate, beta, 0.0)
+
+
+# signs of the averages 1, 5/2 and 1/4; x: 1, 0.85, 0.565
+@optimizer(
+    {"beta": 0.5, "weight_decay": 0.5},
+    (-0.1 * 1.5, -0.2 * 1.425, -0.3 * 1.2825),
+    moved=BETA,
+)
+def tiger(gradients, start, learning_rate, beta=0.965, weight_decay=0.01, mask=None):
+    """Su (2023), without the factors for single kinds of leaves."""
     m, averages = 0.0, []
     for g in gradients:
         m = beta * m + (1 - beta) * g
         averages.append(m)
-    return descend(scale_by_sign(averages), start, learning_rate)
+    return descend(scale_by_sign(averages), start, learning_rate, weight_decay)
 
 
 # m as above; c = m/4 + 3/4 g: 3/2, 1/4 + 3, 5/8 - 3/2. x: 1, 0.85, 0.85 - 0.2 * 1.425 = 0.565
