@@ -33,7 +33,7 @@ def stable_adamw(
     `p - learning_rate / max(1, sqrt(mean(|g|^2 / max(nu_hat, eps^2)))) * u`, with the mean over one
     leaf: the update clipping of Adafactor. It is for large models whose loss spikes because the
     second moment is out of date, in place of clipping by the norm. `stable_rms_clip` is the same
-    around any optimizer.
+    around any optimizer. The decay rates of the paper's Algorithm 2 are the bias correction.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the authors' is 2e-3.
@@ -48,8 +48,7 @@ def stable_adamw(
       ValueError: `update` was called without params.
 
     Source: Wortsman et al., "Stable and low-precision training for large-scale vision-language
-    models", arXiv:2304.13013, Algorithm 2; its decay rates `b * (1 - b**(t-1)) / (1 - b**t)` are
-    the bias correction.
+    models", arXiv:2304.13013.
 
     Example:
       >>> import jax.numpy as jnp
