@@ -10,6 +10,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.leafwise import leafwise
 from gradtx.engine.numerics import abs_sq, ema, over, ratio
+from gradtx.engine.pipeline import named
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import (
     ScaleByAdamState,
@@ -34,7 +35,7 @@ STABLE_SPAM = (
 )
 
 
-@optimizer(SPAM, probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(SPAM, probe={"learning_rate": 0.05, "warmup": 20}, usual_rate=0.001)
 def spam(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -90,9 +91,9 @@ def spam(
         return u, Slots(mu=mu, nu=nu)
 
     weights = moment_weights(b1, b2)
-    adam = leafwise(ScaleByAdamState, zero_moments, update, per_step=weights)
+    adam = leafwise(ScaleByAdamState, zero_moments, update, per_step=weights, name="spam")
     return chain(
-        momentum_reset(adam, every, warmup),
+        named(momentum_reset(adam, every, warmup), "spam"),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
@@ -146,10 +147,11 @@ def stable_spam(
       >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
       [-0.001]
     """
+    adam = named(scale_by_adam(b1, b2, eps), "stable_spam")
     return chain(
         adaptive_spike_clip(gamma3),
         adaptive_gradient_norm(gamma1, gamma2, eps),
-        momentum_reset(scale_by_adam(b1, b2, eps), every, warmup=0),
+        named(momentum_reset(adam, every, warmup=0), "stable_spam"),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

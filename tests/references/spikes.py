@@ -85,6 +85,7 @@ A = 26 / 9 / sqrt(236 / 27)
     {**DECAYS, "eps": 0.0, "gamma1": 0.5, "gamma2": 0.5, "gamma3": 0.5, "every": 2},
     (-0.1, -0.2 * (1 + 2 * A) / 3 / sqrt((1 + 2 * A**2) / 3), 0.3),
     moved={"gamma1": [0.4], "gamma2": [0.8], "gamma3": [0.5], "every": [6]},
+    ulps=12,  # the roundings of maxima, norms and their averages come before those of Adam
 )
 def stable_spam(
     gradients,
