@@ -1,5 +1,6 @@
 """AdamC."""
 
+from gradtx._arguments import POSITIVE
 from gradtx.catalog import optimizer
 from gradtx.engine.base import GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
@@ -12,6 +13,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
     "Defazio, 'Why Gradients Rapidly Increase Near the End of Training', arXiv:2506.02285",
     probe={"learning_rate": 0.05, "max_learning_rate": 0.1, "weight_decay": 0.1},
     usual_rate=0.001,
+    ranges={"max_learning_rate": POSITIVE},
 )
 def adamc(
     learning_rate: ScalarOrSchedule,

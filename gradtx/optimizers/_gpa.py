@@ -1,7 +1,9 @@
 """AdamW with generalized primal averaging."""
 
+from gradtx._arguments import FRACTION
 from gradtx.catalog import optimizer
 from gradtx.engine.base import GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
+from gradtx.engine.pipeline import named
 from gradtx.optimizers._adam import adamw
 from gradtx.transforms.iterate_averaging import primal_averaging
 
@@ -11,6 +13,7 @@ from gradtx.transforms.iterate_averaging import primal_averaging
     "arXiv:2512.17131",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
+    ranges={"mu_x": FRACTION, "mu_y": FRACTION},
 )
 def gpa_adamw(
     learning_rate: ScalarOrSchedule,
@@ -60,6 +63,5 @@ def gpa_adamw(
       >>> print(state.z, p.round(3))
       [-0.2] [-0.061]
     """
-    return primal_averaging(
-        adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask), mu_x, mu_y
-    )
+    steps = adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
+    return primal_averaging(named(steps, "gpa_adamw"), mu_x, mu_y)
