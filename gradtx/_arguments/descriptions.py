@@ -68,10 +68,15 @@ def _article(word: str) -> str:
 
 
 def paths(tree: object, empty: bool = False) -> list[str]:
-    """Returns the paths of all leaves, including `None`, and perhaps of nodes without children."""
+    """Returns the paths of all leaves, including `None`, and perhaps of nodes without children.
+
+    Nodes that stand for an array, such as one stored as codes, count as leaves.
+    """
 
     def is_leaf(x: object) -> bool:
-        return x is None or (empty and jax.tree.structure(x).num_nodes == 1)
+        if x is None or hasattr(x, "__jax_array__"):
+            return True
+        return empty and jax.tree.structure(x).num_nodes == 1
 
     flat, _ = jax.tree.flatten_with_path(tree, is_leaf=is_leaf)
     return [jax.tree_util.keystr(path) for path, _ in flat]
