@@ -5,6 +5,7 @@ on accelerators, whose casts are single instructions.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
@@ -31,11 +32,18 @@ def _encode(x: Array, bits: Array | None, dtype: DTypeLike) -> Parts:
     if bits is not None:
         x = stochastically(x, bits, dtype)
     most = float(jnp.finfo(dtype).max)
-    return {"codes": jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)}
+    codes = jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)
+    return {"codes": lax.bitcast_convert_type(codes, _held(dtype))}
 
 
-def _decode(parts: Parts, shape: tuple[int, ...]) -> Array:
-    return parts["codes"].astype(jnp.float32)
+def _decode(parts: Parts, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    return lax.bitcast_convert_type(parts["codes"], dtype).astype(jnp.float32)
+
+
+def _held(dtype: DTypeLike) -> np.dtype:
+    """Returns the dtype in which codes are kept: float8 as uint8, because `np.load` lacks it."""
+    dtype = jnp.dtype(dtype)
+    return jnp.dtype(jnp.uint8) if dtype.itemsize == 1 else dtype
 
 
 def _codec(name: str, stochastic: bool = False) -> Codec:
@@ -43,7 +51,7 @@ def _codec(name: str, stochastic: bool = False) -> Codec:
     return Codec(
         name,
         With(_encode, dtype),
-        _decode,
+        With(_decode, dtype),
         relative=float(jnp.finfo(dtype).eps) / 2,
         stochastic=stochastic,
     )

@@ -263,6 +263,21 @@ def test_saved_in_one_codec_and_loaded_in_another():
         gradtx.load_state_dict(txs["8"].init(larger), gradtx.state_dict(states["32"]))
 
 
+def test_codes_in_files_of_numpy(tmp_path):
+    """Which have neither bfloat16 nor float8."""
+    plain = gradtx.adam(0.1)
+    for codecs in ({"mu": "bfloat16", "nu": "float8_e5m2"}, {"*": "float8_e4m3fn"}):
+        tx = gradtx.store(plain, codecs, min_size=1)
+        _, state = tx.update(GRADS, tx.init(PARAMS))
+        np.savez(tmp_path / "state.npz", **gradtx.state_dict(state))
+        for other in (tx, plain):
+            with np.load(tmp_path / "state.npz") as file:
+                found = gradtx.load_state_dict(other.init(PARAMS), file)
+            exact = state if other is tx else gradtx.decoded(state)
+            for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+                np.testing.assert_array_equal(x, y)
+
+
 def test_codes_stand_for_their_array():
     tx = gradtx.store(gradtx.adam(0.1), EIGHT, min_size=1)
     _, state = tx.update(GRADS, tx.init(PARAMS))
