@@ -54,7 +54,7 @@ def store(
     The built-in codecs are, with the bytes of an entry:
 
     - `"int8"` (1.02): signed floats of 4 bits of exponent and 3 of the mantissa, with a power of
-      two for each block of 64 entries of an axis. The relative error is at most 2^-4.
+      two for each block of 64 entries of an axis. The relative error is at most 2^-3.
     - `"uint8"` (1.02): the same for numbers that are not negative, as second moments, with 5 bits
       of exponent. Positive numbers stay positive. A negative one of more than 2^-8 of its block's
       largest becomes NaN.

@@ -83,6 +83,18 @@ def test_float32_is_left_or_compensated():
     np.testing.assert_allclose(w, state.master, atol=2**-9 * 0.11)
 
 
+def test_gradients_pass():
+    """To the learning rate: those of exact steps, up to the rounding of bfloat16."""
+
+    def mean_after(rate, name):
+        w = jnp.ones(8, jnp.bfloat16)
+        updates, _ = WAYS[name].update(w, WAYS[name].init(w), w, learning_rate=rate)
+        return gradtx.apply_updates(w, updates).astype(jnp.float32).mean()
+
+    for name in WAYS:
+        np.testing.assert_allclose(jax.grad(mean_after)(0.1, name), -1, rtol=2**-7)
+
+
 def test_any_seed():
     w = jnp.ones(WIDTH, jnp.bfloat16)
     found = []
