@@ -55,6 +55,8 @@ KNOWN: Mapping[str, Known] = {
     "momo_adam": Known(when=_MOMO_DECAY, refuses=("float16", "adapt_lower_bound")),
     # The polynomial's slope is 3.4 at small singular values; 21 ulps were measured.
     "muon": Known(amplifies=4.0),
+    "nadam": Known(refuses=("momentum_decay",)),
+    "nadamw": Known(refuses=("momentum_decay",)),
     "polyak_sgd": Known(
         when={"scaling": "optax divides the rate by it, where its formula multiplies"}
     ),

@@ -43,6 +43,7 @@ from gradtx.optimizers._adamax import (
     adamaxw as adamaxw,
     scale_by_adamax as scale_by_adamax,
 )
+from gradtx.optimizers._adamc import adamc as adamc
 from gradtx.optimizers._adamod import AdaModState as AdaModState, adamod as adamod
 from gradtx.optimizers._adamp import adamp as adamp, sgdp as sgdp
 from gradtx.optimizers._adan import (
@@ -127,6 +128,8 @@ from gradtx.optimizers._galore import (
     galore as galore,
     scale_by_galore as scale_by_galore,
 )
+from gradtx.optimizers._gpa import gpa_adamw as gpa_adamw
+from gradtx.optimizers._grams import grams_adamw as grams_adamw
 from gradtx.optimizers._kate import KateState as KateState, kate as kate
 from gradtx.optimizers._kl_shampoo import (
     ScaleByKLShampooState as ScaleByKLShampooState,
@@ -255,10 +258,12 @@ from gradtx.optimizers._soap import (
     soap as soap,
 )
 from gradtx.optimizers._sophia import SophiaState as SophiaState, sophia as sophia
+from gradtx.optimizers._spam import spam as spam, stable_spam as stable_spam
 from gradtx.optimizers._splus import (
     ScaleBySPlusState as ScaleBySPlusState,
     scale_by_splus as scale_by_splus,
     splus as splus,
 )
+from gradtx.optimizers._stable_adamw import stable_adamw as stable_adamw
 from gradtx.optimizers._tam import TAMState as TAMState, tam as tam
 from gradtx.optimizers._yogi import scale_by_yogi as scale_by_yogi, yogi as yogi

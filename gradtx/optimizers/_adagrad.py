@@ -81,8 +81,8 @@ def adagrad(
       learning_rate: a number, a scalar array or a schedule; PyTorch's default is 0.01.
       initial_accumulator_value: the initial value of the sum. Default: 0.1; PyTorch's is 0.
       eps: added under the root, or to it, see `eps_in_sqrt`. Default: 1e-7; PyTorch's is 1e-10.
-      eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it; PyTorch and
-        Keras add it to the root.
+      eps_in_sqrt: whether `eps` is added under the root, or to it. Default: under it, as in Keras;
+        PyTorch adds it to the root.
 
     Source: Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and
     Stochastic Optimization" (JMLR 2011).

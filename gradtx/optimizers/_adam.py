@@ -1,16 +1,20 @@
 """Adam and its closest variants: AdamW, NAdam, NAdamW, and Adam without bias correction."""
 
+import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
+from gradtx._arguments import POSITIVE
 from gradtx._roles import Count, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio
+from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, times
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
@@ -145,6 +149,62 @@ def scale_by_uncorrected_adam(
     return leafwise(ScaleByAdamState, zero_moments, update)
 
 
+@functools.partial(piece, ranges={"momentum_decay": POSITIVE})
+def _scale_by_scheduled_nadam(
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    eps_root: Scalar,
+    mu_dtype: DTypeLike | None,
+    momentum_decay: Scalar,
+) -> GradientTransformation:
+    """Returns `scale_by_adam` with Nesterov momentum whose decay rate grows from `b1 / 2` to `b1`.
+
+    `rate(t) = b1 * (1 - 0.96**(t*momentum_decay) / 2)` takes the place of `b1` in `mu_hat`, and
+    `weight(t) = 1 - rate(1) * ... * rate(t)` that of `1 - b1**t`.
+    """
+
+    def per_step(step: Scalar) -> dict[str, Array]:
+        t = step_number(step)
+        speed = -math.log(0.96) * momentum_decay
+
+        def rate(t: Array) -> Array:
+            return times(b1, 1 - jnp.exp(-speed * t) / 2)
+
+        def weight(t: Array) -> Array:
+            # The product of `1 - q**i / 2` for i up to t, with q = exp(-speed), by the series of
+            # the logarithms: of the k-th powers of q**i / 2, which are geometric series over i.
+            k = np.arange(1.0, 54.0)  # 2**-53 is the rounding of float64
+            sums = jnp.exp(-speed * k) * jnp.expm1(-speed * k * t) / jnp.expm1(-speed * k)
+            gathered = gathered_weight(b1, t)
+            return gathered - (1 - gathered) * jnp.expm1(-jnp.sum(sums / (k * 2**k)))
+
+        return {
+            "of_g": (1 - rate(t)) / weight(t),
+            "of_mu": rate(t + 1) / weight(t + 1),
+            "nu_weight": gathered_weight(b2, t),
+        }
+
+    def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
+        mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
+        mu_hat = times(s.of_mu, mu) + times(s.of_g, g)
+        u = ratio(mu_hat, plus(over(nu, s.nu_weight), eps_root), eps)
+        return u, Slots(mu=mu, nu=nu)
+
+    return store_as(
+        leafwise(ScaleByAdamState, zero_moments, update, per_step=per_step), mu=mu_dtype
+    )
+
+
+def _check_nesterov(name: str, nesterov: bool) -> None:
+    """Raises an error if there is a schedule of Nesterov momentum, and no Nesterov momentum."""
+    if not nesterov:
+        raise ValueError(
+            f"{name}: momentum_decay was given with nesterov=False, but it is the schedule of "
+            "Nesterov momentum; leave out one of the two"
+        )
+
+
 @optimizer(ADAM, probe={"learning_rate": 0.05}, usual_rate=0.001)
 def adam(
     learning_rate: ScalarOrSchedule,
@@ -264,7 +324,12 @@ def adamw(
     )
 
 
-@optimizer(NADAM, probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(
+    NADAM,
+    probe={"learning_rate": 0.05},
+    usual_rate=0.001,
+    ranges={"momentum_decay": POSITIVE},
+)
 def nadam(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -274,11 +339,14 @@ def nadam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
+    momentum_decay: Scalar | None = None,
 ) -> GradientTransformation:
     """NAdam: Adam with Nesterov momentum, which is `adam(..., nesterov=True)`.
 
     `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)` takes the place of Adam's `mu_hat`.
-    The decay rate `b1` is constant; the paper also warms it up.
+    With `momentum_decay`, `rate(t) = b1 * (1 - 0.96**(t*momentum_decay) / 2)` and
+    `weight(t) = 1 - rate(1) * ... * rate(t)` give
+    `mu_hat = rate(t+1) * mu / weight(t+1) + (1-rate(t)) * g / weight(t)`, as in the paper.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -289,6 +357,11 @@ def nadam(
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision.
       nesterov: whether to use Nesterov momentum. Default: True.
+      momentum_decay: how fast the decay rate in `mu_hat` grows from `b1 / 2` to `b1`, positive; the
+        paper's and PyTorch's is 0.004, Keras's is 1. Default: `None`, for the constant rate `b1`.
+
+    Raises:
+      ValueError: `momentum_decay` was given with `nesterov=False`.
 
     Source: Dozat, "Incorporating Nesterov Momentum into Adam" (ICLR workshop 2016).
 
@@ -299,10 +372,21 @@ def nadam(
       >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
       [-0.00147368]
     """
-    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    if momentum_decay is None:
+        return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    _check_nesterov("nadam", nesterov)
+    return chain(
+        _scale_by_scheduled_nadam(b1, b2, eps, eps_root, mu_dtype, momentum_decay),
+        scale_by_learning_rate(learning_rate),
+    )
 
 
-@optimizer(NADAM + "; " + ADAMW, probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(
+    NADAM + "; " + ADAMW,
+    probe={"learning_rate": 0.05},
+    usual_rate=0.001,
+    ranges={"momentum_decay": POSITIVE},
+)
 def nadamw(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -314,6 +398,7 @@ def nadamw(
     mask: MaskOrFn | None = None,
     *,
     nesterov: bool = True,
+    momentum_decay: Scalar | None = None,
 ) -> GradientTransformation:
     """NAdam with decoupled weight decay, which is `adamw(..., nesterov=True)`.
 
@@ -330,9 +415,12 @@ def nadamw(
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
       nesterov: whether to use Nesterov momentum. Default: True.
+      momentum_decay: how fast the decay rate in `mu_hat` grows from `b1 / 2` to `b1`, see `nadam`.
+        Default: `None`, for the constant rate `b1`.
 
     Raises:
-      ValueError: `update` was called without params.
+      ValueError: `momentum_decay` was given with `nesterov=False`, or `update` was called without
+        params.
 
     Source: Dozat, "Incorporating Nesterov Momentum into Adam" (ICLR workshop 2016); Loshchilov and
     Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101.
@@ -345,6 +433,13 @@ def nadamw(
       >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
       [-0.00147368]
     """
-    return adamw(
-        learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov
+    if momentum_decay is None:
+        return adamw(
+            learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov
+        )
+    _check_nesterov("nadamw", nesterov)
+    return chain(
+        _scale_by_scheduled_nadam(b1, b2, eps, eps_root, mu_dtype, momentum_decay),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
     )

@@ -105,7 +105,7 @@ def qhadam(
         m = ema(g, over(mu, s.mu_weight), nu1)
         nu_hat = over(nu, s.nu_weight)
         # A square that has overflowed may have the weight 0.
-        finite = jnp.minimum(square, jnp.finfo(square.dtype).max)
+        finite = jnp.minimum(square, jnp.finfo(nu.dtype).max)
         v = ema(finite, nu_hat, nu2)
         return ratio(m, v, eps), Slots(mu=mu, nu=nu)
 

@@ -37,6 +37,9 @@ NEEDED = {
 }
 """Settings of PyTorch, and the slots that they need."""
 
+COMPUTED = {"mu_product"}
+"""What PyTorch saves, and gradtx computes from the step count: of NAdam."""
+
 TorchNames = Sequence[str | None] | Mapping[int | str, str | None]
 
 REFUSED = {
@@ -61,17 +64,17 @@ def load_torch(
 
     - SGD: `sgd(lr, momentum, nesterov)`;
     - Adam: `adam(lr, b1, b2, eps)`; AdamW: `adamw(..., weight_decay=...)`;
-    - Adam with `amsgrad=True`, with the maximum of the averages before bias correction:
-      `chain(scale_by_amsgrad(b1, b2, eps, bias_correction_nu=False), scale_by_schedule(lambda t:
-      (1 - b2 ** (t + 1)) ** 0.5), scale_by_learning_rate(lr))`, except that `eps` is scaled as
-      well;
+    - Adam with `amsgrad=True`: `amsgrad(lr, b1, b2, eps, raw_maximum=True)`;
+    - NAdam: `nadam(lr, b1, b2, eps, momentum_decay=...)`;
     - RMSprop: `rmsprop(lr, alpha, eps, eps_in_sqrt=False, centered=..., momentum=...)`, whose
       velocity includes the learning rate. PyTorch's does not, which matters under a schedule:
       `chain(scale_by_rms(alpha, eps, eps_in_sqrt=False), trace(momentum),
       scale_by_learning_rate(lr))`;
-    - Adagrad: `adagrad(lr, eps=0.0)`, because PyTorch adds its tiny `eps` to the root; `lr_decay`
-      is the schedule `lr / (1 + t * lr_decay)`;
+    - Adagrad: `adagrad(lr, eps=1e-10, eps_in_sqrt=False)`; `lr_decay` is the schedule
+      `lr / (1 + t * lr_decay)`;
     - `weight_decay`, except in AdamW: `chain(add_decayed_weights(weight_decay), ...)`.
+
+    `docs/recipes.md` has a table of all optimizers of PyTorch.
 
     A velocity after the learning rate in the chain, as in `rmsprop` and `momentum`, is `-lr` times
     PyTorch's. The states of guards, clips and so on are those of the template.
@@ -195,7 +198,7 @@ def _read(saved: Mapping[str, Any], names: TorchNames, axes: Rules | None) -> _S
             what = f"{key} of {path!r}"
             if key == "step":
                 steps[path] = int(step_count(_numbers(value, what), f"load_torch: {what}"))
-            elif value is not None:
+            elif value is not None and key not in COMPUTED:
                 slots[path, key] = _array(value, order.get(path, ()), what)
     used = [(paths[n], group) for group in groups for n in group["params"] if n in paths]
     rates = {path: _rate(group) for path, group in used}

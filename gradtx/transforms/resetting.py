@@ -15,9 +15,9 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.concrete import branch, compiled_when_concrete
+from gradtx.engine.coupled import coupled
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import default_float
-from gradtx.engine.pipeline import wrapped
 from gradtx.engine.scalars import finished
 from gradtx.transforms.guards import begun_again
 from gradtx.tree.moments import next_count
@@ -88,16 +88,19 @@ def momentum_reset(
         return jax.tree.map(lambda u: rescale(u, factor), updates)
 
     def update(
-        updates: Updates, state: MomentumResetState, params: Params | None = None, **extra: Any
+        updates: Updates, state: MomentumResetState, params: Params, **extra: Any
     ) -> tuple[Updates, MomentumResetState]:
-        if params is None:
-            raise ValueError(
-                "momentum_reset: needs the parameters: call update(updates, state, params)"
-            )
         updates, new = inner.update(updates, state.inner_state, params, **extra)
         due = state.count % every == every - 1
         new = branch(due, lambda: begun_again(inner, params, new), lambda: new)
         updates = scaled(updates, state.count) if warmup else updates
         return updates, MomentumResetState(next_count(state.count, every), new)
 
-    return wrapped(init, update, inner, name="momentum_reset", state=MomentumResetState)
+    return coupled(
+        MomentumResetState,
+        init,
+        update,
+        name="momentum_reset",
+        params=True,
+        traits={"passes_to": (inner,)},
+    )

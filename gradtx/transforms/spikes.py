@@ -69,12 +69,23 @@ def spike_aware_clip(threshold: Scalar = 5000.0, b2: Scalar = 0.999) -> Gradient
         return Slots(nu=real_full_like(p, 0))
 
     def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
-        limit = root(times(threshold, s.nu))
-        spike = (s.nu > 0) & (jnp.abs(g) > limit)
-        g = jnp.where(spike, jnp.sign(g) * limit, g)
+        g = without_spikes(g, s.nu, threshold)
         return g, Slots(nu=ema(abs_sq(g), s.nu, b2))
 
     return leafwise(SpikeAwareClipState, init, update, name="spike_aware_clip")
+
+
+def without_spikes(g: Array, nu: Array, threshold: Scalar) -> Array:
+    """Returns a gradient with smaller elements where its squares exceed a multiple of `nu`.
+
+    Args:
+      g: the gradient.
+      nu: the second moment; where it is 0, nothing is changed.
+      threshold: the multiple.
+    """
+    limit = root(times(threshold, nu))
+    spike = (nu > 0) & (jnp.abs(g) > limit)
+    return jnp.where(spike, jnp.sign(g) * limit, g)
 
 
 @functools.partial(piece, ranges={"decay": DECAY})

@@ -16,16 +16,25 @@ X_NADAMW = 1 - 0.1 * (4 / 3 + 0.5) - 0.2 * (86 / 21 / sqrt(12) + 0.5 * (1 - 11 /
 
 
 @piece()
-def scale_by_adam(gradients, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, nesterov=False):
-    """Kingma and Ba, arXiv:1412.6980, Algorithm 1; Nesterov: Dozat (2016), Algorithm 2 with a
-    constant decay: mu_t = mu_(t+1) = b1."""
-    m, v, out = 0.0, 0.0, []
+def scale_by_adam(
+    gradients, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, nesterov=False, momentum_decay=None
+):
+    """Kingma and Ba, arXiv:1412.6980, Algorithm 1; Nesterov: Dozat (2016), Algorithm 2, with a
+    constant decay, mu_t = b1, or its schedule."""
+
+    def rate(t):
+        return b1 if momentum_decay is None else b1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+
+    m, v, product, out = 0.0, 0.0, 1.0, []
     for t, g in enumerate(gradients, start=1):
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * squared(g)
         m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+        product = product * rate(t)
         if nesterov:
-            m_hat = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+            m_hat = rate(t + 1) * m / (1 - product * rate(t + 1)) + (1 - rate(t)) * g / (
+                1 - product
+            )
         out.append(m_hat / (np.sqrt(v_hat + eps_root) + eps))
     return out
 

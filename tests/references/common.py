@@ -184,6 +184,7 @@ MOVED = {
     "bias_correction_nu": [False],
     "centered": [True],
     "raw_maximum": [True],
+    "momentum_decay": [0.5],
     "weight_decay": [0.3],
     "mask": [{"mask": MASK, **DECAYING}, {"mask": mask_of, **DECAYING}],
     "weight_decay_mask": [{"weight_decay_mask": MASK, **DECAYING}],

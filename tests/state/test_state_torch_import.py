@@ -122,18 +122,23 @@ def test_adam(weight_decay):
 
 
 def test_amsgrad():
-    """PyTorch takes the largest average before its correction, which `amsgrad` does not."""
+    """PyTorch takes the largest average before its correction, as `amsgrad` does if asked to."""
     b1, b2 = 0.8, 0.95
-    tx = gradtx.chain(
-        gradtx.scale_by_amsgrad(b1, b2, bias_correction_nu=False),
-        gradtx.scale_by_schedule(lambda t: (1 - b2 ** (t + 1)) ** 0.5),
-        gradtx.scale_by_learning_rate(LR),
+    goes_on(
+        lambda p: torch.optim.Adam(p, LR, (b1, b2), 1e-3, amsgrad=True),
+        gradtx.amsgrad(LR, b1, b2, 1e-3, raw_maximum=True),
     )
-    goes_on(lambda p: torch.optim.Adam(p, LR, (b1, b2), amsgrad=True), tx)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         goes_on(
             lambda p: torch.optim.Adam(p, LR, (b1, b2), amsgrad=True), gradtx.amsgrad(LR, b1, b2)
         )
+
+
+def test_nadam():
+    goes_on(
+        lambda p: torch.optim.NAdam(p, LR, momentum_decay=0.1),
+        gradtx.nadam(LR, momentum_decay=0.1),
+    )
 
 
 @pytest.mark.parametrize("centered", [False, True])
@@ -150,7 +155,7 @@ def test_rmsprop(centered, momentum):
 def test_adagrad():
     goes_on(
         lambda p: torch.optim.Adagrad(p, LR, lr_decay=0.1, initial_accumulator_value=0.01),
-        gradtx.adagrad(lambda t: LR / (1 + 0.1 * t), eps=0.0),
+        gradtx.adagrad(lambda t: LR / (1 + 0.1 * t), eps=1e-10, eps_in_sqrt=False),
     )
 
 
