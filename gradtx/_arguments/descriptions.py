@@ -67,11 +67,20 @@ def _article(word: str) -> str:
     return "an" if word[0] in "AEIOUaeio" else "a"
 
 
-def paths(tree: object, empty: bool = False) -> list[str]:
-    """Returns the paths of all leaves, including `None`, and perhaps of nodes without children."""
+def paths(tree: object, empty: bool = False, stored: bool = False) -> list[str]:
+    """Returns the paths of all leaves, including `None`.
+
+    Args:
+      tree: the pytree.
+      empty: whether nodes without children are among them. Default: False.
+      stored: whether the parts of a node that stands for an array, such as one stored as codes, are
+        among them in place of it. Default: False.
+    """
 
     def is_leaf(x: object) -> bool:
-        return x is None or (empty and jax.tree.structure(x).num_nodes == 1)
+        if x is None or (hasattr(x, "__jax_array__") and not stored):
+            return True
+        return empty and jax.tree.structure(x).num_nodes == 1
 
     flat, _ = jax.tree.flatten_with_path(tree, is_leaf=is_leaf)
     return [jax.tree_util.keystr(path) for path, _ in flat]
@@ -83,6 +92,8 @@ def describe_difference(name_a: str, a: object, name_b: str, b: object) -> str:
     if not (only_a and only_b):  # they may differ in what is masked
         more_a, more_b = _apart(paths(a, empty=True), paths(b, empty=True))
         only_a, only_b = only_a or more_a, only_b or more_b
+    if not (only_a or only_b):  # or in what is stored as codes
+        only_a, only_b = _apart(paths(a, stored=True), paths(b, stored=True))
     told = []
     if type(a) is not type(b):
         told.append(f"{name_a} is {described(a)}, {name_b} is {described(b)}")

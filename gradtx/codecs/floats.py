@@ -4,7 +4,11 @@
 on accelerators, whose casts are single instructions.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
@@ -14,28 +18,48 @@ from gradtx.codecs.codec import Codec, Parts, With
 def stochastically(x: Array, bits: Array, dtype: DTypeLike) -> Array:
     """Returns float32 numbers that a shorter dtype has, rounded up or down at random.
 
+    Its derivative is 1, the expected one.
+
     Args:
       x: the numbers; those in another dtype are returned as they are.
       bits: random uint32 integers.
       dtype: the shorter dtype.
     """
     dropped = 23 - jnp.finfo(dtype).nmant
-    if x.dtype != jnp.float32 or dropped <= 0:
-        return x
+    return x if x.dtype != jnp.float32 or dropped <= 0 else _rounded(x, bits, dropped)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _rounded(x: Array, bits: Array, dropped: int) -> Array:
     whole = lax.bitcast_convert_type(x, jnp.uint32)
     rounded = (whole + (bits >> (32 - dropped))) & jnp.uint32(2**32 - 2**dropped)
     return jnp.where(jnp.isfinite(x), lax.bitcast_convert_type(rounded, jnp.float32), x)
+
+
+@_rounded.defjvp
+def _(
+    dropped: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    return _rounded(*primals, dropped), tangents[0]
 
 
 def _encode(x: Array, bits: Array | None, dtype: DTypeLike) -> Parts:
     if bits is not None:
         x = stochastically(x, bits, dtype)
     most = float(jnp.finfo(dtype).max)
-    return {"codes": jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)}
+    codes = jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)
+    return {"codes": _held(codes)}
 
 
-def _decode(parts: Parts, shape: tuple[int, ...]) -> Array:
-    return parts["codes"].astype(jnp.float32)
+def _decode(parts: Parts, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    codes = parts["codes"]
+    codes = lax.bitcast_convert_type(codes, dtype) if dtype.itemsize == 1 else codes
+    return codes.astype(jnp.float32)
+
+
+def _held(codes: Array) -> Array:
+    """Returns codes in the dtype in which they are kept: float8 as uint8, which `np.load` has."""
+    return lax.bitcast_convert_type(codes, jnp.uint8) if codes.dtype.itemsize == 1 else codes
 
 
 def _codec(name: str, stochastic: bool = False) -> Codec:
@@ -43,7 +67,7 @@ def _codec(name: str, stochastic: bool = False) -> Codec:
     return Codec(
         name,
         With(_encode, dtype),
-        _decode,
+        With(_decode, dtype),
         relative=float(jnp.finfo(dtype).eps) / 2,
         stochastic=stochastic,
     )

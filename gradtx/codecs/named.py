@@ -19,11 +19,11 @@ def codec_of(codec: str | Codec, function: str) -> Codec:
       function: the name of the caller, for errors.
 
     Raises:
-      ValueError: there is no codec of that name.
+      ValueError: `codec` is something else, or there is no codec of that name.
     """
     if isinstance(codec, Codec):
         return codec
-    if codec not in CODECS:
+    if not isinstance(codec, str) or codec not in CODECS:
         raise ValueError(
             f"{function}: a codec must be a Codec or among {', '.join(CODECS)}, got {codec!r}"
         )

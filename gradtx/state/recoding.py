@@ -50,20 +50,37 @@ def recoded(template: OptState, flat: Mapping[str, ArrayLike]) -> Mapping[str, A
             continue  # in the same form
         if mine:
             codec, keys = next(iter(mine.items()))
-            parts = {part: jnp.asarray(flat[key]) for part, key in keys.items()}
             x = jax.ShapeDtypeStruct(node.shape, jnp.float32)
             like = jax.eval_shape(lambda x, c=codecs[codec]: c.encode(x, None), x)
+            parts = {
+                part: jnp.asarray(viewed(flat[key], like[part].dtype if part in like else None))
+                for part, key in keys.items()
+            }
             if any(parts[part].shape != x.shape for part, x in like.items() if part in parts):
                 continue  # it is reported
             value, seed = codecs[codec].decode(parts, node.shape), parts.get(SEED)
         elif name in flat and np.shape(flat[name]) == node.shape:
-            keys, value, seed = {"": name}, jnp.asarray(flat[name]), None
+            keys, value, seed = {"": name}, jnp.asarray(viewed(flat[name], node.dtype)), None
         else:
             continue
         for key in keys.values():
             del new[key]
         new |= _named(name, node, value, seed)
     return new
+
+
+def viewed(saved: ArrayLike, dtype: np.dtype | None) -> Array | np.ndarray:
+    """Returns a saved array in its own dtype; in NumPy's files, bfloat16 is two bytes of void.
+
+    Args:
+      saved: the array.
+      dtype: the dtype that it had if it is void now.
+    """
+    array = saved if isinstance(saved, jax.Array) else np.asarray(saved)
+    if dtype is None or array.dtype.type is not np.void:
+        return array
+    of_jax = dtype.kind == "V" and dtype.itemsize == array.dtype.itemsize
+    return array.view(dtype) if of_jax else array
 
 
 def _named(name: str, node: Any, value: Array, seed: Array | None) -> dict[str, Array]:

@@ -33,7 +33,7 @@ from jax.typing import ArrayLike
 from gradtx.engine.base import Array, OptState
 from gradtx.state.counts import check_counts, is_at_hand
 from gradtx.state.naming import VERSION, named_leaves
-from gradtx.state.recoding import recoded
+from gradtx.state.recoding import recoded, viewed
 
 Flat = Mapping[str, ArrayLike]
 SAVED = (jax.Array, jax.ShapeDtypeStruct, np.ndarray, np.generic, int, float, complex)
@@ -306,11 +306,9 @@ def _data_type(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _readable(saved: ArrayLike, old: Any) -> Array | np.ndarray:
-    """Returns a saved array in its own dtype; in NumPy's files, bfloat16 is two bytes of void."""
+    """Returns a saved array in its own dtype."""
     array = _data(saved) if isinstance(saved, jax.Array) else np.asarray(saved)
-    dtype = _data_type(old)[1]
-    of_jax = dtype.kind == "V" and dtype.itemsize == array.dtype.itemsize
-    return array.view(dtype) if array.dtype.type is np.void and of_jax else array
+    return viewed(array, _data_type(old)[1])
 
 
 def _castable(saved: Array | np.ndarray, needed: np.dtype) -> bool:

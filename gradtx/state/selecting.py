@@ -113,8 +113,9 @@ class ByPattern:
                 f"by_path: needs a rule or a default for {some(lost)}, none of {list(self.rules)} "
                 "matches"
             )
-        if not self.unused and (idle := [x for x in self.rules if x not in matched]):
-            paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(tree)]
+        paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(tree)]
+        idle = [x for x in self.rules if x not in matched]
+        if idle and paths and not self.unused:
             raise ValueError(f"by_path: {idle[0]!r} matches none of {some(paths)}")
         return patterns
 

@@ -29,6 +29,9 @@ from gradtx.engine.pipeline import FORM, wrapped
 from gradtx.state.belonging import LeafRole, roles
 from gradtx.state.selecting import matches, some
 
+STORABLE = ("slot", "statistic", "shared")
+"""The kinds of arrays that may be stored as codes."""
+
 Patterns = Mapping[str | re.Pattern[str], str | Codec | None]
 
 
@@ -51,7 +54,7 @@ def store(
     The built-in codecs are, with the bytes of an entry:
 
     - `"int8"` (1.02): signed floats of 4 bits of exponent and 3 of the mantissa, with a power of
-      two for each block of 64 entries of an axis. The relative error is at most 2^-4.
+      two for each block of 64 entries of an axis. The relative error is at most 2^-3.
     - `"uint8"` (1.02): the same for numbers that are not negative, as second moments, with 5 bits
       of exponent. Positive numbers stay positive. A negative one of more than 2^-8 of its block's
       largest becomes NaN.
@@ -96,6 +99,11 @@ def store(
             "store: codecs must be a mapping from patterns to codecs, got "
             f'{described(codecs)}; {{"*": codec}} is for all arrays'
         )
+    if odd := [x for x in codecs if not isinstance(x, (str, re.Pattern))]:
+        raise TypeError(
+            "store: a pattern must be a string or a compiled regular expression, got "
+            f"{described(odd[0])}"
+        )
     found = {key: None if x is None else codec_of(x, "store") for key, x in codecs.items()}
     inner = with_extra_args_support(tx)
 
@@ -125,9 +133,11 @@ def store(
         state = _stored(state, params, found, min_size, seed, idle, inside=False)
         if idle and jax.tree.leaves(params):
             pattern = next(x for x in found if x in idle)
+            every = jax.tree.leaves(roles(state, params))
+            names = [_name(role) for role in every if role.kind in STORABLE]
             raise ValueError(
-                f"store: {pattern!r} matches no array of the state; there are "
-                f"{some([_name(role) for role in jax.tree.leaves(roles(state, params))])}"
+                f"store: {pattern!r} matches no array that could be stored as codes; there are "
+                f"{some(names) or 'none'}"
             )
         return state
 
@@ -163,7 +173,7 @@ def _stored(
     """
 
     def stored(x: Any, role: LeafRole) -> Any:
-        if is_coded(x) or role.kind not in ("slot", "statistic", "shared"):
+        if is_coded(x) or role.kind not in STORABLE:
             return x
         name = _name(role)
         matching = [pattern for pattern in codecs if matches(pattern, name)]

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -233,13 +232,13 @@ def _update(step: ArrayLike, target: Array, p: ArrayLike, g: ArrayLike) -> Array
     """Returns the update of a parameter to a number, in the dtype of the gradient.
 
     Args:
-      step: the difference of the number and the parameter, for parameters in float32.
+      step: the difference of the number and the parameter, if nothing is rounded.
       target: the number.
       p: the parameter, in whose dtype the number is rounded.
       g: the gradient.
     """
     dtype = jnp.result_type(p)
-    if dtype != target.dtype:
+    if not dtype == target.dtype == jnp.result_type(g):  # rounded, so what is lost comes next time
         step = widen(target.astype(dtype)) - widen(p)
     return jnp.asarray(step).astype(jnp.result_type(g))
 
@@ -247,7 +246,7 @@ def _update(step: ArrayLike, target: Array, p: ArrayLike, g: ArrayLike) -> Array
 def _bits_like(params: Params, count: Array, seed: int) -> PyTree:
     """Returns random bits for each entry of the parameters."""
     leaves, treedef = jax.tree.flatten(params)
-    first = np.uint32(seed) * np.uint32(0x9E3779B9)
+    first = jnp.uint32(int(seed) * 0x9E3779B9 % 2**32)
     step = count.astype(jnp.uint32) * jnp.uint32(0x85EBCA6B) + first
     bits = [random_bits(step + jnp.uint32(i), jnp.shape(x)) for i, x in enumerate(leaves)]
     return treedef.unflatten(bits)

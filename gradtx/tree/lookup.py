@@ -18,7 +18,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from gradtx.codecs import is_coded
 from gradtx.engine.base import PyTree
 from gradtx.tree.walking import NamedTupleKey, Part, Path, children, replaced, walk
 
@@ -94,8 +96,8 @@ def set(tree: PyTree, filtering: Filter | None = None, /, **kwargs: Any) -> PyTr
       filtering: `filtering(path, value) -> bool`, a function that selects the matches to replace;
         see `get_all_with_path`. Default: `None`, all matches.
       **kwargs: the new values by name, set in the order in which they are given. A Python number
-        gets the dtype of the array that it replaces, if that can hold it, so that nothing is
-        recompiled.
+        gets the dtype of the array that it replaces, if that can hold it, and an array the codes of
+        one that is stored as codes, so that nothing is recompiled.
 
     Raises:
       KeyError: nothing has the name, or only a field that reports the value of the last step, which
@@ -116,7 +118,7 @@ def set(tree: PyTree, filtering: Filter | None = None, /, **kwargs: Any) -> PyTr
             raise KeyError(
                 f"tree.set: nothing{some} is named {key!r}; the names are {_names(tree)}"
             )
-        new = {m.path: _of_same_dtype(value, m.value) for m in found if not _only_reports(m)}
+        new = {m.path: _stored_alike(value, m.value) for m in found if not _only_reports(m)}
         if not new:
             places = ", ".join(_told(match.path) for match in found)
             raise KeyError(
@@ -172,7 +174,14 @@ def _preferred(found: list[Part]) -> list[Part]:
     return [m for m in found if not (m.role.repeats or _only_reports(m))] or found
 
 
-def _of_same_dtype(new: PyTree, old: PyTree) -> PyTree:
+def _stored_alike(new: PyTree, old: PyTree) -> PyTree:
+    olds, treedef = jax.tree.flatten(old, is_leaf=is_coded)
+    news, given = jax.tree.flatten(new, is_leaf=is_coded)
+    if any(map(is_coded, olds)) and treedef == given:
+        return treedef.unflatten(
+            o.with_value(x) if is_coded(o) and isinstance(x, (jax.Array, np.ndarray)) else x
+            for o, x in zip(olds, news, strict=True)
+        )
     if not isinstance(new, (int, float, complex)) or not isinstance(old, jax.Array):
         return new
     if old.shape or not jnp.issubdtype(old.dtype, jnp.number):

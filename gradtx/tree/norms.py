@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx.codecs import decoded
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import abs_sq, default_float, like, times, widen
 from gradtx.engine.scalars import total
@@ -38,7 +39,7 @@ def global_norm(updates: PyTree) -> Array:
       >>> print(gradtx.global_norm(jnp.array([3e30, 4e30])))
       5e+30
     """
-    leaves = tuple(floating(x) for x in jax.tree.leaves(updates))
+    leaves = tuple(floating(x) for x in jax.tree.leaves(decoded(updates)))
     return _compiled((leaves,), None)[0] if leaves else jnp.zeros((), default_float())
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
+from gradtx.codecs import SEED, Coded, is_coded
 from gradtx.engine.base import OptState, Params, PyTree, PyTreeDef, TransformationLike
 from gradtx.engine.paths import StructureError, align, describe_difference, is_none
 from gradtx.tree.walking import Names, Part, children, key_name, parts, replaced, walk
@@ -46,7 +48,8 @@ def map_params(
     `gradtx.state.roles` reports which these are. For a state that declares nothing, such as a bare
     pytree, `init` is called with stand-ins for the parameters: parts of its result that are made of
     stand-ins correspond to the parameters. Masked leaves stay masked, and `None` stays
-    `None`.
+    `None`. An array that is stored as codes is passed to `f` decoded; an array that `f` returns for
+    it is coded, and anything else, such as a sharding, takes the place of its codes and scales.
 
     Args:
       initable: a transformation, or its `init`.
@@ -85,17 +88,23 @@ def map_params(
     init: Any = getattr(initable, "init", initable)
     made, columns = _of_stand_ins(init, found, state, rest)
     outlines = [
-        jax.tree.structure(part.value, is_leaf=_is_empty)
+        jax.tree.structure(part.value, is_leaf=_is_whole)
         for part, like in zip(found, made, strict=True)
         if part.kind == "slot" and _corresponds(part, like) and jax.tree.leaves(part.value)
     ]
 
     def mapped(mark: PyTree, value: PyTree, of: Names = ()) -> PyTree:
         if isinstance(mark, _Place):
-            return _map_part(f, value, [column[mark.number] for column in columns], is_leaf)
+            return _map_part(each, value, [column[mark.number] for column in columns], is_leaf)
         if _is_mark(mark):
-            return _map_part(f, value, [_seen(tree, of) for tree in rest], is_leaf, outlines)
+            return _map_part(each, value, [_seen(tree, of) for tree in rest], is_leaf, outlines)
+        return others(value)
+
+    def others(value: PyTree) -> PyTree:
         return value if transform_non_params is None else jax.tree.map(transform_non_params, value)
+
+    def each(x: PyTree, *r: PyTree) -> PyTree:
+        return _map_coded(f, others, x, *r) if is_coded(x) else f(x, *r)
 
     new = {}
     for part, like in zip(found, made, strict=True):
@@ -184,7 +193,7 @@ def _stand_ins(
     yield _Whole(), []
     tried = []
     for like in (*rest, *(part.value for part in walk(state, deep=True))):
-        treedef = jax.tree.structure(like, is_leaf=_is_empty)
+        treedef = jax.tree.structure(like, is_leaf=_is_whole)
         if treedef in tried:
             continue
         tried.append(treedef)
@@ -199,6 +208,35 @@ def _is_empty(x: PyTree) -> bool:
     """Returns whether a node is empty, such as `None`, a masked leaf, or an empty list."""
     treedef = jax.tree.structure(x)
     return treedef.num_nodes == 1 and treedef.num_leaves == 0
+
+
+def _is_whole(x: PyTree) -> bool:
+    """Returns whether a node is empty, or stands for one array."""
+    return is_coded(x) or _is_empty(x)
+
+
+def _map_coded(
+    f: Callable[..., PyTree], others: Callable[[PyTree], PyTree], x: Coded, *rest: PyTree
+) -> Coded:
+    """Maps over an array that is stored as codes; `others` maps its seed."""
+    concrete = all(map(_is_array, x.parts.values()))
+    value = x.value() if concrete else jax.eval_shape(x.value)
+    found = f(value, *rest)
+    coded = x.with_value(found) if _is_array(found) and found is not value else x
+
+    def new(name: str, part: PyTree) -> PyTree:
+        if name == SEED:
+            return others(x.parts[SEED])
+        if isinstance(found, jax.ShapeDtypeStruct) and found is not value:
+            return jax.ShapeDtypeStruct(part.shape, part.dtype, sharding=found.sharding)
+        return part if found is value or _is_array(found) else found
+
+    parts = {name: new(name, part) for name, part in coded.parts.items()}
+    return Coded(parts, x.codec, x.shape, x.dtype, x.inside)
+
+
+def _is_array(x: PyTree) -> bool:
+    return isinstance(x, (jax.Array, np.ndarray))
 
 
 def _map_part(
@@ -217,7 +255,7 @@ def _map_part(
         return is_leaf is not None and is_leaf(x)
 
     def stops(x: PyTree) -> bool:
-        return given(x) or _is_empty(x)
+        return given(x) or _is_whole(x)
 
     leaves, treedef = jax.tree.flatten(part, is_leaf=stops)
 

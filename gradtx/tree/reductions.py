@@ -2,7 +2,7 @@
 
 Sums and norms of half-precision leaves are computed and returned in float32, so that sums over many
 bfloat16 leaves keep their accuracy, and norms of large float16 leaves don't overflow. Extrema keep
-their dtype.
+their dtype. Arrays that are stored as codes are decoded.
 """
 
 import functools
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gradtx.codecs import decoded, is_coded
 from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import abs_sq, widen
 from gradtx.engine.scalars import finished, total
@@ -34,7 +35,7 @@ def sum(tree: PyTree, associative_reduction: bool = False) -> Array:
       >>> tree.sum({"a": jax.numpy.ones(2), "b": 1.0}).item()
       3.0
     """
-    sums = [jnp.sum(widen(x)) for x in jax.tree.leaves(tree)]
+    sums = [jnp.sum(widen(x)) for x in jax.tree.leaves(decoded(tree))]
     if not sums:
         return jnp.asarray(0.0)
     if len(sums) == 1:
@@ -56,7 +57,7 @@ def max(tree: PyTree) -> Array:
       >>> tree.max({"a": jax.numpy.arange(3.0), "b": 1.0}).item()
       2.0
     """
-    parts = [jnp.max(x) for x in jax.tree.leaves(tree) if jnp.size(x)]
+    parts = [jnp.max(x) for x in jax.tree.leaves(decoded(tree)) if jnp.size(x)]
     return finished(functools.reduce(jnp.maximum, parts)) if parts else jnp.asarray(-jnp.inf)
 
 
@@ -72,7 +73,7 @@ def min(tree: PyTree) -> Array:
       >>> tree.min({"a": jax.numpy.arange(3.0), "b": 1.0}).item()
       0.0
     """
-    parts = [jnp.min(x) for x in jax.tree.leaves(tree) if jnp.size(x)]
+    parts = [jnp.min(x) for x in jax.tree.leaves(decoded(tree)) if jnp.size(x)]
     return finished(functools.reduce(jnp.minimum, parts)) if parts else jnp.asarray(jnp.inf)
 
 
@@ -92,7 +93,7 @@ def vdot(tree_x: PyTree, tree_y: PyTree) -> Array:
       >>> tree.vdot({"a": jax.numpy.ones(2)}, {"a": jax.numpy.ones(2)}).item()
       2.0
     """
-    return sum(map_leaves("tree.vdot", _vdot, tree_x, tree_y))
+    return sum(map_leaves("tree.vdot", _vdot, decoded(tree_x), decoded(tree_y)))
 
 
 def _vdot(x: ArrayLike, y: ArrayLike) -> Array:
@@ -123,6 +124,7 @@ def norm(tree: PyTree, ord: float | str | None = None, squared: bool = False) ->
       >>> print(gradtx.tree.norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
       5.0
     """
+    tree = decoded(tree)
     if ord is None or ord == 2:
         if squared:
             return sum(jax.tree.map(lambda x: abs_sq(floating(x)), tree))
@@ -156,7 +158,9 @@ def size(tree: PyTree) -> int:
       >>> tree.size({"a": jax.numpy.ones((2, 3)), "b": 1.0})
       7
     """
-    return functools.reduce(operator.add, [int(jnp.size(x)) for x in jax.tree.leaves(tree)], 0)
+    return functools.reduce(
+        operator.add, [int(jnp.size(x)) for x in jax.tree.leaves(tree, is_leaf=is_coded)], 0
+    )
 
 
 def allclose(

@@ -59,6 +59,10 @@ def test_patterns(pattern, names):
     assert list(chosen({pattern: 1})) == names.split()
 
 
+def test_a_tree_without_leaves_matches_nothing():
+    assert gradtx.by_path({"head": 1})({"blocks": []}) == {"blocks": []}
+
+
 @pytest.mark.parametrize("pattern", ["bia", "ias", "block", "head/", "kernel/x", "BIAS"])
 def test_patterns_match_whole_names_only(pattern):
     if pattern == "head/":

@@ -263,6 +263,21 @@ def test_saved_in_one_codec_and_loaded_in_another():
         gradtx.load_state_dict(txs["8"].init(larger), gradtx.state_dict(states["32"]))
 
 
+def test_codes_in_files_of_numpy(tmp_path):
+    """Which have neither bfloat16 nor float8."""
+    plain = gradtx.adam(0.1)
+    for codecs in ({"mu": "bfloat16", "nu": "float8_e5m2"}, {"*": "float8_e4m3fn"}):
+        tx = gradtx.store(plain, codecs, min_size=1)
+        _, state = tx.update(GRADS, tx.init(PARAMS))
+        np.savez(tmp_path / "state.npz", **gradtx.state_dict(state))
+        for other in (tx, plain):
+            with np.load(tmp_path / "state.npz") as file:
+                found = gradtx.load_state_dict(other.init(PARAMS), file)
+            exact = state if other is tx else gradtx.decoded(state)
+            for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+                np.testing.assert_array_equal(x, y)
+
+
 def test_codes_stand_for_their_array():
     tx = gradtx.store(gradtx.adam(0.1), EIGHT, min_size=1)
     _, state = tx.update(GRADS, tx.init(PARAMS))
@@ -272,6 +287,37 @@ def test_codes_stand_for_their_array():
     np.testing.assert_allclose(jnp.sum(mu), np.sum(mu.value()), rtol=1e-6)
     np.testing.assert_allclose(mu, 0.1 * GRADS["body"]["kernel"], rtol=0.13)
     assert mu.parts["seed"] != state[0].nu["body"]["kernel"].parts["seed"]
+
+
+def test_functions_of_trees_take_codes_for_their_arrays():
+    tx = gradtx.store(gradtx.adam(0.1), EIGHT, min_size=1)
+    _, state = tx.update(GRADS, tx.init(PARAMS))
+    mu, exact = state[0].mu, gradtx.decoded(state)[0].mu
+    for reduce in (gradtx.global_norm, gradtx.tree.sum, gradtx.tree.max, gradtx.tree.size):
+        np.testing.assert_allclose(reduce(mu), reduce(exact), rtol=1e-6)
+    np.testing.assert_allclose(gradtx.tree.norm(mu, jnp.inf), gradtx.tree.norm(exact, jnp.inf))
+    twice = jax.tree.map(lambda x: 2 * x, exact)
+
+    # What is set or mapped is stored as before.
+    mapped = gradtx.tree.map_params(tx, lambda x: 2 * x, state)
+    for found in (gradtx.tree.set(state, mu=twice), mapped):
+        assert jax.tree.structure(found) == jax.tree.structure(state)
+        for x, y in zip(coded_in(found[0].mu).values(), jax.tree.leaves(twice), strict=True):
+            np.testing.assert_array_equal(x, y)
+    same = gradtx.tree.map_params(tx, lambda x: x, state)
+    for x, y in zip(jax.tree.leaves(same), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+    # What is no array, such as a sharding, is for codes and scales, and not for the seed.
+    names = jax.tree.map(lambda p: f"{p.ndim} axes", PARAMS)
+    for each in (state, jax.eval_shape(lambda: state)):
+        found = gradtx.tree.map_params(
+            tx, lambda x, name: name, each, names, transform_non_params=lambda x: "seed"
+        )
+        parts = found[0].nu["body"]["kernel"].parts
+        assert parts == {"codes": "2 axes", "scale": "2 axes", "seed": "seed"}
+    shapes = gradtx.tree.map_params(tx, lambda x: x, jax.eval_shape(lambda: state))
+    assert avals(shapes) == avals(state)
 
 
 def test_averages_are_read_from_codes():
@@ -334,7 +380,17 @@ def test_mistakes():
         gradtx.store(gradtx.adamw(0.1), "int8")
     with pytest.raises(ValueError, match="min_size must be a whole number, not negative, got -1"):
         gradtx.store(gradtx.adamw(0.1), EIGHT, min_size=-1)
+    with pytest.raises(TypeError, match=r"store: a pattern must be a string or .*, got 3"):
+        gradtx.store(gradtx.adamw(0.1), {3: "int8"})
+    with pytest.raises(ValueError, match=r"store: a codec must be .*, got \['int8'\]"):
+        gradtx.store(gradtx.adamw(0.1), {"mu": ["int8"]})
+    with pytest.raises(ValueError, match=r"'count' .* could be stored .* are 'slot/scale_by_adam"):
+        gradtx.store(gradtx.adamw(0.1), {"count": "int8"}).init(PARAMS)
     tx = gradtx.store(gradtx.adamw(0.1), EIGHT, min_size=1)
+    less = {"embed": GRADS["embed"]}
+    paths = r"only state.mu has state.mu\['body'\]\['bias'\], state.mu\['body'\]\['kernel'\](\n|$)"
+    with pytest.raises(ValueError, match=paths):
+        tx.update(less, tx.init(PARAMS), less)
     with pytest.raises(ValueError, match=r"^adamw: .*only params has params"):
         tx.update(GRADS, tx.init(PARAMS), {"other": 1.0})
 

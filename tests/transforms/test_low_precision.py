@@ -1,6 +1,7 @@
 """Training of half-precision parameters: where many small steps arrive."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +72,36 @@ def test_float32_is_left_or_compensated():
         tx = WAYS[name]
         np.testing.assert_allclose(tx.update(w, tx.init(w), w)[0], plain, rtol=2e-4)
     assert abs(arrival("kahan", "float32")[0] - 2).max() < 3e-7
+
+    # Gradients, and so updates, in half precision: what one update loses is in the next.
+    tx, half = gradtx.master_weights(gradtx.sgd(1.0)), jnp.full(WIDTH, 0.1, jnp.bfloat16)
+    state = tx.init(w)
+    for _ in range(10):
+        updates, state = tx.update(half, state, w)
+        assert updates.dtype == jnp.bfloat16
+        w = gradtx.apply_updates(w, updates)
+    np.testing.assert_allclose(w, state.master, atol=2**-9 * 0.11)
+
+
+def test_gradients_pass():
+    """To the learning rate: those of exact steps, up to the rounding of bfloat16."""
+
+    def mean_after(rate, name):
+        w = jnp.ones(8, jnp.bfloat16)
+        updates, _ = WAYS[name].update(w, WAYS[name].init(w), w, learning_rate=rate)
+        return gradtx.apply_updates(w, updates).astype(jnp.float32).mean()
+
+    for name in WAYS:
+        np.testing.assert_allclose(jax.grad(mean_after)(0.1, name), -1, rtol=2**-7)
+
+
+def test_any_seed():
+    w = jnp.ones(WIDTH, jnp.bfloat16)
+    found = []
+    for seed in (-1, 7, 2**40 + 5):
+        tx = gradtx.chain(gradtx.sgd(1e-3), gradtx.stochastic_round(seed))
+        found.append(np.asarray(tx.update(w, tx.init(w), w)[0], float))
+    assert not any(np.array_equal(x, y) for x, y in itertools.combinations(found, 2))
 
 
 @pytest.mark.parametrize("name", WAYS)
