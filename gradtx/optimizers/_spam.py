@@ -8,7 +8,7 @@ from gradtx.engine.base import (
     Scalar,
     ScalarOrSchedule,
 )
-from gradtx.engine.leafwise import leafwise
+from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, ratio
 from gradtx.engine.pipeline import named
 from gradtx.engine.rules import Slots
@@ -33,6 +33,21 @@ STABLE_SPAM = (
     "Huang et al., 'Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam', "
     "arXiv:2502.17055"
 )
+
+
+@piece
+def _scale_by_adam_without_spikes(
+    b1: Scalar, b2: Scalar, eps: Scalar, threshold: Scalar
+) -> GradientTransformation:
+    """Returns `scale_by_adam` of gradients that its own second moment clips."""
+
+    def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
+        g = without_spikes(g, s.nu, threshold)
+        mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
+        u = ratio(over(mu, s.mu_weight), over(nu, s.nu_weight), eps)
+        return u, Slots(mu=mu, nu=nu)
+
+    return leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2))
 
 
 @optimizer(SPAM, probe={"learning_rate": 0.05, "warmup": 20}, usual_rate=0.001)
@@ -84,16 +99,9 @@ def spam(
       [-0.001]
     """
 
-    def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
-        g = without_spikes(g, s.nu, threshold)
-        mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
-        u = ratio(over(mu, s.mu_weight), over(nu, s.nu_weight), eps)
-        return u, Slots(mu=mu, nu=nu)
-
-    weights = moment_weights(b1, b2)
-    adam = leafwise(ScaleByAdamState, zero_moments, update, per_step=weights, name="spam")
+    adam = _scale_by_adam_without_spikes(b1, b2, eps, threshold)
     return chain(
-        named(momentum_reset(adam, every, warmup), "spam"),
+        named(momentum_reset(named(adam, "spam"), every, warmup), "spam"),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
-from gradtx.engine.numerics import abs_sq, ema, over, ratio, root, times
+from gradtx.engine.numerics import abs_sq, ema, over, ratio, root, times, value_of
 from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import ScaleByAdamState, moment_weights, zero_moments
 from gradtx.transforms.combining import chain
@@ -67,7 +67,7 @@ def stable_adamw(
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         mean_square = over(nu, s.nu_weight)
         u = ratio(over(mu, s.mu_weight), mean_square, eps) + times(s.weight_decay, p)
-        excess = root_mean_square(g / jnp.maximum(root(mean_square), eps))
+        excess = root_mean_square(g / jnp.maximum(root(mean_square), value_of(eps)))
         u = over(u, jnp.where(excess > 1, excess, 1))  # also if it is NaN
         return u, Slots(mu=mu, nu=nu)
 

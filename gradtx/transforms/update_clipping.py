@@ -15,7 +15,7 @@ from gradtx.engine.base import (
     with_extra_args_support,
 )
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import abs_sq, ema, over, root
+from gradtx.engine.numerics import abs_sq, ema, over, root, value_of
 from gradtx.engine.pipeline import wrapped
 from gradtx.engine.rules import Slots
 from gradtx.tree.filling import real_full_like
@@ -91,7 +91,7 @@ def stable_rms_clip(
 
     def shrink(u: Array, s: Slots, step: Array, g: Array) -> tuple[Array, Slots]:
         nu = ema(abs_sq(g), s.nu, b2)
-        least = jnp.maximum(root(over(nu, s.weight)), eps)
+        least = jnp.maximum(root(over(nu, s.weight)), value_of(eps))
         excess = root_mean_square(g / least)
         return over(u, jnp.where(excess > 1, excess, 1)), Slots(nu=nu)  # also if it is NaN
 

@@ -25,16 +25,17 @@ def scale_by_adam(
     def rate(t):
         return b1 if momentum_decay is None else b1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
 
-    m, v, product, out = 0.0, 0.0, 1.0, []
+    def weight(t):
+        rates = [rate(i) for i in range(1, t + 1)]
+        return 1 - (b1**t if momentum_decay is None else np.prod(rates))
+
+    m, v, out = 0.0, 0.0, []
     for t, g in enumerate(gradients, start=1):
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * squared(g)
         m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
-        product = product * rate(t)
         if nesterov:
-            m_hat = rate(t + 1) * m / (1 - product * rate(t + 1)) + (1 - rate(t)) * g / (
-                1 - product
-            )
+            m_hat = rate(t + 1) * m / weight(t + 1) + (1 - rate(t)) * g / weight(t)
         out.append(m_hat / (np.sqrt(v_hat + eps_root) + eps))
     return out
 
