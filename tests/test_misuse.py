@@ -18,7 +18,7 @@ from test_house import PIECES, ROOT
 from trees import assert_ulps, extras, loss_around
 
 import gradtx
-from gradtx._arguments import MEANINGS, RANGES, Range, Requirements
+from gradtx._arguments import MEANINGS, NUMBER, RANGES, Range, Requirements
 from gradtx._arguments.requirements import TRANSFORMATION
 
 PREFIX = {"w": True, "b": False}
@@ -115,14 +115,15 @@ def test_defaults_and_probes_are_in_range(entry):
 
 
 def test_all_usual_names_are_in_the_table():
-    """Numbers whose names are not in the table must only be numbers, which these may."""
+    """Others have a range of their own, or must only be numbers, which these may."""
     free = {
         *("alpha", "f_min", "lower_bound", "gamma", "decay_offset", "weight_lr_power", "optimism"),
-        *("consistent_rms", "scale", "smooth_beta", "min_norm", "rank"),
+        *("consistent_rms", "scale", "smooth_beta", "min_norm", "rank", "nu", "nu1", "nu2"),
     }
     for entry in gradtx.catalog.entries():
-        for name, _ in numbers_of(entry):
-            assert name in RANGES or name in free, (entry.name, name)
+        for name, number in numbers_of(entry):
+            own = number.range != NUMBER
+            assert own or name in RANGES or name in free, (entry.name, name)
 
 
 def test_all_dtypes_are_checked():

@@ -46,14 +46,14 @@ RATE = NOT_NEGATIVE._replace(
 )
 
 _NAMES = {
-    DECAY: "b1 b2 b3 beta beta3 betas rho decay adam_b1 adam_b2 shampoo_beta",
+    DECAY: "b1 b2 b3 beta beta3 betas rho decay adam_b1 adam_b2 shampoo_beta gamma1 gamma2 gamma3",
     MOMENTUM: "momentum",
     RATE: "learning_rate adam_learning_rate scaling",
     NOT_NEGATIVE: (
         "eps eps_root epsilon adam_eps_root weight_decay adam_weight_decay weight_decay_rate eta "
         "decay_rate initial_accumulator_value initial_scale noise_multiplier trust_coefficient "
         "slow_step_size warmup_steps damping grafting_eps nonstandard_constant radius sign_radius "
-        "compensation b0 delta final_ratio partial l1 l2 wd_ratio"
+        "compensation b0 delta final_ratio partial l1 l2 wd_ratio eps_instability"
     ),
     POSITIVE: (
         "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale init_factor"
