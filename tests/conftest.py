@@ -54,6 +54,10 @@ def pytest_collection_finish():
 collect_ignore = ["peer"]  # a runner of its own, and optax's tests, which test_peer.py runs
 if "host_platform_device_count" not in os.environ["XLA_FLAGS"]:
     collect_ignore.append("devices")  # for several devices; test_sharding.py runs them
+else:
+    # Without `jit`, each operation over several devices is a program. Two at a time can wait for
+    # each other's threads, and XLA aborts after 40 seconds.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 compiled = []

@@ -20,9 +20,6 @@ def run(file):
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
     environment |= {"JAX_ENABLE_X64": "1", "PYTHONPATH": str(HERE.parent)}
-    # Without `jit`, operations with collectives follow one another. Dispatched before the last one
-    # has ended, they can take each other's threads, and XLA aborts after 40 seconds.
-    environment["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "0"
     result = subprocess.run(
         [*command, HERE / "devices" / file],
         capture_output=True,
