@@ -324,4 +324,4 @@ from gradtx.tree.norms import (
 
 ArrayTree = _PyTree  # its name in optax
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # the only place: pyproject.toml reads it here

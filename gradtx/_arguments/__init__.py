@@ -12,6 +12,7 @@ from gradtx._arguments.descriptions import (
     name_of as name_of,
     outlines as outlines,
 )
+from gradtx._arguments.near import near as near
 from gradtx._arguments.ranges import (
     DECAY as DECAY,
     FRACTION as FRACTION,
