@@ -62,12 +62,12 @@ _WORDS = {
     Stop.STEP: "converged: steps are no longer than `step_tol` times the norm of x",
     Stop.VALUE: "converged: the value no longer falls by more than `value_tol` times itself",
     Stop.OUT_OF_STEPS: "out of steps: `max_steps` were taken",
-    Stop.NOT_FINITE: "not finite: the value or the gradient is NaN or infinite after the next step, "
-    "or at the start",
+    Stop.NOT_FINITE: "not finite: the value or the gradient is NaN or infinite after the next "
+    "step, or at the start",
     Stop.LINE_SEARCH: "line search failed: it found no lower value, even along the negative "
     "gradient; the precision may be exhausted, or the gradient wrong",
-    Stop.DOMAIN: "line search failed: the value or the gradient is NaN or infinite at all points that "
-    "it tried; x may be at the edge of the function's domain",
+    Stop.DOMAIN: "line search failed: the value or the gradient is NaN or infinite at all points "
+    "that it tried; x may be at the edge of the function's domain",
 }
 
 

@@ -114,8 +114,8 @@ def draw_view(
     Args:
       axes: three-dimensional matplotlib axes.
       surface: the surface.
-      paths: the points of each path, `[points, 2]`, its keyword arguments of `plot`, and the size of
-        the mark at its end.
+      paths: the points of each path, `[points, 2]`, its keyword arguments of `plot`, and the size
+        of the mark at its end.
       labels: the labels of the three axes.
     """
     x_label, y_label, name = labels

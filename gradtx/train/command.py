@@ -12,6 +12,7 @@ from gradtx.train.folder import RunFolder
 from gradtx.train.job import peak_rate, run as run_job
 from gradtx.train.models import MODELS
 from gradtx.train.options import Options, flag
+from gradtx.train.report import loss_text
 from gradtx.train.schedules import SCHEDULES, schedule_help
 from gradtx.train.settings import parse_settings
 
@@ -142,9 +143,16 @@ def _kept(folder: RunFolder | None, diverged: bool = False) -> str:
     rate = peak_rate(Options(**folder.config()["options"]))
     if rate is None:
         return ""
+    history = folder.rewrite_metrics()
+    last = (
+        f"epoch {len(history)}, train loss {loss_text(history[-1].train_loss)}"
+        if history
+        else "start"
+    )
     return (
-        f"the last finite epoch is saved; continue from it with a tenth of the rate {rate:g}: "
-        f"{command} --learning-rate {rate / 10:g} {out}"
+        f"the last finite state is saved ({last}); continue from it with a tenth of the rate "
+        f"{rate:g}:\n{command} --learning-rate {rate / 10:g} {out}\n"
+        "or, if its loss has risen already, start again with another rate and --overwrite"
     )
 
 

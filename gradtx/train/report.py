@@ -47,8 +47,8 @@ def display(epochs: int, done: int, console: Any = None) -> Iterator[Display]:
 
 
 def loss_text(loss: float) -> str:
-    """Formats a loss with four decimals, or in exponent notation if it is below 0.01."""
-    return f"{loss:.4f}" if loss >= 0.01 else f"{loss:.2e}"
+    """Formats a loss with four decimals, or with an exponent if it is below 0.01 or above 9999."""
+    return f"{loss:.4f}" if 0.01 <= loss < 9999 else f"{loss:.2e}"
 
 
 def rate_text(rate: float | None) -> str:

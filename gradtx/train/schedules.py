@@ -115,8 +115,8 @@ def _wsd(
     start: float = 0.1,
     final: float = 0.0,
 ) -> Schedule:
-    """A linear rise from `start * peak` in the part `warmup` of the run, then the peak, and a linear
-    fall to `final * peak` in the last part `decay`."""
+    """A linear rise from `start * peak` in the part `warmup` of the run, then the peak, and a
+    linear fall to `final * peak` in the last part `decay`."""
     rising = round(_fraction("warmup", warmup) * length.steps)
     falling = round(_fraction("decay", decay) * length.steps)
     if rising + falling > length.steps:
@@ -135,8 +135,8 @@ def _plateau(
     cooldown: int = 0,
     min_scale: float = 0.0,
 ) -> ScalarOrSchedule:
-    """The peak rate, multiplied by `factor` after `patience` epochs whose mean loss is not below the
-    lowest so far by the part `rtol` of it; the `cooldown` epochs after that do not count, and
+    """The peak rate, multiplied by `factor` after `patience` epochs whose mean loss is not below
+    the lowest so far by the part `rtol` of it; the `cooldown` epochs after that do not count, and
     `min_scale * peak` is the least."""
     return rate
 

@@ -279,25 +279,33 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(small, tmp_path, ca
     err = capsys.readouterr().err
     assert "diverged at step 5, step 1 of 4 in epoch 2" in err
     assert "--resume --out" not in err  # as it is, it diverges again
-    assert f"a tenth of the rate 1000: gradtx train --resume --learning-rate 100 --out {folder}" in err
+    advice = f"gradtx train --resume --learning-rate 100 --out {folder}\n"
+    assert (
+        re.search(r"\(epoch 1, train loss \d.\d\de\+\d\d\)", err)
+        and f"a tenth of the rate 1000:\n{advice}" in err
+    )
     assert [row["epoch"] for row in metrics(folder)] == [1]
     assert {p.name for p in folder.iterdir()} == FILES
     assert train("--resume", "--out", folder) == 1
     assert "diverged at step 5, step 1 of 4 in epoch 2" in capsys.readouterr().err
-
     assert train("--resume", "--learning-rate", "100", "--out", folder) == 1
     assert "--resume --learning-rate 10 --out" in capsys.readouterr().err
-    assert train("--resume", "--learning-rate", "1e-7", "--epochs", 3, "--out", folder) == 0
+
+
+def test_a_run_is_resumed_at_another_rate(small, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(*small, "--epochs", 2, "--out", folder) == 0
+    assert train("--resume", "--learning-rate", "0.1", "--epochs", 3, "--out", folder) == 0
     out = capsys.readouterr().out
-    assert "resumed    after epoch 1; learning rate 1000 until epoch 1" in out
-    assert "sgd(learning_rate=1e-07); learning rate 1000 until epoch 1\n" in out
+    assert "resumed    after epoch 2; learning rate 0.001 until epoch 2" in out
+    assert "adam(learning_rate=0.1); learning rate 0.001 until epoch 2\n" in out
+    assert train("--resume", "--learning-rate", "0.1", "--epochs", 4, "--out", folder) == 0
+    assert train("--resume", "--epochs", 5, "--out", folder) == 0  # it keeps the rate
     rates = [row["learning_rate"] for row in metrics(folder)]
-    np.testing.assert_allclose(rates, [1e3, 1e-7, 1e-7], rtol=1e-6)
+    np.testing.assert_allclose(rates, [0.001] * 2 + [0.1] * 3, rtol=1e-6)
     config = RunFolder(folder).config()
-    assert config["options"]["learning_rate"] == 1e-7
-    assert config["earlier_rates"] == [{"until": 1, "learning_rate": 1000.0}]
-    assert train("--resume", "--epochs", 4, "--out", folder) == 0  # it keeps the rate
-    assert metrics(folder)[-1]["learning_rate"] == rates[-1]
+    assert config["options"]["learning_rate"] == 0.1
+    assert config["earlier_rates"] == [{"until": 2, "learning_rate": 0.001}]
 
 
 def test_unknown_options_get_near_ones(capsys):
@@ -326,7 +334,7 @@ def test_the_help_has_the_settings_of_all_schedules(capsys, monkeypatch):
         assert listed.get(name, "").split() == settings
 
 
-@pytest.mark.parametrize("width", [40, 80, 100])
+@pytest.mark.parametrize("width", [60, 80, 100])
 def test_the_progress_line_fits_into_the_terminal(width):
     shown = io.StringIO()
     row = Row(30, 690, 1.25e-05, 0.9999, 1.234, 0.9712, 0.0009755, 12.3)
