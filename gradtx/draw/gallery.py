@@ -121,7 +121,7 @@ def _schedules() -> "Figure":
     chosen = {name: train.make_schedule(name, peak, length, {}) for name in train.SCHEDULES}
     flat = 8
     del chosen["plateau"]  # it depends on the losses
-    chosen[f"plateau, loss flat from epoch {flat}"] = _on_a_plateau(peak, length, flat)
+    chosen[f"plateau, flat from epoch {flat}"] = _on_a_plateau(peak, length, flat)
     title = (
         f"Schedules of a run of {length.epochs} epochs with {length.steps_per_epoch} steps each, "
         f"peak rate {peak:g}"

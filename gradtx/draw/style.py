@@ -5,8 +5,10 @@ import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import jax
+
 from gradtx.engine.base import OptState
-from gradtx.state import hyperparams
+from gradtx.state import roles
 from gradtx.train.errors import extra
 
 if TYPE_CHECKING:
@@ -64,7 +66,9 @@ def line_styles(labels: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def with_rate(label: str, state: OptState) -> str:
-    """Adds the learning rate of an optimizer's first step to its name, if it has one.
+    """Adds the learning rate of an optimizer's first step to its name.
+
+    It is not added if there is none or several, or if a line search chooses the rate.
 
     Args:
       label: the name.
@@ -77,8 +81,14 @@ def with_rate(label: str, state: OptState) -> str:
       >>> with_rate("momentum", gradtx.momentum(0.1).init(jnp.zeros(2)))
       'momentum, rate 0.1'
     """
-    rate = hyperparams(state).get("learning_rate")
-    return label if rate is None else f"{label}, rate {float(rate):.3g}"
+    rates = [
+        (role.kind, leaf)
+        for role, leaf in zip(*map(jax.tree.leaves, (roles(state), state)), strict=True)
+        if role.name.endswith("/learning_rate")
+    ]
+    if [kind for kind, _ in rates] != ["rate"]:
+        return label
+    return f"{label}, rate {float(rates[0][1]):.3g}"
 
 
 def finish(*panels: "Axes") -> None:

@@ -116,7 +116,7 @@ def _wsd(
     final: float = 0.0,
 ) -> Schedule:
     """A linear rise from `start * peak` in the part `warmup` of the run, then the peak, and a
-    linear fall to `final * peak` in the last part `decay`."""
+    fall to `final * peak` in the last part `decay`, by one minus the square root of the time."""
     rising = round(_fraction("warmup", warmup) * length.steps)
     falling = round(_fraction("decay", decay) * length.steps)
     if rising + falling > length.steps:
