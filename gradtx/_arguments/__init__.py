@@ -12,7 +12,6 @@ from gradtx._arguments.descriptions import (
     name_of as name_of,
     outlines as outlines,
 )
-from gradtx._arguments.near import near as near
 from gradtx._arguments.ranges import (
     DECAY as DECAY,
     FRACTION as FRACTION,
@@ -29,3 +28,4 @@ from gradtx._arguments.requirements import (
     checked as checked,
     require_transformation as require_transformation,
 )
+from gradtx._arguments.similar import near as near

@@ -196,7 +196,7 @@ def test_random_keys_in_files_of_flax():
     """flax writes no keys, as JAX's error says; `state_dict` has their data instead."""
     tx = gradtx.chain(gradtx.sgd(0.1), gradtx.add_noise(0.1, 0.5, 0))
     state = after(tx)
-    with pytest.raises(TypeError, match="PRNGKey dtype cannot .* Use jax.random.key_data"):
+    with pytest.raises(TypeError, match=r"PRNGKey dtype cannot .* Use jax.random.key_data"):
         flax.serialization.to_bytes(state)
     data = flax.serialization.to_bytes(gradtx.state_dict(state))
     saved = flax.serialization.msgpack_restore(data)
