@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _MAP = "Greys"  # colours are for the paths
 _DARKEST = 0.45  # the darkest shade of the map, so that lines stand out
 _LINES: dict[str, Any] = {"colors": "#8c8c8c", "linewidths": 0.6, "linestyles": "solid"}
-_END: dict[str, Any] = {"markerfacecolor": "none", "markeredgewidth": 1.8}
 _ELEVATION, _TALL = 50, 0.65  # the camera's elevation in degrees; the height of the box
 _SHOWN = 91  # points along each axis in a view from the side
 _BANDS = 13  # shades in a view from the side
@@ -57,12 +56,18 @@ def draw_path(
     """
     shown = cut(points, surface.window)
     look = {name: value for name, value in style.items() if name != "label"}
-    axes.plot([], [], **style, **_END, markersize=7)  # line and mark, for the legend
+    axes.plot([], [], **style, **_end(), markersize=7)  # line and mark, for the legend
     axes.plot(*shown.T, **{**look, "marker": ""}, linewidth=1.6)
     if len(points) <= 60:  # with more steps the marks would hide the line
         inside = points[~outside(points, surface.window)]
         axes.plot(*inside.T, **{**look, "linestyle": "", "markersize": 3})
-    axes.plot(*shown[-1:].T, **{**look, "linestyle": ""}, **_END, markersize=end, zorder=5)
+    axes.plot(*shown[-1:].T, **{**look, "linestyle": ""}, **_end(), markersize=end, zorder=5)
+
+
+def _end() -> dict[str, Any]:
+    """Returns the look of a path's end: an outline, with a white rim that lifts it off the path."""
+    rim = extra("matplotlib.patheffects", "to draw").withStroke(linewidth=4, foreground="white")
+    return {"markerfacecolor": "none", "markeredgewidth": 1.8, "path_effects": [rim]}
 
 
 def end_sizes(ends: np.ndarray, window: Window) -> list[float]:
@@ -138,7 +143,7 @@ def draw_view(
         if len(line):
             z = interpolated(surface, heights, line) + lift
             axes.plot(*line.T, z, **{**style, "marker": ""}, linewidth=1.8, zorder=3)
-            last = {**style, **_END, "linestyle": "", "markersize": end}
+            last = {**style, **_end(), "linestyle": "", "markersize": end}
             axes.plot(*line[-1:].T, z[-1:], **last, zorder=4)
     axes.set_xlim(*surface.window[0])
     axes.set_ylim(*surface.window[1])
