@@ -156,7 +156,10 @@ def test_command(capsys):
     assert main(["crosscheck", "sgd", "rprop", "--steps", "5"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^sgd .* agrees$", out, re.M)
-    assert re.search(r"^rprop .* optax steps by the previous gradient's sign$", out, re.M)
+    assert re.search(r"^rprop .* inf .* optax steps by the previous gradient's sign$", out, re.M)
+    assert out.count("\ninf: updates that are not finite, or not zero where they should be.") == 1
+    assert main(["crosscheck", "sgd", "--steps", "5"]) == 0
+    assert "inf" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
