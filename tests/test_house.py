@@ -273,6 +273,13 @@ def test_nothing_from_a_file_is_run():
                 assert len(pickles) == reads and all(ast.unparse(v) == "False" for v in pickles)
 
 
+def test_the_workflow_runs_what_ci_runs_on_every_python():
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    assert "bash .ci/run" in workflow and "bash .ci/package" in workflow
+    oldest = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
+    assert f'python: ["3.{oldest[1]}", ' in workflow
+
+
 def test_the_version_stands_in_one_place():
     assert importlib.metadata.version("gradtx") == gradtx.__version__
     assert f"## {gradtx.__version__}" in (ROOT / "CHANGELOG.md").read_text()
