@@ -239,7 +239,7 @@ def _earlier(config: Mapping[str, Any]) -> str:
     """Returns the learning rates before the present one, in words."""
     rates = (f"{r['learning_rate']:g} until epoch {r['until']}" for r in config["earlier_rates"])
     told = ", ".join(rates)
-    return f"; learning rate {told}" if told else ""
+    return f"; peak rate {told}" if told else ""
 
 
 def _check_same_run(config: Mapping[str, Any], saved: Mapping[str, Any], folder: RunFolder) -> None:

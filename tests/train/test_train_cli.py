@@ -297,8 +297,8 @@ def test_a_run_is_resumed_at_another_rate(small, tmp_path, capsys):
     assert train(*small, "--epochs", 2, "--out", folder) == 0
     assert train("--resume", "--learning-rate", "0.1", "--epochs", 3, "--out", folder) == 0
     out = capsys.readouterr().out
-    assert "resumed    after epoch 2; learning rate 0.001 until epoch 2" in out
-    assert "adam(learning_rate=0.1); learning rate 0.001 until epoch 2\n" in out
+    assert "resumed    after epoch 2; peak rate 0.001 until epoch 2" in out
+    assert "adam(learning_rate=0.1); peak rate 0.001 until epoch 2\n" in out
     assert train("--resume", "--learning-rate", "0.1", "--epochs", 4, "--out", folder) == 0
     assert train("--resume", "--epochs", 5, "--out", folder) == 0  # it keeps the rate
     rates = [row["learning_rate"] for row in metrics(folder)]
