@@ -13,6 +13,7 @@ from gradtx._arguments.descriptions import (
     outlines as outlines,
 )
 from gradtx._arguments.ranges import (
+    COUNT as COUNT,
     DECAY as DECAY,
     FRACTION as FRACTION,
     MEANINGS as MEANINGS,
