@@ -74,7 +74,7 @@ def _scale_by_amos(
     "Model-Oriented Scale', arXiv:2210.11693",
     probe={"learning_rate": 0.1, "scale": 0.5},
     usual_rate=0.01,
-    ranges={"scale": NOT_NEGATIVE, "zeta": NOT_NEGATIVE},
+    ranges={"zeta": NOT_NEGATIVE},
 )
 def amos(
     learning_rate: ScalarOrSchedule,

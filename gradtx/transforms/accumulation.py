@@ -11,10 +11,11 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
-from gradtx._arguments import checked
+from gradtx._arguments import NOT_NEGATIVE, checked
 from gradtx._devices import placed_as
 from gradtx._roles import KEPT, Count, Inner, Role, Shared, Slot, Told, declared
 from gradtx.engine.base import (
@@ -107,8 +108,8 @@ def apply_every(k: int = 1) -> GradientTransformation:
 
     Raises:
       TypeError: a parameter or an update is an integer.
-      ValueError: `weight` is given, and the state has no `excess_weight`, as that of
-        `optax_layout`.
+      ValueError: `weight` is negative or not finite, unless it is traced; or it is given, and the
+        state has no `excess_weight`, as that of `optax_layout`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -180,6 +181,11 @@ def _check_weight(name: str, weight: ArrayLike | None, state: OptState) -> None:
     if weight is None:
         return
     check_value(weight, name="weight")
+    if not isinstance(weight, Tracer) and not NOT_NEGATIVE.has(float(weight)):  # type: ignore[arg-type]
+        raise ValueError(
+            f"{name}: weight must {NOT_NEGATIVE.told}, got {float(weight)}; "  # type: ignore[arg-type]
+            "give 0 to leave a micro-batch out"
+        )
     if "excess_weight" not in state._fields:
         raise ValueError(
             f"{name}: weight needs the field excess_weight of the state, which states in optax's "
@@ -243,8 +249,9 @@ class MultiSteps:
         with `None`, each leaf's own. The updates have the dtypes of the gradients.
 
     Raises:
-      ValueError: `every_k_schedule` is a number below 1; or `weight` is given, and the state has no
-        `excess_weight`, as that of `optax_layout`.
+      ValueError: `every_k_schedule` is a number below 1; `weight` is negative or not finite, unless
+        it is traced; or it is given, and the state has no `excess_weight`, as that of
+        `optax_layout`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -6,8 +6,8 @@ import numpy as np
 
 from references.common import optimizer, rate, squared
 
-# g / sqrt(v_hat) is 1, 4 / sqrt(12), -2 / sqrt(52/7), its squares 1, 4/3, 7/13. With the scale 1 and
-# zeta 1, the second and third step are damped by the decays before them.
+# g / sqrt(v_hat) is 1, 4 / sqrt(12), -2 / sqrt(52/7), its squares 1, 4/3, 7/13. With the scale 1
+# and zeta 1, the second and third step are damped by the decays before them.
 Y = 1 - 0.105
 B2 = 0.01
 C2, D2 = 1 / sqrt(1 + sqrt(0.2) * B2), 1 / (1 + sqrt(0.2) * B2)

@@ -6,7 +6,7 @@ import numpy as np
 
 from references.common import DECAYS, optimizer, rate
 
-# The suggested rates are u / g: 1/2 and U / 4, and their average after two steps is the rate of SGD.
+# The suggested rates are u / g: 1/2 and U / 4. Their average after two steps is the rate of SGD.
 U = 10 / 3 / sqrt(12)
 RATE = (0.25 / 2 + U / 8) / (3 / 4)
 
