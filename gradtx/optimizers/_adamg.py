@@ -88,6 +88,7 @@ def adamg(
 
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         nu = ema(abs_sq(g), s.nu, b2)
+        nu = jnp.minimum(nu, jnp.finfo(nu.dtype).max)  # infinite times 0 is no number
         positive = nu > 0  # elsewhere the power may have no derivative
         size = jnp.where(positive, jnp.where(positive, nu, 1) ** value_of(power), 0)
         golden = ema(times(coefficient, size), s.golden, b3)

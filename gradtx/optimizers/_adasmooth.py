@@ -11,6 +11,7 @@ from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSc
 from gradtx.engine.leafwise import leafwise
 from gradtx.engine.numerics import abs_sq, plus, ratio, times
 from gradtx.engine.rules import Slots
+from gradtx.optimizers._srmm import counter_of
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.filling import real_full_like
@@ -99,6 +100,6 @@ def adasmooth(
         return u, Slots(start=start, last=p, path=path, nu=nu)
 
     return chain(
-        leafwise(AdaSmoothState, init, update, params=True),
+        leafwise(AdaSmoothState, init, update, params=True, counter=counter_of(window)),
         scale_by_learning_rate(learning_rate),
     )

@@ -1,5 +1,6 @@
 """SRMM: double-averaging gradient descent."""
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
 from gradtx.engine.numerics import times, value_of
-from gradtx.engine.rules import Slots
-from gradtx.tree.moments import step_number
+from gradtx.engine.rules import COUNT, Counter, Slots
+from gradtx.tree.moments import next_count, step_number
 
 
 @declared_as("srmm")
@@ -40,25 +41,25 @@ class SRMMState(NamedTuple):
     ranges={"power": NOT_NEGATIVE},
 )
 def srmm(
-    learning_rate: ScalarOrSchedule, power: Scalar = 0.5, window: int | None = 100
+    learning_rate: ScalarOrSchedule, power: Scalar = 0.5, window: int | None = None
 ) -> GradientTransformation:
     """SRMM: gradient descent with averages of both the gradients and the parameters.
 
     `w = (1 + step % window)**-power; mu = mu + w * (g - mu); mean = mean + w * (p - mean);
     p = mean - learning_rate * mu`, where `step` is 0 at the first step. That is the minimum of the
     average of all quadratic upper bounds that the gradients give, with the curvature
-    `1 / learning_rate`: the paper's double-averaging gradient descent. The averages start again
-    after each window. Steps are small where the averages are long, so that rates are larger than
-    those of SGD. In the author's program the parameters and their average share memory, which
-    shrinks them in each step, the averages start at 0, and the window has no effect; those are not
-    the paper's equations.
+    `1 / learning_rate`: the paper's double-averaging gradient descent. With a `window`, the
+    averages start again after that number of steps; without, `step % window` is `step`. Steps are
+    small where the averages are long, so that rates are larger than those of SGD. It is analysed
+    for samples that depend on each other. In the author's program the parameters and their average
+    share memory, which shrinks them in each step, the averages start at 0, and the window has no
+    effect; those are not the paper's equations.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
       power: the power with which the weights of new gradients fall; 0 for plain gradient descent.
         Default: 0.5.
-      window: the number of steps after which the averages start again, or `None` for never.
-        Default: 100.
+      window: the number of steps after which the averages start again. Default: `None`, never.
 
     Raises:
       ValueError: `update` was called without params.
@@ -91,4 +92,23 @@ def srmm(
         u = lax.sub(lax.sub(mean, p), times(s.learning_rate, mu))
         return u, Slots(mu=mu, mean=mean)
 
-    return leafwise(SRMMState, init, update, params=True, rate=learning_rate, per_step=per_step)
+    return leafwise(
+        SRMMState,
+        init,
+        update,
+        params=True,
+        rate=learning_rate,
+        per_step=per_step,
+        counter=counter_of(window),
+    )
+
+
+def counter_of(window: int | None) -> Counter:
+    """Returns the counter of steps, for rules in which something is due in every window.
+
+    Args:
+      window: the number of steps in a window, or `None`.
+    """
+    if window is None:
+        return COUNT
+    return Counter(advance=functools.partial(next_count, period=window))

@@ -113,8 +113,9 @@ def vsgd(
         weight = q / (n + q)
         mu = lax.add(s.mu, weight * lax.sub(g, s.mu))
         variance = weight * n
-        drift = plus(variance + abs_sq(lax.sub(mu, s.mu)), own)
-        noise = plus(variance + abs_sq(lax.sub(g, mu)), noise_ratio * own)
+        largest = jnp.finfo(variance.dtype).max / 4  # the sum of both must be finite
+        drift = plus(variance + jnp.minimum(abs_sq(lax.sub(mu, s.mu)), largest), own)
+        noise = plus(variance + jnp.minimum(abs_sq(lax.sub(g, mu)), largest), noise_ratio * own)
         u = ratio(mu, abs_sq(mu) + variance, eps)
         drift = s.drift + times(s.to_drift, drift - s.drift)
         noise = s.noise + times(s.to_noise, noise - s.noise)

@@ -7,10 +7,10 @@ from references.common import optimizer, rate
 @optimizer(
     {"power": 1.0, "window": 2},
     (-0.2, -0.5, 0.6),
-    moved={"power": [0.0, 1.0], "window": [None, 7]},
+    moved={"power": [0.0, 1.0], "window": [7]},
     cancels=True,
 )
-def srmm(gradients, start, learning_rate, power=0.5, window=100):
+def srmm(gradients, start, learning_rate, power=0.5, window=None):
     """arXiv:2201.01652: the minimum of the average of the surrogates
     `<g, x - x_k> + |x - x_k|^2 / (2 lr)`."""
     x, of_g, of_x, steps = start, 0.0, 0.0, []
