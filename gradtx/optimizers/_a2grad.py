@@ -98,7 +98,8 @@ def a2grad(
         move = times(s.learning_rate, g) / divisor
         fast = lax.sub(s.fast, move)
         a, b = 2 / (s.t + 2), 2 / (s.t + 1)
-        u = lax.sub(times(a, lax.sub(fast, p)), times((1 - a) * b, move))
+        ahead = lax.sub(lax.sub(s.fast, p), move)
+        u = lax.sub(times(a, ahead), times((1 - a) * b, move))
         return u, Slots(fast=fast, mean=mean, nu=nu, nu_max=nu_max)
 
     return leafwise(A2GradState, init, update, params=True, rate=learning_rate, per_step=per_step)

@@ -88,9 +88,9 @@ def adamg(
 
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         nu = ema(abs_sq(g), s.nu, b2)
-        nu = jnp.minimum(nu, jnp.finfo(nu.dtype).max)  # infinite times 0 is no number
-        positive = nu > 0  # elsewhere the power may have no derivative
-        size = jnp.where(positive, jnp.where(positive, nu, 1) ** value_of(power), 0)
+        # Elsewhere the power may have no derivative, or no finite product with a gradient.
+        known = (nu > 0) & jnp.isfinite(nu)
+        size = jnp.where(known, jnp.where(known, nu, 1) ** value_of(power), 0)
         golden = ema(times(coefficient, size), s.golden, b3)
         mu = ema(golden * g, s.mu, b1)
         rate = jnp.minimum(value_of(s.learning_rate), s.cap)

@@ -55,10 +55,10 @@ def fadam(
     p - learning_rate * (mu + weight_decay * clipped(p / f))`, where `t` is 1 at the first step,
     `clipped(x) = x / max(rms(x) / clip, 1)`, and the root mean squares are those of one leaf. So
     the decay is that of an L2 penalty in natural gradient descent: the smaller the gradients of an
-    element, the more it decays. Elements whose gradients were always 0 dominate the decay of their
-    leaf. Without bias correction of `mu`, the first steps are short. Apart from clipping and decay
-    it is `laprop`. Published programs differ in `eps` and in `weight_decay`; the equations are as
-    given in pytorch_optimizer's.
+    element, the more it decays. Elements whose gradients were always 0 do not decay; in published
+    programs they dominate the decay of their leaf. Without bias correction of `mu`, the first steps
+    are short. Apart from clipping and decay it is `laprop`. Published programs differ in `eps` and
+    in `weight_decay`; the equations are as given in pytorch_optimizer's.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -95,7 +95,8 @@ def fadam(
         nu_hat = over(nu, s.nu_weight)
         own = times(eps, jnp.minimum(root_mean_square(g), 1))
         mu = ema(clipped(ratio(g, nu_hat, own)), s.mu, b1)
-        decay = clipped(ratio(p, nu_hat, own))
+        known = nu > 0
+        decay = clipped(jnp.where(known, ratio(p, jnp.where(known, nu_hat, 1), own), 0))
         return mu + times(weight_decay, decay), Slots(mu=mu, nu=nu)
 
     return chain(

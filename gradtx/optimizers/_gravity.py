@@ -39,7 +39,7 @@ class GravityState(NamedTuple):
     "Bahrami and Zadeh, 'Gravity Optimizer: a Kinematic Approach on Optimization in Deep "
     "Learning', arXiv:2101.09192",
     # Without its noise, so that it can be compared; the noise has a test of its own.
-    probe={"learning_rate": 0.1, "alpha": 0.0, "key": 0},
+    probe={"learning_rate": 0.3, "alpha": 0.0, "key": 0},
     usual_rate=0.1,
     ranges={"alpha": NOT_NEGATIVE, "beta": DECAY},
 )

@@ -35,7 +35,7 @@ class NeroState(NamedTuple):
 
 @optimizer(
     "Liu et al., 'Learning by Turning: Neural Architecture Aware Optimisation', arXiv:2102.07227",
-    probe={"learning_rate": 0.05},
+    probe={"learning_rate": 1.0},
     usual_rate=0.01,
 )
 def nero(

@@ -14,8 +14,14 @@ C = 0.3 / (2 / 3 + sqrt(209 / 12))
 @optimizer(
     {"lipschitz": 1.0, "beta": 1.0, "rho": 0.5},
     (-0.1, -1 / 3, 0.4 * (1 / 2 + 2 * C - 17 / 30) + 0.6 * C),
-    moved={"lipschitz": [1.0], "beta": [1.0], "rho": [0.9]},
+    moved={
+        "learning_rate": [0.5, lambda count: 0.5 + count % 3],
+        "lipschitz": [1.0],
+        "beta": [1.0],
+        "rho": [0.9],
+    },
     cancels=True,
+    ulps=100,  # differences of parameters, which are much larger than a step
 )
 def a2grad(gradients, start, learning_rate=1.0, beta=10.0, lipschitz=10.0, rho=0.5):
     """arXiv:1810.00553: the rewritten form of Algorithm 1, with the rates of A2Grad-exp."""

@@ -13,6 +13,7 @@ from references.common import optimizer, rate, squared
     (-0.2, -0.2 * 4 / sqrt(4.75), 0.3 * 2 / sqrt(4.5625)),
     moved={"window": [4]},
     cancels=True,
+    ulps=100,  # differences of parameters, which are much larger than a step
 )
 def adasmooth(gradients, start, learning_rate, b1=0.5, b2=0.99, eps=1e-6, window=None):
     """arXiv:2204.00825, Algorithm 1, with the ratio since the start of the window."""

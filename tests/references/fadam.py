@@ -16,6 +16,7 @@ STEP3 = -0.3 * (0.375 - 1 / sqrt(52 / 7) + 0.5 * (X1 + STEP2) / sqrt(52 / 7))
     {**DECAYS, "eps": 0.0, "weight_decay": 0.5},
     (-0.075, STEP2, STEP3),
     moved={"clip": [0.5, 2.0]},
+    cancels=True,
 )
 def fadam(gradients, start, learning_rate, b1=0.9, b2=0.999, eps=1e-8, clip=1.0, weight_decay=0.01):
     """arXiv:2405.12807, Algorithm 1."""

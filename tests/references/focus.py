@@ -11,6 +11,8 @@ from references.common import optimizer, rate
     {"b1": 0.5, "b2": 0.5, "gamma": 0.5},
     (-0.1, -0.1, -0.15),
     moved={"gamma": [0.0, 0.5], "weight_decay": [0.3]},
+    cancels=True,
+    ulps=500,  # the sign of a complex difference of near numbers
 )
 def focus(gradients, start, learning_rate, b1=0.9, b2=0.999, gamma=0.1, weight_decay=0.0):
     """arXiv:2501.12243, Algorithm 1; its average of parameters with bias correction, written

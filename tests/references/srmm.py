@@ -9,6 +9,7 @@ from references.common import optimizer, rate
     (-0.2, -0.5, 0.6),
     moved={"power": [0.0, 1.0], "window": [7]},
     cancels=True,
+    ulps=100,  # differences of parameters, which are much larger than a step
 )
 def srmm(gradients, start, learning_rate, power=0.5, window=None):
     """arXiv:2201.01652: the minimum of the average of the surrogates
