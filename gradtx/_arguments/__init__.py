@@ -5,7 +5,7 @@ in `ranges`. `Requirements` reads both, once for each factory. The values of tra
 examined.
 """
 
-from gradtx._arguments.calls import misfit as misfit
+from gradtx._arguments.calls import misfit as misfit, negative as negative
 from gradtx._arguments.descriptions import (
     describe_difference as describe_difference,
     described as described,

@@ -84,7 +84,7 @@ def a2grad(
 
     def per_step(step: Scalar) -> dict[str, Array]:
         t = step_number(step)
-        return {"t": t, "smooth": value_of(2 * lipschitz) / t}
+        return {"t": t, "smooth": jnp.divide(value_of(2 * lipschitz), t)}
 
     def init(p: Array) -> Slots:
         zero = real_full_like(p, 0)

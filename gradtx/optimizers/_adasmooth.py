@@ -85,7 +85,7 @@ def adasmooth(
         zero = real_full_like(p, 0)
         return Slots(start=p, last=p, path=zero, nu=zero)
 
-    def update(g: Array, s: Slots, step: Scalar, p: Array) -> tuple[Array, Slots]:
+    def update(g: Array, s: Slots, step: Array, p: Array) -> tuple[Array, Slots]:
         start, path = s.start, s.path
         if window is not None:
             begins = step % window == 0

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._arguments import NOT_NEGATIVE
+from gradtx._arguments import DECAY, NOT_NEGATIVE
 from gradtx._roles import Count, Rate, Slot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
@@ -74,7 +74,7 @@ def _scale_by_amos(
     "Model-Oriented Scale', arXiv:2210.11693",
     probe={"learning_rate": 0.1, "scale": 0.5},
     usual_rate=0.01,
-    ranges={"zeta": NOT_NEGATIVE},
+    ranges={"zeta": NOT_NEGATIVE, "momentum": DECAY},
 )
 def amos(
     learning_rate: ScalarOrSchedule,
@@ -102,7 +102,8 @@ def amos(
       b2: the decay rate of the average of squares, so that `1 - b2` is about the learning rate.
         Default: 0.999.
       zeta: how fast rate and decay fall. Default: 0.25, as in the paper.
-      momentum: the decay rate of a moving average of the steps. Default: `None`, no average.
+      momentum: the decay rate of a moving average of the steps, in [0, 1). Default: `None`, no
+        average.
 
     Raises:
       ValueError: `update` was called without params.

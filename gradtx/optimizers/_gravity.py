@@ -39,7 +39,7 @@ class GravityState(NamedTuple):
     "Bahrami and Zadeh, 'Gravity Optimizer: a Kinematic Approach on Optimization in Deep "
     "Learning', arXiv:2101.09192",
     # Without its noise, so that it can be compared; the noise has a test of its own.
-    probe={"learning_rate": 0.3, "alpha": 0.0, "key": 0},
+    probe={"learning_rate": 3.0, "alpha": 0.0, "beta": 0.99, "key": 0},
     usual_rate=0.1,
     ranges={"alpha": NOT_NEGATIVE, "beta": DECAY},
 )
@@ -87,11 +87,14 @@ def gravity(
         return Slots(velocity=jnp.zeros_like(p))
 
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
+        g = g / 1  # integers become floating
         rate = value_of(s.learning_rate)
         deviation = value_of(alpha) / jnp.where(rate > 0, rate, 1)
 
         def drawn() -> Array:
-            return times(deviation, jax.random.normal(finished(s.rng_key), g.shape, g.dtype))
+            return times(
+                deviation, jax.random.normal(finished(s.rng_key), g.shape, s.velocity.dtype)
+            )
 
         v = lax.cond(step == 0, drawn, lambda: s.velocity)
         bounded = g / (1 + abs_sq(g * jnp.max(jnp.abs(g), initial=0)))

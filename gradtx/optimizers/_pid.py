@@ -34,8 +34,8 @@ class PIDState(NamedTuple):
 
 
 @optimizer(
-    "An et al., 'A PID Controller Approach for Stochastic Optimization of Deep Networks' "
-    "(CVPR 2018)",
+    "An et al., 'A PID Controller Approach for Stochastic Optimization of Deep Networks', "
+    "CVPR (2018)",
     probe={"learning_rate": 0.002},
     usual_rate=0.002,
     ranges={"momentum": DECAY, "integral": NOT_NEGATIVE, "derivative": NOT_NEGATIVE},
@@ -62,8 +62,8 @@ def pid(
       integral: the weight of the velocity. Default: 5.
       derivative: the weight of the average of changes. Default: 10.
 
-    Source: An et al., "A PID Controller Approach for Stochastic Optimization of Deep Networks"
-    (CVPR 2018).
+    Source: An et al., "A PID Controller Approach for Stochastic Optimization of Deep Networks",
+    CVPR (2018).
 
     Example:
       >>> import jax.numpy as jnp

@@ -79,7 +79,7 @@ def srmm(
       [-0.4]
     """
 
-    def per_step(step: Scalar) -> dict[str, Array]:
+    def per_step(step: Array) -> dict[str, Array]:
         t = step_number(step if window is None else step % window)
         return {"weight": t ** value_of(-power)}
 

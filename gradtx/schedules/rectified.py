@@ -40,7 +40,7 @@ def rectified_schedule(value: Scalar, b2: Scalar = 0.999) -> Schedule:
       >>> from gradtx.schedules import rectified_schedule
       >>> rate = rectified_schedule(1.0)
       >>> print(rate(3), f"{rate(4):.3f} {rate(1000):.2f} {rate(10_000):.2f}")
-      0.0 0.019 0.80 1.00
+      0.0 0.017 0.65 1.00
     """
     if isinstance(b2, (int, float)) and not 0 <= b2 < 1:
         raise ValueError(f"rectified_schedule: b2 must be in [0, 1), got {b2}")

@@ -11,11 +11,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx import tree
-from gradtx._arguments import NOT_NEGATIVE, checked
+from gradtx._arguments import checked
 from gradtx._devices import placed_as
 from gradtx._roles import KEPT, Count, Inner, Role, Shared, Slot, Told, declared
 from gradtx.engine.base import (
@@ -170,7 +169,8 @@ def apply_every(k: int = 1) -> GradientTransformation:
         updates, new = step(updates, ApplyEvery(**known), weight)
         return updates, state._replace(**{name: getattr(new, name) for name in known})
 
-    return coupled(ApplyEvery, init, update, name="apply_every")
+    traits = {"weights": ("weight",)}
+    return coupled(ApplyEvery, init, update, name="apply_every", traits=traits)
 
 
 def _excess(weight: ArrayLike | None) -> Array:
@@ -181,11 +181,6 @@ def _check_weight(name: str, weight: ArrayLike | None, state: OptState) -> None:
     if weight is None:
         return
     check_value(weight, name="weight")
-    if not isinstance(weight, Tracer) and not NOT_NEGATIVE.has(float(weight)):  # type: ignore[arg-type]
-        raise ValueError(
-            f"{name}: weight must {NOT_NEGATIVE.told}, got {float(weight)}; "  # type: ignore[arg-type]
-            "give 0 to leave a micro-batch out"
-        )
     if "excess_weight" not in state._fields:
         raise ValueError(
             f"{name}: weight needs the field excess_weight of the state, which states in optax's "
@@ -421,7 +416,8 @@ def _multi_steps(
 
         return branch(skip, lambda: (zeros, state._replace(skip_state=told)), take)
 
-    return wrapped(init, update, opt, name="MultiSteps", state=MultiStepsState)
+    traits = {"weights": ("weight",)}
+    return wrapped(init, update, opt, name="MultiSteps", state=MultiStepsState, traits=traits)
 
 
 def _empty(p: ArrayLike, dtype: DTypeLike | None) -> Array:

@@ -9,7 +9,12 @@ from references.common import descend, optimizer, squared
 @optimizer(
     {"alpha": 0.0, "beta": 0.5},
     (-0.1 / 17, -0.2 * (1 / 34 + 2 / 257), -0.3 * (1 / 68 + 1 / 257 - 1 / 17)),
-    moved={"alpha": [0.0], "beta": [0.5, 0.0], "key": [3]},
+    moved={
+        "learning_rate": [0.5, lambda count: 1.0 + count % 3],
+        "alpha": [0.0],
+        "beta": [0.5],
+        "key": [3],
+    },
     cancels=True,
 )
 def gravity(gradients, start, learning_rate, alpha, beta=0.9, key=None):

@@ -369,7 +369,7 @@ def test_weights_and_what_else_multi_steps_does():
 def test_weights_are_finite_and_not_negative(weight):
     g = jnp.ones(2)
     for tx in (gradtx.MultiSteps(gradtx.sgd(0.1), 2), gradtx.apply_every(2)):
-        told = r"weight must be finite and not negative, got \S+; give 0 to leave a micro-batch out"
+        told = r"weight must be finite and not negative, got \S+; give 0 to leave the update out"
         with pytest.raises(ValueError, match=told):
             tx.update(g, tx.init(g), weight=weight)
 
