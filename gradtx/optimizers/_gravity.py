@@ -96,9 +96,9 @@ def gravity(
                 deviation, jax.random.normal(finished(s.rng_key), g.shape, s.velocity.dtype)
             )
 
-        v = lax.cond(step == 0, drawn, lambda: s.velocity)
+        first = lax.cond(step == 0, drawn, lambda: jnp.zeros(g.shape, s.velocity.dtype))
         bounded = g / (1 + abs_sq(g * jnp.max(jnp.abs(g), initial=0)))
-        v = ema(bounded, v, s.decay)
+        v = ema(bounded, s.velocity + first, s.decay)
         return times(-rate, v), Slots(velocity=v)
 
     return leafwise(
