@@ -1,7 +1,6 @@
 """Ano."""
 
 import jax.numpy as jnp
-from jax import lax
 
 from gradtx._arguments import DECAY
 from gradtx.catalog import optimizer
@@ -68,7 +67,8 @@ def ano(
 
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         mu, square = ema(g, s.mu, b1), abs_sq(g)
-        signed = jnp.sign(lax.sub(square, s.nu)) * square
+        # A comparison, because squares that have overflowed have no difference.
+        signed = jnp.where(square > s.nu, square, jnp.where(square < s.nu, -square, 0))
         nu = ema(signed, s.nu, b2)
         u = jnp.abs(g) * jnp.sign(mu)
         return ratio(u, over(nu, s.nu_weight), eps), Slots(mu=mu, nu=nu)
