@@ -51,14 +51,14 @@ def a2grad(
 ) -> GradientTransformation:
     """A2Grad: Nesterov's accelerated method with rates from the deviations of gradients.
 
-    With `k = 0` at the first step, and `d = g - mean(all g)`: `nu = rho*nu + (1-rho)*|d|^2; nu_max
-    = max(nu_max, nu); c = learning_rate / (2*lipschitz/(k+1) + beta*sqrt((k+1)*nu_max)); x = x -
-    c*g; p = (1-a)*p + a*x - (1-a)*b*c*g`, where `a = 2/(k+3)`, `b = 2/(k+2)`, and the fast iterate
-    `x` starts at `p`. It is the paper's A2Grad-exp; the other two sum up `|d|^2` instead. It has
-    the optimal rate for smooth convex problems. The steps of `x` grow with `k`, as in Nesterov's
-    method, until deviations dominate, and the mean of all gradients forgets nothing, so that it
-    suits a fixed convex problem better than a network. The equations are as given in the program
-    and the report of A. Severilov et al., of which the program has one `nu` for each array, but the
+    With `k = 0` at the first step, and `d = g - mean(all g)`: `nu = rho*nu + (1-rho)*|d|^2;
+    nu_max = max(nu_max, nu); c = learning_rate / (2*lipschitz/(k+1) + beta*sqrt((k+1)*nu_max));
+    x = x - c*g; p = (1-a)*p + a*x - (1-a)*b*c*g`, where `a = 2/(k+3)`, `b = 2/(k+2)`, and the fast
+    iterate `x` starts at `p`. It is the paper's A2Grad-exp; the other two sum up `|d|^2` instead.
+    It has the optimal rate for smooth convex problems. The steps of `x` grow with `k`, as in
+    Nesterov's method, until deviations dominate, and the mean of all gradients forgets nothing, so
+    that it suits a fixed convex problem better than a network. The equations are as given in the
+    program and the report of A. Severilov et al.; that program has one `nu` for each array, the
     paper and this have one for each element.
 
     Args:

@@ -51,10 +51,10 @@ def adasmooth(
     """AdaSmooth: RMSProp whose average is short where parameters go straight, and else long.
 
     `e = |p - start| / path` for each element: its distance from the start of the window divided by
-    the length of its way, 1 as long as there is none. `c = (b2-b1)*e + 1-b2; nu = (1-c**2)*nu +
-    c**2*|g|^2; p - learning_rate * g / sqrt(nu + eps)`. The average has a decay rate between `1 -
-    (1-b1)**2` and `1 - (1-b2)**2`, without momentum and without bias correction: `c` can be as
-    small as `1-b2`, so that after zero gradients steps are up to 100 times the learning rate. It
+    the length of its way, 1 as long as there is none. `c = (b2-b1)*e + 1-b2;
+    nu = (1-c**2)*nu + c**2*|g|^2; p - learning_rate * g / sqrt(nu + eps)`. The average has a decay
+    rate between 0.75 and 0.9999 with the defaults, no momentum and no bias correction: `c` can be
+    as small as `1-b2`, so that after zero gradients steps are up to 100 times the learning rate. It
     needs four slots. The equations are as given in Papers with Code; the ratio there is over the
     last steps, whose parameters would have to be stored, and here since the start of the window.
 

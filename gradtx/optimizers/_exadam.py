@@ -29,13 +29,14 @@ def exadam(
 ) -> GradientTransformation:
     """EXAdam: Adam with the gradient added to momentum, and moments that correct each other.
 
-    `mu` and `nu` are the averages of `adam`, `t` is 1 at the first step: `d1 = 1 + b2**t * nu / (nu
-    + eps); d2 = 1 + b1**t * |mu|^2 / (|mu|^2 + eps); u = d1 * (mu + g) / (1-b1**t) / (sqrt(d2 * nu
-    / (1-b2**t)) + eps); p - learning_rate * (u + weight_decay*p)`. The gradient itself lets it
-    react at once. Both factors fall from about 2 to 1. As `g` is divided by `1-b1**t` too, steps
-    along constant gradients are 16 times as long as Adam's at first, 4 times at the 10th, and twice
-    at last: choose a warm-up, or smaller rates. The equations are those of the author's program. In
-    the first version of the paper, the rate is multiplied by `log(sqrt(2 * (t+1)))`, which grows
+    `mu` and `nu` are the averages of `adam`, `t` is 1 at the first step:
+    `d1 = 1 + b2**t * nu / (nu + eps); d2 = 1 + b1**t * |mu|^2 / (|mu|^2 + eps);
+    u = d1 * (mu + g) / (1-b1**t) / (sqrt(d2 * nu / (1-b2**t)) + eps);
+    p - learning_rate * (u + weight_decay*p)`. The gradient itself lets it react at once. Both
+    factors fall from about 2 to 1. As `g` is divided by `1-b1**t` too, steps along constant
+    gradients are 16 times as long as Adam's at first, 4 times at the 10th, and twice at last:
+    choose a warm-up, or smaller rates. The equations are those of the author's program. In the
+    first version of the paper, the rate is multiplied by `log(sqrt(2 * (t+1)))`, which grows
     without bound.
 
     Args:

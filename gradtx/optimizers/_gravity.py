@@ -51,13 +51,13 @@ def gravity(
 ) -> GradientTransformation:
     """Gravity: momentum of gradients of which very large ones count less, from a random start.
 
-    `z = g / (1 + (|g| * max(|g|))**2)`, with the maximum over one leaf; `b = (beta*step + 1) /
-    (step + 2); v = b*v + (1-b)*z; p - learning_rate * v`, where `step` is 0 at the first step, and
-    `v` starts at `normal() * alpha / learning_rate`. So the parameters are moved by noise of about
-    `alpha`, whatever the learning rate is, in the first steps. `z` depends on the unit of the loss:
-    it is the gradient where gradients are much smaller than 1, and where `|g| * max(|g|)` is above
-    1, larger gradients give smaller steps. The paper's evidence is from VGG networks on small
-    images.
+    `z = g / (1 + (|g| * max(|g|))**2)`, with the maximum over one leaf;
+    `b = (beta*step + 1) / (step + 2); v = b*v + (1-b)*z; p - learning_rate * v`, where `step` is 0
+    at the first step, and `v` starts at `normal() * alpha / learning_rate`. So the parameters are
+    moved by noise of about `alpha`, whatever the learning rate is, in the first steps. `z` depends
+    on the unit of the loss: it is the gradient where gradients are much smaller than 1, and where
+    `|g| * max(|g|)` is above 1, larger gradients give smaller steps. The paper's evidence is from
+    VGG networks on small images.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the authors' is 0.1.
