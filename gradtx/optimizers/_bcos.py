@@ -49,9 +49,9 @@ def bcos(
     `nu = b2*|mu|^2 + (1-b2)*|g|^2`, with the last `mu`; `mu = b1*mu + (1-b1)*g;
     p - learning_rate * (mu / (sqrt(nu) + eps) + weight_decay*p)`. At the first step, `mu` is `g`
     before as well. The divisor is an estimate of the second moment of the momentum from the last
-    momentum and the gradient, so that nothing else is stored. This is the paper's BCOS-c. The other
-    two estimators are moving averages: of `|g|^2` without momentum, which is RMSProp, and of
-    `|mu|^2`.
+    momentum and the gradient, so that nothing else is stored. This is BCOS-c with the simple
+    conditional estimator, as in the authors' program. The other two estimators are moving averages:
+    of `|g|^2` without momentum, which is RMSProp, and of `|mu|^2`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the authors' is 1e-3.
