@@ -59,8 +59,8 @@ def language_model(
     rest = np.delete(sequences, np.s_[::10], axis=0)
     if not 1 <= batch_size <= examples <= len(rest):
         raise TrainingError(
-            f"language_model: batch_size must be from 1 to the number of examples, and that at most "
-            f"the {len(rest)} sequences of {context + 1} characters in the text, got batch_size "
+            "language_model: batch_size must be from 1 to examples, and examples at most the "
+            f"{len(rest)} sequences of {context + 1} characters in the text, got batch_size "
             f"{batch_size} and examples {examples}"
         )
     train = rest[np.linspace(0, len(rest) - 1, examples).astype(int)]

@@ -43,10 +43,8 @@ def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys):
 
     assert race("dog", "sgd", *small, "--out", folder) == 0
     out, _ = capsys.readouterr()
-    assert (
-        "sgd: 3 rates from 0.01 to 1 finished earlier" in out
-        and "dog: 10 runs, 5 rates from 0.1 to 10" in out
-    )
+    assert "sgd: 3 rates from 0.01 to 1 finished earlier" in out
+    assert "dog: 10 runs, 5 rates from 0.1 to 10" in out
     assert [r for r in rows(folder) if r["optimizer"] == "sgd"] == found
     assert len(rows(folder)) == 6 + 10
 
