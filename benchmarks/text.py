@@ -1,6 +1,6 @@
 """Optimizers on a small language model, each at the best of its learning rates, three seeds.
 
-    python benchmarks/text.py [OPTIMIZER ...] [--size small|gpt2] [--seeds N] [--epochs N] [--out DIR]
+    python benchmarks/text.py [OPTIMIZER ...] [--size small|gpt2] [--seeds N] [--epochs N]
     python benchmarks/text.py --times [--out DIR]        # on a quiet machine
     python benchmarks/text.py --page docs/matrices.md    # writes the table and docs/text.png
 
@@ -73,7 +73,7 @@ HEADER = [
 
 
 def step_of(problem: Problem, tx: gradtx.GradientTransformation) -> Callable[[], float]:
-    """Returns the function that runs some compiled training steps and returns the seconds of one."""
+    """Returns the function that runs compiled training steps and returns the seconds of one."""
 
     def step(params: Any, state: Any, batch: Any) -> Any:
         g = jax.grad(problem.loss)(params, batch, jnp.ones(len(batch), bool))
@@ -162,6 +162,8 @@ def main() -> None:
     field = enter({name: FIELD[name] for name in names}, RATES) if names else []
     field = [entrant._replace(widen=True) for entrant in field]
     race = run_race(problem, field, seeds=args.seeds, epochs=args.epochs, out=out, lines=True)
+    if "adamw" not in race.optimizers:
+        raise SystemExit(f"{out} has no race of adamw: run this without --times first")
     file = out / "times.json"
     if args.times:
         times = measured(race, problem, file)
