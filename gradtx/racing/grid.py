@@ -115,7 +115,9 @@ def make_grid(
     The seed decides the initial parameters and the order of the examples, so they are the same for
     all rates and all optimizers. On accelerators all runs are batched; on a CPU the runs of one
     seed are batched and the seeds follow one another, which is faster because it uses the caches
-    better. The runs of a `large` problem follow one another everywhere.
+    better. The runs of a `large` problem follow one another everywhere, and those of one seed on a
+    CPU if the optimizer has branches (`lax.cond`), because batched runs compute all of them: SOAP
+    would compute eigenvectors at every step.
 
     Args:
       problem: the problem.
@@ -143,21 +145,23 @@ def make_grid(
     def transformation(rate: Array) -> GradientTransformation:
         return with_extra_args_support(make(rate))
 
-    over_rates = _one_by_one if problem.large else jax.vmap
-
     def one_seed(rates: Array, start: Start, data: PyTree) -> Curves:
         def begin(rate: Array) -> TrainState:
             return TrainState(start.params, transformation(rate).init(start.params))
 
+        def train(state: TrainState, rate: Array, key: Array) -> TrainState:
+            steps = make_epoch(problem.loss, transformation(rate), problem.batch_size)
+            return steps(state, key, data[0])[0]
+
+        alone = problem.large or (
+            jax.default_backend() == "cpu" and _has_branches(train, begin, rates, start.shuffle)
+        )
+        over_rates = _one_by_one if alone else jax.vmap
+
         def epoch(state: TrainState, number: Array) -> tuple[TrainState, Curves]:
             # The key has no axis of rates: examples are shuffled and gathered once for all of them.
             key = jax.random.fold_in(start.shuffle, number)
-
-            def train(state: TrainState, rate: Array) -> TrainState:
-                steps = make_epoch(problem.loss, transformation(rate), problem.batch_size)
-                return steps(state, key, data[0])[0]
-
-            state = over_rates(train)(state, rates)
+            state = over_rates(lambda state, rate: train(state, rate, key))(state, rates)
             curves = over_rates(lambda params: _measured(problem, params, data))(state.params)
             if on_epoch is not None:
                 jax.debug.callback(on_epoch, curves.loss)
@@ -177,6 +181,12 @@ def _over_seeds(problem: Problem) -> Callable[[Callable], Callable]:
     On a CPU, random numbers for one seed also compile in half the time of those for many.
     """
     return _one_by_one if problem.large or jax.default_backend() == "cpu" else jax.vmap
+
+
+def _has_branches(train: Callable, begin: Callable, rates: Array, key: Array) -> bool:
+    """Returns whether the program of a run has branches."""
+    rate = jax.ShapeDtypeStruct((), rates.dtype)
+    return " cond[" in str(jax.make_jaxpr(lambda x: train(begin(x), x, key))(rate))
 
 
 def _one_by_one(function: Callable) -> Callable:

@@ -151,6 +151,27 @@ def test_all_runs_at_once_are_what_one_seed_or_run_after_the_other_is(monkeypatc
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found[0], other)
 
 
+def test_a_branch_is_not_computed_for_runs_that_do_not_take_it():
+    """As the eigenvectors of SOAP, of which every tenth step computes new ones."""
+    problem = own_problem(parabola, start_at, list(TRAPS))
+    taken = []
+
+    def make(rate):
+        def update(updates, state, params=None):
+            new = lambda: jax.debug.callback(lambda: taken.append(1))  # noqa: E731
+            jax.lax.cond(state % 3 == 0, new, lambda: None)
+            return jax.tree.map(lambda g: -rate * g, updates), state + 1
+
+        return gradtx.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+
+    result = run.run_race(problem, [Entrant("mine", make, (0.1, 0.3))], seeds=1, epochs=2)
+    jax.effects_barrier()
+    assert len(taken) == 2 * 2  # of 2 runs with 6 steps
+    sgd = run.run_race(problem, enter(["sgd"], [0.1, 0.3]), seeds=1, epochs=2)
+    for a, b in zip(result.rows, sgd.rows, strict=True):
+        np.testing.assert_allclose(a.loss, b.loss, rtol=1e-6)
+
+
 def test_the_host_hears_of_every_epoch():
     problem = own_problem(parabola, start_at, list(TRAPS))
     start = make_start(problem)(jnp.arange(2), problem.data)

@@ -46,7 +46,8 @@ def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys):
     assert "sgd: 3 rates from 0.01 to 1 finished earlier" in out
     assert "dog: 10 runs, 5 rates from 0.1 to 10" in out
     assert [r for r in rows(folder) if r["optimizer"] == "sgd"] == found
-    assert len(rows(folder)) == 6 + 10
+    assert "dog: the largest of 5 rates from 0.1 to 10 is best, 3 more are added" in out
+    assert len(rows(folder)) == 6 + 10 + 6
 
     before = (folder / "race.jsonl").read_bytes()
     assert race("sgd", *small, "--epochs", 3, "--out", folder) == 2
