@@ -52,11 +52,11 @@ FIELD: dict[str, Callable[[Any], gradtx.GradientTransformation]] = {
     "adamw": lambda rate: gradtx.adamw(rate, weight_decay=0.0),
     "muon": lambda rate: gradtx.muon(rate, muon_weight_dimension_numbers=HIDDEN),
     "normuon": gradtx.normuon,
-    "soap": lambda rate: gradtx.soap(rate, weight_decay=0.0),
-    "shampoo": gradtx.shampoo,
-    "kron": gradtx.kron,
-    "scion": gradtx.scion,
     "dion": lambda rate: gradtx.dion(rate, weight_decay=0.0),
+    "scion": gradtx.scion,
+    "shampoo": gradtx.shampoo,
+    "soap": lambda rate: gradtx.soap(rate, weight_decay=0.0),
+    "kron": gradtx.kron,
 }
 HEADER = ["optimizer", "rate", "loss", "range", "in AdamW's time", "steps to AdamW's loss"]
 HEADER += ["time to it", "step", "ratio", "state"]
@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=[*FIELD])
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--epochs", type=int, default=8, help="of 50 steps")
+    parser.add_argument("--epochs", type=int, default=6, help="of 50 steps")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--times", action="store_true", help="measure steps, run no races")
