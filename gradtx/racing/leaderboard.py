@@ -72,8 +72,7 @@ class Race(Results):
         ]
         if self.target is not None:
             notes.append(
-                "time: of these steps, as a run's share of the time in which the runs of its "
-                "optimizer were computed together, without compilation"
+                "time: of these steps, as a run's share of its grid's time, without compilation"
             )
         return notes
 

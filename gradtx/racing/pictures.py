@@ -116,7 +116,7 @@ def draw_rates(race: Results) -> "Figure":
     axes.set_ylabel(_loss_label(axes, "final loss", race.unit))
     subtitle = f"{_seeds(race)}; ring: the best rate"
     if any(s.at_edge for s in standings):
-        subtitle += "; triangle: the best so far, at an edge"
+        subtitle += "\ntriangle: the best so far, at an edge of the rates, so unfinished"
     if strip is None:
         _finish([axes], race, subtitle)
     else:

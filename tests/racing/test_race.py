@@ -724,7 +724,7 @@ def test_the_rates(tmp_path):
     assert axes.get_ylabel() == "final loss (nats, log scale)"
     best = [(x.get_marker(), x.get_xdata()[0]) for x in axes.lines if x.get_markersize() > 9]
     assert best == [("o", 1.0), ("<", 0.1), ("o", 0.1)]
-    assert "triangle: the best so far, at an edge" in strip.get_title("left")
+    assert "triangle: the best so far, at an edge of the rates" in strip.get_title("left")
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0.1, 1.0, 10.0])
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [3.0, 1.5, 3.0])
     # what diverged stands above, in a row of its own for each optimizer
