@@ -3,7 +3,8 @@
     python benchmarks/matrices.py [--width 64] [--packages FOLDER]
 
 The parameters are the 48 matrices, of 4 shapes, of a transformer with 12 layers. Bases and roots
-are computed every 10 steps, and a step's time is the mean of 10 consecutive ones. The programs in
+are computed every 10 steps, and a step's time is the mean of 10 consecutive ones. Five sets of
+gradients take turns, so that the second moments of the longer sides have full rank. The programs in
 PyTorch are those of pytorch-optimizer and heavyball, if they can be imported; FOLDER is a
 site-packages folder to look for them.
 
@@ -16,6 +17,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when JAX is imported
 
 import argparse
+import itertools
 import re
 import sys
 import time
@@ -40,9 +42,9 @@ METHODS: dict[str, Callable[[], Any]] = {
 }
 
 
-def matrices(width: int, layers: int = 12) -> list[np.ndarray]:
+def matrices(width: int, layers: int = 12, seed: int = 0) -> list[np.ndarray]:
     """Returns the matrices, with random elements."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     shapes = [x.shape for x in jax.tree.leaves(transformer(layers, width)) if x.ndim == 2]
     return [random.standard_normal(shape).astype(np.float32) for shape in shapes]
 
@@ -78,21 +80,49 @@ def compilation(width: int) -> None:
             )
 
 
-def ours(make: Callable[[], Any], grads: list[np.ndarray]) -> Callable[[], float]:
+def ours(make: Callable[[], Any], grads: list[list[np.ndarray]]) -> Callable[[], float]:
     """Returns a function that takes 10 steps in JAX and returns the mean seconds of one."""
-    params = [jnp.asarray(x) for x in grads]
-    tx, given = make(), [jnp.asarray(x) for x in grads]
+    tx, given = make(), itertools.cycle([[jnp.asarray(x) for x in some] for some in grads])
+    params = [jnp.asarray(x) for x in grads[0]]
     carry = [params, jax.jit(tx.init)(params)]
     compiled = lowered(tx, *carry).compile()
 
     def once() -> object:
-        carry[:] = compiled(*carry, given)
+        carry[:] = compiled(*carry, next(given))
         return carry[0]
 
     return lambda: timed(once, EVERY)
 
 
-def theirs(grads: list[np.ndarray]) -> dict[str, Callable[[], float]]:
+def products(grads: list[np.ndarray]) -> Callable[[], float]:
+    """Returns a function that times the products of a step of SOAP alone.
+
+    XLA cannot take a step in less. The matrices are stacked; there are three rotations into or out
+    of both bases, and two second moments.
+    """
+    shapes = Counter(x.shape if x.shape[0] < x.shape[1] else x.shape[::-1] for x in grads)
+    random = np.random.default_rng(0)
+
+    def stack(*shape: int) -> jax.Array:
+        return jnp.asarray(random.standard_normal(shape), jnp.float32)
+
+    stacks = [
+        (stack(n, rows, rows), stack(n, rows, columns), stack(n, columns, columns))
+        for (rows, columns), n in shapes.items()
+    ]
+
+    @jax.jit
+    def step(stacks: list[tuple[jax.Array, ...]]) -> list[jax.Array]:
+        found = []
+        for ql, g, qr in stacks:
+            into = [ql.mT @ x @ qr for x in (g, g + 1)]
+            found += [ql @ (into[0] * into[1]) @ qr.mT, g @ g.mT, g.mT @ g]
+        return found
+
+    return lambda: timed(lambda: step(stacks), EVERY)
+
+
+def theirs(grads: list[list[np.ndarray]]) -> dict[str, Callable[[], float]]:
     """Returns the same for the programs in PyTorch that can be imported."""
     found: dict[str, Callable[[list], Any]] = {}
     try:
@@ -116,14 +146,12 @@ def theirs(grads: list[np.ndarray]) -> dict[str, Callable[[], float]]:
         pass
 
     def runner(make: Callable[[list], Any]) -> Callable[[], float]:
-        params = [torch.nn.Parameter(torch.tensor(x)) for x in grads]
-        for p, g in zip(params, grads, strict=True):
-            p.grad = torch.tensor(g)
-        optimizer = make(params)
+        params = [torch.nn.Parameter(torch.tensor(x)) for x in grads[0]]
+        optimizer, given = make(params), itertools.cycle(grads)
 
         def steps() -> float:
             def once() -> int:
-                for p, g in zip(params, grads, strict=True):
+                for p, g in zip(params, next(given), strict=True):
                     p.grad = torch.from_numpy(g)
                 optimizer.step()
                 return 0
@@ -150,8 +178,9 @@ def main() -> None:
         print(f"\nwidth {width}")
         if not options.steps_only:
             compilation(width)
-        grads = matrices(width)
+        grads = [matrices(width, seed=seed) for seed in range(5)]
         runs = {name: ours(make, grads) for name, make in METHODS.items()} | theirs(grads)
+        runs["products of a step of SOAP alone, XLA"] = products(grads[0])
         against = "pytorch-optimizer SOAP" if "pytorch-optimizer SOAP" in runs else "SOAP"
         found = side_by_side(runs, options.rounds)
         report(f"mean step, width {width}", found, against, "at most 0.5")

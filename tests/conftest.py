@@ -40,6 +40,34 @@ def pytest_configure(config):
         install_import_hook(checked, "runtime_types.checked")
 
 
+# The tests of single methods. The default tests see each method by its reference, its doctest and
+# the tests of the whole catalog; CI runs these as well.
+SINGLE_METHODS = (
+    "assignment",
+    "engine/test_compiled_size.py",
+    "linear_algebra",
+    "linesearch",
+    "microbatching",
+    "optimizers",
+    "perturbations",
+    "projections",
+    "racing/test_race.py",
+    "test_minimize.py",
+    "transforms/test_per_example.py",
+    "transforms/test_privacy.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
+def pytest_collection_modifyitems(config, items):
+    """Marks the tests of single methods as thorough, unless the call names their folder or file."""
+    tests = Path(__file__).parent
+    moved = [tests / x for x in SINGLE_METHODS if not any(f"tests/{x}" in a for a in config.args)]
+    for item in items:
+        if any(item.path.is_relative_to(path) for path in moved):
+            item.add_marker(pytest.mark.thorough)
+
+
 def collect_garbage():
     """Collects it, and leaves what is alive out of the collections that Python starts."""
     gc.unfreeze()

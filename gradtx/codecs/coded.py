@@ -21,7 +21,8 @@ SEED = "seed"
 class Coded:
     """An array of a state that is stored as the parts that a codec returns.
 
-    Functions of JAX take it for the array that it stands for.
+    Functions of JAX take it for the array that it stands for. If its parts have more axes than the
+    codec returns, as in a state made by `vmap`, it is a stack of such arrays.
 
     Args:
       parts: the arrays in which it is stored, by name; with `"seed"` if it is rounded
@@ -57,8 +58,11 @@ class Coded:
 
     def with_value(self, x: Array) -> "Coded":
         """Returns another array of the same shape stored in the same way."""
-        x = jnp.asarray(x, self.dtype)
-        return type(self).of(x, self.codec, self.parts.get(SEED), self.inside)
+        x, seed = jnp.asarray(x, self.dtype), self.parts.get(SEED)
+        encode = functools.partial(_encoded, self.codec)
+        for _ in range(x.ndim - self.ndim):
+            encode = jax.vmap(encode, (0, None if seed is None else 0))
+        return type(self)(encode(x, seed), self.codec, self.shape, self.dtype, self.inside)
 
     @property
     def ndim(self) -> int:
@@ -107,7 +111,15 @@ def _encoded(codec: Codec, x: Array, seed: Array | None) -> Parts:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _decoded(codec: Codec, shape: tuple[int, ...], dtype: np.dtype, parts: Parts) -> Array:
-    return codec.decode(parts, shape).astype(dtype)
+    def decode(parts: Parts) -> Array:
+        return codec.decode(parts, shape).astype(dtype)
+
+    one = jax.ShapeDtypeStruct(shape, jnp.float32)
+    kept = jax.eval_shape(lambda x: codec.encode(x, None), one)
+    mine = {name: parts[name] for name in kept}
+    for _ in range(min(mine[name].ndim - kept[name].ndim for name in kept)):
+        decode = jax.vmap(decode)
+    return decode(mine)
 
 
 def is_coded(x: PyTree) -> bool:

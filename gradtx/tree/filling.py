@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx._devices import placed_as
+from gradtx.codecs import decoded
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.concrete import is_traced
 from gradtx.engine.numerics import value_of
@@ -26,7 +27,7 @@ def zeros_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
       >>> tree.zeros_like({"a": jax.numpy.ones(2)})["a"].tolist()
       [0.0, 0.0]
     """
-    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
+    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), decoded(tree))
 
 
 def ones_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
@@ -42,7 +43,7 @@ def ones_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
       >>> tree.ones_like({"a": jax.numpy.zeros(2)})["a"].tolist()
       [1.0, 1.0]
     """
-    return jax.tree.map(lambda x: jnp.ones_like(x, dtype=dtype), tree)
+    return jax.tree.map(lambda x: jnp.ones_like(x, dtype=dtype), decoded(tree))
 
 
 def full_like(tree: PyTree, fill_value: ArrayLike, dtype: DTypeLike | None = None) -> PyTree:
@@ -59,7 +60,7 @@ def full_like(tree: PyTree, fill_value: ArrayLike, dtype: DTypeLike | None = Non
       >>> tree.full_like({"a": jax.numpy.zeros(2)}, 3.0)["a"].tolist()
       [3.0, 3.0]
     """
-    return jax.tree.map(lambda x: jnp.full_like(x, fill_value, dtype=dtype), tree)
+    return jax.tree.map(lambda x: jnp.full_like(x, fill_value, dtype=dtype), decoded(tree))
 
 
 def batch_shape(tree: PyTree, shape: Sequence[int] = ()) -> PyTree:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx.codecs import decoded
 from gradtx.engine.base import PyTree
 from gradtx.engine.numerics import compute_dtype, widen
 from gradtx.engine.paths import StructureError, align, describe_difference, is_none, nth_path
@@ -22,6 +23,8 @@ def map_leaves(
 ) -> PyTree:
     """Applies a function to corresponding leaves of several pytrees.
 
+    Arrays that are stored as codes are decoded.
+
     Args:
       where: the name of the calling function in error messages.
       f: a function of one leaf of each pytree.
@@ -34,6 +37,7 @@ def map_leaves(
       StructureError: the structures differ.
       TypeError, ValueError: `f` raised it; the leaf's path is added.
     """
+    trees = tuple(map(decoded, trees))
     first = trees[0]
     leaves, treedef = jax.tree.flatten(first, is_leaf=is_none)
     columns = [leaves]

@@ -297,6 +297,11 @@ def test_functions_of_trees_take_codes_for_their_arrays():
         np.testing.assert_allclose(reduce(mu), reduce(exact), rtol=1e-6)
     np.testing.assert_allclose(gradtx.tree.norm(mu, jnp.inf), gradtx.tree.norm(exact, jnp.inf))
     twice = jax.tree.map(lambda x: 2 * x, exact)
+    for found in (gradtx.tree.scale(2.0, mu), gradtx.tree.add(mu, mu)):
+        assert avals(found) == avals(twice)
+        for x, y in zip(*map(jax.tree.leaves, (found, twice)), strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert avals(gradtx.tree.zeros_like(mu)) == avals(twice)
 
     # What is set or mapped is stored as before.
     mapped = gradtx.tree.map_params(tx, lambda x: 2 * x, state)
@@ -357,6 +362,24 @@ def test_vmap_and_gradients():
     np.testing.assert_allclose(
         slope, 2 * loss(jax.tree.map(lambda u: u[0], updates)) / 0.1, rtol=1e-3
     )
+
+
+def test_the_states_of_several_models_are_decoded():
+    tx = gradtx.store(gradtx.adam(0.1), EIGHT, min_size=1)
+    several = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), GRADS)
+    step = jax.vmap(lambda g: tx.update(g, tx.init(PARAMS))[1])
+    state = step(several)
+    each = [tx.update(g, tx.init(PARAMS))[1] for g in (GRADS, gradtx.tree.scale(2.0, GRADS))]
+    wanted = jax.tree.map(lambda *xs: jnp.stack(xs), *map(gradtx.decoded, each))
+    assert avals(gradtx.decoded(state)) == avals(wanted)
+    for x, y in zip(*map(jax.tree.leaves, (gradtx.decoded(state), wanted)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+    # Powers of two change the scales alone.
+    mapped = gradtx.tree.map_params(tx, lambda x: 4 * x, state)
+    for x, y in zip(
+        *map(jax.tree.leaves, (gradtx.decoded(mapped)[0].nu, wanted[0].nu)), strict=True
+    ):
+        np.testing.assert_allclose(x, 4 * y, rtol=1e-6)
 
 
 def test_the_summary_shows_the_bytes_of_codes():
