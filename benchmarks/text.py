@@ -87,7 +87,7 @@ def step_of(problem: Problem, tx: gradtx.GradientTransformation) -> Callable[[],
 def bytes_per_parameter(problem: Problem, tx: gradtx.GradientTransformation) -> float:
     params = jax.eval_shape(problem.init, jax.random.key(0))
     state = jax.tree.leaves(jax.eval_shape(tx.init, params))
-    held = sum(x.size * np.dtype(x.dtype).itemsize for x in state if hasattr(x.dtype, "itemsize"))
+    held = sum(x.size * x.dtype.itemsize for x in state)
     return held / sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -123,6 +123,19 @@ def table(race: Race, problem: Problem, seconds: dict[str, float]) -> list[list[
         state = bytes_per_parameter(problem, FIELD[name](s.learning_rate))
         rows.append([*row, f"{state:.1f} B"])
     return rows
+
+
+def curves(race: Race) -> Any:
+    """Draws the loss by step without its fall in the first epoch, which hides the differences."""
+    figure = race.curves()
+    (axes,) = figure.axes
+    shown = [race.runs_of(s.optimizer, s.learning_rate) for s in race.standings()]
+    later = [loss for runs in shown for row in runs for loss in row.loss[1:]]
+    margin = 0.03 * (max(later) - min(later))
+    axes.set_yscale("linear")
+    axes.set_ylim(min(later) - margin, max(later) + margin)
+    axes.set_ylabel(f"loss ({race.unit})")
+    return figure
 
 
 def measured(race: Race, problem: Problem, file: Path) -> dict[str, Any]:
@@ -170,7 +183,7 @@ def main() -> None:
         cells = [[f"`{name}`", *others] for name, *others in rows]
         write_between(args.page, "text", f"{note}\n\n{markdown_table(HEADER, cells)}")
         picture = args.page.with_name("text.png")
-        write_atomically(picture, png(race.curves(), colours=64))
+        write_atomically(picture, png(curves(race), colours=64))
     for name, figure in (("curves", race.curves()), ("rates", race.rates())):
         write_atomically(out / f"{name}.png", png(figure))
     print(f"pictures: {out}/curves.png, rates.png")
