@@ -132,6 +132,7 @@ from gradtx.schedules import (
     piecewise_constant_schedule as piecewise_constant_schedule,
     piecewise_interpolate_schedule as piecewise_interpolate_schedule,
     polynomial_schedule as polynomial_schedule,
+    rectified_schedule as rectified_schedule,
     sgdr_schedule as sgdr_schedule,
     step_decay_schedule as step_decay_schedule,
     warmup_constant_schedule as warmup_constant_schedule,
@@ -324,4 +325,4 @@ from gradtx.tree.norms import (
 
 ArrayTree = _PyTree  # its name in optax
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # the only place: pyproject.toml reads it here

@@ -3,11 +3,14 @@
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import gradtx
 from gradtx import catalog
+from gradtx._arguments import near
 from gradtx._table import markdown_table, text_table
 from gradtx.crosschecking import (
     Comparison,
@@ -17,8 +20,22 @@ from gradtx.crosschecking import (
     known_rows,
 )
 from gradtx.draw import command as draw
+from gradtx.interop.importing import VERSION
 from gradtx.racing import command as race
 from gradtx.train import command as train
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers an unknown option in one line, with the option that resembles it."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            given = next((text for text in unknown if text.startswith("-")), unknown[0])
+            similar = near(given.partition("=")[0], re.findall(r"--[\w-]+", self.format_usage()))
+            hint = f"did you mean {similar[0]}?" if similar else f"see `{self.prog} --help`"
+            self.exit(2, f"{self.prog}: there is no option {given}; {hint}\n")
+        return parsed, unknown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0 if all went well.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gradtx", description="Gradient transformations for JAX.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"gradtx {gradtx.__version__}")
@@ -108,8 +125,18 @@ def run_crosscheck(args: argparse.Namespace) -> int:
         return 0
     try:
         peer = importlib.import_module("optax")
-    except ImportError:
-        return _fail("crosscheck", "optax cannot be imported; install it with: pip install optax")
+    except ImportError as error:
+        return _fail(
+            "crosscheck",
+            f"optax is needed, and cannot be imported ({error}): pip install 'gradtx[crosscheck]', "
+            f"or optax=={VERSION}, the version that gradtx is compared with",
+        )
+    if (found := getattr(peer, "__version__", VERSION)) != VERSION:
+        print(
+            f"gradtx crosscheck: this is optax {found}; the known differences are those of optax "
+            f"{VERSION}",
+            file=sys.stderr,
+        )
     if args.steps < 1:
         return _fail("crosscheck", f"--steps must be at least 1, got {args.steps}")
 

@@ -36,7 +36,8 @@ _RUNNING = 0
 class Stop(enum.IntEnum):
     """The reason why `minimize` stopped; `str` returns it in words.
 
-    `GRADIENT`, `STEP` and `VALUE` mean convergence.
+    `GRADIENT`, `STEP` and `VALUE` mean convergence. `DOMAIN` means that a line search met only
+    points where the value or the gradient is not finite, as beyond the edge of a function's domain.
 
     Example:
       >>> import gradtx
@@ -50,6 +51,7 @@ class Stop(enum.IntEnum):
     OUT_OF_STEPS = 4
     NOT_FINITE = 5
     LINE_SEARCH = 6
+    DOMAIN = 7
 
     def __str__(self) -> str:
         return _WORDS[self]
@@ -60,9 +62,12 @@ _WORDS = {
     Stop.STEP: "converged: steps are no longer than `step_tol` times the norm of x",
     Stop.VALUE: "converged: the value no longer falls by more than `value_tol` times itself",
     Stop.OUT_OF_STEPS: "out of steps: `max_steps` were taken",
-    Stop.NOT_FINITE: "not finite: the value or the gradient after the next step is not finite",
+    Stop.NOT_FINITE: "not finite: the value or the gradient is NaN or infinite after the next "
+    "step, or at the start",
     Stop.LINE_SEARCH: "line search failed: it found no lower value, even along the negative "
     "gradient; the precision may be exhausted, or the gradient wrong",
+    Stop.DOMAIN: "line search failed: the value or the gradient is NaN or infinite at all points "
+    "that it tried; x may be at the edge of the function's domain",
 }
 
 
@@ -194,7 +199,8 @@ def minimize(
     - the value or the gradient is not finite: the last step is undone;
     - `norm(grad) <= tol`;
     - the line search found no lower value: the step is undone and the transformation is
-      initialized anew, because its state may be misleading; it stops if the next step fails too;
+      initialized anew, because its state may be misleading; it stops if the next step fails too
+      (`DOMAIN` if no point that it tried was finite, as at the edge of a domain);
     - `norm(step) <= step_tol * norm(x)` in `patience` consecutive steps;
     - in each of `patience` consecutive steps, the value did not fall below the lowest one so far by
       more than `value_tol` times the magnitude of the latter;
@@ -324,10 +330,11 @@ def _solve(
         new, state, counts = advance(run)
         old, steps = run.here, run.steps + 1
         finite = jnp.isfinite(new.value) & jnp.isfinite(new.norm)
-        failed = jnp.zeros((), bool)
-        fresh = jnp.zeros((), bool)
+        failed = outside = fresh = jnp.zeros((), bool)
         for search in _searches(state):
-            failed |= _not_fulfilled(search) & ~(new.value < old.value)
+            fails = _not_fulfilled(search) & ~(new.value < old.value)
+            failed |= fails
+            outside |= fails & ~jnp.isfinite(search.info.decrease_error)
         undone = ~finite | failed
         if _searches(state):
             state = lax.cond(failed, lambda: tx.init(old.x), lambda: state)
@@ -339,6 +346,7 @@ def _solve(
             {
                 Stop.NOT_FINITE: ~finite & ~failed,
                 Stop.GRADIENT: here.norm <= tol,
+                Stop.DOMAIN: outside & run.fresh,
                 Stop.LINE_SEARCH: failed & run.fresh,
                 Stop.STEP: enough[0],
                 Stop.VALUE: enough[1],

@@ -79,10 +79,12 @@ class RangeTest:
             marks.insert(0, (self.suggestion, COLOURS[1], "-", text))
         for rate, colour, style, text in marks:
             axes.axvline(rate, color=colour, linestyle=style, linewidth=1.5, label=text)
-        # A diverging loss would compress all the rest into a line.
-        low, first = float(np.min(self.losses[:count])), float(self.smoothed[0])
-        margin = 0.3 * max(first - low, 0.1 * abs(first), 1e-12)
-        axes.set_ylim(low - margin, first + margin)
+        # A diverging loss would compress all the rest into a line: the axis ends with the losses
+        # up to the lowest.
+        before = self.losses[: max(int(np.argmin(self.smoothed)) + 1, 2)]
+        low, high = float(np.min(self.losses[:count])), float(np.max(before))
+        margin = 0.05 * (high - low) or 1e-12
+        axes.set_ylim(low - margin, high + margin)
         axes.set_xscale("log")
         axes.set_xlabel("learning rate (log scale), one step each")
         axes.set_ylabel("loss before the step")

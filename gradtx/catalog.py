@@ -5,14 +5,13 @@ documentation, `gradtx list`, the cross-check and the benchmarks all use this ca
 """
 
 import dataclasses
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ParamSpec
 
-from gradtx._arguments import Range
+from gradtx._arguments import Range, near
 from gradtx.engine.base import GradientTransformation
 from gradtx.engine.leafwise import piece
 from gradtx.engine.links import Link
@@ -177,10 +176,10 @@ def get(name: str) -> Entry:
       >>> gradtx.catalog.get("adma")
       Traceback (most recent call last):
       ...
-      gradtx.catalog.UnknownOptimizer: no optimizer is named 'adma'; did you mean ...'adam'...
+      gradtx.catalog.UnknownOptimizer: no optimizer is named 'adma'; did you mean 'adam', ...
     """
     if name not in _ENTRIES:
-        near = difflib.get_close_matches(name, _ENTRIES, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(map(repr, near))}?" if near else "`gradtx list` shows all"
+        similar = ", ".join(map(repr, near(name, names(), 3)))
+        hint = f"did you mean {similar}?" if similar else "`gradtx list` shows all"
         raise UnknownOptimizer(f"no optimizer is named {name!r}; {hint}")
     return _ENTRIES[name]

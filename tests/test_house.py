@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib
+import importlib.metadata
 import inspect
 import re
 import subprocess
@@ -252,6 +253,36 @@ def test_gradtx_shows_its_public_submodules_and_no_others():
 
 def test_few_modules_stand_beside_the_folders():
     assert len([path for path in FILES if path.parent == PACKAGE]) <= 12
+
+
+UNSAFE = re.compile(
+    r"(eval|exec|__import__|(pickle|marshal|dill|shelve|joblib)\.\w*(loads?|open)|pickle\.Unpickler"
+    r"|(np|numpy|jnp)\.load|torch\.load|yaml\.\w*load\w*)$"
+)
+
+
+def test_nothing_from_a_file_is_run():
+    """What SECURITY.md promises."""
+    for path in FILES:
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call):
+                name = ast.unparse(call.func)
+                assert not UNSAFE.match(name), f"{module_of(path)} calls {name}"
+                pickles = [k.value for k in call.keywords if k.arg == "allow_pickle"]
+                reads = name.endswith(("format.read_array", "format.write_array"))
+                assert len(pickles) == reads and all(ast.unparse(v) == "False" for v in pickles)
+
+
+def test_the_workflow_runs_what_ci_runs_on_every_python():
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    assert "bash .ci/run" in workflow and "bash .ci/package" in workflow
+    oldest = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
+    assert f'python: ["3.{oldest[1]}", ' in workflow
+
+
+def test_the_version_stands_in_one_place():
+    assert importlib.metadata.version("gradtx") == gradtx.__version__
+    assert f"## {gradtx.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 # ---- The engine -------------------------------------------------------------------------------

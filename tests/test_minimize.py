@@ -197,6 +197,16 @@ def test_it_stops_before_what_is_not_finite():
     assert found.stop == Stop.GRADIENT and abs(found.x - 1) < 1e-4
 
 
+@pytest.mark.parametrize(
+    "search", [None, gradtx.scale_by_backtracking_linesearch(20)], ids=["zoom", "backtracking"]
+)
+def test_the_edge_of_a_domain_is_no_lack_of_precision(search):
+    tx = search and gradtx.chain(gradtx.sgd(1.0), search)
+    found = minimize(lambda x: jnp.sum(jnp.sqrt(x)), jnp.array([1.0, 2.0]), tx)
+    assert found.stop == Stop.DOMAIN and not found.converged and jnp.isfinite(found.value)
+    assert "NaN or infinite" in found.why and "precision" not in found.why
+
+
 def test_it_stops_where_the_line_search_fails():
     @jax.custom_jvp
     def wrong(x):

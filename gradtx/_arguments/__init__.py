@@ -5,7 +5,7 @@ in `ranges`. `Requirements` reads both, once for each factory. The values of tra
 examined.
 """
 
-from gradtx._arguments.calls import misfit as misfit
+from gradtx._arguments.calls import misfit as misfit, negative as negative
 from gradtx._arguments.descriptions import (
     describe_difference as describe_difference,
     described as described,
@@ -13,6 +13,7 @@ from gradtx._arguments.descriptions import (
     outlines as outlines,
 )
 from gradtx._arguments.ranges import (
+    COUNT as COUNT,
     DECAY as DECAY,
     FRACTION as FRACTION,
     MEANINGS as MEANINGS,
@@ -28,3 +29,4 @@ from gradtx._arguments.requirements import (
     checked as checked,
     require_transformation as require_transformation,
 )
+from gradtx._arguments.similar import near as near

@@ -1,11 +1,15 @@
 """The check of the arguments of `update` that is possible before a step."""
 
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.core import Tracer
 
 from gradtx._arguments.descriptions import name_of
+from gradtx._arguments.ranges import NOT_NEGATIVE
 
 _shape = attrgetter("shape")
 
@@ -34,6 +38,24 @@ def misfit(updates: object, params: object) -> Exception | None:
         if mine != other and len(mine) <= len(other):
             where, at = (_path(tree, i) for tree in (updates, params))
             return ValueError(f"updates{where} has shape {mine}, but params{at} has shape {other}")
+    return None
+
+
+def negative(extra: Mapping[str, Any], names: Sequence[str]) -> Exception | None:
+    """Returns an error if an extra argument that must not be negative is, or else `None`.
+
+    Args:
+      extra: the extra arguments; traced ones, and what is no number, are not examined.
+      names: the names of those that must be finite and not negative.
+    """
+    for name in names:
+        x = extra.get(name)
+        if x is None or isinstance(x, (Tracer, str)) or jnp.shape(x) or jnp.iscomplexobj(x):
+            continue
+        if not NOT_NEGATIVE.has(float(x)):
+            return ValueError(
+                f"{name} must {NOT_NEGATIVE.told}, got {x}; give 0 to leave the update out"
+            )
     return None
 
 

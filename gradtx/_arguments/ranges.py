@@ -53,7 +53,7 @@ _NAMES = {
         "eps eps_root epsilon adam_eps_root weight_decay adam_weight_decay weight_decay_rate eta "
         "decay_rate initial_accumulator_value initial_scale noise_multiplier trust_coefficient "
         "slow_step_size warmup_steps damping grafting_eps nonstandard_constant radius sign_radius "
-        "compensation b0 delta final_ratio partial l1 l2 wd_ratio eps_instability"
+        "compensation b0 delta final_ratio partial l1 l2 wd_ratio eps_instability scale"
     ),
     POSITIVE: (
         "estim_lr0 estim_lr_coef s_init init_estim_sq_dist reps_rel precond_init_scale init_factor"

@@ -98,7 +98,13 @@ def comparison_table(
         ]
         for c in comparisons
     ]
-    return text_table(header, rows, " rrrrrr ")
+    table = text_table(header, rows, " rrrrrr ")
+    if not any("inf" in row[1:-1] for row in rows):
+        return table
+    return (
+        f"{table}\n\ninf: updates that are not finite, or not zero where they should be. Verdicts "
+        f"are about float64 and the errors of {ours}; those of {theirs} are for comparison."
+    )
 
 
 def _ulps(x: float) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx._apply import apply_updates
-from gradtx.draw.style import GREY, finish, line_styles, new_figure
+from gradtx.draw.style import GREY, finish, line_styles, new_figure, with_rate
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -149,7 +149,7 @@ def batch_sizes(
     Three panels show the loss by epoch, by gradient evaluations and by step, the last two with
     logarithmic axes. Gradient evaluations are counted for each example, so that they
     measure the work. The loss is always that on all examples, even within an epoch. See
-    `batch_curve`.
+    `batch_curve`. The legend shows the learning rates.
 
     Args:
       loss: `loss(params, batch)`, the mean over the batch's examples.
@@ -183,13 +183,15 @@ def batch_sizes(
     """
     count = _check(data, sizes, epochs)
     key = jax.random.key(0) if key is None else key
+    optimizers = [tx(size) if callable(tx) else tx for size in sizes]
     curves = [
-        batch_curve(
-            loss, params, data, tx(size) if callable(tx) else tx, size, epochs=epochs, key=key
-        )
-        for size in sizes
+        batch_curve(loss, params, data, own, size, epochs=epochs, key=key)
+        for size, own in zip(sizes, optimizers, strict=True)
     ]
-    labels = [_label(size, count) for size in sizes]
+    labels = [
+        with_rate(_label(size, count), own.init(params))
+        for size, own in zip(sizes, optimizers, strict=True)
+    ]
     styles = line_styles(labels)
 
     figure = new_figure(9.6, 4.0)

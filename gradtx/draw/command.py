@@ -1,10 +1,10 @@
 """The command `gradtx draw`, which writes the figures of the gallery to files."""
 
 import argparse
-import difflib
 import sys
 from pathlib import Path
 
+from gradtx._arguments import near
 from gradtx.draw.gallery import GALLERY
 from gradtx.draw.style import png
 from gradtx.train.errors import TrainingError, extra
@@ -58,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
 def _draw(names: list[str], out: Path) -> None:
     for name in names:
         if name not in GALLERY:
-            near = difflib.get_close_matches(name, GALLERY, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the figures are {', '.join(GALLERY)}"
+            similar = near(name, GALLERY)
+            others = f"the figures are {', '.join(GALLERY)}"
+            hint = f"did you mean {similar[0]!r}?" if similar else others
             raise TrainingError(f"no figure is named {name!r}; {hint}")
     extra("matplotlib.figure", "to draw")  # before anything is computed
     try:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gradtx._minimize import Stop, minimize
-from gradtx.draw.panels import draw_contours, draw_marks, draw_path, draw_view
+from gradtx.draw.panels import draw_contours, draw_marks, draw_path, draw_view, end_sizes
 from gradtx.draw.plane import Surface, Window, as_problem, on_grid, outside
-from gradtx.draw.style import line_styles, new_figure
+from gradtx.draw.style import line_styles, new_figure, with_rate
 from gradtx.engine.base import Array, GradientTransformation
 from gradtx.problems import Problem
 
@@ -106,8 +106,8 @@ def descent(
 
     Contours are geometrically spaced above the minimum value. The start is a ring, known minima are
     crosses, and the end of each path has a mark, and so has each step if there are at most 60. The
-    legend shows the last values. A path is cut off where it leaves the window, and the legend says
-    so.
+    legend shows the learning rates and the last values. A path is cut off where it leaves the
+    window, and the legend says so.
 
     Args:
       problem: a `gradtx.problems.Problem` in the plane, or any JAX function of a 2-vector.
@@ -133,7 +133,7 @@ def descent(
       ...     gradtx.problems.booth, {"sgd": gradtx.sgd(0.05), "adam": gradtx.adam(0.5)}, steps=30
       ... )
       >>> [text.get_text() for text in figure.legends[0].get_texts()]
-      ['start', 'minimum', 'sgd: 0.058', 'adam: 0.5']
+      ['start', 'minimum', 'sgd, rate 0.05: 0.058', 'adam, rate 0.5: 0.5']
     """
     problem, window, least = as_problem("descent", problem, start, window)
     check_steps("descent", steps)
@@ -152,14 +152,18 @@ def descent(
     surface = on_grid("descent", problem.fun, window, GRID, least)
     styles = line_styles(paths)
 
+    visible = [path.visible(window) for path in paths.values()]
+    ends = end_sizes(np.array([points[-1] for points in visible]), window)
+    lines = list(zip(visible, styles.values(), ends, strict=True))
+
     figure = new_figure(9.6, 5.0)
     flat = figure.add_subplot(1, 2, 1)
     draw_surface_above(flat, surface, problem)
-    for label, path in paths.items():
-        look = {**styles[label], "label": f"{label}: {path.story(window)}"}
-        draw_path(flat, surface, path.visible(window), look)
+    for (label, path), (points, style, end) in zip(paths.items(), lines, strict=True):
+        name = with_rate(label, optimizers[label].init(jnp.asarray(problem.start, float)))
+        look = {**style, "label": f"{name}: {path.story(window)}"}
+        draw_path(flat, surface, points, look, end)
     view = figure.add_subplot(1, 2, 2, projection="3d")
-    lines = [(path.visible(window), styles[label]) for label, path in paths.items()]
     draw_view(view, surface, lines, ("x[0]", "x[1]", "value"))
     figure.suptitle(title or problem.name, fontsize=11)
     figure.legend(
@@ -170,7 +174,7 @@ def descent(
 
 
 def draw_surface_above(axes: "Axes", surface: Surface, problem: Problem) -> None:
-    """Draws a problem from above, with its start and its minima.
+    """Draws a problem from above, with its start, its minima and its saddle points.
 
     Args:
       axes: matplotlib axes.
@@ -178,7 +182,7 @@ def draw_surface_above(axes: "Axes", surface: Surface, problem: Problem) -> None
       problem: the problem.
     """
     draw_contours(axes, surface)
-    draw_marks(axes, problem.start, problem.minima, surface)
+    draw_marks(axes, problem, surface)
     axes.set_xlabel("x[0]")
     axes.set_ylabel("x[1]")
 

@@ -15,8 +15,9 @@ from gradtx.draw.landscape import loss_surface
 from gradtx.draw.lessons import gradient_check, heads, softmax_weights
 from gradtx.draw.rates import learning_rates
 from gradtx.draw.scheduling import schedules
-from gradtx.engine.base import Array, Params, PyTree
+from gradtx.engine.base import Array, OptState, Params, PyTree, Schedule
 from gradtx.problems import Problem, booth, rosenbrock
+from gradtx.transforms import reduce_on_plateau
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +36,7 @@ SADDLE = Problem(
     elsewhere=(),
     window=((-1.5, 1.5), (-1.5, 1.5)),
     source="x[0]**2 / 2 - x[1]**2 / 2 + x[1]**4 / 4",
+    saddles=((0.0, 0.0),),
 )
 
 
@@ -74,10 +76,9 @@ def _batch_sizes() -> "Figure":
     params = model.init(jax.random.key(0), data.shape, data.classes)
     examples = data.x_train, data.y_train
     rates = {len(data.y_train): 1.0, 64: 0.5, 1: 0.05}  # larger batches allow larger rates
-    listed = ", ".join(f"{rate:g}" for rate in rates.values())
     return batch_sizes(
         loss, params, examples, lambda size: opt.sgd(rates[size]), list(rates), epochs=10,
-        title=f"Softmax regression on digits: gradient descent, learning rates {listed}",
+        title="Softmax regression on digits: gradient descent",
     )  # fmt: skip
 
 
@@ -116,10 +117,30 @@ def _training_path() -> "Figure":
 
 
 def _schedules() -> "Figure":
-    length = train.Length(epochs=30, steps_per_epoch=23)
-    names = ("constant", "step", "exponential", "inverse", "cosine", "warmup-cosine", "wsd")
-    chosen = {name: train.make_schedule(name, 0.1, length, {}) for name in (*names, "onecycle")}
-    return schedules(chosen, length.steps, title="Learning rate by step")
+    length, peak = train.Length(epochs=30, steps_per_epoch=23), 0.1
+    chosen = {name: train.make_schedule(name, peak, length, {}) for name in train.SCHEDULES}
+    flat = 8
+    del chosen["plateau"]  # it depends on the losses
+    chosen[f"plateau, flat from epoch {flat}"] = _on_a_plateau(peak, length, flat)
+    title = (
+        f"Schedules of a run of {length.epochs} epochs with {length.steps_per_epoch} steps each, "
+        f"peak rate {peak:g}"
+    )
+    return schedules(chosen, length.steps, title=title)
+
+
+def _on_a_plateau(peak: float, length: train.Length, flat: int) -> Schedule:
+    """Returns the rates of `reduce_on_plateau` when the loss falls until an epoch, and no more."""
+    settings, steps = train.schedule_settings("plateau"), length.steps_per_epoch
+    tx = reduce_on_plateau(**settings, accumulation_size=steps)
+
+    def step(state: OptState, t: Array) -> tuple[OptState, Array]:
+        loss = jnp.maximum(0.0, 1 - t / (flat * steps))
+        rate, state = tx.update(jnp.asarray(peak), state, value=loss)
+        return state, rate
+
+    rates = jax.lax.scan(step, tx.init(jnp.asarray(peak)), jnp.arange(length.steps + 1.0))[1]
+    return lambda count: rates[count]
 
 
 GALLERY: dict[str, Callable[[], "Figure"]] = {

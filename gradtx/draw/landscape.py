@@ -139,7 +139,7 @@ def loss_surface(
     if trajectory is not None:
         way, share = projected(params, trajectory, plane)
         look = {"color": COLOURS[1], "linestyle": "-", "marker": "o"}
-        paths.append((way, look))
+        paths.append((way, look, 8.0))
         draw_path(flat, surface, way, {**look, "label": "trajectory"})
         if np.abs(way).max() < 0.1 * span:
             _magnify(flat, surface, way, look)

@@ -101,7 +101,7 @@ def heads() -> "Figure":
         run = train.fit(model, data, tx, epochs=15)
         label = f"{name}, {train.count_parameters(run.state.params):,} parameters"
         epochs = [measured.epoch for measured in run.history]
-        look = {**style, "markersize": 3, "label": label}
+        look = {**style, "markersize": 5, "label": label}
         left.semilogy(epochs, [measured.test_loss for measured in run.history], **look)
         right.plot(epochs, [measured.test_accuracy for measured in run.history], **look)
     left.set(xlabel="epoch", ylabel="test loss")

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from gradtx.draw.plane import Surface, along, cut, interpolated, outside
+from gradtx.draw.plane import Surface, Window, along, cut, interpolated, outside
 from gradtx.draw.style import GREY
+from gradtx.problems import Problem
 from gradtx.train.errors import extra
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def draw_contours(axes: "Axes", surface: Surface, *, clabel: bool = False) -> No
     axes.set_ylim(*surface.window[1])
 
 
-def draw_path(axes: "Axes", surface: Surface, points: np.ndarray, style: Mapping[str, Any]) -> None:
+def draw_path(
+    axes: "Axes", surface: Surface, points: np.ndarray, style: Mapping[str, Any], end: float = 8
+) -> None:
     """Draws a path from above, cut off at the border; its end and, if few, its steps are marked.
 
     Args:
@@ -50,32 +52,56 @@ def draw_path(axes: "Axes", surface: Surface, points: np.ndarray, style: Mapping
       surface: the surface of the path.
       points: the points of the path, `[points, 2]`.
       style: keyword arguments of matplotlib's `plot`.
+      end: the size of the mark at the end, see `end_sizes`. Default: 8.
     """
     shown = cut(points, surface.window)
     look = {name: value for name, value in style.items() if name != "label"}
-    axes.plot([], [], **style)  # line and mark, for the legend
+    axes.plot([], [], **style, **_end(), markersize=7)  # line and mark, for the legend
     axes.plot(*shown.T, **{**look, "marker": ""}, linewidth=1.6)
     if len(points) <= 60:  # with more steps the marks would hide the line
         inside = points[~outside(points, surface.window)]
         axes.plot(*inside.T, **{**look, "linestyle": "", "markersize": 3})
-    mark = {**look, "linestyle": "", "markersize": 7, "markeredgecolor": "white"}
-    axes.plot(*shown[-1:].T, **mark, zorder=3)
+    axes.plot(*shown[-1:].T, **{**look, "linestyle": ""}, **_end(), markersize=end, zorder=5)
 
 
-def draw_marks(
-    axes: "Axes", start: ArrayLike, minima: Iterable[ArrayLike], surface: Surface
-) -> None:
-    """Marks the start with a ring and the minima with crosses, if they are in the window.
+def _end() -> dict[str, Any]:
+    """Returns the look of a path's end: an outline, with a white rim that lifts it off the path."""
+    rim = extra("matplotlib.patheffects", "to draw").withStroke(linewidth=4, foreground="white")
+    return {"markerfacecolor": "none", "markeredgewidth": 1.8, "path_effects": [rim]}
+
+
+def end_sizes(ends: np.ndarray, window: Window) -> list[float]:
+    """Returns sizes of the marks at the ends of paths, so that none hides another.
+
+    The marks are outlines; those of paths that end in one place surround one another.
+
+    Args:
+      ends: the last points of the paths, `[paths, 2]`.
+      window: the part of the plane that is shown.
+    """
+    size = np.array([high - low for low, high in window])
+    later = [
+        np.sum(np.max(np.abs(ends[i + 1 :] - end) / size, axis=1, initial=0) < 0.03)
+        for i, end in enumerate(ends)
+    ]
+    return [8 + 5 * float(count) for count in later]
+
+
+def draw_marks(axes: "Axes", problem: Problem, surface: Surface) -> None:
+    """Marks the start with a ring, the minima with crosses, and the saddle points with pluses.
 
     Args:
       axes: matplotlib axes.
-      start: the start of the paths, two numbers.
-      minima: the minima of the function, two numbers each.
+      problem: the problem. Its points outside of the window are not marked.
       surface: the surface, whose window is shown.
     """
     ring = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 7}
     cross = {"marker": "X", "color": "#F0E442", "markeredgecolor": "black", "markersize": 9}
-    for points, look, label, height in (([start], ring, "start", 6), (minima, cross, "minimum", 4)):
+    for points, look, label, height in (
+        ([problem.start], ring, "start", 6),
+        (problem.minima, cross, "minimum", 4),
+        (problem.saddles, {**cross, "marker": "P", "color": "white"}, "saddle point", 4),
+    ):
         there = np.array(list(points), float).reshape(-1, 2)
         there = there[~outside(there, surface.window)]
         if len(there):
@@ -85,7 +111,7 @@ def draw_marks(
 def draw_view(
     axes: Any,
     surface: Surface,
-    paths: Iterable[tuple[np.ndarray, Mapping[str, Any]]],
+    paths: Iterable[tuple[np.ndarray, Mapping[str, Any], float]],
     labels: tuple[str, str, str],
 ) -> None:
     """Draws a surface from the side, with the paths on it.
@@ -93,7 +119,8 @@ def draw_view(
     Args:
       axes: three-dimensional matplotlib axes.
       surface: the surface.
-      paths: the points of each path, `[points, 2]`, and its keyword arguments of `plot`.
+      paths: the points of each path, `[points, 2]`, its keyword arguments of `plot`, and the size
+        of the mark at its end.
       labels: the labels of the three axes.
     """
     x_label, y_label, name = labels
@@ -111,12 +138,12 @@ def draw_view(
     if high > low:
         axes.contour(xs, ys, shown, np.linspace(low, high, _BANDS + 1)[1:-1], zorder=2, **_LINES)
     lift = 0.01 * (high - low)
-    for points, style in paths:
+    for points, style, end in paths:
         line = along(cut(points, surface.window), surface.window)
         if len(line):
             z = interpolated(surface, heights, line) + lift
             axes.plot(*line.T, z, **{**style, "marker": ""}, linewidth=1.8, zorder=3)
-            last = {**style, "linestyle": "", "markersize": 6, "markeredgecolor": "white"}
+            last = {**style, **_end(), "linestyle": "", "markersize": end}
             axes.plot(*line[-1:].T, z[-1:], **last, zorder=4)
     axes.set_xlim(*surface.window[0])
     axes.set_ylim(*surface.window[1])
@@ -163,8 +190,9 @@ def best_azimuth(heights: np.ndarray) -> int:
         cosine = upright @ [*(toward / math.hypot(1, rise)), rise / math.hypot(1, rise)]
         return float(np.mean(np.where(hidden, 0, cosine.clip(0))))
 
-    # Not along an axis or a diagonal, where the box looks flat; matplotlib's default wins ties.
-    return max((-60, -30, -120, -150, 30, 60, 120, 150), key=lambda a: round(seen(a), 2))
+    # As seen from above, x grows to the right and y away from the camera. Not along an axis or a
+    # diagonal, where the box looks flat; matplotlib's default wins ties.
+    return max((-60, -120, -70, -110), key=lambda a: round(seen(a), 2))
 
 
 def _shades(count: int) -> np.ndarray:

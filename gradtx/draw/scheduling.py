@@ -34,7 +34,11 @@ def schedule_values(schedule: ScalarOrSchedule, steps: int) -> np.ndarray:
 
 
 def schedules(
-    schedules: Mapping[str, ScalarOrSchedule], steps: int, *, title: str = ""
+    schedules: Mapping[str, ScalarOrSchedule],
+    steps: int,
+    *,
+    title: str = "",
+    values_are: str = "learning rate",
 ) -> "Figure":
     """Draws schedules by step, each in its own panel, with the others pale in the background.
 
@@ -42,6 +46,7 @@ def schedules(
       schedules: the schedules, or constants, by their names in the figure.
       steps: the last step to be drawn.
       title: the title. Default: none.
+      values_are: what the values are, with their unit. Default: "learning rate".
 
     Returns:
       A matplotlib figure, made without pyplot.
@@ -83,7 +88,7 @@ def schedules(
     for axes in panels[max(0, count - columns) : count]:
         axes.set_xlabel("step")
         axes.tick_params(labelbottom=True)
-    figure.supylabel("value", fontsize=10)
+    figure.supylabel(values_are, fontsize=10)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure

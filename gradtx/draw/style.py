@@ -5,6 +5,10 @@ import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import jax
+
+from gradtx.engine.base import OptState
+from gradtx.state import roles
 from gradtx.train.errors import extra
 
 if TYPE_CHECKING:
@@ -12,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which can be distinguished with any colour vision; without yellow, which
-# is too pale for lines. With more lines than colours the dashes differ too; markers always differ.
+# is too pale for lines. Neighbours differ in dashes and markers too, as on paper without colours.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 DASHES = ("-", "--", ":", "-.")
 MARKERS = "osD^vP*X<>"
@@ -52,13 +56,39 @@ def line_styles(labels: Iterable[str]) -> dict[str, dict[str, str]]:
     Example:
       >>> from gradtx.draw.style import line_styles
       >>> line_styles(["sgd", "adam"])["adam"]
-      {'color': '#D55E00', 'linestyle': '-', 'marker': 's'}
+      {'color': '#D55E00', 'linestyle': '--', 'marker': 's'}
     """
-    looks = itertools.cycle(itertools.product(DASHES, COLOURS))
+    looks = zip(*map(itertools.cycle, (COLOURS, DASHES, MARKERS)), strict=False)
     return {
-        label: {"color": colour, "linestyle": dash, "marker": MARKERS[i % len(MARKERS)]}
-        for i, (label, (dash, colour)) in enumerate(zip(labels, looks, strict=False))
+        label: {"color": colour, "linestyle": dash, "marker": marker}
+        for label, (colour, dash, marker) in zip(labels, looks, strict=False)
     }
+
+
+def with_rate(label: str, state: OptState) -> str:
+    """Adds the learning rate of an optimizer's first step to its name.
+
+    It is not added if there is none or several, or if a line search chooses the rate.
+
+    Args:
+      label: the name.
+      state: the state before the first step.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> from gradtx.draw.style import with_rate
+      >>> with_rate("momentum", gradtx.momentum(0.1).init(jnp.zeros(2)))
+      'momentum, rate 0.1'
+    """
+    rates = [
+        (role.kind, leaf)
+        for role, leaf in zip(*map(jax.tree.leaves, (roles(state), state)), strict=True)
+        if role.name.endswith("/learning_rate")
+    ]
+    if [kind for kind, _ in rates] != ["rate"]:
+        return label
+    return f"{label}, rate {float(rates[0][1]):.3g}"
 
 
 def finish(*panels: "Axes") -> None:

@@ -84,7 +84,8 @@ class Link:
       origin: how it was made, if known.
       traits: further properties. For descriptions of optimizers: `frozen` and `factors`. For their
         extra arguments: `passes_to`, the transformations to which these are passed on, or `None` if
-        any may be read; and `reads`, names that are read but are not in the signature of `update`.
+        any may be read; `reads`, names that are read but are not in the signature of `update`; and
+        `weights`, names of those that must not be negative.
     """
 
     name: str = ""

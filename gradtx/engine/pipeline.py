@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from gradtx._arguments import misfit, outlines
+from gradtx._arguments import misfit, negative, outlines
 from gradtx.engine.base import (
     EmptyState,
     ExtraArgs,
@@ -66,6 +66,11 @@ class Pipeline(Value):
     def _segments(self) -> list[Segment]:
         return segments(self.links)
 
+    @functools.cached_property
+    def _weights(self) -> tuple[str, ...]:
+        names = (name for link in self.links for name in link.traits.get("weights", ()))
+        return tuple(dict.fromkeys(names))
+
     def init(self, params: Params) -> OptState:
         """Returns the first state."""
         states = [x for part in self._segments for x in _titled(part)(part.init, params)]
@@ -78,7 +83,7 @@ class Pipeline(Value):
     ) -> tuple[Updates, OptState]:
         """Applies all links to the updates."""
         states, done = self._split(state), []
-        if problem := misfit(updates, params):
+        if problem := misfit(updates, params) or negative(extra, self._weights):
             raise type(problem)(f"{self._title}: {problem}")
         for segment in self._segments:
             here = states[len(done) : len(done) + len(segment.links)]

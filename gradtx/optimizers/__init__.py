@@ -1,5 +1,6 @@
 """Optimizers, one family a file."""
 
+from gradtx.optimizers._a2grad import A2GradState as A2GradState, a2grad as a2grad
 from gradtx.optimizers._acprop import acprop as acprop, scale_by_acprop as scale_by_acprop
 from gradtx.optimizers._adabelief import (
     ScaleByBeliefState as ScaleByBeliefState,
@@ -44,6 +45,7 @@ from gradtx.optimizers._adamax import (
     scale_by_adamax as scale_by_adamax,
 )
 from gradtx.optimizers._adamc import adamc as adamc
+from gradtx.optimizers._adamg import AdamGState as AdamGState, adamg as adamg
 from gradtx.optimizers._adamod import AdaModState as AdaModState, adamod as adamod
 from gradtx.optimizers._adamp import adamp as adamp, sgdp as sgdp
 from gradtx.optimizers._adan import (
@@ -53,6 +55,7 @@ from gradtx.optimizers._adan import (
 )
 from gradtx.optimizers._adanorm import AdaNormState as AdaNormState, adanorm as adanorm
 from gradtx.optimizers._adashift import AdaShiftState as AdaShiftState, adashift as adashift
+from gradtx.optimizers._adasmooth import AdaSmoothState as AdaSmoothState, adasmooth as adasmooth
 from gradtx.optimizers._ademamix import (
     ScaleByAdemamixState as ScaleByAdemamixState,
     ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState,
@@ -63,16 +66,19 @@ from gradtx.optimizers._ademamix import (
 )
 from gradtx.optimizers._adopt import adopt as adopt, scale_by_adopt as scale_by_adopt
 from gradtx.optimizers._aggmo import AggMoState as AggMoState, aggmo as aggmo
+from gradtx.optimizers._aida import aida as aida
 from gradtx.optimizers._alice import (
     ScaleByAliceState as ScaleByAliceState,
     alice as alice,
     scale_by_alice as scale_by_alice,
 )
+from gradtx.optimizers._amos import AmosState as AmosState, amos as amos
 from gradtx.optimizers._amsgrad import (
     ScaleByAmsgradState as ScaleByAmsgradState,
     amsgrad as amsgrad,
     scale_by_amsgrad as scale_by_amsgrad,
 )
+from gradtx.optimizers._ano import ano as ano
 from gradtx.optimizers._apollo import (
     ScaleByApolloState as ScaleByApolloState,
     apollo as apollo,
@@ -81,6 +87,7 @@ from gradtx.optimizers._apollo import (
 )
 from gradtx.optimizers._apollo_qn import ApolloQNState as ApolloQNState, apollo_qn as apollo_qn
 from gradtx.optimizers._avagrad import AvaGradState as AvaGradState, avagrad as avagrad
+from gradtx.optimizers._bcos import BCOSState as BCOSState, bcos as bcos
 from gradtx.optimizers._came import ConfidenceState as ConfidenceState, came as came
 from gradtx.optimizers._cautious import (
     cautious_adamw as cautious_adamw,
@@ -115,11 +122,14 @@ from gradtx.optimizers._dog import (
     dog as dog,
     dowg as dowg,
 )
+from gradtx.optimizers._exadam import exadam as exadam
+from gradtx.optimizers._fadam import FAdamState as FAdamState, fadam as fadam
 from gradtx.optimizers._fira import (
     ScaleByFiraState as ScaleByFiraState,
     fira as fira,
     scale_by_fira as scale_by_fira,
 )
+from gradtx.optimizers._focus import FocusState as FocusState, focus as focus
 from gradtx.optimizers._fromage import fromage as fromage
 from gradtx.optimizers._ftrl import FTRLState as FTRLState, ftrl as ftrl
 from gradtx.optimizers._galore import (
@@ -130,6 +140,7 @@ from gradtx.optimizers._galore import (
 )
 from gradtx.optimizers._gpa import gpa_adamw as gpa_adamw
 from gradtx.optimizers._grams import grams_adamw as grams_adamw
+from gradtx.optimizers._gravity import GravityState as GravityState, gravity as gravity
 from gradtx.optimizers._kate import KateState as KateState, kate as kate
 from gradtx.optimizers._kl_shampoo import (
     ScaleByKLShampooState as ScaleByKLShampooState,
@@ -180,6 +191,7 @@ from gradtx.optimizers._muon import (
     muon as muon,
     scale_by_muon as scale_by_muon,
 )
+from gradtx.optimizers._nero import NeroState as NeroState, nero as nero
 from gradtx.optimizers._noisy_sgd import noisy_sgd as noisy_sgd
 from gradtx.optimizers._normuon import (
     ScaleByAdaMuonState as ScaleByAdaMuonState,
@@ -203,6 +215,7 @@ from gradtx.optimizers._optimistic import (
 )
 from gradtx.optimizers._orthogonal_momentum import MuonState as MuonState
 from gradtx.optimizers._padam import padam as padam
+from gradtx.optimizers._pid import PIDState as PIDState, pid as pid
 from gradtx.optimizers._pnm import (
     AdaPNMState as AdaPNMState,
     PNMState as PNMState,
@@ -264,6 +277,14 @@ from gradtx.optimizers._splus import (
     scale_by_splus as scale_by_splus,
     splus as splus,
 )
+from gradtx.optimizers._srmm import SRMMState as SRMMState, srmm as srmm
 from gradtx.optimizers._stable_adamw import stable_adamw as stable_adamw
-from gradtx.optimizers._tam import TAMState as TAMState, tam as tam
+from gradtx.optimizers._swats import SWATSState as SWATSState, swats as swats
+from gradtx.optimizers._tam import (
+    AdaTAMState as AdaTAMState,
+    TAMState as TAMState,
+    adatam as adatam,
+    tam as tam,
+)
+from gradtx.optimizers._vsgd import VSGDState as VSGDState, vsgd as vsgd
 from gradtx.optimizers._yogi import scale_by_yogi as scale_by_yogi, yogi as yogi

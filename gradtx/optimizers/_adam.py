@@ -78,12 +78,14 @@ def scale_by_adam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
+    ahead_correction: bool = True,
 ) -> GradientTransformation:
     """Divides an average of gradients by the root of an average of their squares.
 
     `mu = b1*mu + (1-b1)*g; nu = b2*nu + (1-b2)*|g|^2; mu_hat = mu / (1-b1**t);
     nu_hat = nu / (1-b2**t); mu_hat / (sqrt(nu_hat + eps_root) + eps)`, where `t` is 1 at the first
-    step. With Nesterov momentum, `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)`.
+    step. With Nesterov momentum, `mu_hat = b1 * mu / (1-b1**(t+1)) + (1-b1) * g / (1-b1**t)`; with
+    `ahead_correction=False`, `mu_hat = (b1*mu + (1-b1)*g) / (1-b1**t)`.
 
     Args:
       b1: the decay rate of the average of gradients. Default: 0.9.
@@ -93,6 +95,8 @@ def scale_by_adam(
       mu_dtype: the dtype in which `mu` is stored. Default: the parameters' dtype, and float32 for
         half precision; `nu` always has this default.
       nesterov: whether to use Nesterov momentum. Default: False.
+      ahead_correction: whether the average in Nesterov momentum has the bias correction of the next
+        step, as in the paper, or that of this step, as in timm's NAdamW. Default: True.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980; with
     Nesterov momentum: Dozat, "Incorporating Nesterov Momentum into Adam" (ICLR workshop 2016).
@@ -109,10 +113,12 @@ def scale_by_adam(
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         mu_hat, nu_hat = over(mu, s.mu_weight), over(nu, s.nu_weight)
         if nesterov:
-            mu_hat = ema(over(g, s.mu_weight), over(mu, s.next_mu_weight), b1)
+            ahead = over(mu, s.next_mu_weight) if ahead_correction else mu_hat
+            mu_hat = ema(over(g, s.mu_weight), ahead, b1)
         return ratio(mu_hat, plus(nu_hat, eps_root), eps), Slots(mu=mu, nu=nu)
 
-    tx = leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2, nesterov))
+    weights = moment_weights(b1, b2, look_ahead=nesterov and ahead_correction)
+    tx = leafwise(ScaleByAdamState, zero_moments, update, per_step=weights)
     return store_as(tx, mu=mu_dtype)
 
 

@@ -10,10 +10,12 @@ from gradtx._roles import Count, Slot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.masks import Mask
 from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, times
 from gradtx.engine.rules import Counter, Slots
 from gradtx.transforms.combining import chain
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import AddDecayedWeightsState, add_decayed_weights
+from gradtx.transforms.masking import narrow
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.filling import real_full_like
 from gradtx.tree.moments import gathered_weight, step_number
@@ -117,12 +119,15 @@ def adan(
     eps_root: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: MaskOrFn | None = None,
+    *,
+    proximal: bool = False,
 ) -> GradientTransformation:
     """Adan: Adam with Nesterov momentum from differences of gradients.
 
     `p - learning_rate * ((m_hat + b2 * v_hat) / (sqrt(n_hat + eps_root) + eps) + weight_decay*p)`,
-    see `scale_by_adan`. The paper divides `p` by `1 + learning_rate * weight_decay` after the step
-    instead, and has no `eps_root`.
+    see `scale_by_adan`. With `proximal`, the decay is that of the paper:
+    `(p - learning_rate * (m_hat + b2 * v_hat) / ...) / (1 + learning_rate * weight_decay)`. The
+    paper has no `eps_root`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
@@ -136,6 +141,8 @@ def adan(
         rate multiplies it. Default: 0.
       mask: which parameters decay: a pytree of booleans, or a function of the parameters that
         returns one. Default: all.
+      proximal: whether parameters are divided by `1 + learning_rate * weight_decay` after the step,
+        as in the paper and the authors' program. Default: False, as in optax.
 
     Raises:
       ValueError: `update` was called without params.
@@ -151,8 +158,34 @@ def adan(
       >>> print(tx.update(jnp.array([4.0]), tx.init(params), params)[0])
       [-0.001]
     """
-    return chain(
+    descent = chain(
         scale_by_adan(b1, b2, b3, eps, eps_root),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
+    if not proximal:
+        return descent
+    shrink = _shrink(learning_rate, weight_decay)
+    return chain(descent, shrink if mask is None else narrow(shrink, Mask(mask, name="adan")))
+
+
+@piece
+def _shrink(
+    learning_rate: ScalarOrSchedule, weight_decay: ScalarOrSchedule
+) -> GradientTransformation:
+    """Divides steps with decoupled decay, so that the decay is that of the point that is reached.
+
+    `(p - r*u) / (1 + r*wd) = p - r * (u + wd*p) / (1 + r*wd)`.
+    """
+    return leafwise(
+        AddDecayedWeightsState,
+        None,
+        _divide,
+        rate=learning_rate,
+        scalars={"weight_decay": weight_decay},
+        name="adan",
+    )
+
+
+def _divide(u: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
+    return over(u, 1 + s.learning_rate * s.weight_decay), Slots()

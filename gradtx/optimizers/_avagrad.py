@@ -58,7 +58,8 @@ def avagrad(
     p - learning_rate * (mu * rate / rms(rate) + weight_decay*p)`, with the root mean square over
     all leaves. A large `eps` makes it SGD with momentum, a small one Adam; as it does not change
     the size of steps, it can be tuned apart from the learning rate. `rate` has only the gradients
-    before this one. There is no bias correction.
+    before this one. There is no bias correction, as in the paper; the authors' program has that of
+    Adam, and takes no first step.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.

@@ -50,8 +50,8 @@ def kate(
       learning_rate: a number, a scalar array or a schedule; the authors' is 1e-3 for networks.
       eta: the weight of the sum of squares in the numerator; in the unit of 1 divided by a squared
         gradient, for invariance. Default: 0, as in the authors' experiments with networks.
-      eps: added to the sum of squares. Default: 1e-8; the paper has none, and the authors' program
-        adds it at each step.
+      eps: added to the sum of squares, as in the authors' program; the paper has none. Default:
+        1e-8.
 
     Source: Choudhury et al., "Remove that Square Root: A New Efficient Scale-Invariant Version of
     AdaGrad", arXiv:2403.02648.

@@ -1,14 +1,30 @@
 """LARS and LAMB: momentum and Adam, with steps relative to the parameters in every layer."""
 
+import jax
+import jax.numpy as jnp
+
 from gradtx.catalog import optimizer
-from gradtx.engine.base import GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
+from gradtx.engine.base import (
+    Array,
+    GradientTransformation,
+    MaskOrFn,
+    Params,
+    PyTree,
+    Scalar,
+    ScalarOrSchedule,
+    is_function,
+)
+from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.numerics import times
+from gradtx.engine.rules import Slots
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms.combining import chain
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import AddDecayedWeightsState, add_decayed_weights
 from gradtx.transforms.masking import masked
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.trust_ratio import scale_by_trust_ratio
+from gradtx.tree.norms import norms
 
 
 @optimizer(
@@ -25,13 +41,15 @@ def lars(
     trust_ratio_mask: MaskOrFn = True,
     momentum: Scalar = 0.9,
     nesterov: bool = False,
+    *,
+    separate_norms: bool = False,
 ) -> GradientTransformation:
     """LARS: momentum, with each leaf's step in proportion to the leaf's norm.
 
     `g = g + weight_decay*p; u = trust_coefficient * norm(p) / (norm(g) + eps) * g;
     v = momentum*v + learning_rate*u; p - v`, with norms over one leaf; where a norm is 0, `u = g`.
-    The paper divides by `norm(g) + weight_decay*norm(p)`, with the gradient before the decay,
-    instead of the norm of their sum.
+    With `separate_norms`, the divisor is `norm(g) + weight_decay*norm(p) + eps`, with the gradient
+    before the decay, as in the paper.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; it multiplies gradients before they
@@ -47,6 +65,8 @@ def lars(
         function of the parameters that returns one. Biases are often left out. Default: all.
       momentum: the momentum coefficient, in (-1, 1]. Default: 0.9, as in the paper.
       nesterov: whether to use Nesterov momentum. Default: False.
+      separate_norms: whether to divide by the sum of the norms of gradient and decay, as in the
+        paper and in timm, instead of the norm of their sum. Default: False, as in optax.
 
     Raises:
       ValueError: `update` was called without params, or a mask differs from them in structure.
@@ -61,14 +81,50 @@ def lars(
       >>> print(tx.update(jnp.array([6.0, 8.0]), tx.init(params), params)[0])
       [-0.03 -0.04]
     """
-    return chain(
+    scaled = (
         add_decayed_weights(weight_decay, weight_decay_mask),
         masked(
             scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps), trust_ratio_mask
         ),
-        scale_by_learning_rate(learning_rate),
-        trace(momentum, nesterov),
     )
+    if separate_norms:
+        decaying = _with_separate_norms(weight_decay, trust_coefficient, eps)
+        others = _with_separate_norms(0.0, trust_coefficient, eps)
+        unscaled = add_decayed_weights(weight_decay, weight_decay_mask)
+        scaled = (
+            masked(masked(decaying, weight_decay_mask), trust_ratio_mask),
+            masked(masked(others, _opposite(weight_decay_mask)), trust_ratio_mask),
+            masked(unscaled, _opposite(trust_ratio_mask)),
+        )
+    return chain(*scaled, scale_by_learning_rate(learning_rate), trace(momentum, nesterov))
+
+
+@piece
+def _with_separate_norms(
+    weight_decay: ScalarOrSchedule, trust_coefficient: Scalar, eps: Scalar
+) -> GradientTransformation:
+    """Adds the decay, and scales by the sum of the norms of gradient and decay."""
+    scalars = {"weight_decay": weight_decay, "trust_coefficient": trust_coefficient, "eps": eps}
+    return leafwise(
+        AddDecayedWeightsState, None, _by_separate_norms, params=True, scalars=scalars, name="lars"
+    )
+
+
+def _by_separate_norms(g: Array, s: Slots, step: Array, p: Array) -> tuple[Array, Slots]:
+    of_p, of_g = norms(p, g)
+    defined = (of_p > 0) & (of_g > 0) & jnp.isfinite(of_p)
+    divisor = of_g + s.weight_decay * of_p + s.eps
+    ratio = s.trust_coefficient * of_p / jnp.where(defined, divisor, 1)
+    return times(jnp.where(defined, ratio, 1), g + times(s.weight_decay, p)), Slots()
+
+
+def _opposite(mask: MaskOrFn) -> MaskOrFn:
+    """Returns the mask that is true where another is not."""
+
+    def opposite(params: Params) -> PyTree:
+        return jax.tree.map(lambda x: not x, mask(params) if is_function(mask) else mask)
+
+    return opposite
 
 
 @optimizer(

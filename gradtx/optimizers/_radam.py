@@ -1,19 +1,18 @@
 """RAdam: Adam, rectified while its second moment is uncertain."""
 
 import functools
-import math
 
 import jax.numpy as jnp
-from jax import lax
 
 from gradtx._arguments import NUMBER
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
-from gradtx.engine.numerics import Number, abs_sq, default_float, ema, over, plus, ratio
+from gradtx.engine.numerics import abs_sq, ema, over, plus, ratio, value_of
 from gradtx.engine.rules import Slots
 from gradtx.engine.scalars import finished
 from gradtx.optimizers._adam import ScaleByAdamState, moment_weights, zero_moments
+from gradtx.schedules.rectified import rectification
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import step_number
@@ -75,11 +74,7 @@ def scale_by_radam(
     """
 
     def per_step(step: Scalar) -> dict[str, Array]:
-        rho = effective_length(b2, step_number(step))
-        ready = jnp.logical_and(rho > 4, rho >= threshold)
-        # Before that, any number above 4 keeps the derivative of the root finite.
-        rho, rho_inf = (jnp.where(ready, x, 5.0) for x in (rho, (1 + b2) / (1 - b2)))
-        r = lax.sqrt(_inverse_variance(rho) / _inverse_variance(rho_inf))
+        ready, r = rectification(b2, step_number(step), value_of(threshold))
         known = {"ready": finished(ready), "r": finished(r)}
         return moment_weights(b1, b2, look_ahead=nesterov)(step) | known
 
@@ -93,52 +88,6 @@ def scale_by_radam(
         return jnp.where(s.ready, s.r * divided, mu_hat), Slots(mu=mu, nu=nu)
 
     return leafwise(ScaleByAdamState, zero_moments, update, per_step=per_step)
-
-
-def _inverse_variance(rho: Array) -> Array:
-    """Returns the inverse variance of `1 / sqrt(nu)`, up to a factor, for `rho` squares in `nu`."""
-    return (rho - 4) * (rho - 2) / rho
-
-
-def effective_length(decay: Scalar, steps: Scalar) -> Array:
-    """Returns the effective number of values in a moving average that started at zero.
-
-    `2 / (1-b) - 1 - 2 * t * b**t / (1-b**t)` for the decay rate `b` after `t` steps; 1 after the
-    first. At `b=0.999` that is a small difference of numbers near 2000. With `x = -log(b) / 2` and
-    `f(y) = 1 + 1/y - coth(y)` it is `t * f(t*x) + 1 - f(x)`, without cancellation.
-
-    Args:
-      decay: the decay rate of the average, in [0, 1).
-      steps: the number of values in the average; a scalar, at least 1.
-
-    Example:
-      >>> from gradtx.optimizers._radam import effective_length
-      >>> print(effective_length(0.5, 2))
-      1.666666
-    """
-    t = jnp.asarray(steps, default_float())
-    positive = decay > 0
-    if isinstance(positive, bool):
-        x = -math.log(decay) / 2 if positive else 1.0
-    else:
-        known = isinstance(decay, Number)
-        x = -(decay.log if known else jnp.log(jnp.where(positive, decay, 0.5))) / 2
-        x = jnp.where(positive, x, 1)
-    x = jnp.asarray(x, t.dtype)
-    # With decay rate 0 the average holds one value.
-    return jnp.where(positive, t * _falling(t * x) + 1 - _falling(x), 1)
-
-
-def _falling(y: Array) -> Array:
-    """Returns `1 + 1/y - coth(y)` for positive `y`, which falls from 1 to 0."""
-    small = y < 1
-    square = lax.square(jnp.where(small, y, 1))
-    fraction = jnp.full_like(y, 21)
-    for odd in range(19, 1, -2):  # Lambert's: coth(y) - 1/y = y / (3 + y^2 / (5 + y^2 / (7 + ...)))
-        fraction = odd + square / fraction
-    large = jnp.where(small, 1, y)
-    decayed = jnp.exp(-2 * large)
-    return jnp.where(small, 1 - y / fraction, 1 / large - 2 * decayed / (1 - decayed))
 
 
 @optimizer(

@@ -87,7 +87,9 @@ def schedule_free_adamw(
     interpolate between `z` and the average of all `z`, which takes the place of momentum; see
     `schedule_free`. The average is for evaluation: get it with `schedule_free_eval_params`. The
     rate is `learning_rate * min(t / warmup_steps, 1)`. Here, as in the authors' code, the bias
-    correction of `nu` does not affect the weights of the average.
+    correction of `nu` does not affect the weights of the average. With RAdam's warm-up,
+    `schedule_free_adamw(rectified_schedule(rate, b2), b2=b2)`, it is the authors' schedule-free
+    RAdam.
 
     Args:
       learning_rate: usually larger than for AdamW; a number, a scalar array or a schedule. Default:

@@ -22,6 +22,7 @@ class Problem(NamedTuple):
       window: the part of the plane to draw: the ranges of `x[0]` and `x[1]`; `None` for more
         variables.
       source: the publication.
+      saddles: the saddle points to be drawn. Default: none.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Problem(NamedTuple):
     elsewhere: tuple[float, ...]
     window: tuple[tuple[float, float], tuple[float, float]] | None
     source: str
+    saddles: tuple[tuple[float, ...], ...] = ()
 
     def __call__(self, x: Array) -> Array:
         """Returns the function's value at `x`."""

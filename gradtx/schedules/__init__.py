@@ -30,6 +30,7 @@ from gradtx.schedules.polynomial import (
     linear_schedule as linear_schedule,
     polynomial_schedule as polynomial_schedule,
 )
+from gradtx.schedules.rectified import rectified_schedule as rectified_schedule
 from gradtx.schedules.restarts import (
     cosine_restarts_schedule as cosine_restarts_schedule,
     sgdr_schedule as sgdr_schedule,

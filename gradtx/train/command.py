@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from gradtx.train.errors import DivergenceError, TrainingError
 from gradtx.train.folder import RunFolder
-from gradtx.train.job import run as run_job
+from gradtx.train.job import peak_rate, run as run_job
 from gradtx.train.models import MODELS
 from gradtx.train.options import Options, flag
-from gradtx.train.schedules import SCHEDULES
+from gradtx.train.report import loss_text
+from gradtx.train.schedules import SCHEDULES, schedule_help
 from gradtx.train.settings import parse_settings
 
 _T = TypeVar("_T", int, float)
@@ -29,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
       parser: the parser.
     """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "schedules, with the settings that --schedule-set may change, and their defaults:\n"
+        f"{schedule_help()}"
+    )
 
     def add(name: str, metavar: str, text: str, **more: Any) -> None:
         parser.add_argument(name, metavar=metavar, help=text, default=argparse.SUPPRESS, **more)
@@ -60,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--schedule-set",
         "KEY=VALUE",
-        "a setting of the schedule, such as every=20 or final=0.1; repeatable",
+        "a setting of the schedule, such as every=20 or final=0.1, as listed below; repeatable",
         action="append",
     )
     add("--batch", "N", f"examples in a mini-batch, or 'full' (default: {Options.batch})")
@@ -77,8 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue the run in --out, whose options need not be given again; if there is none "
-        "and options are given, start it",
+        help="continue the run in --out, whose options need not be given again; --epochs and "
+        "--learning-rate may differ; if there is none and options are given, start it",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
 
@@ -103,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         options = _options(given, folder, args.resume)
         run_job(options, folder.path, resume=args.resume, overwrite=args.overwrite)
     except DivergenceError as error:
-        return _fail(f"{error}\n{_kept(folder)}", 1)
+        return _fail(f"{error}\n{_kept(folder, diverged=True)}", 1)
     except TrainingError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
@@ -124,11 +130,30 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _kept(folder: RunFolder | None) -> str:
-    """Returns how to continue the run, if it has a checkpoint."""
+def _kept(folder: RunFolder | None, diverged: bool = False) -> str:
+    """Returns how to continue the run, if it has a checkpoint.
+
+    As it is, a run that diverged would diverge again: the learning rate must be another.
+    """
     if folder is None or not folder.checkpoint.exists():
         return ""
-    return f"continue with: gradtx train --resume --out {shlex.quote(str(folder.path))}"
+    command, out = "gradtx train --resume", f"--out {shlex.quote(str(folder.path))}"
+    if not diverged:
+        return f"continue with: {command} {out}"
+    rate = peak_rate(Options(**folder.config()["options"]))
+    if rate is None:
+        return ""
+    history = folder.rewrite_metrics()
+    last = (
+        f"epoch {len(history)}, train loss {loss_text(history[-1].train_loss)}"
+        if history
+        else "start"
+    )
+    return (
+        f"the last finite state is saved ({last}); continue from it with a tenth of the rate "
+        f"{rate:g}:\n{command} --learning-rate {rate / 10:g} {out}\n"
+        "or, if its loss has risen already, start again with another rate and --overwrite"
+    )
 
 
 def _options(given: dict[str, Any], folder: RunFolder, resume: bool) -> Options:

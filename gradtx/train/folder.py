@@ -17,11 +17,24 @@ from gradtx.train.loop import Progress, Row
 from gradtx.train.options import Options
 
 
+class EarlierRate(NamedTuple):
+    """A peak learning rate that was replaced when the run was resumed.
+
+    Attributes:
+      until: the number of epochs that were trained when it was replaced.
+      learning_rate: the rate.
+    """
+
+    until: int
+    learning_rate: float
+
+
 class _Config(NamedTuple):
     options: Options
     data: str
     versions: dict[str, str]
     device: str
+    earlier_rates: tuple[EarlierRate, ...] = ()
 
 
 class _Extra(NamedTuple):

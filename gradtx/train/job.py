@@ -16,9 +16,9 @@ from gradtx.train.errors import CheckpointError, DivergenceError, TrainingError,
 from gradtx.train.folder import RunFolder
 from gradtx.train.loop import Progress, begin, fit
 from gradtx.train.models import MODELS, Model, count_parameters
-from gradtx.train.optimizer import Recipe, build_optimizer, check_trains
+from gradtx.train.optimizer import Recipe, build_optimizer, check_trains, default_learning_rate
 from gradtx.train.options import Options, flag
-from gradtx.train.report import Display, display, summary
+from gradtx.train.report import Display, display, durations, summary
 from gradtx.train.schedules import Length, same_until
 
 
@@ -59,8 +59,8 @@ def run(
       options: the options of the run.
       out: the folder. Default: `options.folder`, in `runs`.
       resume: whether to continue the run in the folder. It ends with the parameters of an
-        uninterrupted run, bit for bit. If the folder has no run, a new one is started.
-        Default: no.
+        uninterrupted run, bit for bit. Its learning rate may be changed, which the checkpoint
+        records. If the folder has no run, a new one is started. Default: no.
       overwrite: whether an existing run in the folder may be replaced. Default: no.
 
     Returns:
@@ -89,7 +89,7 @@ def run(
     job = prepare(options)
     with folder.locked():
         if _resumes(folder, resume, overwrite):
-            start = _resumed(job, folder)
+            job, start = _resumed(job, folder)
         else:
             folder.clear()
             start = begin(job.model, job.data, job.recipe.tx, seed=options.seed)
@@ -135,12 +135,12 @@ def _trained(job: Job, folder: RunFolder, start: Progress, began: float) -> Prog
             folder.finish(options.title)
             raise
         folder.finish(options.title)
-        trained = sum(row.seconds for row in end.history)
+        elapsed = time.perf_counter() - began
         shown.table(
             f"{options.title}, {count_parameters(end.state.params):,} parameters",
             summary(end.history),
-            f"{job.recipe.summary}\n{trained:.1f} s of training, "
-            f"{time.perf_counter() - began:.1f} s in all; see {folder.path}",
+            f"{job.recipe.summary}{_earlier(job.config)}\n"
+            f"{durations(end.history, start.epoch, elapsed)}; see {folder.path}",
         )
     return end
 
@@ -173,6 +173,7 @@ def prepare(options: Options) -> Job:
         "data": data.fingerprint(),
         "versions": {name: version(name) for name in ("jax", "jaxlib")},
         "device": jax.devices()[0].device_kind,
+        "earlier_rates": [],
     }
     return Job(options, data, model, batch_size, length, recipe, template, config)
 
@@ -190,8 +191,22 @@ def _recipe(options: Options, length: Length) -> Recipe:
     )
 
 
-def _resumed(job: Job, folder: RunFolder) -> Progress:
-    """Reads the checkpoint, after checking that its run agrees with this one so far."""
+def peak_rate(options: Options) -> float | None:
+    """Returns the peak learning rate of a run, or `None` if its optimizer has none.
+
+    Args:
+      options: the options of the run.
+    """
+    given = options.learning_rate
+    return default_learning_rate(options.optimizer) if given is None else given
+
+
+def _resumed(job: Job, folder: RunFolder) -> tuple[Job, Progress]:
+    """Reads the checkpoint, after checking that its run agrees with this one so far.
+
+    Returns:
+      The job, with the learning rates that were used before, and the progress.
+    """
     saved = folder.config()
     _check_same_run(job.config, saved, folder)
     progress = folder.restore(job.template.state)
@@ -209,13 +224,29 @@ def _resumed(job: Job, folder: RunFolder) -> Progress:
             f"--epochs {job.length.epochs} the rates of its first {progress.epoch} epochs differ; "
             f"resume it with --epochs {planned.epochs}"
         )
-    return progress
+    earlier = list(saved.get("earlier_rates", []))
+    rate, rate_now = peak_rate(Options(**saved["options"])), peak_rate(job.options)
+    changed = rate != rate_now
+    if changed and progress.epoch > max((row["until"] for row in earlier), default=0):
+        earlier.append({"until": progress.epoch, "learning_rate": rate})
+    job = job._replace(config={**job.config, "earlier_rates": earlier})
+    if changed:  # so that the run has its new rate even if it is stopped in the first epoch
+        folder.save(progress, job.config)
+    return job, progress
+
+
+def _earlier(config: Mapping[str, Any]) -> str:
+    """Returns the learning rates before the present one, in words."""
+    rates = (f"{r['learning_rate']:g} until epoch {r['until']}" for r in config["earlier_rates"])
+    told = ", ".join(rates)
+    return f"; peak rate {told}" if told else ""
 
 
 def _check_same_run(config: Mapping[str, Any], saved: Mapping[str, Any], folder: RunFolder) -> None:
     now, then = config["options"], saved["options"]
     # The data may have moved; their fingerprint is compared below.
-    changed = [n for n in now if n not in ("epochs", "data") and now[n] != then.get(n)]
+    free = ("epochs", "data", "learning_rate")
+    changed = [n for n in now if n not in free and now[n] != then.get(n)]
     if changed:
         differences = "; ".join(
             f"{flag(n)} was {_text(then.get(n))}, now {_text(now[n])}" for n in changed
@@ -249,9 +280,10 @@ def _introduce(job: Job, folder: RunFolder, start: Progress, shown: Display) -> 
         f"run        {job.length.epochs} epochs of {job.length.steps_per_epoch} steps on "
         f"{job.batch_size} examples each" + (f", the last on {short}" if short else "")
     )
+    shown.say("epochs     loss and accuracy on all examples, rate of the last step, duration")
     shown.say(f"folder     {folder.path}")
     if start.epoch:
-        shown.say(f"resumed    after epoch {start.epoch}")
+        shown.say(f"resumed    after epoch {start.epoch}{_earlier(job.config)}")
         saved = folder.config()
         for name in ("versions", "device"):
             if saved[name] != job.config[name]:

@@ -1,12 +1,12 @@
 """The options of a run."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from gradtx._arguments import near
 from gradtx.train.errors import TrainingError
 from gradtx.train.models import MODELS
 from gradtx.train.schedules import SCHEDULES
@@ -113,6 +113,6 @@ def one_of(name: str, value: str, known: Iterable[str]) -> None:
     """
     known = list(known)
     if value not in known:
-        near = difflib.get_close_matches(value, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        similar = near(value, known)
+        hint = f"; did you mean {similar[0]!r}?" if similar else ""
         raise TrainingError(f"{flag(name)} {value!r} is not one of {', '.join(known)}{hint}")

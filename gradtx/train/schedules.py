@@ -2,10 +2,12 @@
 
 Each is a function of the peak rate and of the run's length, a `Length`. `--schedule-set` sets its
 keyword arguments: times are in epochs or in fractions of the run, and final rates are fractions of
-the peak.
+the peak. Their docstrings are what `gradtx train --help` says about them.
 """
 
+import inspect
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ import numpy as np
 from gradtx import schedules
 from gradtx.engine.base import ScalarOrSchedule, Schedule
 from gradtx.train.errors import TrainingError
-from gradtx.train.settings import check_settings, options_of
+from gradtx.train.settings import check_settings, options_of, show
 
 
 class Length(NamedTuple):
@@ -37,45 +39,50 @@ class Length(NamedTuple):
 
 
 def _constant(rate: float, length: Length) -> ScalarOrSchedule:
+    """The peak rate in all steps."""
     return rate
 
 
 def _step(rate: float, length: Length, factor: float = 0.5, every: float = 5) -> Schedule:
-    """Multiplies the rate by `factor` every `every` epochs."""
+    """The rate is multiplied by `factor` after every `every` epochs."""
     return schedules.step_decay_schedule(rate, every * length.steps_per_epoch, factor)
 
 
 def _exponential(
     rate: float, length: Length, final: float = 0.01, k: float | None = None
 ) -> Schedule:
-    """The rate `rate * exp(-k t)`, `t` in epochs; by default the run ends at `final * rate`."""
+    """The rate `peak * exp(-k * t)`, t in epochs; without k, it falls to `final * peak`."""
     if k is None:
         k = -math.log(_positive("final", final)) / length.epochs
     return schedules.natural_exp_decay_schedule(rate, k / length.steps_per_epoch)
 
 
 def _inverse(rate: float, length: Length, final: float = 0.1, k: float | None = None) -> Schedule:
-    """The rate `rate / (1 + k t)`, `t` in epochs; by default the run ends at `final * rate`."""
+    """The rate `peak / (1 + k * t)`, t in epochs; without k, it falls to `final * peak`."""
     if k is None:
         k = (1 / _positive("final", final) - 1) / length.epochs
     return schedules.inverse_time_decay_schedule(rate, k / length.steps_per_epoch)
 
 
 def _polynomial(rate: float, length: Length, power: float = 2.0, final: float = 0.0) -> Schedule:
+    """A fall to `final * peak`, by the remaining part of the run to the power `power`."""
     return schedules.polynomial_schedule(rate, final * rate, power, length.steps)
 
 
 def _linear(rate: float, length: Length, final: float = 0.0) -> Schedule:
+    """A linear fall to `final * peak`."""
     return schedules.linear_schedule(rate, final * rate, length.steps)
 
 
 def _cosine(rate: float, length: Length, final: float = 0.0) -> Schedule:
+    """A fall to `final * peak`, along half a cosine."""
     return schedules.cosine_decay_schedule(rate, length.steps, final)
 
 
 def _warmup_cosine(
     rate: float, length: Length, warmup: float = 0.1, start: float = 0.1, final: float = 0.0
 ) -> Schedule:
+    """A linear rise from `start * peak` in the part `warmup` of the run, then `cosine`."""
     rising = round(_fraction("warmup", warmup) * length.steps)
     return schedules.warmup_cosine_decay_schedule(
         start * rate, rate, rising, length.steps, final * rate
@@ -83,13 +90,14 @@ def _warmup_cosine(
 
 
 def _onecycle(rate: float, length: Length, warmup: float = 0.3) -> Schedule:
+    """A rise from `peak / 25` in the part `warmup` of the run, then a fall to `peak / 250000`."""
     return schedules.cosine_onecycle_schedule(length.steps, rate, _fraction("warmup", warmup))
 
 
 def _restarts(
     rate: float, length: Length, cycles: int = 3, mult: int = 2, final: float = 0.0
 ) -> Schedule:
-    """A run of `cycles` cosine decays, each `mult` times as long as the one before."""
+    """A sequence of `cycles` falls as in `cosine`, each `mult` times as long as the one before."""
     for name, value in (("cycles", cycles), ("mult", mult)):
         if not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{name} must be an integer of at least 1, got {value}")
@@ -107,7 +115,8 @@ def _wsd(
     start: float = 0.1,
     final: float = 0.0,
 ) -> Schedule:
-    """Warm-up, a constant rate, and a decay: by default a tenth and a fifth of the run."""
+    """A linear rise from `start * peak` in the part `warmup` of the run, then the peak, and a
+    fall to `final * peak` in the last part `decay`, by one minus the square root of the time."""
     rising = round(_fraction("warmup", warmup) * length.steps)
     falling = round(_fraction("decay", decay) * length.steps)
     if rising + falling > length.steps:
@@ -126,7 +135,9 @@ def _plateau(
     cooldown: int = 0,
     min_scale: float = 0.0,
 ) -> ScalarOrSchedule:
-    """A constant rate; the settings are those of `reduce_on_plateau`, after the optimizer."""
+    """The peak rate, multiplied by `factor` after `patience` epochs whose mean loss is not below
+    the lowest so far by the part `rtol` of it; the `cooldown` epochs after that do not count, and
+    `min_scale * peak` is the least."""
     return rate
 
 
@@ -159,6 +170,17 @@ def schedule_settings(name: str) -> dict[str, Any]:
       {'factor': 0.5, 'every': 5}
     """
     return options_of(SCHEDULES[name], reserved=("rate", "length"))
+
+
+def schedule_help() -> str:
+    """Returns a text about all schedules: their settings with defaults, and what they do."""
+    lines = []
+    for name, schedule in SCHEDULES.items():
+        settings = [f"{key}={show(default)}" for key, default in schedule_settings(name).items()]
+        lines.append(f"  {' '.join([f'{name:14}', *settings])}".rstrip())
+        about = " ".join((inspect.getdoc(schedule) or "").split())
+        lines += textwrap.wrap(about, 78, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
 
 
 def make_schedule(

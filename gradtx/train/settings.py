@@ -1,6 +1,5 @@
 """Settings given as text, `key=value`, checked against the signature of their function."""
 
-import difflib
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -8,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from gradtx._arguments import near
 from gradtx.train.errors import TrainingError
 
 Setting = bool | int | float | str | None
@@ -90,8 +90,8 @@ def check_settings(
     """
     for key, value in settings.items():
         if key not in options:
-            near = difflib.get_close_matches(key, options, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            similar = near(key, options)
+            hint = f" (did you mean {similar[0]}?)" if similar else ""
             raise TrainingError(
                 f"{flag} {key}={show(value)}: {owner} has no setting {key!r}{hint}; it has "
                 f"{', '.join(options) or 'none'}"

@@ -107,8 +107,8 @@ def apply_every(k: int = 1) -> GradientTransformation:
 
     Raises:
       TypeError: a parameter or an update is an integer.
-      ValueError: `weight` is given, and the state has no `excess_weight`, as that of
-        `optax_layout`.
+      ValueError: `weight` is negative or not finite, unless it is traced; or it is given, and the
+        state has no `excess_weight`, as that of `optax_layout`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -169,7 +169,8 @@ def apply_every(k: int = 1) -> GradientTransformation:
         updates, new = step(updates, ApplyEvery(**known), weight)
         return updates, state._replace(**{name: getattr(new, name) for name in known})
 
-    return coupled(ApplyEvery, init, update, name="apply_every")
+    traits = {"weights": ("weight",)}
+    return coupled(ApplyEvery, init, update, name="apply_every", traits=traits)
 
 
 def _excess(weight: ArrayLike | None) -> Array:
@@ -243,8 +244,9 @@ class MultiSteps:
         with `None`, each leaf's own. The updates have the dtypes of the gradients.
 
     Raises:
-      ValueError: `every_k_schedule` is a number below 1; or `weight` is given, and the state has no
-        `excess_weight`, as that of `optax_layout`.
+      ValueError: `every_k_schedule` is a number below 1; `weight` is negative or not finite, unless
+        it is traced; or it is given, and the state has no `excess_weight`, as that of
+        `optax_layout`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -414,7 +416,8 @@ def _multi_steps(
 
         return branch(skip, lambda: (zeros, state._replace(skip_state=told)), take)
 
-    return wrapped(init, update, opt, name="MultiSteps", state=MultiStepsState)
+    traits = {"weights": ("weight",)}
+    return wrapped(init, update, opt, name="MultiSteps", state=MultiStepsState, traits=traits)
 
 
 def _empty(p: ArrayLike, dtype: DTypeLike | None) -> Array:

@@ -1,11 +1,10 @@
 """The extra arguments that transformations read, and errors for those that none of them reads."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gradtx._arguments import checked
+from gradtx._arguments import checked, near
 from gradtx.engine.base import (
     ExtraArgs,
     GradientTransformation,
@@ -91,9 +90,9 @@ def _refuse_unknown(extra: ExtraArgs, known: Iterable[str]) -> None:
     names = {*known, *(name for f in functions for name in inspect.signature(f).parameters)}
     for name in extra:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
+            similar = near(name, sorted(names))
             others = f"what is read: {', '.join(sorted(names)) or 'nothing'}"
-            hint = f"did you mean {near[0]}?" if near else others
+            hint = f"did you mean {similar[0]}?" if similar else others
             raise TypeError(f"strict: nothing reads {name}; {hint}")
 
 

@@ -1,6 +1,9 @@
 """The cross-check finds what differs, and passes what does not."""
 
 import re
+import sys
+import types
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +24,7 @@ from gradtx.crosschecking import (
     sample_loss,
     settings,
 )
+from gradtx.interop.importing import VERSION
 
 PARAMS = {"w": jnp.ones((2, 3)), "half": jnp.ones(4, jnp.bfloat16), "none": None}
 BOTH = [entry.name for entry in catalog.entries() if factory_of(optax, entry.name)]
@@ -152,7 +156,10 @@ def test_command(capsys):
     assert main(["crosscheck", "sgd", "rprop", "--steps", "5"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^sgd .* agrees$", out, re.M)
-    assert re.search(r"^rprop .* optax steps by the previous gradient's sign$", out, re.M)
+    assert re.search(r"^rprop .* inf .* optax steps by the previous gradient's sign$", out, re.M)
+    assert out.count("\ninf: updates that are not finite, or not zero where they should be.") == 1
+    assert main(["crosscheck", "sgd", "--steps", "5"]) == 0
+    assert "inf" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -166,6 +173,21 @@ def test_command(capsys):
 def test_command_says_what_is_wrong(arguments, message, capsys):
     assert main(["crosscheck", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_version_of_optax_is_named_where_it_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optax", None)
+    assert main(["crosscheck", "adam"]) == 2
+    err = capsys.readouterr().err
+    assert f"pip install 'gradtx[crosscheck]', or optax=={VERSION}, the version" in err
+    pinned = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert f'crosscheck = ["optax=={VERSION}"]' in pinned and pinned.count("optax==") == 1
+    other = types.SimpleNamespace(__version__="0.1", sgd=optax.sgd)
+    monkeypatch.setitem(sys.modules, "optax", other)
+    assert main(["crosscheck", "sgd", "--steps", "2"]) == 0
+    assert f"this is optax 0.1; the known differences are those of optax {VERSION}" in (
+        capsys.readouterr().err
+    )
 
 
 def test_command_fails_if_a_row_fails(monkeypatch, capsys):

@@ -113,11 +113,11 @@ def test_interpolation_is_exact_for_planes():
     assert np.isnan(got[-1])
 
 
-def test_the_view_is_from_the_lower_side():
+def test_the_view_is_from_the_lower_side_with_x_to_the_right():
     x = np.linspace(-1, 1, 20)
-    for slope, expected in (([1, 0.3], 150), ([-1, 0.3], -30), ([0.3, 1], -120), ([0.3, -1], 60)):
+    for slope, left in (([1, 0.3], True), ([-1, 0.3], False), ([0.5, 1], True)):
         azimuth = np.radians(best_azimuth(slope[0] * x + slope[1] * x[:, None]))
-        assert np.dot(slope, [np.cos(azimuth), np.sin(azimuth)]) < -0.8, expected
+        assert (np.cos(azimuth) < 0) == left and np.sin(azimuth) < -0.8
 
 
 # ---- The loss around parameters ---------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_the_picture_of_batches():
         squares, jnp.zeros(2), (X, Y), lambda size: gradtx.sgd(sizes[size]), list(sizes), epochs=30
     )
     assert legend(figure) == [
-        *("batch, all 5", "stochastic, 1 (diverges)", "start"),
+        *("batch, all 5, rate 0.1", "stochastic, 1, rate 100 (diverges)", "start"),
     ]  # fmt: skip
     assert [axes.get_xscale() for axes in figure.axes] == ["linear", "log", "log"]
     lines = [axes.lines[0].get_xdata()[-1] for axes in figure.axes]
@@ -307,11 +307,23 @@ def test_the_picture_of_descents():
     optimizers = {"slow": gradtx.sgd(0.01), "wild": gradtx.sgd(0.3)}
     figure = draw.descent(bowl, optimizers, start=(0.9, 0.5), steps=20, window=BOX, title="a bowl")
     flat, view = figure.axes
-    assert legend(figure)[0] == "start" and legend(figure)[1].startswith("slow: 0.")
-    assert legend(figure)[2].startswith("wild: leaves the window at step ")
+    assert legend(figure)[0] == "start" and legend(figure)[1].startswith("slow, rate 0.01: 0.")
+    assert legend(figure)[2].startswith("wild, rate 0.3: leaves the window at step ")
     assert (flat.get_xlim(), flat.get_ylim()) == BOX and view.name == "3d"
     assert figure.get_suptitle() == "a bowl" and png(figure).startswith(b"\x89PNG")
     assert "minimum" in legend(draw.descent(problems.booth, {"sgd": gradtx.sgd(0.05)}, steps=3))
+
+
+def test_marks_and_axes_of_descents():
+    """Saddle points are marked, ends in one place surround one another, and views agree."""
+    optimizers = {"lbfgs": gradtx.lbfgs(), "slow": gradtx.sgd(0.1), "other": gradtx.sgd(0.1)}
+    figure = draw.descent(gallery.SADDLE, optimizers, steps=60)
+    flat, view = figure.axes
+    assert "saddle point" in legend(figure) and legend(figure)[3].startswith("lbfgs: ")
+    ends = [line for line in flat.lines if line.get_zorder() == 5]
+    assert [line.get_markersize() for line in ends][1:] == [13, 8]
+    assert all(line.get_markerfacecolor() == "none" for line in ends)
+    assert -180 < view.azim < 0 and abs(view.azim + 90) <= 45  # x to the right, y away
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from test_conformance import walk
 
 import gradtx
-from gradtx.optimizers._radam import effective_length
+from gradtx.schedules.rectified import effective_length
 
 DECAYS = (0.25, 0.5, 0.75, 0.9375, 1 - 2.0**-10, 1 - 2.0**-14)  # binary fractions
 STEPS = (1, 2, 3, 5, 6, 10, 40, 300, 2000)

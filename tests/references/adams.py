@@ -15,9 +15,16 @@ X_ADAMAXW = 1 - 0.1 * (1 + 0.5) - 0.2 * (5 / 6 + 0.5 * 0.85)
 X_NADAMW = 1 - 0.1 * (4 / 3 + 0.5) - 0.2 * (86 / 21 / sqrt(12) + 0.5 * (1 - 11 / 60))
 
 
-@piece()
+@piece(moved={"ahead_correction": [{"ahead_correction": False, "nesterov": True}]})
 def scale_by_adam(
-    gradients, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, nesterov=False, momentum_decay=None
+    gradients,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    nesterov=False,
+    momentum_decay=None,
+    ahead_correction=True,
 ):
     """Kingma and Ba, arXiv:1412.6980, Algorithm 1; Nesterov: Dozat (2016), Algorithm 2, with a
     constant decay, mu_t = b1, or its schedule."""
@@ -35,7 +42,8 @@ def scale_by_adam(
         v = b2 * v + (1 - b2) * squared(g)
         m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
         if nesterov:
-            m_hat = rate(t + 1) * m / weight(t + 1) + (1 - rate(t)) * g / weight(t)
+            ahead = rate(t + 1) * m / weight(t + 1) if ahead_correction else b1 * m_hat
+            m_hat = ahead + (1 - rate(t)) * g / weight(t)
         out.append(m_hat / (np.sqrt(v_hat + eps_root) + eps))
     return out
 

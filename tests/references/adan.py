@@ -4,7 +4,7 @@ from math import sqrt
 
 import numpy as np
 
-from references.common import DECAYS, descend, optimizer, piece, squared
+from references.common import DECAYS, MASK, descend, optimizer, piece, rate, squared
 
 B3 = {"b3": [0.9]}
 
@@ -34,10 +34,25 @@ X = 0.85 - 0.2 * (4 / sqrt(18) + 0.425)
 @optimizer(
     {**DECAYS, "b3": 0.5, "eps": 0.0, "eps_root": 0.0, "weight_decay": 0.5},
     (-0.15, -0.2 * (4 / sqrt(18) + 0.425), -0.3 * (-8 / 7 / sqrt(22) + 0.5 * X)),
-    moved=B3,
+    moved={**B3, "proximal": [{"proximal": True, "weight_decay": 0.3, "mask": MASK}]},
     cancels=True,
 )
-def adan(gradients, start, learning_rate, weight_decay=0.0, eps_root=1e-8, **hyperparameters):
-    """Xie et al., arXiv:2208.06677, Algorithm 1, with the decay of arXiv:1711.05101."""
+def adan(
+    gradients,
+    start,
+    learning_rate,
+    weight_decay=0.0,
+    eps_root=1e-8,
+    proximal=False,
+    **hyperparameters,
+):
+    """Xie et al., arXiv:2208.06677, Algorithm 1, or with the decay of arXiv:1711.05101."""
     directions = scale_by_adan(gradients, eps_root=eps_root, **hyperparameters)
-    return descend(directions, start, learning_rate, weight_decay)
+    if not proximal:
+        return descend(directions, start, learning_rate, weight_decay)
+    x, steps = start, []
+    for t, u in enumerate(directions):
+        eta = rate(learning_rate, t)
+        steps.append((x - eta * u) / (1 + eta * weight_decay) - x)
+        x = x + steps[-1]
+    return steps

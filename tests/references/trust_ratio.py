@@ -5,7 +5,7 @@ from math import sqrt
 import numpy as np
 
 from references.adams import scale_by_adam
-from references.common import DECAYS, optimizer, piece, rate, squared
+from references.common import DECAYS, MASK, optimizer, piece, rate, squared
 
 
 def norm(x):
@@ -81,6 +81,9 @@ def scale_by_distance_over_gradients(
         "trust_coefficient": [0.3],
         "trust_ratio_mask": [False],
         "nesterov": [True],
+        "separate_norms": [
+            {"separate_norms": True, "weight_decay": 0.3, "weight_decay_mask": MASK, "eps": 1.0},
+        ],
     },
 )
 def lars(
@@ -93,13 +96,16 @@ def lars(
     trust_ratio_mask=True,
     momentum=0.9,
     nesterov=False,
+    separate_norms=False,
 ):
-    """You et al., arXiv:1708.03888, Algorithm 1, with |g + weight_decay * x| for its
-    |g| + weight_decay * |x|, as nearly everybody has it."""
+    """You et al., arXiv:1708.03888, Algorithm 1; without `separate_norms`, with
+    |g + weight_decay * x| for its |g| + weight_decay * |x|, as nearly everybody has it."""
     x, v, steps = start, 0.0, []
     for t, g in enumerate(gradients):
         u = g + weight_decay * x
         ratio = trust(x, u, 0.0, trust_coefficient, eps) if trust_ratio_mask else 1.0
+        if separate_norms:
+            ratio = trust_coefficient * norm(x) / (norm(g) + weight_decay * norm(x) + eps)
         u = -rate(learning_rate, t) * ratio * u
         v = momentum * v + u
         steps.append(u + momentum * v if nesterov else v)

@@ -27,6 +27,7 @@ from gradtx.schedules import (
     piecewise_constant_schedule,
     piecewise_interpolate_schedule,
     polynomial_schedule,
+    rectified_schedule,
     sgdr_schedule,
     step_decay_schedule,
     warmup_constant_schedule,
@@ -211,6 +212,16 @@ def ref_natural_exp(t, init_value, rate):
 
 def ref_inverse_time(t, init_value, rate):
     return init_value / (1 + rate * t)
+
+
+def ref_rectified(t, value, b2):
+    """Liu et al., arXiv:1908.03265: the length of the plain average of the same mean age."""
+    ages, weights = np.arange(1, t + 2), float(b2) ** np.arange(t + 1)
+    rho, rho_inf = 2 * np.sum(ages * weights) / np.sum(weights) - 1, 2 / (1 - b2) - 1
+    if rho <= 4:
+        return 0.0
+    r = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+    return value * math.sqrt(r)
 
 
 # ---- What is tried: a setting, and each of its arguments moved in turn ----------------------
@@ -401,6 +412,11 @@ TABLE = {
         ref_inverse_time,
         {"init_value": 0.3, "rate": 0.1},
         {"init_value": [0.0, -1.0, 2], "rate": [0, 0.01, 3.0]},
+    ),
+    rectified_schedule: (
+        ref_rectified,
+        {"value": 0.3, "b2": 0.9},
+        {"value": [0.0, -1.0, 2], "b2": [0.0, 0.5, 0.7, 0.99]},
     ),
 }
 STEPS = range(46)  # past every boundary of the table, and each of them

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.serialization
 import flax.training.train_state
 import jax
 import jax.numpy as jnp
@@ -189,6 +190,17 @@ def test_shapes_are_saved_under_the_same_names():
     assert [*flat] == [*real] and any(name.endswith("rng_key") for name in flat)
     for name, x in flat.items():
         assert (x.shape, x.dtype, x.sharding) == (real[name].shape, real[name].dtype, whole)
+
+
+def test_random_keys_in_files_of_flax():
+    """flax writes no keys, as JAX's error says; `state_dict` has their data instead."""
+    tx = gradtx.chain(gradtx.sgd(0.1), gradtx.add_noise(0.1, 0.5, 0))
+    state = after(tx)
+    with pytest.raises(TypeError, match=r"PRNGKey dtype cannot .* Use jax.random.key_data"):
+        flax.serialization.to_bytes(state)
+    data = flax.serialization.to_bytes(gradtx.state_dict(state))
+    saved = flax.serialization.msgpack_restore(data)
+    assert_equal(gradtx.load_state_dict(tx.init(PARAMS), saved), state)
 
 
 def test_the_train_state_of_flax(tmp_path):

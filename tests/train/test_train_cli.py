@@ -1,5 +1,6 @@
 """`gradtx train` as a person uses it: its files, its words, and runs killed and resumed."""
 
+import io
 import json
 import os
 import re
@@ -11,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rich.console
 from idx_files import upscaled_digits, write_mnist
 from small_data import write_small
 
 from gradtx import catalog
 from gradtx.__main__ import main
-from gradtx.train import files, job
+from gradtx.train import SCHEDULES, Row, RunFolder, files, job, schedule_settings
+from gradtx.train.report import display
+from gradtx.train.settings import show
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -101,7 +105,7 @@ def test_a_run_leaves_its_files_and_plain_words(small, tmp_path, capsys):
         "softmax: 51 parameters",
         "adam(learning_rate=0.001)",
         "3 epochs of 4 steps on 16 examples each, the last on 12",
-        f"epoch 3/3  train loss {rows[-1]['train_loss']:.4f}",
+        f"epoch 3/3  train {rows[-1]['train_loss']:.4f}",
         "final",
         "best",
     ):
@@ -129,7 +133,9 @@ def test_a_resumed_run_needs_no_options_and_may_be_longer(small, tmp_path, capsy
     (short / "metrics.jsonl").write_text(text[: len(text) // 2 + 20])
     capsys.readouterr()
     assert train("--resume", "--epochs", 5, "--out", short) == 0
-    assert "resumed    after epoch 2" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "resumed    after epoch 2" in out
+    assert re.search(r"since epoch 2: [\d.]+ s of training, [\d.]+ s in all; all epochs: ", out)
     assert leaves(short) == leaves(long)
     assert without_seconds(metrics(short)) == without_seconds(metrics(long))
     (short / "curves.png").unlink()
@@ -231,7 +237,7 @@ def test_a_run_that_another_one_overtook_is_not_begun(small, tmp_path, capsys, m
     ("arguments", "words"),
     [
         (("--data", "/nowhere"), "/nowhere: no such file or folder"),
-        (("--optimizer", "adma"), "no optimizer is named 'adma'; did you mean"),
+        (("--optimizer", "adma"), "no optimizer is named 'adma'; did you mean 'adam', "),
         (("--model", "cnn"), "--model 'cnn' is not one of softmax, mlp, cnn-fc, cnn-gap"),
         (("--schedule", "cosines"), "--schedule 'cosines' is not one of .*did you mean 'cosine'"),
         (("--set", "b9=1"), "adam has no setting 'b9'.*; it has b1, b2, eps"),
@@ -272,11 +278,72 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(small, tmp_path, ca
     assert train(*small, *hot, "--epochs", 9, "--out", folder) == 1
     err = capsys.readouterr().err
     assert "diverged at step 5, step 1 of 4 in epoch 2" in err
-    assert f"gradtx train --resume --out {folder}" in err
+    assert "--resume --out" not in err  # as it is, it diverges again
+    advice = f"gradtx train --resume --learning-rate 100 --out {folder}\n"
+    assert (
+        re.search(r"\(epoch 1, train loss \d.\d\de\+\d\d\)", err)
+        and f"a tenth of the rate 1000:\n{advice}" in err
+    )
     assert [row["epoch"] for row in metrics(folder)] == [1]
     assert {p.name for p in folder.iterdir()} == FILES
     assert train("--resume", "--out", folder) == 1
     assert "diverged at step 5, step 1 of 4 in epoch 2" in capsys.readouterr().err
+    assert train("--resume", "--learning-rate", "100", "--out", folder) == 1
+    assert "--resume --learning-rate 10 --out" in capsys.readouterr().err
+
+
+def test_a_run_is_resumed_at_another_rate(small, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(*small, "--epochs", 2, "--out", folder) == 0
+    assert train("--resume", "--learning-rate", "0.1", "--epochs", 3, "--out", folder) == 0
+    out = capsys.readouterr().out
+    assert "resumed    after epoch 2; peak rate 0.001 until epoch 2" in out
+    assert "adam(learning_rate=0.1); peak rate 0.001 until epoch 2\n" in out
+    assert train("--resume", "--learning-rate", "0.1", "--epochs", 4, "--out", folder) == 0
+    assert train("--resume", "--epochs", 5, "--out", folder) == 0  # it keeps the rate
+    rates = [row["learning_rate"] for row in metrics(folder)]
+    np.testing.assert_allclose(rates, [0.001] * 2 + [0.1] * 3, rtol=1e-6)
+    config = RunFolder(folder).config()
+    assert config["options"]["learning_rate"] == 0.1
+    assert config["earlier_rates"] == [{"until": 2, "learning_rate": 0.001}]
+
+
+def test_unknown_options_get_near_ones(capsys):
+    for command, given, words in (
+        ("train", ("--lr", "0.1"), "there is no option --lr; did you mean --learning-rate?"),
+        ("train", ("--optimiser=sgd",), "no option --optimiser=sgd; did you mean --optimizer?"),
+        ("race", ("--epoch-count", "1"), "no option --epoch-count; see `gradtx race --help`"),
+        ("train", ("adam",), "there is no option adam; see `gradtx train --help`"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([command, *given])
+        out, err = capsys.readouterr()
+        assert caught.value.code == 2 and out == "" and err.count("\n") == 1
+        assert err.startswith(f"gradtx {command}: ") and words in err
+
+
+def test_the_help_has_the_settings_of_all_schedules(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    listed = dict(re.findall(r"^  (\S+) +(.*=.*)$", out, re.M))
+    for name in SCHEDULES:
+        settings = [f"{key}={show(value)}" for key, value in schedule_settings(name).items()]
+        assert listed.get(name, "").split() == settings
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_progress_line_fits_into_the_terminal(width):
+    shown = io.StringIO()
+    row = Row(30, 690, 1.25e-05, 0.9999, 1.234, 0.9712, 0.0009755, 12.3)
+    console = rich.console.Console(file=shown, width=width, force_terminal=True)
+    with display(30, 29, console) as display_:
+        display_.epoch(row)
+    last = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", shown.getvalue()).strip().splitlines()[-1]
+    assert "loss 1.25e-05" in last and "test 97.12%" in last and "\u2026" not in last
+    assert ("rate 0.0009755" in last) == (width == 100) and len(last) <= width
 
 
 @pytest.mark.slow

@@ -365,6 +365,15 @@ def test_weights_and_what_else_multi_steps_does():
     np.testing.assert_allclose(updates, (3 * 1 + 9 * 3) / 12, rtol=1e-6)
 
 
+@pytest.mark.parametrize("weight", [-1, float("nan"), np.float32(np.inf), jnp.asarray(-0.5)])
+def test_weights_are_finite_and_not_negative(weight):
+    g = jnp.ones(2)
+    for tx in (gradtx.MultiSteps(gradtx.sgd(0.1), 2), gradtx.apply_every(2)):
+        told = r"weight must be finite and not negative, got \S+; give 0 to leave the update out"
+        with pytest.raises(ValueError, match=told):
+            tx.update(g, tx.init(g), weight=weight)
+
+
 def test_states_of_optax_have_no_weights():
     g, sums = jnp.ones(2), gradtx.apply_every(2)
     means = gradtx.MultiSteps(gradtx.sgd(1.0), 2).gradient_transformation()

@@ -73,11 +73,11 @@ def test_norms_of_half_precision_do_not_overflow(dtype):
     np.testing.assert_allclose(found["a"], 8**-0.5, rtol=1e-2)
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_lars_with_masks(nesterov):
+@pytest.mark.parametrize("option", [{}, {"nesterov": True}, {"separate_norms": True}], ids=str)
+def test_lars_with_masks(option):
     """Biases without decay and ratio, as people use it."""
     mask = {"w": True, "b": False, "s": False}
-    settings = {"weight_decay": 0.1, "trust_coefficient": 0.5, "nesterov": nesterov}
+    settings = {"weight_decay": 0.1, "trust_coefficient": 0.5, **option}
     by_mask = {
         name: run(gradtx.lars(0.1, **settings, weight_decay_mask=m, trust_ratio_mask=m), *problem)
         for name, m, problem in (
@@ -86,7 +86,7 @@ def test_lars_with_masks(nesterov):
         )
     }
     w_alone = run(gradtx.lars(0.1, **settings), [g["w"] for g in GRADIENTS], PARAMS["w"])
-    plain = gradtx.sgd(0.1, momentum=0.9, nesterov=nesterov)
+    plain = gradtx.sgd(0.1, momentum=0.9, nesterov=option.get("nesterov", False))
     b_alone = run(plain, [g["b"] for g in GRADIENTS], PARAMS["b"])
     for steps in by_mask.values():
         for step, w, b in zip(steps, w_alone, b_alone, strict=True):
