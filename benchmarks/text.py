@@ -178,8 +178,9 @@ def main() -> None:
     print(f"\n{problem.title}, {args.size}: {length}; times: {times['machine'] or 'not measured'}")
     print(text_table(HEADER, rows, " rrrrrrrrr"))
     if args.page:
-        title = f"`python benchmarks/text.py`: {length}. "
-        note = title + (f"Times: {times['machine']}." if times["machine"] else "")
+        note = (
+            f"`python benchmarks/text.py`: {length}. Times: {times['machine'] or 'not measured'}."
+        )
         cells = [[f"`{name}`", *others] for name, *others in rows]
         write_between(args.page, "text", f"{note}\n\n{markdown_table(HEADER, cells)}")
         picture = args.page.with_name("text.png")
