@@ -178,9 +178,8 @@ def main() -> None:
     print(f"\n{problem.title}, {args.size}: {length}; times: {times['machine'] or 'not measured'}")
     print(text_table(HEADER, rows, " rrrrrrrrr"))
     if args.page:
-        note = (
-            f"`python benchmarks/text.py`: {length}. Times: {times['machine'] or 'not measured'}."
-        )
+        where = times["machine"] or "not measured"
+        note = f"`python benchmarks/text.py`: {length}. Times: {where}."
         cells = [[f"`{name}`", *others] for name, *others in rows]
         write_between(args.page, "text", f"{note}\n\n{markdown_table(HEADER, cells)}")
         picture = args.page.with_name("text.png")
