@@ -157,8 +157,8 @@ def checked_result(
       LeafError: this is not an array and slots, in the shapes of those that were given.
     """
     pair = isinstance(returned, tuple) and len(returned) == 2
-    u, new = returned if pair else (g, returned)
-    checked_slots(new, names, "update must return an array and", stage)
+    u, made = returned if pair else (g, returned)
+    new = checked_slots(made, names, "update must return an array and", stage)
     slots = [(f"state.{name} of ", vars(s)[name], vars(new)[name]) for name in names]
     for name, old, x in [("", g, u), *slots]:
         wanted, found = (jax.tree.map(jnp.shape, tree) for tree in (old, x))
