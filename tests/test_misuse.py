@@ -588,7 +588,9 @@ def test_the_documentation_says_what_is_read():
 
 def test_misspelt_arguments_and_arguments_of_others():
     tx = gradtx.sgd(0.1)
-    with refused(TypeError, "nothing reads lr; what is read: learning_rate"):
+    with refused(TypeError, "nothing reads tokens; what is read: learning_rate"):
+        gradtx.strict(tx).update(PARAMS, tx.init(PARAMS), tokens=0.5)
+    with refused(TypeError, "nothing reads lr; did you mean learning_rate?"):
         gradtx.strict(tx).update(PARAMS, tx.init(PARAMS), lr=0.5)
     with refused(TypeError, "nothing reads learning_rte; did you mean learning_rate?"):
         gradtx.strict(tx).update(PARAMS, tx.init(PARAMS), learning_rte=0.5)
