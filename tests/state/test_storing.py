@@ -148,6 +148,21 @@ def test_every_optimizer_in_8_bits(name, dtype):
     assert sum(held) < 0.6 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(plain)) + 400
 
 
+@pytest.mark.parametrize(("name", "start"), [("adasmooth", 1.0), ("vsgd", 1e6)])
+def test_what_rounding_makes_impossible(name, start):
+    """Distances above the length of the way, and estimates of 0 that are always positive."""
+    g = jax.random.normal(jax.random.key(0), (3, 4)) * start
+    tx = gradtx.store(catalog.get(name).make(), {"*": "int8"}, min_size=1)
+
+    def step(carry, k):
+        params, state = carry
+        updates, state = tx.update(jnp.roll(g, k, 1) * (1 - k % 2 / 2), state, params)
+        return (gradtx.apply_updates(params, updates), state), updates
+
+    updates = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), jnp.arange(8))[1])(g / start)
+    assert bool(jnp.all(jnp.isfinite(updates)))
+
+
 def test_which_arrays():
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1))
 
