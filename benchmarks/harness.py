@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -72,3 +73,13 @@ def report(title: str, found: Mapping[str, np.ndarray], against: str, target: st
         print(line)
     if target:
         print(f"  target: {target}")
+
+
+def write_between(page: Path, name: str, text: str) -> None:
+    """Writes a text into a page, between the marks `<!-- name -->` and `<!-- /name -->`."""
+    first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = page.read_text().partition(first)
+    _, closed, after = rest.partition(last)
+    if not (found and closed):
+        raise SystemExit(f"{page} must have the marks {first} and {last}")
+    page.write_text(f"{before}{first}\n{text}\n{last}{after}")

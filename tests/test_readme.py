@@ -21,9 +21,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # By the tests below.
 RUN = {
-    *("README.md", "catalog.md", "choosing.md", "devices.md", "matrices.md", "memory.md"),
-    "pieces.md",
-    *("state.md", "writing.md"),
+    *("README.md", "catalog.md", "checkpoints.md", "choosing.md", "debugging.md", "devices.md"),
+    *("matrices.md", "memory.md", "optax.md", "pieces.md", "speed.md", "start.md", "state.md"),
+    "writing.md",
 }
 
 
@@ -56,9 +56,16 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(there), link
 
 
-def test_every_page_is_linked_from_the_readme():
-    linked = set(re.findall(r"\(docs/([\w-]+\.md)\)", PAGES[0].read_text()))
-    assert linked == {page.name for page in PAGES[1:]}
+def test_every_page_is_in_the_contents_of_the_site():
+    index = (ROOT / "docs" / "index.md").read_text()
+    contents = "".join(re.findall(r"```{toctree}(.*?)```", index, re.S))
+    listed = {f"{name}.md" for name in re.findall(r"^([\w-]+)$", contents, re.M)}
+    assert listed == {page.name for page in PAGES[1:]} - {"index.md"}
+
+
+def test_every_notebook_is_in_the_course():
+    listed = set(re.findall(r"notebooks/(\w+)", (ROOT / "docs" / "learn.md").read_text()))
+    assert listed == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 
 
 def test_every_page_with_python_is_run():
@@ -115,7 +122,7 @@ def test_the_rule_is_lion():
     import gradtx
 
     names = {}
-    rule, values = blocks("docs/writing.md")
+    rule, matrix, wrapper, codec, values = blocks("docs/writing.md")
     exec(rule, names)
     tx = gradtx.chain(names["scale_by_lion"](), gradtx.scale_by_learning_rate(0.1))
     state = tx.init(jnp.zeros(2))
@@ -123,6 +130,19 @@ def test_the_rule_is_lion():
         updates, state = jax.jit(tx.update)(jnp.array(g), state)
     # mu is (0.01, -0.02) after the first step; 0.9 * mu + 0.1 * g is (0.004, 0.282) at the second.
     np.testing.assert_allclose(updates, [-0.1, -0.1], rtol=1e-6)
+
+    for skeleton in (matrix, wrapper, codec):
+        exec(skeleton, names)
+    g, square = jnp.array([[3.0, 4.0], [0.0, 2.0]]), names["scale_by_row_norm"]()
+    rows, _ = jax.jit(square.update)(g, square.init(g))
+    np.testing.assert_allclose(rows, [[0.6, 0.8], [0.0, 1.0]], rtol=1e-6)
+    state = names["tx"].init(g)
+    for factor in (1.0, 3.0, 9.0):
+        updates, state = names["tx"].update(factor * g, state)
+    np.testing.assert_allclose(updates, -0.9 * g, rtol=1e-6)
+    assert gradtx.metrics(state) == {"long_steps": 2}
+    moments = gradtx.decoded(names["small"].update(g, names["small"].init(g))[1])[0].mu
+    np.testing.assert_allclose(moments, 0.1 * g, rtol=2**-7)
 
     exec(values, names)
     one, two = gradtx.sgd(0.1), gradtx.sgd(0.1)
@@ -253,3 +273,50 @@ def test_a_race_a_range_test_and_a_minimum(tmp_path, monkeypatch, capsys):
     assert f"{names['test'].suggestion:.2g} is suggested" in told
     assert 0.02 < names["test"].suggestion < 0.1 and 25 < names["found"].steps < 50
     assert {path.name for path in tmp_path.iterdir()} == {"rates.png", "range.png"}
+
+
+def test_the_first_optimizer(capsys):
+    names = {}
+    first, chained = blocks("docs/start.md")
+    exec(first, names)
+    assert names["value"] < 1e-5
+    np.testing.assert_allclose(names["params"]["w"], [1.0, -2.0, 0.5, 3.0], atol=1e-2)
+    exec(chained, names)
+    assert names["gradtx"].hyperparams(names["state"]) == {"count": 1, "learning_rate": 0.0}
+
+
+def test_coming_from_optax(capsys):
+    names = {}
+    for found in blocks("docs/optax.md"):
+        exec(found, names)
+    assert names["gradtx"].hyperparams(names["state"])["count"] == 0
+
+
+def test_a_run_is_saved_and_its_optimizer_changed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    one, changed = blocks("docs/checkpoints.md")
+    exec(one, names)
+    assert names["run"]["epoch"] == 3
+    jax.tree.map(np.testing.assert_array_equal, names["run"]["optimizer"], names["state"])
+    exec(changed, names)
+    assert not names["report"].unexpected
+    assert {x.split("/")[0] for x in names["report"].missing} == {"apply_if_finite"}
+
+
+def test_debugging(capsys):
+    names = {}
+    watched, *rest = blocks("docs/debugging.md")
+    exec(watched, names)
+    told = names["gradtx"].metrics(names["state"])
+    assert int(told["skipped"]) == 1 and int(told["clipped"]) >= 10
+    for found in rest:
+        exec(found, names)
+    assert "did you mean learning_rate?" in capsys.readouterr().out
+
+
+def test_speed():
+    names = {}
+    for found in blocks("docs/speed.md"):
+        exec(found, names)
+    np.testing.assert_array_equal(names["counts"], range(1, 101))

@@ -1,4 +1,4 @@
-"""The command `gradtx race`, on the data and models of `gradtx train`."""
+"""The command `gradtx race`, on the data and models of `gradtx train`, or on a language model."""
 
 import argparse
 import os
@@ -8,14 +8,16 @@ from typing import TypeVar
 
 from gradtx.draw.style import png
 from gradtx.racing.entrants import enter, rate_range
+from gradtx.racing.grid import Problem
 from gradtx.racing.leaderboard import Race
 from gradtx.racing.problems import classification
 from gradtx.racing.run import run_race
+from gradtx.racing.text import language_model
 from gradtx.train.data import load
 from gradtx.train.errors import TrainingError, extra
 from gradtx.train.files import write_atomically
 from gradtx.train.models import MODELS
-from gradtx.train.options import Options
+from gradtx.train.options import Options, one_of
 
 _T = TypeVar("_T", int, float)
 
@@ -23,6 +25,8 @@ DESCRIPTION = (
     "Race optimizers over learning rates and seeds, with one compiled program for each optimizer."
 )
 FIELD = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "lion")
+PROBLEMS = {"digits": 0.95, "text": 2.2}
+"""The problems and their targets, a test accuracy and a loss."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,16 +46,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         shown = "" if default is None else f" (default: {default})"
         parser.add_argument(name, metavar=metavar, default=default, help=f"{text}{shown}")
 
-    add("--data", "PATH", Options.data, "as for `gradtx train`")
-    add("--model", "NAME", Options.model, ", ".join(MODELS))
-    add("--batch", "N", str(Options.batch), "examples in a mini-batch, or 'full'")
+    add(
+        "--problem",
+        "NAME",
+        "digits",
+        "digits, to train a classifier on --data; or text, to predict the characters of Python's "
+        "help texts with a small transformer",
+    )
+    add("--data", "PATH", None, f"as for `gradtx train` (default: {Options.data})")
+    add("--model", "NAME", None, f"{', '.join(MODELS)} (default: {Options.model})")
+    add(
+        "--batch",
+        "N",
+        None,
+        f"examples in a mini-batch, or 'full' (default: {Options.batch}; for text 32)",
+    )
     add(
         "--rates",
         "LOW:HIGH:COUNT",
         None,
         "geometrically spaced learning rates, or a list separated by commas; learning-rate-free "
         "optimizers always use multiples of their default (default: multiples of the "
-        "optimizer's usual rate)",
+        "optimizer's usual rate, and more while the best is the smallest or the largest)",
     )
     add(
         "--seeds",
@@ -60,14 +76,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "number of seeds, which decide the initial parameters and the order of examples",
     )
     add("--epochs", "N", "5", "number of epochs")
-    add("--target", "X", "0.95", "the test accuracy to which steps are counted")
+    add(
+        "--target",
+        "X",
+        None,
+        "the test accuracy, or for text the loss, to which steps are counted (default: "
+        f"{PROBLEMS['digits']}; for text {PROBLEMS['text']})",
+    )
     add("--devices", "N", None, "number of devices that share the runs (default: all)")
-    add("--out", "DIR", None, "the race's folder (default: runs/race-DATA-MODEL)")
+    add("--out", "DIR", None, "the race's folder (default: runs/race-DATA-MODEL or runs/race-text)")
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="start from the beginning (default: optimizers that are finished in --out are not run "
-        "again)",
+        help="start from the beginning (default: rates of an optimizer that are finished in --out "
+        "are not run again)",
     )
 
 
@@ -99,28 +121,26 @@ def _race(args: argparse.Namespace) -> None:
     extra("matplotlib.figure", "to draw the race")  # before hours of training
     rates = None if args.rates is None else _rates(args.rates)
     field = enter(args.names or FIELD, rates)
-    # `Options` checks the rest, with the messages of `gradtx train`.
-    batch = args.batch if args.batch == "full" else _number("--batch", args.batch, int)
+    one_of("problem", args.problem, PROBLEMS)
     epochs = _number("--epochs", args.epochs, int)
-    options = Options(data=args.data, model=args.model, batch=batch, epochs=epochs)
     seeds = _number("--seeds", args.seeds, int)
-    target = _number("--target", args.target, float)
+    goal = args.target
+    target = PROBLEMS[args.problem] if goal is None else _number("--target", goal, float)
     devices = None if args.devices is None else _number("--devices", args.devices, int)
-    data = load(options.data)
-    size = len(data.y_train) if options.batch == "full" else int(options.batch)
-    out = Path(args.out or Path("runs") / f"race-{Path(args.data).stem}-{args.model}")
+    problem, name = (_digits if args.problem == "digits" else _text)(args, epochs)
+    out = Path(args.out or Path("runs") / f"race-{name}")
 
     def finish(result: Race) -> None:
-        print(f"\n{result.table()}\n\n{_note(result)}")
+        print(f"\n{result.table()}\n\n{_note(problem, result)}")
         for name, figure in (("curves", result.curves()), ("rates", result.rates())):
             write_atomically(out / f"{name}.png", png(figure))
         print(f"see {out}: race.jsonl, curves.png, rates.png")
 
     run_race(
-        classification(MODELS[options.model](), data, size),
+        problem,
         field,
         seeds=seeds,
-        epochs=options.epochs,
+        epochs=epochs,
         target=target,
         out=out,
         overwrite=args.overwrite,
@@ -130,14 +150,38 @@ def _race(args: argparse.Namespace) -> None:
     )
 
 
-def _note(result: Race) -> str:
+def _digits(args: argparse.Namespace, epochs: int) -> tuple[Problem, str]:
+    """Returns the classifier, and the name of the race's folder."""
+    batch = str(Options.batch) if args.batch is None else args.batch
+    # `Options` checks the rest, with the messages of `gradtx train`.
+    options = Options(
+        data=Options.data if args.data is None else args.data,
+        model=Options.model if args.model is None else args.model,
+        batch="full" if batch == "full" else _number("--batch", batch, int),
+        epochs=epochs,
+    )
+    data = load(options.data)
+    examples = len(data.y_train) if options.batch == "full" else int(options.batch)
+    name = f"{Path(options.data).stem}-{options.model}"
+    return classification(MODELS[options.model](), data, examples), name
+
+
+def _text(args: argparse.Namespace, epochs: int) -> tuple[Problem, str]:
+    """Returns the language model, and the name of the race's folder."""
+    for flag, given in (("--data", args.data), ("--model", args.model)):
+        if given is not None:
+            raise TrainingError(f"{flag} {given}: the problem text has its own; leave {flag} out")
+    if args.batch is None:
+        return language_model(), "text"
+    return language_model(batch_size=_number("--batch", args.batch, int)), "text"
+
+
+def _note(problem: Problem, result: Race) -> str:
     seeds = len({row.seed for row in result.rows})
     return (
         f"Each optimizer is shown at its best rate, the one with the lowest median final loss, "
-        f"with the median over {seeds} seeds, and the range, of the final loss on the training "
-        "examples and of the final accuracy on the test examples. Steps are counted to the end of "
-        "the epoch that reaches the target; seconds are a run's share of its grid's time, without "
-        "compilation."
+        f"with the median over {seeds} seeds and the range of {problem.measured}. Steps are "
+        "counted to the end of the epoch that reaches the target."
     )
 
 

@@ -20,6 +20,9 @@ USUAL = tuple(10 ** (power / 2) for power in range(-4, 5))
 SCALE_FREE = tuple(10 ** (power / 2) for power in range(-2, 3))
 """The same for learning-rate-free optimizers."""
 
+WIDENINGS, ADDED = 4, 3
+"""How often the rates of an entrant are widened at most, and by how many rates each time."""
+
 Factory = Callable[[Scalar], GradientTransformation]
 """A function from a learning rate to an optimizer, such as `gradtx.adam`."""
 
@@ -31,11 +34,14 @@ class Entrant(NamedTuple):
       name: its name in the results.
       make: the optimizer, as a function of its learning rate.
       rates: its learning rates, in ascending order.
+      widen: whether the race adds rates while the best one is the smallest or the largest; see
+        `wider`. Default: no.
     """
 
     name: str
     make: Factory
     rates: tuple[float, ...]
+    widen: bool = False
 
 
 def rate_range(low: float, high: float, count: int) -> tuple[float, ...]:
@@ -82,6 +88,27 @@ def usual_rates(name: str) -> tuple[float, ...]:
     return tuple(_short(default * multiple) for multiple in multiples)
 
 
+def wider(rates: Sequence[float], edge: str) -> tuple[float, ...]:
+    """Returns the rates that continue a range beyond one of its ends.
+
+    They are three, in the mean ratio of the range's rates.
+
+    Args:
+      rates: the range, at least two rates in ascending order.
+      edge: "low" or "high".
+
+    Example:
+      >>> from gradtx.racing.entrants import wider
+      >>> wider((0.01, 0.1, 1.0), "low"), wider((0.01, 0.1, 1.0), "high")
+      ((1e-05, 0.0001, 0.001), (10.0, 100.0, 1000.0))
+    """
+    ratio = (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
+    powers = range(1, ADDED + 1)
+    if edge == "low":
+        return tuple(_short(rates[0] / ratio**power) for power in reversed(powers))
+    return tuple(_short(rates[-1] * ratio**power) for power in powers)
+
+
 def _short(rate: float) -> float:
     return float(f"{rate:.6g}")
 
@@ -97,7 +124,8 @@ def enter(
         functions from a learning rate to an optimizer, such as `gradtx.adam`.
       learning_rates: the rates of all optimizers except learning-rate-free ones, which keep
         `usual_rates`; or a mapping from names to rates, for some or all of them. Default:
-        `usual_rates`; for functions that are not in the catalog, nine rates from 1e-4 to 1.
+        `usual_rates`, and nine rates from 1e-4 to 1 for functions that are not in the catalog. The
+        race may widen these.
 
     Raises:
       TrainingError: a name is unknown, a value is not a function of the learning rate, or rates
@@ -138,12 +166,14 @@ def enter(
     field = []
     for name, what in optimizers.items():
         entry, make = _resolve(name, what)
-        rates = rate_range(1e-4, 1.0, 9) if entry is None else usual_rates(entry.name)
-        if name in given:
-            rates = given[name]
-        elif common is not None and not (entry is not None and entry.scale_free):
+        rates = given.get(name)
+        if rates is None and not (entry is not None and entry.scale_free):
             rates = common
-        field.append(Entrant(name, make, _checked(name, rates)))
+        if rates is None:
+            usual = rate_range(1e-4, 1.0, 9) if entry is None else usual_rates(entry.name)
+            field.append(Entrant(name, make, usual, widen=True))
+        else:
+            field.append(Entrant(name, make, _checked(name, rates)))
     return field
 
 

@@ -31,6 +31,10 @@ class Problem(NamedTuple):
       steps: the number of steps in an epoch.
       title: the title of the figures.
       config: values of JSON's types that identify the problem in saved results.
+      unit: the unit of the loss. Default: none.
+      measured: what `measure` measures, in words. Default: the loss of `own_problem`.
+      large: whether one run keeps a device busy and fills its memory, so that runs must follow one
+        another. Default: no.
     """
 
     init: Callable[[Array], Params]
@@ -41,6 +45,9 @@ class Problem(NamedTuple):
     steps: int
     title: str
     config: Mapping[str, str | int]
+    unit: str = ""
+    measured: str = "the mean loss over the batches"
+    large: bool = False
 
 
 class Curves(NamedTuple):
@@ -92,7 +99,7 @@ def make_start(problem: Problem) -> Callable[[Array, PyTree], Start]:
         return Start(params, shuffle, _measured(problem, params, data))
 
     def start(seeds: Array, data: PyTree) -> Start:
-        return _over_seeds()(lambda seed: one(seed, data))(seeds)
+        return _over_seeds(problem)(lambda seed: one(seed, data))(seeds)
 
     return start
 
@@ -108,7 +115,9 @@ def make_grid(
     The seed decides the initial parameters and the order of the examples, so they are the same for
     all rates and all optimizers. On accelerators all runs are batched; on a CPU the runs of one
     seed are batched and the seeds follow one another, which is faster because it uses the caches
-    better.
+    better. The runs of a `large` problem follow one another everywhere, and those of one seed on a
+    CPU if the optimizer has branches (`lax.cond`), because batched runs compute all of them: SOAP
+    would compute eigenvectors at every step.
 
     Args:
       problem: the problem.
@@ -136,19 +145,24 @@ def make_grid(
     def transformation(rate: Array) -> GradientTransformation:
         return with_extra_args_support(make(rate))
 
-    def train(state: TrainState, rate: Array, key: Array, examples: PyTree) -> TrainState:
-        epoch = make_epoch(problem.loss, transformation(rate), problem.batch_size)
-        return epoch(state, key, examples)[0]
-
     def one_seed(rates: Array, start: Start, data: PyTree) -> Curves:
         def begin(rate: Array) -> TrainState:
             return TrainState(start.params, transformation(rate).init(start.params))
 
+        def train(state: TrainState, rate: Array, key: Array) -> TrainState:
+            steps = make_epoch(problem.loss, transformation(rate), problem.batch_size)
+            return steps(state, key, data[0])[0]
+
+        alone = problem.large or (
+            jax.default_backend() == "cpu" and _has_branches(train, begin, rates, start.shuffle)
+        )
+        over_rates = _one_by_one if alone else jax.vmap
+
         def epoch(state: TrainState, number: Array) -> tuple[TrainState, Curves]:
             # The key has no axis of rates: examples are shuffled and gathered once for all of them.
             key = jax.random.fold_in(start.shuffle, number)
-            state = jax.vmap(train, (0, 0, None, None))(state, rates, key, data[0])
-            curves = jax.vmap(lambda params: _measured(problem, params, data))(state.params)
+            state = over_rates(lambda state, rate: train(state, rate, key))(state, rates)
+            curves = over_rates(lambda params: _measured(problem, params, data))(state.params)
             if on_epoch is not None:
                 jax.debug.callback(on_epoch, curves.loss)
             return state, curves
@@ -156,21 +170,27 @@ def make_grid(
         return jax.lax.scan(epoch, jax.vmap(begin)(rates), jnp.arange(epochs))[1]
 
     def grid(rates: Array, start: Start, data: PyTree) -> Curves:
-        return _over_seeds()(lambda start: one_seed(rates, start, data))(start)
+        return _over_seeds(problem)(lambda start: one_seed(rates, start, data))(start)
 
     return grid
 
 
-def _over_seeds() -> Callable[[Callable], Callable]:
+def _over_seeds(problem: Problem) -> Callable[[Callable], Callable]:
     """Returns the map over seeds.
 
     On a CPU, random numbers for one seed also compile in half the time of those for many.
     """
-    return _one_by_one if jax.default_backend() == "cpu" else jax.vmap
+    return _one_by_one if problem.large or jax.default_backend() == "cpu" else jax.vmap
+
+
+def _has_branches(train: Callable, begin: Callable, rates: Array, key: Array) -> bool:
+    """Returns whether the program of a run has branches."""
+    rate = jax.ShapeDtypeStruct((), rates.dtype)
+    return " cond[" in str(jax.make_jaxpr(lambda x: train(begin(x), x, key))(rate))
 
 
 def _one_by_one(function: Callable) -> Callable:
-    return lambda xs: jax.lax.map(function, xs)
+    return lambda *xs: jax.lax.map(lambda x: function(*x), xs)
 
 
 def _measured(problem: Problem, params: Params, data: PyTree) -> Curves:

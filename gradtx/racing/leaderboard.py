@@ -22,6 +22,7 @@ class Race(Results):
       target: the target accuracy, or the target loss if no accuracy is measured; `None` for no
         target. Default: `None`.
       title: the problem, for the titles of figures. Default: none.
+      unit: the unit of the loss. Default: none.
     """
 
     def table(self) -> str:
@@ -39,12 +40,13 @@ class Race(Results):
         """
         standings = self.standings()
         scored = any(s.accuracy is not None for s in standings)
-        header, align = ["", "optimizer", "best rate", "loss", "range"], "r  rr"
+        loss = f"loss ({self.unit})" if self.unit else "loss"
+        header, align = ["", "optimizer", "best rate", loss, "range"], "r  rr"
         if scored:
             header, align = [*header, "accuracy", "range"], align + "rr"
         if self.target is not None:
             goal = f"{self.target:.4g}" if not scored else f"{100 * self.target:.4g} %"
-            header, align = [*header, f"steps to {goal}", "seconds"], align + "rr"
+            header, align = [*header, f"steps to {goal}", "time (s)"], align + "rr"
         header, align = [*header, "diverged"], align + "r"
         rows = []
         for place, s in enumerate(standings, 1):
@@ -63,11 +65,16 @@ class Race(Results):
         return "\n".join([text_table(header, rows, align), *self._notes(standings)])
 
     def _notes(self, standings: list[Standing]) -> list[str]:
-        return [
-            f"{_EDGE[edge].strip()} the {word} rate of the race: try {more} rates"
+        notes = [
+            f"{_EDGE[edge].strip()} unfinished: the {word} rate of the race; try {more} rates"
             for edge, word, more in (("low", "smallest", "smaller"), ("high", "largest", "larger"))
             if any(s.at_edge == edge for s in standings)
         ]
+        if self.target is not None:
+            notes.append(
+                "time: of these steps, as a run's share of its grid's time, without compilation"
+            )
+        return notes
 
     def curves(self) -> "Figure":
         """Draws the loss by step, each optimizer with its best rate.

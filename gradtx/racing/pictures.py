@@ -41,7 +41,7 @@ def draw_curves(race: Results) -> "Figure":
 
     shown = [row for s in standings for row in race.runs_of(s.optimizer, s.learning_rate)]
     _loss_axis(panels[0], (loss for row in shown for loss in row.loss), shown)
-    panels[0].set_ylabel(_loss_label(panels[0], "loss"))
+    panels[0].set_ylabel(_loss_label(panels[0], "loss", race.unit))
     if scored:
         # The final accuracies must be legible; the steep beginning may be cut off.
         best = sorted(100 * s.accuracy for s in standings if s.accuracy is not None)
@@ -101,9 +101,10 @@ def draw_rates(race: Results) -> "Figure":
     _loss_axis(axes, (row.loss[-1] for row in race.rows), race.rows)
     for s, style in _styled(race, standings):
         rates, final = race.rates_of(s.optimizer), finals[s.optimizer]
-        _band(axes, rates, final, {**style, "label": s.optimizer}, len(standings))
+        label = f"{s.optimizer}{' (unfinished)' if s.at_edge else ''}"
+        _band(axes, rates, final, {**style, "label": label}, len(standings))
         axes.plot(
-            s.learning_rate, s.loss, marker="o", markersize=12, markerfacecolor="none",
+            s.learning_rate, s.loss, marker=_BEST[s.at_edge], markersize=12, markerfacecolor="none",
             markeredgecolor=style["color"], markeredgewidth=1.5,
         )  # fmt: skip
         if strip is not None and s in lost:
@@ -112,8 +113,10 @@ def draw_rates(race: Results) -> "Figure":
             strip.plot(there, [-lost.index(s)] * len(there), **mark)
     axes.set_xscale("log")
     axes.set_xlabel("learning rate (log scale)")
-    axes.set_ylabel(_loss_label(axes, "final loss"))
+    axes.set_ylabel(_loss_label(axes, "final loss", race.unit))
     subtitle = f"{_seeds(race)}; ring: the best rate"
+    if any(s.at_edge for s in standings):
+        subtitle += "\ntriangle: the best so far, at an edge of the rates, so unfinished"
     if strip is None:
         _finish([axes], race, subtitle)
     else:
@@ -127,6 +130,9 @@ def draw_rates(race: Results) -> "Figure":
     figure.legend(*axes.get_legend_handles_labels(), **_LEGEND)
     return figure
 
+
+_BEST = {"": "o", "low": "<", "high": ">"}
+"""The marks of the best rate, within the grid and at its edges."""
 
 _LEGEND: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": 9}
 
@@ -194,8 +200,10 @@ def _highest(rows: Sequence[Row]) -> float:
     return 10 * max(first)
 
 
-def _loss_label(axes: "Axes", what: str) -> str:
-    return what if axes.get_yscale() == "linear" else f"{what} (log scale)"
+def _loss_label(axes: "Axes", what: str, unit: str) -> str:
+    scale = "" if axes.get_yscale() == "linear" else "log scale"
+    notes = ", ".join(note for note in (unit, scale) if note)
+    return f"{what} ({notes})" if notes else what
 
 
 def _seeds(race: Results) -> str:

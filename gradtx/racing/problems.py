@@ -61,6 +61,8 @@ def classification(model: Model, data: Data, batch_size: int) -> Problem:
         steps_per_epoch(examples, batch_size),
         title,
         {"problem": title, "data": data.fingerprint(), "batch": batch_size},
+        "nats",
+        "the mean cross entropy on the training examples and the accuracy on the test examples",
     )
 
 

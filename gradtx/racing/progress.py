@@ -25,6 +25,9 @@ class Display(Protocol):
     def step(self, name: str, doing: str, done: float = 0) -> None:
         """Shows what an optimizer is doing, and advances the bar by `done` epochs of a seed."""
 
+    def more(self, epochs: int) -> None:
+        """Adds epochs of a seed to those that are to be done."""
+
 
 @contextmanager
 def display(epochs: int, lines: bool) -> Iterator[Display]:
@@ -56,6 +59,9 @@ class _Plain:
     def step(self, name: str, doing: str, done: float = 0) -> None:
         pass
 
+    def more(self, epochs: int) -> None:
+        pass
+
 
 class _Terminal:
     live = True
@@ -78,3 +84,6 @@ class _Terminal:
 
     def step(self, name: str, doing: str, done: float = 0) -> None:
         self.bar.update(self.task, description=name, doing=doing, advance=done)
+
+    def more(self, epochs: int) -> None:
+        self.bar.update(self.task, total=self.bar.tasks[0].total + epochs)

@@ -77,11 +77,13 @@ class Results:
       target: the target accuracy, or the target loss if no accuracy is measured; `None` for no
         target. Default: `None`.
       title: the problem, for the titles of figures. Default: none.
+      unit: the unit of the loss. Default: none.
     """
 
     rows: tuple[Row, ...]
     target: float | None = None
     title: str = ""
+    unit: str = ""
 
     @property
     def optimizers(self) -> list[str]:

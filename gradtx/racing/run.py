@@ -1,5 +1,6 @@
 """The functions that run a race."""
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,13 +13,13 @@ import numpy as np
 from gradtx.engine.base import Array, Params, PyTree
 from gradtx.engine.numerics import default_float
 from gradtx.racing.devices import divided, division, local_devices, on_all
-from gradtx.racing.entrants import Entrant, Factory, enter
+from gradtx.racing.entrants import ADDED, WIDENINGS, Entrant, Factory, enter, wider
 from gradtx.racing.grid import Curves, Problem, Start, make_grid, make_start
 from gradtx.racing.leaderboard import Race
 from gradtx.racing.problems import own_problem
 from gradtx.racing.progress import Display, display
 from gradtx.racing.record import Record
-from gradtx.racing.results import Row
+from gradtx.racing.results import Results, Row
 from gradtx.train.errors import TrainingError
 
 
@@ -57,14 +58,15 @@ def race(
         functions from a learning rate to an optimizer.
       learning_rates: the rates of all optimizers except learning-rate-free ones; or a mapping from
         names to rates. Default: nine rates, half a decade apart, around the optimizer's usual rate;
-        five for learning-rate-free optimizers; see `gradtx.racing.enter`.
+        five for learning-rate-free optimizers; see `gradtx.racing.enter`. While the best of these
+        is the smallest or the largest, three rates are added beyond it, up to four times.
       seeds: the number of seeds, counted from 0, or a sequence of seeds. Default: 3.
       epochs: the number of epochs. Default: 10.
       accuracy: `accuracy(params)`, from 0 to 1, where higher is better, such as the fraction of
         test examples that are classified correctly. Default: none.
       target: the target accuracy or, without `accuracy`, the target loss. Default: none.
-      out: a folder for the results, as JSON lines in `race.jsonl`. Optimizers that are finished in
-        it are not run again, and its results are included. Default: no file.
+      out: a folder for the results, as JSON lines in `race.jsonl`. Rates of an optimizer that are
+        finished in it are not run again, and its results are included. Default: no file.
       overwrite: whether an existing race in the folder may be replaced. Default: no.
       devices: the number of devices. Default: all of this process.
 
@@ -143,44 +145,87 @@ def run_race(
     config = {**problem.config, "epochs": epochs, "seeds": numbers}
     record = None if out is None else Record(out, config)
     with record.begin(overwrite) if record else nullcontext([]) as held:
-        _check_rates(field, held, record)
         found: dict[str, list[Row]] = {}
         for row in held:
             found.setdefault(row.optimizer, []).append(row)
-        waiting = [entrant for entrant in field if entrant.name not in found]
+        waiting = [e for e in (_unfinished(e, found.get(e.name, [])) for e in field) if e.rates]
         with display(epochs * len(numbers) * len(waiting), lines) as shown:
             shown.say(
                 f"{problem.title or 'race'}: {epochs} epochs of {problem.steps} steps, "
                 f"{len(numbers)} seeds{f', {len(using)} devices' if len(using) > 1 else ''}"
             )
             for name in (entrant.name for entrant in field if entrant.name in found):
-                shown.say(f"{name}: finished earlier")
-            for grid in _traced(problem, waiting, numbers, epochs, using, shown):
-                found[grid.entrant.name] = grid.run(numbers)
-                if record:
-                    record.save([row for rows in found.values() for row in rows])
+                shown.say(f"{name}: {_rates(found[name])} finished earlier")
+            trace = _tracer(problem, numbers, epochs, using, shown)
+            # All are traced before any of them runs, so that errors are raised at once.
+            grids = {entrant.name: trace(entrant) for entrant in waiting}
+
+            def further(entrant: Entrant) -> _Grid | None:
+                rates = _beyond(entrant, found[entrant.name], shown)
+                if not rates:
+                    return None
+                shown.more(epochs * len(numbers))
+                return trace(entrant._replace(rates=rates))
+
+            for entrant in field:
+                rows = found.setdefault(entrant.name, [])
+                grid = grids.pop(entrant.name, None) or further(entrant)
+                while grid:
+                    rows += grid.run(numbers)
+                    rows.sort(key=lambda row: row.learning_rate)  # the seeds stay in order
+                    if record:
+                        record.save([row for rows in found.values() for row in rows])
+                    grid = further(entrant)
         order = dict.fromkeys([*(entrant.name for entrant in field), *found])
-        result = Race(tuple(row for name in order for row in found[name]), target, problem.title)
+        runs = tuple(row for name in order for row in found[name])
+        result = Race(runs, target, problem.title, problem.unit)
         if finish is not None:
             finish(result)
     return result
 
 
-def _traced(
-    problem: Problem,
-    field: Sequence[Entrant],
-    seeds: Sequence[int],
-    epochs: int,
-    devices: np.ndarray,
-    shown: Display,
-) -> list["_Grid"]:
-    """Returns all grids, traced before any of them runs, so that errors are raised at once."""
-    if not field:
-        return []
-    if len(devices) > 1:
-        problem = problem._replace(data=on_all(problem.data, devices))
-    start = jax.jit(make_start(problem))(jnp.asarray(seeds, jnp.int32), problem.data)
-    return [_Grid(entrant, problem, start, epochs, devices, shown) for entrant in field]
+def _tracer(
+    problem: Problem, seeds: Sequence[int], epochs: int, devices: np.ndarray, shown: Display
+) -> Callable[[Entrant], "_Grid"]:
+    """Returns the function that traces an entrant's grid.
+
+    The start of all runs is computed when the first grid is traced.
+    """
+
+    @functools.cache
+    def begun() -> tuple[Problem, Start]:
+        there = problem
+        if len(devices) > 1:
+            there = problem._replace(data=on_all(problem.data, devices))
+        return there, jax.jit(make_start(there))(jnp.asarray(seeds, jnp.int32), there.data)
+
+    return lambda entrant: _Grid(entrant, *begun(), epochs, devices, shown)
+
+
+def _unfinished(entrant: Entrant, rows: Sequence[Row]) -> Entrant:
+    """Returns the entrant with those of its rates that have no runs yet."""
+    done = {row.learning_rate for row in rows}
+    return entrant._replace(rates=tuple(rate for rate in entrant.rates if rate not in done))
+
+
+def _beyond(entrant: Entrant, rows: Sequence[Row], shown: Display) -> tuple[float, ...]:
+    """Returns the rates that are to be added to an entrant's: none once it is finished."""
+    (standing,) = Results(tuple(rows)).standings()
+    if not (entrant.widen and standing.at_edge):
+        return ()
+    rates = sorted({row.learning_rate for row in rows})
+    best = f"the {'smallest' if standing.at_edge == 'low' else 'largest'} of {_rates(rows)} is best"
+    # Counted from the runs, so that a race that is continued ends where it would have ended.
+    if len(rates) - len(entrant.rates) >= WIDENINGS * ADDED:
+        shown.say(f"{entrant.name}: unfinished, {best}")
+        return ()
+    shown.say(f"{entrant.name}: {best}, {ADDED} more are added")
+    return wider(rates, standing.at_edge)
+
+
+def _rates(rows: Sequence[Row]) -> str:
+    rates = sorted({row.learning_rate for row in rows})
+    return f"{len(rates)} rates from {rates[0]:.3g} to {rates[-1]:.3g}"
 
 
 class _Grid:
@@ -265,14 +310,3 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
             f"2147483647, got {seeds!r}"
         )
     return [int(s) for s in numbers]
-
-
-def _check_rates(field: Sequence[Entrant], held: Sequence[Row], record: Record | None) -> None:
-    """Checks that finished entrants, which are not run again, have the requested rates."""
-    for entrant in field:
-        rates = sorted({r.learning_rate for r in held if r.optimizer == entrant.name})
-        if record and rates and rates != list(entrant.rates):
-            raise TrainingError(
-                f"{record.path} has {entrant.name} with the learning rates {rates}, not "
-                f"{list(entrant.rates)}: use those rates, another name, or another folder"
-            )

@@ -39,8 +39,8 @@ def language_model(
       examples: the number of sequences in an epoch, spread evenly over the text. Default: 3200.
 
     Raises:
-      TrainingError: `width` is not a multiple of `heads`, or the text has fewer than `examples`
-        sequences.
+      TrainingError: `width` is not a multiple of `heads`, or `batch_size` or `examples` is out of
+        range.
 
     Example:
       >>> from gradtx.racing import language_model
@@ -57,10 +57,11 @@ def language_model(
     sequences = tokens[: whole * (context + 1)].reshape(whole, context + 1)
     held_out = sequences[::10]  # every tenth, so that all parts of the text are tested
     rest = np.delete(sequences, np.s_[::10], axis=0)
-    if not batch_size <= examples <= len(rest):
+    if not 1 <= batch_size <= examples <= len(rest):
         raise TrainingError(
-            f"language_model: examples must be from batch_size, {batch_size}, to the "
-            f"{len(rest)} sequences of {context + 1} characters in the text, got {examples}"
+            "language_model: batch_size must be from 1 to examples, and examples at most the "
+            f"{len(rest)} sequences of {context + 1} characters in the text, got batch_size "
+            f"{batch_size} and examples {examples}"
         )
     train = rest[np.linspace(0, len(rest) - 1, examples).astype(int)]
     test = held_out[np.linspace(0, len(held_out) - 1, min(512, len(held_out))).astype(int)]
@@ -115,6 +116,9 @@ def language_model(
             "batch": batch_size,
             "size": f"{width}x{layers}x{heads}",
         },
+        "nats a character",
+        "the mean cross entropy on text that is not trained on",
+        large=layers * width**2 > 2**20,  # more than about 12 million parameters
     )
 
 

@@ -50,8 +50,8 @@ class Options:
     clip: float | None = None
 
     def __post_init__(self) -> None:
-        _one_of("model", self.model, MODELS)
-        _one_of("schedule", self.schedule, SCHEDULES)
+        one_of("model", self.model, MODELS)
+        one_of("schedule", self.schedule, SCHEDULES)
         full = self.batch == "full"
         _require(full or _whole(self.batch, 1), "batch", self.batch, "a positive integer or 'full'")
         _require(_whole(self.epochs, 1), "epochs", self.epochs, "an integer of at least 1")
@@ -93,7 +93,24 @@ def _require(right: bool, name: str, value: Any, what: str) -> None:
         raise TrainingError(f"{flag(name)} must be {what}, got {value}")
 
 
-def _one_of(name: str, value: str, known: Iterable[str]) -> None:
+def one_of(name: str, value: str, known: Iterable[str]) -> None:
+    """Checks that the value of an option is one of those that there are.
+
+    Args:
+      name: the option's name.
+      value: its value.
+      known: the values that there are.
+
+    Raises:
+      TrainingError: it is none of them; the message suggests a similar one.
+
+    Example:
+      >>> from gradtx.train.options import one_of
+      >>> one_of("model", "mpl", ["mlp", "softmax"])
+      Traceback (most recent call last):
+      ...
+      gradtx.train.errors.TrainingError: --model 'mpl' is not one of mlp, softmax; did ...
+    """
     known = list(known)
     if value not in known:
         similar = near(value, known)

@@ -19,6 +19,7 @@ from small_data import small
 import gradtx
 from gradtx import catalog, train
 from gradtx.racing import (
+    Entrant,
     Race,
     Record,
     Row,
@@ -137,16 +138,38 @@ def test_a_grid_is_one_program_whatever_its_size():
     assert sizes[0] == sizes[1]
 
 
-def test_all_runs_at_once_are_what_one_seed_after_the_other_is(monkeypatch):
-    """The first is what accelerators do."""
+def test_all_runs_at_once_are_what_one_seed_or_run_after_the_other_is(monkeypatch):
+    """The first is what accelerators do, the last what they do where a run fills them."""
     problem = classification(SOFTMAX, DATA, 16)
     start = make_start(problem)(jnp.arange(2), problem.data)
     rates, found = jnp.array([0.01, 0.1]), []
-    for backend in ("cpu", "gpu"):
+    for backend, large in (("cpu", False), ("gpu", False), ("gpu", True)):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        grid = jax.jit(make_grid(problem, gradtx.adam, 2))
+        grid = jax.jit(make_grid(problem._replace(large=large), gradtx.adam, 2))
         found.append(grid(rates, start, problem.data))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), *found)
+    for other in found[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found[0], other)
+
+
+def test_a_branch_is_not_computed_for_runs_that_do_not_take_it():
+    """As the eigenvectors of SOAP, of which every tenth step computes new ones."""
+    problem = own_problem(parabola, start_at, list(TRAPS))
+    taken = []
+
+    def make(rate):
+        def update(updates, state, params=None):
+            new = lambda: jax.debug.callback(lambda: taken.append(1))  # noqa: E731
+            jax.lax.cond(state % 3 == 0, new, lambda: None)
+            return jax.tree.map(lambda g: -rate * g, updates), state + 1
+
+        return gradtx.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+
+    result = run.run_race(problem, [Entrant("mine", make, (0.1, 0.3))], seeds=1, epochs=2)
+    jax.effects_barrier()
+    assert len(taken) == 2 * 2  # of 2 runs with 6 steps
+    sgd = run.run_race(problem, enter(["sgd"], [0.1, 0.3]), seeds=1, epochs=2)
+    for a, b in zip(result.rows, sgd.rows, strict=True):
+        np.testing.assert_allclose(a.loss, b.loss, rtol=1e-6)
 
 
 def test_the_host_hears_of_every_epoch():
@@ -420,7 +443,6 @@ def test_a_race_that_was_killed_goes_on(tmp_path, monkeypatch):
     [
         ({"epochs": 3}, "has another race: epochs was 2, now 3"),
         ({"seeds": 3}, r"seeds was \[0, 1\], now \[0, 1, 2\]"),
-        ({"learning_rates": [0.1]}, r"has sgd with the learning rates \[0.1, 0.3\], not \[0.1\]"),
     ],
 )
 def test_another_race_is_not_mixed_in(tmp_path, changes, words):
@@ -432,6 +454,16 @@ def test_another_race_is_not_mixed_in(tmp_path, changes, words):
     assert short_race(["sgd"], out=tmp_path, **changes, overwrite=True).rows
 
 
+def test_rates_that_are_not_finished_are_added(tmp_path):
+    short_race(["sgd"], learning_rates=[0.1, 0.3], out=tmp_path)
+    more = short_race(["sgd"], learning_rates=[0.03, 0.2, 0.3], out=tmp_path)
+    assert more.rates_of("sgd") == [0.03, 0.1, 0.2, 0.3]
+    whole = short_race(["sgd"], learning_rates=[0.03, 0.1, 0.2, 0.3])
+    for a, b in zip(more.rows, whole.rows, strict=True):
+        assert a[:3] == b[:3]
+        np.testing.assert_allclose(a.loss, b.loss, rtol=1e-6)
+
+
 def test_another_loss_or_other_batches_are_another_race(tmp_path):
     short_race(["sgd"], out=tmp_path)
     settings = {"learning_rates": [0.1, 0.3], "seeds": 2, "epochs": 2, "out": tmp_path}
@@ -439,6 +471,37 @@ def test_another_loss_or_other_batches_are_another_race(tmp_path):
         gradtx.race(lambda p, b: 2 * parabola(p, b), start_at, list(TRAPS), ["sgd"], **settings)
     with pytest.raises(train.TrainingError, match=r"batches was .*, now"):
         gradtx.race(parabola, start_at, list(TRAPS[::-1]), ["sgd"], **settings)
+
+
+def widened(loss, out, make=gradtx.sgd, lines=False):
+    problem = own_problem(loss, start_at, list(TRAPS))
+    field = [Entrant("mine", make, (0.001, 0.01), widen=True)]
+    return run.run_race(problem, field, seeds=1, epochs=2, out=out, lines=lines)
+
+
+def test_a_race_adds_rates_until_the_best_is_not_at_an_edge(tmp_path, capsys):
+    whole = widened(parabola, tmp_path / "whole", lines=True)
+    assert whole.rates_of("mine") == [0.001, 0.01, 0.1, 1.0, 10.0]
+    (standing,) = whole.standings()
+    assert standing.learning_rate in (0.1, 1.0) and not standing.at_edge
+    assert "the largest of 2 rates from 0.001 to 0.01 is best, 3 more" in capsys.readouterr().out
+    assert widened(parabola, tmp_path / "whole", refused).rows == whole.rows
+
+    # killed before they were added
+    config = head(tmp_path / "whole")["race"]
+    with Record(tmp_path / "half", config).begin(overwrite=False):
+        Record(tmp_path / "half", config).save(whole.rows[:2])
+    assert without_seconds(widened(parabola, tmp_path / "half").rows) == without_seconds(whole.rows)
+
+
+def test_rates_are_added_a_bounded_number_of_times(tmp_path, capsys):
+    """The loss `p` has no best rate."""
+    for make in (gradtx.sgd, refused):
+        endless = widened(lambda p, batch: p, tmp_path, make, lines=True)
+        (standing,) = endless.standings()
+        assert len(endless.rates_of("mine")) == 2 + 4 * 3 and standing.at_edge == "high"
+        said = "mine: unfinished, the largest of 14 rates from 0.001 to 1e+10 is best"
+        assert said in capsys.readouterr().out
 
 
 def test_finished_optimizers_keep_their_places(tmp_path):
@@ -621,14 +684,16 @@ def test_accuracy_is_a_target_to_be_exceeded():
 
 
 def test_the_table_says_it():
-    lines = Race(ROWS, target=2.0).table().splitlines()
+    lines = Race(ROWS, target=2.0, unit="nats").table().splitlines()
     assert lines[0].split() == [
-        *("optimizer", "best", "rate", "loss", "range", "steps", "to", "2", "seconds", "diverged"),
-    ]  # fmt: skip
+        *("optimizer", "best", "rate", "loss", "(nats)", "range", "steps", "to", "2"),
+        *("time", "(s)", "diverged"),
+    ]
     assert lines[2].split() == ["1", "b", "1", "1.5", "10", "0.5", "0/3"]
     assert lines[3].split() == ["2", "a", "0.1", "<", "2", "1", "to", "6", "20", "1", "2/6"]
     assert lines[4].split() == ["3", "c", "0.1", "inf", "-", "-", "1/1"]
-    assert lines[5:] == ["< the smallest rate of the race: try smaller rates"]
+    assert lines[5] == "< unfinished: the smallest rate of the race; try smaller rates"
+    assert lines[6].startswith("time: of these steps, as a run's share") and len(lines) == 7
 
 
 def drawn(figure, tmp_path):
@@ -652,10 +717,14 @@ def test_the_curves(tmp_path):
 
 
 def test_the_rates(tmp_path):
-    axes, labels = drawn(Race(ROWS).rates(), tmp_path)
-    assert labels == ["b", "a", "c"]
+    axes, labels = drawn(Race(ROWS, unit="nats").rates(), tmp_path)
+    assert labels == ["b", "a (unfinished)", "c"]
     strip, axes = axes
     assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert axes.get_ylabel() == "final loss (nats, log scale)"
+    best = [(x.get_marker(), x.get_xdata()[0]) for x in axes.lines if x.get_markersize() > 9]
+    assert best == [("o", 1.0), ("<", 0.1), ("o", 0.1)]
+    assert "triangle: the best so far, at an edge of the rates" in strip.get_title("left")
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0.1, 1.0, 10.0])
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [3.0, 1.5, 3.0])
     # what diverged stands above, in a row of its own for each optimizer

@@ -7,6 +7,7 @@ import pytest
 from small_data import write_small
 
 from gradtx.__main__ import main
+from gradtx.racing import language_model
 from gradtx.train import files
 
 
@@ -42,9 +43,11 @@ def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys):
 
     assert race("dog", "sgd", *small, "--out", folder) == 0
     out, _ = capsys.readouterr()
-    assert "sgd: finished earlier" in out and "dog: 10 runs, 5 rates from 0.1 to 10" in out
+    assert "sgd: 3 rates from 0.01 to 1 finished earlier" in out
+    assert "dog: 10 runs, 5 rates from 0.1 to 10" in out
     assert [r for r in rows(folder) if r["optimizer"] == "sgd"] == found
-    assert len(rows(folder)) == 6 + 10
+    assert "dog: the largest of 5 rates from 0.1 to 10 is best, 3 more are added" in out
+    assert len(rows(folder)) == 6 + 10 + 6
 
     before = (folder / "race.jsonl").read_bytes()
     assert race("sgd", *small, "--epochs", 3, "--out", folder) == 2
@@ -58,6 +61,8 @@ def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys):
     ("arguments", "words"),
     [
         (("adma",), "no optimizer is named 'adma'; did you mean"),
+        (("--problem", "txt"), "--problem 'txt' is not one of digits, text; did you mean 'text'"),
+        (("--problem", "text"), "--data .*: the problem text has its own; leave --data out"),
         (("--rates", "1:2"), "--rates must be LOW:HIGH:COUNT, such as 1e-4:1:9, got '1:2'"),
         (("--rates", "1:0.1:3"), "must have 0 < low < high .* got 3 from 1 to 0.1"),
         (("--rates", "0.1,fast"), "--rates must be a number, got 'fast'"),
@@ -80,6 +85,22 @@ def test_bad_input_gets_one_message(small, tmp_path, arguments, words, capsys):
     assert re.search(words, err), err
     assert err.startswith("gradtx race: ") and err.count("\n") == 1 and out == ""
     assert not (tmp_path / "race").exists()
+
+
+def test_a_race_on_text(tmp_path, monkeypatch, capsys):
+    small = language_model(width=16, layers=1, heads=2, context=8, batch_size=32, examples=64)
+    monkeypatch.setattr("gradtx.racing.command.language_model", lambda: small)
+    monkeypatch.chdir(tmp_path)
+    settings = ("--problem", "text", "--seeds", 1, "--epochs", 1, "--rates", "0.1,1")
+    assert race("sgd", *settings) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "loss (nats a character)" in out and "steps to 2.2" in out
+    assert "the mean cross entropy on text that is not trained on" in out.replace("\n", " ")
+    assert {p.name for p in (tmp_path / "runs" / "race-text").iterdir()} == {
+        *("race.jsonl", "curves.png", "rates.png"),
+    }
+    assert race("sgd", *settings, "--batch", "full") == 2
+    assert "--batch must be an integer, got 'full'" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made(small, tmp_path, capsys):

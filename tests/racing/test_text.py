@@ -55,5 +55,5 @@ def test_a_character_is_predicted_from_those_before_it():
 def test_settings_that_do_not_fit():
     with pytest.raises(TrainingError, match="width 30 is not a multiple of heads, 4"):
         language_model(width=30)
-    with pytest.raises(TrainingError, match="examples must be from batch_size, 32"):
+    with pytest.raises(TrainingError, match="got batch_size 32 and examples 8"):
         language_model(examples=8)

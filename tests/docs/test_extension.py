@@ -1,0 +1,127 @@
+"""What makes the site: equations, docstrings, links; `.ci/thorough` builds it."""
+
+import doctest
+import importlib
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import gradtx
+from gradtx import catalog
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def extension():
+    """The modules of the extension that need neither Sphinx nor latex2mathml."""
+    package = type(sys)("extension")
+    package.__path__ = [str(DOCS / "extension")]
+    sys.modules["extension"] = package
+    names = ("equations", "docstrings", "symbols", "links", "pictures", "pages")
+    for name in names:
+        setattr(package, name, importlib.import_module(f"extension.{name}"))
+    yield package
+    for name in ("extension", *(f"extension.{name}" for name in names)):
+        del sys.modules[name]
+
+
+def test_examples_of_the_extension(extension):
+    for name in ("equations", "docstrings", "pages"):
+        result = doctest.testmod(getattr(extension, name))
+        assert result.attempted and not result.failed
+
+
+def test_equations_are_typeset_only_where_they_are_equations(extension):
+    latex, refused = extension.equations.latex, extension.equations.NoEquation
+    assert r"\frac{\hat{\mu}}{\sqrt{\hat{\nu}} + \epsilon}" in latex(
+        "mu_hat / (sqrt(nu_hat) + eps)"
+    )
+    assert r"a - \left(b - c\right)" in latex("a - (b - c)")
+    assert r"\left(1 - b_{1}\right) \, \left|g\right|^{2}" in latex("(1-b1) * |g|^2")
+    assert r"Q^{\mathsf H} \, \left(a \, b\right)" in latex("Q.H @ (a @ b)")
+    for text in ("update(updates, state, params=None)", "t < 3: value", 'f("x") + 1', "sum x y"):
+        with pytest.raises(refused):
+            latex(text)
+
+
+DOCSTRING = """Divides an average by a root.
+
+`mu = b1*mu + (1-b1)*g; mu / (sqrt(nu) + eps)`, where `t` is *not* a*b.
+
+Args:
+  b1: the decay rate, see
+    arXiv:1412.6980. Default: 0.9.
+
+Source: Kingma, arXiv:1412.6980.
+
+Example:
+  >>> 1 + 1
+  2
+"""
+
+
+def test_a_docstring_becomes_markdown(extension):
+    shown = extension.docstrings.markdown(DOCSTRING.strip()).splitlines()
+    paper = "[arXiv:1412.6980](https://arxiv.org/abs/1412.6980)"
+    assert shown[2] == shown[4] == "$$" and r"\sqrt{\nu} + \epsilon" in shown[3]
+    assert shown[6:8] == [r"where `t` is *not* a\*b.", ""]
+    assert shown[10:12] == ["- **`b1`**: the decay rate, see", f"  {paper}. Default: 0.9."]
+    assert shown[13] == f"**Source**: Kingma, {paper}."
+    assert shown[-4:] == ["```pycon", ">>> 1 + 1", "2", "```"]
+
+
+def test_every_public_name_has_its_page(extension):
+    symbols = {symbol.path: symbol for symbol in extension.symbols.public_names()}
+    public = {f"gradtx.{name}" for name, x in vars(gradtx).items() if not name.startswith("_")}
+    modules = {f"gradtx.{name}" for name, x in vars(gradtx).items() if inspect.ismodule(x)}
+    assert public - modules <= set(symbols)
+    assert "gradtx.losses.dice_loss" in symbols and "gradtx.problems.booth" in symbols
+    assert {s.name for s in symbols.values() if s.is_optimizer} == set(catalog.names())
+    page = extension.pages._page(symbols["gradtx.adam"])
+    for part in ("gradtx.adam", "learning_rate, b1=0.9", "pictures/adam.png", "Program: `gradtx/"):
+        assert part in page
+
+
+def test_every_schedule_has_a_picture(extension):
+    made = {
+        name
+        for name, x in vars(gradtx).items()
+        if inspect.isfunction(x) and ".schedules" in x.__module__ and "inject" not in name
+    }
+    assert made - {"join_schedules"} <= set(extension.pictures.SCHEDULES)
+
+
+def test_every_source_has_its_year(extension):
+    years = {entry.name: extension.pages.year(entry.source) for entry in catalog.entries()}
+    assert all(re.fullmatch(r"(19|20)\d\d", year) for year in years.values()), years
+
+
+def test_links_that_lead_nowhere_are_found(extension, tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<p id="top"></p><a href="b.html#here">x</a> <a href="b.html#gone">x</a>'
+        '<a href="c.html">x</a> <a href="https://arxiv.org">x</a>'
+        '<script src="https://example.org/x.js"></script><a href="#top">x</a>'
+    )
+    (tmp_path / "b.html").write_text('<h1 id="here">b</h1>')
+    (tmp_path / "c.css").write_text('@import "//example.org/font.css";')
+    assert sorted(extension.links.faults(tmp_path)) == [
+        "a.html: b.html#gone has no such anchor",
+        "a.html: c.html leads nowhere",
+        "a.html: loads https://example.org/x.js from elsewhere",
+        "c.css: loads //example.org/font.css from elsewhere",
+    ]
+
+
+def test_exercises_have_solutions_that_are_hidden():
+    for path in (DOCS.parent / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        told = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        hidden = [cell for cell in cells if "hide-cell" in cell["metadata"].get("tags", ())]
+        assert hidden and "xercise" in told, path.name
+        pictures = [o for cell in cells for o in cell.get("outputs", ()) if "image/png" in str(o)]
+        assert pictures, path.name
