@@ -592,14 +592,6 @@ def test_the_documentation_says_what_is_read():
 
 def test_misspelt_arguments_and_arguments_of_others():
     tx = gradtx.sgd(0.1)
-<<<<<<< HEAD
-    with refused(TypeError, "nothing reads tokens; what is read: learning_rate"):
-        gradtx.strict(tx).update(PARAMS, tx.init(PARAMS), tokens=0.5)
-    with refused(TypeError, "nothing reads lr; did you mean learning_rate?"):
-        gradtx.strict(tx).update(PARAMS, tx.init(PARAMS), lr=0.5)
-    with refused(TypeError, "nothing reads learning_rte; did you mean learning_rate?"):
-        gradtx.strict(tx).update(PARAMS, tx.init(PARAMS), learning_rte=0.5)
-=======
     for given, hint in (
         ("beta", "what is read: learning_rate"),
         ("lr", "did you mean learning_rate?"),
@@ -607,7 +599,6 @@ def test_misspelt_arguments_and_arguments_of_others():
     ):
         with refused(TypeError, f"nothing reads {given}; {hint}"):
             gradtx.strict(tx).update(PARAMS, tx.init(PARAMS), **{given: 0.5})
->>>>>>> main
     assert gradtx.extra_args(optax.sgd(0.1)) is None
     forwarding = gradtx.conditionally_mask(tx, lambda step, **extra: True, forward_extra_args=True)
     assert gradtx.extra_args(forwarding) is None
