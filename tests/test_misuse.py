@@ -403,6 +403,24 @@ def test_states_given_to_a_wrapper(name):
             tx.update(PARAMS, wrong, params, value=1.0)
 
 
+@pytest.mark.parametrize("library", [gradtx, optax])
+@pytest.mark.parametrize(
+    "read",
+    [
+        gradtx.hyperparams,
+        gradtx.metrics,
+        gradtx.averaged_params,
+        gradtx.state_dict,
+        gradtx.state.roles,
+        lambda tx: gradtx.load_state_dict(tx, {}),
+        lambda tx: gradtx.load_matching(tx, {}),
+    ],
+)
+def test_a_transformation_in_place_of_its_state(library, read):
+    with refused(TypeError, "state", "tx.init(params)"):
+        read(library.adam(1e-3))
+
+
 def test_states_that_differ_inside():
     def make(first, second):
         return gradtx.partition({"x": first, "y": second}, {"a": "x", "b": "y"})

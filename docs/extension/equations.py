@@ -47,12 +47,17 @@ def latex(text: str) -> str:
 
 
 def is_long(text: str) -> bool:
-    """Returns whether a piece of code is worth a line of its own.
+    """Returns whether a piece of code is worth a line of its own; the name of an array is not.
 
     Args:
       text: the code.
+
+    Example:
+      >>> is_long("weight_decay * learning_rate * p"), is_long("scale_by_adam/mu/layer/kernel")
+      (True, False)
     """
-    return len(text) > 24 and bool(re.search(r"[-+*/@]", text))
+    named = re.fullmatch(r"\w+(/\w+)+", text)
+    return len(text) > 24 and not named and bool(re.search(r"[-+*/@]", text))
 
 
 def _joined(text: str) -> str:

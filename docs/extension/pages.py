@@ -98,11 +98,11 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _catalog_table() -> str:
-    heads = ("optimizer", "family", "acts on", "bytes", "needs", "year", "paper", "what it is")
+    heads = ("optimizer", "what it is", "acts on", "bytes", "needs", "year", "family", "paper")
     rows = []
     for entry in catalog.entries():
         facts = facts_of(entry)
-        rows.append((f"[`{entry.name}`](gradtx.{entry.name}.md)", *facts.values(), entry.summary))
+        rows.append((f"[`{entry.name}`](gradtx.{entry.name}.md)", entry.summary, *facts.values()))
     return f"````{{container}} sortable\n{_table(heads, rows)}\n````"
 
 
@@ -114,11 +114,11 @@ def facts_of(entry: catalog.Entry) -> dict[str, str]:
     """
     needs = ("params",) * entry.needs_params + entry.needs
     return {
-        "family": entry.module.rpartition(".")[2].strip("_").replace("_", " "),
         "acts on": _acts_on(entry),
         "bytes": f"{bytes_of_state(entry):.2f}",
         "needs": ", ".join(f"`{name}`" for name in needs),
         "year": year(entry.source),
+        "family": entry.module.rpartition(".")[2].strip("_").replace("_", " "),
         "paper": linked(entry.source.replace("|", r"\|")),
     }
 

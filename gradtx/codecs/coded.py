@@ -1,6 +1,7 @@
 """A slot that is stored as codes: a node of the state."""
 
 import functools
+from collections.abc import Mapping
 from typing import Self
 
 import jax
@@ -10,6 +11,7 @@ from jax import Array
 from jax.tree_util import DictKey, register_pytree_with_keys_class
 from jax.typing import DTypeLike
 
+from gradtx._arguments import described
 from gradtx._devices.types import PyTree
 from gradtx.codecs.codec import Codec, Parts
 from gradtx.codecs.dither import random_bits
@@ -102,17 +104,23 @@ class Coded:
 # Compiled, so that they are one program each where they are not part of another one.
 @functools.partial(jax.jit, static_argnums=0)
 def _encoded(codec: Codec, x: Array, seed: Array | None) -> Parts:
-    if not codec.stochastic:
-        return codec.encode(x.astype(jnp.float32), None)
-    assert seed is not None
-    parts = codec.encode(x.astype(jnp.float32), random_bits(seed, x.shape))
-    return {**parts, SEED: seed + jnp.uint32(1)}
+    seed = seed if codec.stochastic else None
+    bits = None if seed is None else random_bits(seed, x.shape)
+    parts = codec.encode(x.astype(jnp.float32), bits)
+    if not isinstance(parts, Mapping):
+        told = f"encode must return a mapping from names to arrays, got {described(parts)}"
+        raise TypeError(f"Codec {codec.name!r}: {told}")
+    return dict(parts) if seed is None else {**parts, SEED: seed + jnp.uint32(1)}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _decoded(codec: Codec, shape: tuple[int, ...], dtype: np.dtype, parts: Parts) -> Array:
     def decode(parts: Parts) -> Array:
-        return codec.decode(parts, shape).astype(dtype)
+        x = codec.decode(parts, shape)
+        if x.shape != shape:
+            told = f"decode must return an array of shape {shape}, got {x.shape}"
+            raise ValueError(f"Codec {codec.name!r}: {told}")
+        return x.astype(dtype)
 
     one = jax.ShapeDtypeStruct(shape, jnp.float32)
     kept = jax.eval_shape(lambda x: codec.encode(x, None), one)

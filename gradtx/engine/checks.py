@@ -26,7 +26,7 @@ def check_leaf(leaf: PyTree, *, integers: bool = False, real_only: bool = False)
     if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, complex)):
         raise LeafError(
             TypeError,
-            f"this is {type(leaf).__name__}, not an array; "
+            f"this is {described(leaf)}, not an array; "
             "replace it by None or keep it out of the tree",
         )
     dtype = jnp.result_type(leaf)

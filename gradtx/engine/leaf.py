@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from gradtx.codecs import decoded
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import NeedsConstant, Number, compute_dtype
-from gradtx.engine.rules import Kernel, LeafError, Slots
+from gradtx.engine.rules import Kernel, LeafError, Slots, checked_result
 from gradtx.engine.storage import store, store_slot
 
 
@@ -67,7 +67,7 @@ def update_leaf(
     Raises:
       LeafError: a shape or dtype is wrong.
     """
-    dtype, shape = jnp.result_type(cell.g), jnp.shape(cell.g)
+    dtype = jnp.result_type(cell.g)
     slots = decoded(cell.slots)
     real = _widest_real((cell.g, cell.p, slots))
     u = _with_precision(cell.g, real)
@@ -91,8 +91,6 @@ def update_leaf(
         u, new = _run_rule(kernel, u, s, steps[k], p, k, tuple(mine))
         held = zip(plan.names[k], cell.slots[k], strict=True)
         new_slots.append(tuple(store_slot(old, new, n, k) for n, old in held))
-        if jnp.shape(u) != shape:
-            raise LeafError(ValueError, f"the rule returned shape {jnp.shape(u)}, not {shape}", k)
     if jnp.issubdtype(u.dtype, jnp.inexact) and not jnp.issubdtype(dtype, jnp.inexact):
         raise LeafError(TypeError, f"an update of dtype {u.dtype} would be rounded to {dtype}")
     return store(u, dtype), tuple(new_slots)
@@ -103,8 +101,7 @@ def _run_rule(
 ) -> tuple[Array, Slots]:
     """Runs a rule on one array, and adds the arrays' dtypes and the leaf's path to its errors."""
     try:
-        u_new, new = kernel.update(u, s, step, p)
-        found = sorted(vars(new))
+        returned = kernel.update(u, s, step, p)
     except NeedsConstant:
         raise
     except (TypeError, ValueError, AttributeError) as e:
@@ -114,14 +111,13 @@ def _run_rule(
             for name, tree in dtypes.items()
             for x in jax.tree.leaves(tree)
         )
-        kind = TypeError if isinstance(e, AttributeError) else type(e)
+        # Not the error's own class: some classes of JAX cannot be made of a message.
+        kind = ValueError if isinstance(e, ValueError) else TypeError
         problem = str(e).split("\n")[0]
+        if "NoneType" in problem:
+            problem += "; step is None unless the state has a count, and p unless params=True"
         raise LeafError(kind, f"{told}, and the rule cannot use them: {problem}", stage) from e
-    if found != sorted(names):
-        raise LeafError(
-            TypeError, f"update must return the slots {sorted(names)}, got {found}", stage
-        )
-    return u_new, new
+    return checked_result(returned, u, s, names, stage)
 
 
 def _widest_real(tree: PyTree) -> np.dtype:

@@ -4,14 +4,16 @@ A `Kernel` holds a rule's pure functions of one array. A use of it, with its num
 link (`gradtx.engine.links`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._arguments import described
 from gradtx.engine.base import Array, ExtraArgs, OptState, PyTree, Scalar, ScalarOrSchedule
 from gradtx.engine.numerics import safe_increment
 from gradtx.engine.scalars import finished
@@ -119,6 +121,51 @@ class LeafError(Exception):
         error = LeafError(self.kind, f"{path}: {self}", self.stage)
         error.__cause__ = self.__cause__
         return error
+
+
+def checked_slots(made: Any, names: Sequence[str], must: str, stage: int = 0) -> Slots:
+    """Returns the slots that a function of a rule has made.
+
+    Args:
+      made: what it has returned.
+      names: the names of the slots.
+      must: the beginning of the error message.
+      stage: the number of the link among those that run together. Default: 0.
+
+    Raises:
+      LeafError: these are not slots, or others.
+    """
+    found = sorted(vars(made)) if isinstance(made, Slots) else described(made)
+    if found != sorted(names):
+        raise LeafError(TypeError, f"{must} Slots of {sorted(names)}, got {found}", stage)
+    return made
+
+
+def checked_result(
+    returned: Any, g: Array, s: Slots, names: Sequence[str], stage: int = 0
+) -> tuple[Array, Slots]:
+    """Returns the update and the slots that a rule has returned.
+
+    Args:
+      returned: what it has returned.
+      g: the update that it was given.
+      s: the slots that it was given.
+      names: the names of the slots.
+      stage: the number of the link among those that run together. Default: 0.
+
+    Raises:
+      LeafError: this is not an array and slots, in the shapes of those that were given.
+    """
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    u, made = returned if pair else (g, returned)
+    new = checked_slots(made, names, "update must return an array and", stage)
+    slots = [(f"state.{name} of ", vars(s)[name], vars(new)[name]) for name in names]
+    for name, old, x in [("", g, u), *slots]:
+        wanted, found = (jax.tree.map(jnp.shape, tree) for tree in (old, x))
+        if found != wanted:
+            told = f"the rule returned {name}shape {found}, not {wanted}"
+            raise LeafError(ValueError, told, stage)
+    return u, new
 
 
 def field(state: OptState, name: str) -> PyTree:

@@ -11,7 +11,7 @@ from gradtx._devices import placed_as
 from gradtx.codecs import is_coded
 from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import widen
-from gradtx.engine.rules import Kernel, LeafError, Slots
+from gradtx.engine.rules import Kernel, LeafError, Slots, checked_slots
 
 
 def store(x: ArrayLike, dtype: DTypeLike, what: str = "the update", stage: int = 0) -> Array:
@@ -79,11 +79,8 @@ def first_slots(
 
     rows = []
     for leaf in leaves:
-        slots = {} if kernel.init is None else vars(kernel.init(widen(leaf)))
-        if sorted(slots) != sorted(names):
-            raise LeafError(
-                TypeError, f"init must return the slots {[*names]}, got {sorted(slots)}"
-            )
+        made = Slots() if kernel.init is None else kernel.init(widen(leaf))
+        slots = vars(checked_slots(made, names, "init must return"))
         row = [jax.tree.map(lambda x, n=n: own(x, wanted.get(n)), slots[n]) for n in names]
         rows.append(jax.tree.map(lambda x, p=leaf: placed_as(x, p), row) if placed else row)
     return rows

@@ -38,7 +38,7 @@ from gradtx.engine.made import Frozen, InTurn, Source, thaw
 from gradtx.engine.numerics import compute_dtype, safe_increment
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
-from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field
+from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, checked_result, field
 from gradtx.engine.storage import first_slots
 from gradtx.matrices.keys import key_data, keys_of_leaves, shared_key
 from gradtx.matrices.layout import (
@@ -208,7 +208,8 @@ class Stacked(Link):
             if self.key is not None:
                 impl = jax.random.key_impl(self.key)
                 mine["rng_key"] = jax.random.wrap_key_data(held[-1], impl=impl)
-            g, new = rule(g, Slots(**mine, **scalars), step, p)
+            s = Slots(**mine, **scalars)
+            g, new = checked_result(rule(g, s, step, p), g, s, names)
             return [g, *(getattr(new, f) for f in names)]
 
         given = [

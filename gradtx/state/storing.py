@@ -96,8 +96,8 @@ def store(
     """
     if not isinstance(codecs, Mapping):
         raise TypeError(
-            "store: codecs must be a mapping from patterns to codecs, got "
-            f'{described(codecs)}; {{"*": codec}} is for all arrays'
+            "store: codecs must be a mapping from patterns to codecs, such as "
+            f'{{"mu": "int8", "nu": "uint8"}}, got {described(codecs)}'
         )
     if odd := [x for x in codecs if not isinstance(x, (str, re.Pattern))]:
         raise TypeError(

@@ -86,7 +86,12 @@ def parts(state: PyTree) -> list[Part]:
 
     Args:
       state: any pytree; states of gradtx, of optax and of others may be anywhere in it.
+
+    Raises:
+      TypeError: `state` is a transformation.
     """
+    if isinstance(state, tuple) and hasattr(state, "init") and hasattr(state, "update"):
+        raise TypeError("the state of a transformation is needed, tx.init(params), got tx itself")
     return [part for part in walk(state) if part.whole]
 
 

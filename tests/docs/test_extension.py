@@ -47,6 +47,7 @@ def test_equations_are_typeset_only_where_they_are_equations(extension):
     for text in ("update(updates, state, params=None)", "t < 3: value", 'f("x") + 1', "sum x y"):
         with pytest.raises(refused):
             latex(text)
+    assert not extension.equations.is_long("scale_by_zoom_linesearch/learning_rate")
 
 
 DOCSTRING = """Divides an average by a root.

@@ -324,6 +324,58 @@ def test_slots_say_which_there_are():
         _ = Slots(nu=1.0).mu
 
 
+class HasSlot(NamedTuple):
+    mu: jax.Array
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (lambda g, s: g, "update must return an array and Slots of ['mu'], got an array"),
+        (lambda g, s: (g, s.mu), "update must return an array and Slots of ['mu'], got an array"),
+        (lambda g, s: (g, None), "update must return an array and Slots of ['mu'], got None"),
+        (lambda g, s: (g, Slots(nu=g)), "update must return an array and Slots of ['mu'], got"),
+        (lambda g, s: (g.sum(), s), "the rule returned shape (), not ("),
+        (lambda g, s: (g.mT, s), "the rule returned shape ("),
+        (lambda g, s: (g, Slots(mu=s.mu[0, 0])), "the rule returned state.mu of shape ("),
+    ],
+)
+@pytest.mark.parametrize("lift", [gradtx.leafwise, gradtx.matrixwise])
+def test_what_a_rule_returns_is_checked(lift, returned, told):
+    def rule(g, s, step, p):
+        return returned(g, s)
+
+    x = {"w": jnp.ones((2, 3))}
+    tx = lift(HasSlot, lambda p: Slots(mu=jnp.zeros_like(p)), rule, name="mine")
+    for update in (tx.update, jax.jit(tx.update)):
+        with refused((TypeError, ValueError), "mine: ", told):
+            update(x, tx.init(x), x)
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (lambda g, s, step: (g if g.sum() > 0 else -g, s), "boolean conversion of traced array"),
+        (lambda g, s, step: (g * step, s), "step is None unless the state has a count"),
+    ],
+)
+def test_errors_inside_of_a_rule_are_told(returned, told):
+    def rule(g, s, step, p):
+        return returned(g, s, step)
+
+    x = {"w": jnp.ones((2, 3))}
+    tx = gradtx.leafwise(HasSlot, lambda p: Slots(mu=jnp.zeros_like(p)), rule, name="mine")
+    with refused(TypeError, "mine: updates['w']", told):
+        jax.jit(tx.update)(x, tx.init(x), x)
+
+
+@pytest.mark.parametrize("lift", [gradtx.leafwise, gradtx.matrixwise])
+def test_a_rule_whose_init_returns_no_slots(lift):
+    tx = lift(HasSlot, jnp.zeros_like, lambda g, s, step, p: (g, s), name="mine")
+    with refused(TypeError, "mine", "init must return Slots of ['mu'], got an array of shape"):
+        tx.init({"w": jnp.ones((2, 3))})
+
+
 # ---- Paths --------------------------------------------------------------------------------------
 
 

@@ -432,5 +432,23 @@ def test_mistakes():
         tx.update(GRADS, tx.init(PARAMS), {"other": 1.0})
 
 
+@pytest.mark.parametrize(
+    ("encode", "decode", "told"),
+    [
+        (lambda x, bits: x, lambda parts, shape: parts, "encode must return a mapping from names"),
+        (
+            lambda x, bits: {"first": x[0]},
+            lambda parts, shape: parts["first"],
+            "decode must return an array of shape (3,), got ()",
+        ),
+    ],
+)
+def test_what_the_functions_of_a_codec_return_is_checked(encode, decode, told):
+    mine = gradtx.Codec("mine", encode, decode, relative=1.0)
+    tx, p = gradtx.store(gradtx.adam(0.1), {"mu": mine}, min_size=1), jnp.ones(3)
+    with pytest.raises((TypeError, ValueError), match=f"Codec 'mine': {re.escape(told)}"):
+        tx.update(p, tx.init(p))
+
+
 def test_all_codecs_have_names():
     assert all(name == codec.name for name, codec in CODECS.items())
