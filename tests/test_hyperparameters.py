@@ -127,6 +127,18 @@ def test_derivatives_by_decays_at_zero_are_finite(name):
         assert np.isfinite(jax.grad(total)(0.0, which)), which
 
 
+def test_derivatives_by_rate_and_scale_at_zero_are_finite():
+    """Amos multiplies steps by functions of their roots."""
+
+    @jax.grad
+    def total(numbers):
+        return jnp.sum(walk(gradtx.amos(**numbers), jnp.ones(2), [jnp.ones(2)] * 2)[0])
+
+    for rate, scale in ((0.0, 0.5), (0.1, 0.0)):
+        found = total({"learning_rate": rate, "scale": scale})
+        assert all(np.isfinite(x) for x in found.values()), (rate, scale)
+
+
 @each_engine
 def test_gradients_pass_through_training(entry, x64):
     """The slope of the last loss by the learning rate, through 5 steps of `scan`."""

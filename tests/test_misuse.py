@@ -186,6 +186,10 @@ def test_defaults_of_pieces_are_in_range(name):
             "adam: mu_dtype must be a floating dtype or None, got int",
         ),
         (
+            lambda: gradtx.nero(0.1, output_axis=0.5),
+            "nero: output_axis must be an integer, got 0.5",
+        ),
+        (
             lambda: gradtx.muon(0.1, (1.0, 2.0)),
             "muon: coefficients must be three numbers, or three for each step, got (1.0, 2.0)",
         ),

@@ -9,6 +9,7 @@ import pytest
 from representatives import first
 
 import gradtx
+from gradtx.engine import numerics
 
 VECTOR_ORDS = [None, 0, 1, 2, -2, 1.5, -1.5, jnp.inf, -jnp.inf]
 MATRIX_ORDS = [None, "fro", "nuc", 1, -1, 2, -2, jnp.inf, -jnp.inf]
@@ -47,6 +48,19 @@ def test_safe_norm_gradients():
     np.testing.assert_array_equal(g(jnp.array([3.0, 4.0]), 6.0), [0.0, 0.0])
     assert jax.grad(gradtx.safe_norm, argnums=1)(jnp.ones(1), 2.0) == 1
     assert jax.grad(gradtx.safe_norm, argnums=1)(jnp.ones(1), 0.5) == 0
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 3), (33,)])
+def test_a_quotient_of_zeros_has_finite_derivatives_in_any_compiled_form(shape):
+    """Where roots are approximate, the square of the root of the smallest number may be none."""
+
+    def total(x, eps):
+        return jnp.sum(numerics.ratio(x, x * x, eps))
+
+    for slope in jax.jit(jax.grad(total, (0, 1)))(jnp.zeros(shape), jnp.zeros(())):
+        assert bool(jnp.all(jnp.isfinite(slope)))
+    square = jnp.square(numerics.root(jnp.zeros(())))
+    assert square > 1.5 * jnp.finfo(jnp.float32).tiny
 
 
 def test_safe_norm_shows_nan():

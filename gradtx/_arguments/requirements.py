@@ -183,7 +183,7 @@ def _requirement(name: str, annotation: object, own: Range | None) -> Requiremen
         return _number(own or RANGES.get(name, NUMBER), bool(schedules), optional)
     if rest == [int]:
         within = own or RANGES.get(name)
-        return None if within is None else _number(within, bool(schedules), optional)
+        return _number(within, bool(schedules), optional) if within else _integer(optional)
     if np.dtype in rest:
         return _dtype(optional) if name in FLOATING else None
     if typing.get_origin(rest[0]) is Mapping and _is_transformation(typing.get_args(rest[0])[1]):
@@ -237,6 +237,19 @@ def _is_number(x: object) -> bool:
         kinds = (jnp.floating, jnp.integer)
         return x.ndim == 0 and any(jnp.issubdtype(x.dtype, kind) for kind in kinds)
     return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
+def _integer(optional: bool) -> Requirement:
+    """Returns the requirement of an integer without a range, such as an axis or a seed."""
+
+    def accepts(x: object) -> bool:
+        if isinstance(x, jax.Array):  # a seed, perhaps traced
+            return x.ndim == 0 and jnp.issubdtype(x.dtype, jnp.integer)
+        if isinstance(x, (int, np.integer)):
+            return not isinstance(x, bool)
+        return x is None and optional
+
+    return Requirement(accepts, "an integer")
 
 
 def _tuple_of(each: list[Requirement | None]) -> Requirement | None:

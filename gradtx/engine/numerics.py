@@ -170,14 +170,15 @@ def ema(x: Array, average: Array, decay: Scalar) -> Array:
 def root(x: Array) -> Array:
     """Returns the square root for use as a denominator: not 0, and with a finite gradient.
 
-    `sqrt(x + tiny)`, where `tiny` is the dtype's smallest normal number. In float32, it does not
-    change numbers above 1e-30, and a quotient `0 / 0` becomes 0 with a finite gradient. It costs no
-    more than the usual addition of `eps_root`, which it replaces.
+    `sqrt(x + 2*tiny)`, where `tiny` is the dtype's smallest normal number. In float32, it does not
+    change numbers above 1e-30, and a quotient `0 / 0` becomes 0 with a finite gradient, in which
+    the square of the root must not be below `tiny`, whatever its rounding. It costs no more than
+    the usual addition of `eps_root`, which it replaces.
 
     Args:
       x: a real array, not negative.
     """
-    return lax.sqrt(plus(x, jnp.finfo(x.dtype).tiny))
+    return lax.sqrt(plus(x, 2 * jnp.finfo(x.dtype).tiny))
 
 
 def is_never_zero(number: Scalar, dtype: DTypeLike) -> bool:

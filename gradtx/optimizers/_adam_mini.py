@@ -1,6 +1,7 @@
 """Adam-mini: one second moment for each block of parameters."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -147,10 +148,11 @@ def _scale_by_blocks(
         mu = ema(g, s.mu, b1)
         # each axis as two: the blocks, and the indices in a block
         counts = _counts(g.shape, blocks)
-        split = [n for size, k in zip(g.shape, counts, strict=True) for n in (k, size // k)]
+        split = [n for size, k in zip(g.shape, counts, strict=True) for n in (k, size // max(k, 1))]
         inside = tuple(range(1, len(split), 2))
         square = abs_sq(g).reshape(split)
-        nu = ema(jnp.mean(square, axis=inside), s.nu, b2)
+        block = math.prod(split[1::2])
+        nu = ema(jnp.sum(square, axis=inside) / max(block, 1), s.nu, b2)
         nu_hat = jnp.expand_dims(over(nu, s.nu_weight), inside)
         nu_hat = jnp.broadcast_to(nu_hat, split).reshape(g.shape)
         return ratio(over(mu, s.mu_weight), nu_hat, eps), Slots(mu=mu, nu=nu)

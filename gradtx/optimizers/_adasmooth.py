@@ -92,7 +92,8 @@ def adasmooth(
         path = lax.add(path, jnp.abs(lax.sub(p, s.last)))
         moves = path > 0
         straight = jnp.abs(lax.sub(p, start)) / jnp.where(moves, path, 1)
-        c = plus(times(b2 - b1, jnp.where(moves, straight, 1)), 1 - b2)
+        # The ratio is above 1 if iterates are stored in few bits; the average must remain positive.
+        c = plus(times(b2 - b1, jnp.where(moves, jnp.minimum(straight, 1), 1)), 1 - b2)
         square = c * c
         nu = (1 - square) * s.nu + square * abs_sq(g)
         u = ratio(g, plus(nu, eps), 0.0)

@@ -16,6 +16,7 @@ from gradtx.transforms.averaging import ema
 from gradtx.transforms.combining import chain
 from gradtx.tree.filling import real_full_like
 from gradtx.tree.moments import gathered_weight, step_number
+from gradtx.tree.norms import safe_sqrt
 
 
 @declared_as("amos")
@@ -50,8 +51,7 @@ def _scale_by_amos(
         unit = ratio(g, over(nu, s.nu_weight), 0.0)
         rate = value_of(s.learning_rate)
         first = rate * value_of(scale)
-        # The roots have no derivative at rate 0, where nothing moves.
-        by_rate, by_first = (jnp.sqrt(jnp.where(rate > 0, x, 1)) for x in (rate, first))
+        by_rate, by_first = (safe_sqrt(jnp.maximum(x, 0)) for x in (rate, first))
         of_decay = lax.rsqrt(1 + times(value_of(zeta) * by_rate, s.decays))
         of_step = 1 / (1 + times(value_of(zeta) * by_first, s.decays))
         decay = of_decay * times(rate * rate, abs_sq(unit))

@@ -108,8 +108,10 @@ def vsgd(
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         own, a = 2 * strength, 1.0001 + 2 * strength
         prior = own / (1e-4 + own)
-        q = jnp.where(step == 0, value_of(prior), s.drift / value_of(a))
-        n = jnp.where(step == 0, value_of(noise_ratio * prior), s.noise / value_of(a))
+        # Both are never below their least values, except if they are stored in few bits.
+        held = jnp.maximum(s.drift, own), jnp.maximum(s.noise, value_of(noise_ratio * own))
+        q = jnp.where(step == 0, value_of(prior), held[0] / value_of(a))
+        n = jnp.where(step == 0, value_of(noise_ratio * prior), held[1] / value_of(a))
         weight = q / (n + q)
         mu = lax.add(s.mu, weight * lax.sub(g, s.mu))
         variance = weight * n

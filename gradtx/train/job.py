@@ -227,6 +227,11 @@ def _resumed(job: Job, folder: RunFolder) -> tuple[Job, Progress]:
     earlier = list(saved.get("earlier_rates", []))
     rate, rate_now = peak_rate(Options(**saved["options"])), peak_rate(job.options)
     changed = rate != rate_now
+    if changed and progress.epoch == job.length.epochs:
+        raise CheckpointError(
+            f"{folder.path} has trained all of its {progress.epoch} epochs: to continue at another "
+            "learning rate, give a larger --epochs, too"
+        )
     if changed and progress.epoch > max((row["until"] for row in earlier), default=0):
         earlier.append({"until": progress.epoch, "learning_rate": rate})
     job = job._replace(config={**job.config, "earlier_rates": earlier})

@@ -41,3 +41,11 @@ def test_it_is_a_value():
     one, other = (gradtx.adam_mini(1e-3, blocks=[("q", [1, n])]) for n in (-1, 2))
     assert one == gradtx.adam_mini(1e-3, blocks=[("q", [1, -1])]) == pickle.loads(pickle.dumps(one))
     assert one != other
+
+
+def test_blocks_of_no_elements_have_no_nan():
+    params = {"w": jnp.zeros((0, 3))}
+    for blocks in (None, [("w", (-1, 1))]):
+        tx = gradtx.adam_mini(0.1, blocks=blocks)
+        state = tx.update(params, tx.init(params), params)[1]
+        assert not any(bool(jnp.any(jnp.isnan(x))) for x in jax.tree.leaves(state))

@@ -148,6 +148,20 @@ def test_every_optimizer_in_8_bits(name, dtype):
     assert sum(held) < 0.6 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(plain)) + 400
 
 
+@pytest.mark.parametrize(
+    ("name", "rounded"),
+    [("adasmooth", {"path": 0.1, "start": 9.0}), ("vsgd", {"drift": 0.0, "noise": 0.0})],
+)
+def test_what_only_rounding_makes_possible(name, rounded):
+    """Distances above the length of the way, and 0 for estimates that are always positive."""
+    tx, params = catalog.get(name).make(), jnp.ones(3)
+    _, state = tx.update(params, tx.init(params), params)
+    first = state[0]._replace(**{field: jnp.full(3, x) for field, x in rounded.items()})
+    for _ in range(2):
+        updates, (first, *_) = tx.update(0.1 * params, (first, *state[1:]), params)
+        assert bool(jnp.all(jnp.isfinite(updates)))
+
+
 def test_which_arrays():
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(0.1))
 
