@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from gradtx._arguments import POSITIVE
+from gradtx._arguments import NOT_NEGATIVE
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -49,7 +49,7 @@ def _bounded(mu: Array, nu: Array, s: Slots, eps: Scalar) -> Array:
     ADABOUND,
     probe={"learning_rate": 0.05, "final_ratio": 2.0},
     usual_rate=0.001,
-    ranges={"gamma": POSITIVE},
+    ranges={"gamma": NOT_NEGATIVE},
 )
 def adabound(
     learning_rate: ScalarOrSchedule,
@@ -78,7 +78,7 @@ def adabound(
       b2: the decay rate of the average of squares. Default: 0.999.
       final_ratio: the learning rate of SGD at the end, divided by `learning_rate`. Default: 100,
         which is the authors' `final_lr` of 0.1 for their learning rate of 1e-3.
-      gamma: how fast the bounds approach each other, positive. Default: 1e-3.
+      gamma: how fast the bounds approach each other, not negative; 0 for no bounds. Default: 1e-3.
       eps: added to the root. Default: 1e-8.
 
     Source: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning Rate",
@@ -107,7 +107,7 @@ def adabound(
     ADABOUND,
     probe={"learning_rate": 0.05, "final_ratio": 2.0},
     usual_rate=0.001,
-    ranges={"gamma": POSITIVE},
+    ranges={"gamma": NOT_NEGATIVE},
 )
 def amsbound(
     learning_rate: ScalarOrSchedule,
@@ -127,7 +127,7 @@ def amsbound(
       b1: the decay rate of the average of gradients. Default: 0.9.
       b2: the decay rate of the average of squares. Default: 0.999.
       final_ratio: the learning rate of SGD at the end, divided by `learning_rate`. Default: 100.
-      gamma: how fast the bounds approach each other, positive. Default: 1e-3.
+      gamma: how fast the bounds approach each other, not negative; 0 for no bounds. Default: 1e-3.
       eps: added to the root. Default: 1e-8.
 
     Source: Luo et al., "Adaptive Gradient Methods with Dynamic Bound of Learning Rate",
