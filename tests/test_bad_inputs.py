@@ -52,8 +52,8 @@ def test_integer_parameters(entry):
 
 @each_build
 def test_leaves_that_are_no_arrays(entry):
-    for leaf in ("text", object(), jnp.sin):
-        with refused(TypeError, entry.name, "params['b']['c']", type(leaf).__name__):
+    for leaf, told in (("text", "'text'"), (object(), "an object"), (jnp.sin, "function sin")):
+        with refused(TypeError, entry.name, "params['b']['c']", told, "not an array"):
             entry.make().init({"a": jnp.ones(2), "b": {"c": leaf}})
 
 

@@ -23,7 +23,8 @@ def guarded(update: Callable[..., tuple[Array, Slots]]) -> Callable[..., tuple[A
 
     def rule(g: Array, s: Slots, step: Array, p: Array | None) -> tuple[Array, Slots]:
         if g.size == 0:
-            return g, Slots(**{name: x for name, x in vars(s).items() if jnp.ndim(x)})
+            beside = {"rng_key", *(name for name, x in vars(s).items() if jnp.ndim(x) == 0)}
+            return g, Slots(**{name: x for name, x in vars(s).items() if name not in beside})
         good = jnp.isfinite(jnp.sum(abs_sq(g), (1, 2)))
         u, new = update(jnp.where(good[:, None, None], g, 0), s, step, p)
         slots = dict(vars(new))
