@@ -104,8 +104,9 @@ def scale_by_kl_shampoo(
     each with the values of the last step on its right side. Then, at the first step and every
     `precondition_frequency` steps, `ql` and `qr` are computed from `left` and `right` as by
     `scale_by_soap`. There is no bias correction. Before the first step bases are the axes.
-    While the eigenvalues still move away from `init_factor`, the first update has the size of the
-    gradient, and those after gradients much larger than 1 are too small: scale such losses.
+    Until the eigenvalues have adapted from `init_factor`, updates depend on the unit of the loss:
+    the first one is as large as the gradient, and if gradients are much larger than 1, the next
+    ones are too small. Scale the loss in that case.
 
     In null spaces, whose bases are arbitrary, `wl` and `wr` are replaced by their means, as in
     `scale_by_soap`, so that updates do not depend on the choice. A matrix whose gradient is not
