@@ -7,20 +7,24 @@ import pytest
 import trees
 
 import gradtx
+from gradtx.tree import norms as module
 from gradtx.tree.norms import norms
 
 MANY = [trees.numbers((2, 3), 1), trees.numbers((3,), 2), trees.numbers((), 3)]
 
 
-@pytest.fixture(scope="module", params=["cpu", "default"], autouse=True)
+@pytest.fixture(scope="module", params=["small", "large", "accelerator"], autouse=True)
 def way(request):
-    """Takes norms as on CPUs, and as on accelerators."""
-    if request.param == "cpu":
+    """Takes norms as on CPUs, of small and of large arrays, and as on accelerators."""
+    if request.param == "small":
         yield
         return
     jax.clear_caches()  # once for all tests of this way: pytest orders them by it
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax.lax, "platform_dependent", lambda *, cpu, default: default())
+        if request.param == "large":
+            patch.setattr(module, "SMALL", 2)  # of MANY, only the scalar is small
+        else:
+            patch.setattr(jax.lax, "platform_dependent", lambda *, cpu, default: default())
         yield
     jax.clear_caches()
 
@@ -66,6 +70,15 @@ def test_gradients(size):
     assert not jnp.any(jax.grad(norm)(jnp.zeros(3)))
     hessian = jax.jit(jax.hessian(norm))(jnp.array([3.0, 4.0]))
     np.testing.assert_allclose(hessian, np.array([[16, -12], [-12, 9]]) / 125, rtol=1e-5)
+
+
+def test_only_large_arrays_need_a_branch_on_cpus(way, request):
+    def branches(leaves):
+        return jax.jit(gradtx.global_norm).lower(leaves).compile().as_text().count(" conditional(")
+
+    if request.node.callspec.params["way"] == "small":
+        assert branches([jnp.ones(4096), jnp.ones((64, 64))]) == 0
+        assert branches([jnp.ones(4096), jnp.ones(4097), jnp.ones(5000)]) == 1
 
 
 def test_each_of_several_along_axes():
