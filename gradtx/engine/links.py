@@ -33,7 +33,7 @@ from gradtx.engine.masks import Mask, hide, hide_extra, merge, narrowed
 from gradtx.engine.numerics import default_float, safe_increment, value_of
 from gradtx.engine.paths import is_none
 from gradtx.engine.rules import Kernel, MaskedNode, field, rate_at, rate_kept, value_at
-from gradtx.engine.storage import first_slots
+from gradtx.engine.storage import first_slots, new_number
 
 Active = tuple[bool, ...] | None
 FrozenForms = Sequence[tuple[Frozen, Sequence[PyTree]]]
@@ -256,14 +256,15 @@ class Rule(Link):
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
         takes = [x is not None and (active is None or active[i]) for i, x in enumerate(leaves)]
         counter, fields = self.kernel.counter, {}
+        new: Callable[..., Array] = jnp.array if is_traced(leaves[:1]) else new_number
         if counter.field in self.state._fields:
-            fields = {name: jnp.array(counter.first) for name in counter.fields}
+            fields = {name: new(counter.first) for name in counter.fields}
         if "rng_key" in self.state._fields and self.key is not None:
             fields["rng_key"] = jnp.copy(self.key)  # the state may be donated
         known = self.common(fields.get(counter.field), {})
         for name in self.state._fields:
             if name in known:
-                fields[name] = jnp.array(value_of(known[name]), default_float())
+                fields[name] = new(value_of(known[name]), default_float())
         integers = self.kernel.integers and all(map(_is_integer, known.values()))
         check_leaves(params, "params", takes, integers=integers, real_only=self.real_only)
         if names := self.kernel.slots(known):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -48,6 +49,23 @@ def store_slot(old: PyTree, new: Slots, name: str, stage: int) -> PyTree:
         return o.with_value(x) if is_coded(o) else x
 
     return jax.tree.map(stored, old, getattr(new, name), is_leaf=is_coded)
+
+
+def new_number(x: ArrayLike, dtype: DTypeLike | None = None) -> Array:
+    """Returns a number as a new array, as `jnp.array` does, in half the time outside `jit`.
+
+    Args:
+      x: a number, or a scalar array.
+      dtype: the dtype. Default: that of `x`.
+    """
+    if isinstance(x, jax.Array):
+        return jnp.array(x, dtype)
+    return _new(np.asarray(x, dtype))
+
+
+@jax.jit
+def _new(x: Array) -> Array:
+    return lax.optimization_barrier(x)
 
 
 def first_slots(
