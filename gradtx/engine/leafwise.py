@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
-from gradtx._arguments import Range, Requirements
+from gradtx._arguments import Range, Requirements, checked
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.links import Link, Origin, Rule
 from gradtx.engine.made import call_of
@@ -17,6 +17,7 @@ from gradtx.engine.rules import COUNT, Counter, Kernel, Slots
 P = ParamSpec("P")
 
 
+@checked
 def leafwise(
     state: type,
     init: Callable[[Array], Slots] | None,
@@ -73,12 +74,18 @@ def leafwise(
       name: the name of the rule in error messages. Default: the function in which `update` is
         defined.
 
+    Raises:
+      TypeError: an argument is of a wrong kind.
+
     Complex leaves: the update must be the direction of steepest ascent, `conj(jax.grad(f)(z))` for
     a real function `f`, so that `z - learning_rate * g` descends.
 
     Returns:
       The transformation. Neighbours in a `gradtx.chain` that `leafwise` made run in one pass over
       the leaves.
+
+    Raises:
+      TypeError: an argument is of a wrong kind.
 
     Example:
       >>> from typing import NamedTuple

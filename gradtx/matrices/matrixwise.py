@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradtx._arguments import checked
 from gradtx._devices import explicit_mesh, placed_as
 from gradtx._roles import declaration_of_class
 from gradtx.engine.base import (
@@ -51,6 +52,7 @@ from gradtx.matrices.layout import (
 from gradtx.matrices.stacks import Column, map_stacks, placed_like, typed_like
 
 
+@checked
 def matrixwise(
     state: type,
     init: Callable[..., Slots] | None,
@@ -105,6 +107,7 @@ def matrixwise(
         defined.
 
     Raises:
+      TypeError: an argument is of a wrong kind.
       ValueError: by `init` and `update`: a leaf without axes is not a matrix, or its axes do not
         match its shape.
 
