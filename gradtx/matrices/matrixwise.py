@@ -39,7 +39,7 @@ from gradtx.engine.made import Frozen, InTurn, Source, thaw
 from gradtx.engine.numerics import compute_dtype, safe_increment
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
-from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, checked_result, field
+from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field, run_rule
 from gradtx.engine.storage import first_slots
 from gradtx.matrices.keys import key_data, keys_of_leaves, shared_key
 from gradtx.matrices.layout import (
@@ -212,7 +212,14 @@ class Stacked(Link):
                 impl = jax.random.key_impl(self.key)
                 mine["rng_key"] = jax.random.wrap_key_data(held[-1], impl=impl)
             s = Slots(**mine, **scalars)
-            g, new = checked_result(rule(g, s, step, p), g, s, names)
+            try:
+                g, new = run_rule(rule, g, s, step, p, names)
+            except LeafError as e:
+                first = next(
+                    (i for i in places if places[i].shape == g.shape[1:]), next(iter(places))
+                )
+                error = e.at(f"updates{nth_path(updates, first)}")
+                raise error from error.__cause__
             return [g, *(getattr(new, f) for f in names)]
 
         given = [
