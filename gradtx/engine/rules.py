@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from gradtx._arguments import described
+from gradtx._arguments import MisfitError, described
 from gradtx.engine.base import Array, ExtraArgs, OptState, PyTree, Scalar, ScalarOrSchedule
 from gradtx.engine.numerics import NeedsConstant, safe_increment
 from gradtx.engine.scalars import finished
@@ -140,6 +140,8 @@ def errors_of(function: str, arrays: Mapping[str, PyTree], stage: int = 0) -> It
         yield
     except NeedsConstant:
         raise
+    except MisfitError as e:
+        raise LeafError(ValueError, str(e), stage) from None
     except (TypeError, ValueError, AttributeError) as e:
         told = ", ".join(
             f"{name} is {jnp.result_type(x)} of shape {jnp.shape(x)}"

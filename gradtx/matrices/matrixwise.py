@@ -32,7 +32,7 @@ from gradtx.engine.base import (
     Scalar,
     Updates,
 )
-from gradtx.engine.checks import check_given, check_leaves, check_pairs
+from gradtx.engine.checks import check_given, check_leaves, check_pairs, located
 from gradtx.engine.concrete import is_traced, spans_devices
 from gradtx.engine.links import Active, FrozenForms, Link
 from gradtx.engine.made import Frozen, InTurn, Source, thaw
@@ -66,6 +66,7 @@ def matrixwise(
     key: Array | None = None,
     per_step: Callable[..., Mapping[str, Scalar]] | None = None,
     name: str | None = None,
+    argument: str = "axes",
 ) -> GradientTransformation:
     """Lifts a rule for a stack of matrices to a transformation of pytrees.
 
@@ -105,6 +106,8 @@ def matrixwise(
         same for all matrices. Default: there are none.
       name: the name of the rule in error messages. Default: the function in which `update` is
         defined.
+      argument: the name of `axes` in error messages, such as that of the argument by which your
+        factory got them. Default: "axes".
 
     Raises:
       TypeError: an argument is of a wrong kind.
@@ -133,6 +136,7 @@ def matrixwise(
         lying=lying,
         after=after,
         key=key,
+        argument=argument,
     )
     return Pipeline((link,), 0).transformation()
 
@@ -147,6 +151,7 @@ class Stacked(Link):
       lying: whether tall matrices are transposed.
       after: the function applied to a leaf's updated matrices, or `None`.
       key: a random key, or `None`.
+      argument: the name of `axes` in error messages.
     """
 
     kernel: Kernel
@@ -154,6 +159,7 @@ class Stacked(Link):
     lying: bool
     after: Callable[[Array, Layout], Array] | None
     key: Array | None
+    argument: str
 
     compiles = sees_all = True
     couples = False
@@ -163,7 +169,12 @@ class Stacked(Link):
         leaves, treedef, places = self._places(params, "params", active)
         rows = {i: None if x is None else MaskedNode() for i, x in leaves.items()}
         columns: dict[str, list[PyTree]] = {f: [*rows.values()] for f in self.kernel.slots({})}
-        found = self._first_slots(leaves, places, frozen) if columns else []
+        try:
+            found = self._first_slots(leaves, places, frozen) if columns else []
+        except LeafError as e:
+            raise located(
+                e, params, places, lambda i: self._slots({i: leaves[i]}, {i: places[i]})
+            ) from e.__cause__
         for (name, column), mine in zip(columns.items(), found, strict=True):
             for i, slot in mine.items():
                 column[i] = placed_as(slot, leaves[i]) if self._is_like_leaf(name) else slot
@@ -250,8 +261,9 @@ class Stacked(Link):
         found, treedef = jax.tree.flatten(tree, is_leaf=is_none)
         takes = [x is not None and (active is None or active[i]) for i, x in enumerate(found)]
         check_leaves(tree, name, takes, real_only=self.real_only)
-        axes = axes_of_leaves(self.axes, tree)
-        return dict(enumerate(found)), treedef, places_of(tree, name, axes, takes, self.lying)
+        axes = axes_of_leaves(self.axes, tree, self.argument)
+        places = places_of(tree, name, axes, takes, self.lying, self.argument)
+        return dict(enumerate(found)), treedef, places
 
     def _first_slots(
         self, leaves: dict[int, PyTree], places: dict[int, Place], frozen: FrozenForms

@@ -187,7 +187,8 @@ def scale_by_alice(
 
     return matrixwise(
         ScaleByAliceState, init, update, axes=weight_dimension_numbers,
-        key=as_key(key, None, "scale_by_alice"), name="scale_by_alice",
+        key=as_key(key, None, "scale_by_alice"),
+        argument="weight_dimension_numbers", name="scale_by_alice",
     )  # fmt: skip
 
 

@@ -165,7 +165,8 @@ def scale_by_apollo(
 
     return matrixwise(
         ScaleByApolloState, init, update, axes=weight_dimension_numbers,
-        key=as_key(key, None, "scale_by_apollo"), name="scale_by_apollo",
+        key=as_key(key, None, "scale_by_apollo"),
+        argument="weight_dimension_numbers", name="scale_by_apollo",
         per_step=lambda step, _: weights_of_moments(b1, b2, step),
     )  # fmt: skip
 

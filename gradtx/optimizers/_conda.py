@@ -150,7 +150,7 @@ def scale_by_conda(
 
     return matrixwise(
         ScaleByCondaState, init, update, axes=weight_dimension_numbers, lying=True,
-        per_step=per_step, name="scale_by_conda",
+        per_step=per_step, argument="weight_dimension_numbers", name="scale_by_conda",
     )  # fmt: skip
 
 

@@ -150,7 +150,8 @@ def scale_by_fira(
 
     return matrixwise(
         ScaleByFiraState, init, update, axes=weight_dimension_numbers,
-        per_step=functools.partial(weights_of_moments, b1, b2), name="scale_by_fira",
+        per_step=functools.partial(weights_of_moments, b1, b2),
+        argument="weight_dimension_numbers", name="scale_by_fira",
     )  # fmt: skip
 
 

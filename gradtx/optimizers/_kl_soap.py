@@ -158,7 +158,13 @@ def scale_by_kl_soap(
     )  # fmt: skip
     axes = weight_dimension_numbers
     return matrixwise(
-        ScaleByKLSoapState, first, rule, axes=axes, lying=True, name="scale_by_kl_soap"
+        ScaleByKLSoapState,
+        first,
+        rule,
+        axes=axes,
+        lying=True,
+        argument="weight_dimension_numbers",
+        name="scale_by_kl_soap",
     )
 
 

@@ -125,7 +125,14 @@ def scale_by_normuon(
         return u, Slots(mu=mu, nu=nu)
 
     axes = weight_dimension_numbers
-    return matrixwise(ScaleByNorMuonState, init, update, axes=axes, name="scale_by_normuon")
+    return matrixwise(
+        ScaleByNorMuonState,
+        init,
+        update,
+        axes=axes,
+        argument="weight_dimension_numbers",
+        name="scale_by_normuon",
+    )
 
 
 @optimizer(
@@ -282,7 +289,14 @@ def scale_by_adamuon(
         return u, Slots(mu=mu, nu=nu)
 
     axes = weight_dimension_numbers
-    return matrixwise(ScaleByAdaMuonState, init, update, axes=axes, name="scale_by_adamuon")
+    return matrixwise(
+        ScaleByAdaMuonState,
+        init,
+        update,
+        axes=axes,
+        argument="weight_dimension_numbers",
+        name="scale_by_adamuon",
+    )
 
 
 @optimizer(

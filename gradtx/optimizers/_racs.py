@@ -138,7 +138,12 @@ def scale_by_racs(
         return u, Slots(rows=rows, columns=columns, norm=norm, rejected=s.rejected)
 
     return matrixwise(
-        ScaleByRacsState, init, update, axes=weight_dimension_numbers, name="scale_by_racs"
+        ScaleByRacsState,
+        init,
+        update,
+        axes=weight_dimension_numbers,
+        argument="weight_dimension_numbers",
+        name="scale_by_racs",
     )
 
 

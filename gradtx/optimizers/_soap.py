@@ -214,7 +214,7 @@ def scale_by_soap(
     first, rule = in_blocks(init, update, block_size, ("mu",))
     return matrixwise(
         ScaleBySoapState, first, rule, axes=weight_dimension_numbers, lying=True,
-        per_step=per_step, name="scale_by_soap",
+        per_step=per_step, argument="weight_dimension_numbers", name="scale_by_soap",
     )  # fmt: skip
 
 

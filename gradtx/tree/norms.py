@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._arguments import MisfitError, axes_within
 from gradtx.codecs import decoded
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import abs_sq, default_float, like, times, widen
@@ -228,6 +229,9 @@ def safe_norm(
         array.
       keepdims: whether the axes are kept, with length 1. Default: False.
 
+    Raises:
+      ValueError: the array has no such axis.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import gradtx
@@ -237,6 +241,10 @@ def safe_norm(
       [0. 0.]
     """
     x = floating(x)
+    try:
+        axes_within(axis, x.ndim)
+    except MisfitError as e:
+        raise ValueError(f"safe_norm: x {e}") from None
     small = 2.0 ** (int(jnp.finfo(x.dtype).minexp) // 2)
     large = jnp.max(jnp.abs(x), initial=0) * small > 1
     factor = lax.stop_gradient(jnp.where(large, small, 1)).astype(jnp.finfo(x.dtype).dtype)

@@ -379,9 +379,14 @@ def test_errors_inside_of_init_are_told(lift):
     def init(p):
         return Slots(mu=p @ p)
 
-    x = {"w": jnp.ones((2, 3))}
+    x = {"a": jnp.ones((2, 2)), "w": jnp.ones((2, 3))}
     tx = lift(HasSlot, init, lambda g, s, step, p: (g, s), name="mine")
-    told = ("mine: the parameter is float32 of shape ", "2, 3)", "init cannot use", "dot_general")
+    told = (
+        "mine: params['w']: the parameter is float32 of shape ",
+        "2, 3)",
+        "init cannot use",
+        "dot_general",
+    )
     for make in (tx.init, jax.jit(tx.init), gradtx.chain(gradtx.scale(1.0), tx).init):
         with refused((TypeError, ValueError), *told):
             make(x)
