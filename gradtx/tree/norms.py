@@ -16,10 +16,10 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx._arguments import MisfitError, axes_within
-from gradtx.codecs import decoded
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import abs_sq, default_float, like, times, widen
 from gradtx.engine.scalars import total
+from gradtx.tree.mapping import numbers_in
 
 Axis = tuple[int, ...] | None
 Groups = tuple[tuple[Array, ...], ...]
@@ -34,6 +34,9 @@ def global_norm(updates: PyTree) -> Array:
     Args:
       updates: a pytree of arrays.
 
+    Raises:
+      TypeError: a leaf is no number, such as the random key of a state; the message has its path.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -42,7 +45,7 @@ def global_norm(updates: PyTree) -> Array:
       >>> print(gradtx.global_norm(jnp.array([3e30, 4e30])))
       5e+30
     """
-    leaves = tuple(floating(x) for x in jax.tree.leaves(decoded(updates)))
+    leaves = tuple(map(floating, numbers_in("global_norm", updates, "updates")))
     return _compiled((leaves,), None)[0] if leaves else jnp.zeros((), default_float())
 
 
@@ -80,8 +83,13 @@ def floating(x: ArrayLike) -> Array:
 
     Args:
       x: an array or a number.
+
+    Raises:
+      TypeError: it is a random key.
     """
     x = widen(x)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"a random key ({x.dtype}) is not a number")
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(default_float())
 
 
