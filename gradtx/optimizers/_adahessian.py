@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 import jax.numpy as jnp
 
 from gradtx._arguments import POSITIVE, MisfitError, axes_within
-from gradtx._roles import Count, Inner, Slot, Told, declared_as
+from gradtx._roles import Count, Inner, Slot, Told, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -38,7 +38,7 @@ class AdaHessianState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
     hessian_fn_state: Annotated[Inner, Told()]
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, RandomKey, Statistic, Tally, declared
+from gradtx._roles import Count, RandomKey, Statistic, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -63,11 +63,11 @@ class ScaleByAliceState(NamedTuple):
 
     count: Count
     mu: Statistic
-    nu: Statistic
+    nu: UnsignedStatistic
     projector: Statistic
     tracked: Statistic
-    discarded: Statistic
-    norm: Statistic
+    discarded: UnsignedStatistic
+    norm: UnsignedStatistic
     rejected: Tally
     rng_key: RandomKey
 

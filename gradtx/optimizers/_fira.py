@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jax import lax
 
 from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, Statistic, Tally, declared
+from gradtx._roles import Count, Statistic, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -64,9 +64,9 @@ class ScaleByFiraState(NamedTuple):
 
     count: Count
     mu: Statistic
-    nu: Statistic
+    nu: UnsignedStatistic
     projector: Statistic
-    norm: Statistic
+    norm: UnsignedStatistic
     rejected: Tally
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jax.typing import DTypeLike
 
 from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, Slot, Statistic, Tally, declared
+from gradtx._roles import Count, Slot, Statistic, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     GradientTransformation,
@@ -53,7 +53,7 @@ class ScaleByKLSoapState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Statistic
+    nu: UnsignedStatistic
     left: Statistic
     right: Statistic
     left_basis: Statistic

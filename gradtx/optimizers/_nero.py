@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import axes_within
-from gradtx._roles import Count, Rate, Statistic, declared_as
+from gradtx._roles import Count, Rate, UnsignedStatistic, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -29,8 +29,8 @@ class NeroState(NamedTuple):
     """
 
     count: Count
-    nu: Statistic
-    scale: Statistic
+    nu: UnsignedStatistic
+    scale: UnsignedStatistic
     learning_rate: Rate
 
 

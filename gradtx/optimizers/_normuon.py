@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._roles import Slot, Statistic, declared
+from gradtx._roles import Slot, UnsignedSlot, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -49,7 +49,7 @@ class ScaleByNorMuonState(NamedTuple):
     """
 
     mu: Slot
-    nu: Statistic
+    nu: UnsignedStatistic
 
 
 @functools.partial(piece, constants=("ns_coeffs",))
@@ -222,7 +222,7 @@ class ScaleByAdaMuonState(NamedTuple):
     """
 
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
 
 
 @functools.partial(piece, constants=("ns_coeffs",))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, Statistic, Tally, declared
+from gradtx._roles import Count, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -51,9 +51,9 @@ class ScaleByRacsState(NamedTuple):
     """
 
     count: Count
-    rows: Statistic
-    columns: Statistic
-    norm: Statistic
+    rows: UnsignedStatistic
+    columns: UnsignedStatistic
+    norm: UnsignedStatistic
     rejected: Tally
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx._roles import Count, Slot, Statistic, Tally, declared
+from gradtx._roles import Count, Slot, Statistic, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -65,7 +65,7 @@ class ScaleBySoapState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Statistic
+    nu: UnsignedStatistic
     left: Statistic
     right: Statistic
     left_basis: Statistic
