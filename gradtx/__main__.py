@@ -4,14 +4,16 @@ import argparse
 import importlib
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import gradtx
 from gradtx import catalog
 from gradtx._arguments import near
-from gradtx._table import markdown_table, text_table
+from gradtx._table import markdown_table
 from gradtx.crosschecking import (
     Comparison,
     comparison_table,
@@ -99,6 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """Prints the catalog; returns the exit code 0."""
+    if not args.markdown:
+        width = shutil.get_terminal_size().columns
+        print("\n\n".join(_described(entry, width) for entry in catalog.entries()))
+        return 0
     header = ["optimizer", "needs", "complex", "scale-free", "what it is", "source"]
     rows = [
         [
@@ -111,11 +117,28 @@ def run_list(args: argparse.Namespace) -> int:
         ]
         for entry in catalog.entries()
     ]
-    if args.markdown:
-        print(markdown_table(header, [[f"`{row[0]}`", *row[1:]] for row in rows]))
-    else:
-        print(text_table(header, rows))
+    print(markdown_table(header, [[f"`{row[0]}`", *row[1:]] for row in rows]))
     return 0
+
+
+def _described(entry: catalog.Entry, width: int) -> str:
+    """Returns the lines on an optimizer: its name and what it needs, what it is, and its paper."""
+    needs = " and ".join(["params"] * entry.needs_params + list(entry.needs))
+    traits = [f"needs {needs}"] * bool(needs)
+    traits += ["only real numbers"] * (not entry.takes_complex)
+    traits += ["scale-free"] * entry.scale_free
+    told = [entry.name + (f" ({', '.join(traits)})" if traits else ""), entry.summary, entry.source]
+    return "\n".join(
+        textwrap.fill(
+            text,
+            max(width, 40),
+            initial_indent="  " * (i > 0),
+            subsequent_indent="  " if i else "    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for i, text in enumerate(told)
+    )
 
 
 def run_crosscheck(args: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ import inspect
 import math
 import pickle
 import re
+from typing import NamedTuple
 
 import flax.core
 import jax
@@ -20,6 +21,7 @@ from trees import assert_ulps, extras, loss_around
 import gradtx
 from gradtx._arguments import MEANINGS, NUMBER, RANGES, Range, Requirements
 from gradtx._arguments.requirements import TRANSFORMATION
+from gradtx.engine.coupled import coupled
 
 PREFIX = {"w": True, "b": False}
 
@@ -288,6 +290,33 @@ def test_messages_where_it_is_made(make, told):
     with pytest.raises((ValueError, TypeError, gradtx.train.TrainingError)) as caught:
         make()
     assert str(caught.value) == told
+
+
+class OneSlot(NamedTuple):
+    """The state of a rule."""
+
+    mu: jax.Array
+
+
+def _rule(g, s, step, p):
+    return g, s
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((dict, _rule, _rule), "state must be a NamedTuple class, got dict"),
+        ((tuple, _rule, _rule), "state must be a NamedTuple class, got tuple"),
+        ((OneSlot(0), _rule, _rule), "state must be a NamedTuple class, got OneSlot(mu=0)"),
+        ((OneSlot, gradtx.Slots(mu=0), _rule), "init must be a function, got a Slots"),
+        ((OneSlot, _rule, None), "update must be a function, got None"),
+    ],
+)
+@pytest.mark.parametrize("lift", [gradtx.leafwise, gradtx.matrixwise, coupled])
+def test_rules_are_lifted_with_functions_and_a_class_of_states(lift, arguments, told):
+    with pytest.raises(TypeError) as caught:
+        lift(*arguments, name="mine")
+    assert str(caught.value) == f"{lift.__name__}: {told}"
 
 
 CHECKED = sorted(

@@ -5,8 +5,10 @@ in `ranges`. `Requirements` reads both, once for each factory. The values of tra
 examined.
 """
 
+from gradtx._arguments.axes import MisfitError as MisfitError, axes_within as axes_within
 from gradtx._arguments.calls import misfit as misfit, negative as negative
 from gradtx._arguments.descriptions import (
+    counted as counted,
     describe_difference as describe_difference,
     described as described,
     name_of as name_of,

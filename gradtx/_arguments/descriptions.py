@@ -25,6 +25,22 @@ def described(x: object) -> str:
     return f"{_article(type(x).__name__)} {type(x).__name__}"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Returns a number with a noun in its singular or plural.
+
+    Args:
+      number: the number.
+      noun: the noun.
+      plural: its plural. Default: the noun and "s".
+
+    Example:
+      >>> from gradtx._arguments import counted
+      >>> counted(1, "epoch"), counted(2, "epoch"), counted(0, "leaf", "leaves")
+      ('1 epoch', '2 epochs', '0 leaves')
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def name_of(function: object) -> str:
     """Returns the name of a function or another callable object."""
     return getattr(function, "__name__", type(function).__name__)

@@ -179,6 +179,10 @@ def _requirement(name: str, annotation: object, own: Range | None) -> Requiremen
         return Requirement(lambda x: isinstance(x, str) and x in options, f"one of {known}")
     if rest == [bool]:
         return Requirement(_is_flag, "True or False")
+    if rest == [type]:
+        return Requirement(
+            lambda x: _is_named_tuple(x) or (x is None and optional), "a NamedTuple class"
+        )
     if float in rest and all(x in _NUMBERS for x in rest):
         return _number(own or RANGES.get(name, NUMBER), bool(schedules), optional)
     if rest == [int]:
@@ -277,6 +281,10 @@ def _is_flag(x: object) -> bool:
     if isinstance(x, (bool, np.bool_, jax.Array)):
         return True
     return isinstance(x, (int, np.integer)) and x in (0, 1)
+
+
+def _is_named_tuple(x: object) -> bool:
+    return isinstance(x, type) and issubclass(x, tuple) and hasattr(x, "_fields")
 
 
 def _dtype(optional: bool) -> Requirement:

@@ -26,4 +26,6 @@ from gradtx._roles.kinds import (
     Statistic as Statistic,
     Tally as Tally,
     Told as Told,
+    UnsignedSlot as UnsignedSlot,
+    UnsignedStatistic as UnsignedStatistic,
 )

@@ -15,6 +15,8 @@ The roles are:
   copies, accumulated gradients. The dtypes may differ.
 - `Statistic`: a pytree like the parameters with arrays of other shapes, one or several for each
   parameter: numbers, rows and columns, projections, histories with a leading axis.
+- `UnsignedSlot` and `UnsignedStatistic`: the same, with numbers that are never negative, such as
+  second moments; `gradtx.store` has codes for them that keep positive numbers positive.
 - `Tally`: a statistic with counts for each matrix, reported as their sum over all parameters.
 - `Shared`: an array that belongs to no parameter and has no role below.
 - `Count`: a number of steps. `Clock`: a count that repeats that of other parts of the state.
@@ -65,6 +67,7 @@ class Role:
       slots: for an inner state, the kind of its slots; `"unknown"` if it may be the state of
         something other than the parameters.
       of: for an inner state, the part of the parameters to which it belongs; empty for all.
+      signed: whether its numbers may be negative.
     """
 
     kind: Kind
@@ -73,6 +76,7 @@ class Role:
     summed: bool = False
     slots: Kind = "slot"
     of: str = ""
+    signed: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Told:
 
 Slot = Annotated[Params, Role("slot")]
 Statistic = Annotated[Params, Role("statistic")]
+UnsignedSlot = Annotated[Params, Role("slot", signed=False)]
+UnsignedStatistic = Annotated[Params, Role("statistic", signed=False)]
 Tally = Annotated[Params, Role("statistic", told="", summed=True)]
 Shared = Annotated[Array, Role("shared")]
 Count = Annotated[Array, Role("count")]

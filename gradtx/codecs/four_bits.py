@@ -42,11 +42,12 @@ def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
     else:
         ratio = jnp.maximum(ratio, 0)
         below = jnp.minimum(jnp.floor(15 * jnp.sqrt(ratio)), 14)
-        share = (225 * ratio - below**2) / (2 * below + 1)  # of the way to the next code
-        code = jnp.clip(below + jnp.floor(share + dither), jnp.where(x_split > 0, 1, 0), 15)
+        # the squares of the next code and of this one differ by `2 * below + 1`
+        above = 225 * ratio - below**2 >= (1 - dither) * (2 * below + 1)
+        code = jnp.maximum(below + above, jnp.where(x_split > 0, 1, 0))
     bits_of_code = code.astype(jnp.int32).astype(jnp.uint8) & 15
     low, high = jnp.split(bits_of_code, 2, axis=blocks.within)
-    codes = _halved(blocks).join(low | (high << 4))
+    codes = _halved(blocks).join(_apart(low | (high << 4), largest))
     return {"codes": placed_with(codes, x), "scale": jnp.squeeze(largest, blocks.within)}
 
 
@@ -63,6 +64,22 @@ def _decode(parts: Parts, shape: tuple[int, ...], signed: bool) -> Array:
         x = code * code * (1 / 225) * scale
         x = jnp.where(code > 0, jnp.maximum(x, TINY), x)
     return placed_with(blocks.join(x), parts["codes"])
+
+
+def _apart(codes: Array, largest: Array) -> Array:
+    """Returns the codes of usual blocks, and zeros for blocks without a finite entry.
+
+    XLA on CPUs does not vectorize a kernel that ends with the join of the blocks, where the entries
+    of a byte are not at equal distances. A branch ends the kernel before that.
+    """
+
+    def rare(codes: Array) -> Array:
+        return jnp.where(jnp.isfinite(largest), codes, 0)
+
+    def branch(codes: Array) -> Array:
+        return lax.cond(jnp.all(jnp.isfinite(largest)), lambda x: x, rare, codes)
+
+    return lax.platform_dependent(codes, cpu=branch, default=rare)
 
 
 def _largest_magnitude(blocks: Blocks, x: Array) -> Array:

@@ -1,6 +1,6 @@
 """Checks of leaves and arguments, shared by all kinds of links."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,25 @@ def check_leaves(
             except LeafError as e:
                 raise e.at(f"{name}{nth_path(tree, i)}") from None
             good.add(kind)
+
+
+def located(
+    error: LeafError, params: Params, leaves: Iterable[int], init: Callable[[int], object]
+) -> LeafError:
+    """Returns the error of the first leaf for which a rule's `init` raises one, with its path.
+
+    Args:
+      error: the error that `init` raised for all leaves, returned if it is that of none.
+      params: the pytree of the parameters.
+      leaves: the numbers of its leaves that take part.
+      init: calls `init` for the leaf of a number.
+    """
+    for i in leaves:
+        try:
+            init(i)
+        except LeafError as e:
+            return e.at(f"params{nth_path(params, i)}")
+    return error
 
 
 def check_pair(g: ArrayLike, p: ArrayLike | None, updates: Updates, i: int) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gradtx._arguments import checked
 from gradtx.engine.base import GradientTransformation, OptState, ScalarOrSchedule, Updates
 from gradtx.engine.links import Coupled
 from gradtx.engine.pipeline import Pipeline
 
 
+@checked
 def coupled(
     state: type,
     init: Callable[..., OptState],

@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 
 from gradtx.codecs import decoded
 from gradtx.engine.base import Array, PyTree, Scalar
-from gradtx.engine.numerics import NeedsConstant, Number, compute_dtype
-from gradtx.engine.rules import Kernel, LeafError, Slots, checked_result
+from gradtx.engine.numerics import Number, compute_dtype
+from gradtx.engine.rules import Kernel, LeafError, Slots, run_rule
 from gradtx.engine.storage import store, store_slot
 
 
@@ -88,36 +88,12 @@ def update_leaf(
             **dict(plan.constants[k]),
             **key,
         )
-        u, new = _run_rule(kernel, u, s, steps[k], p, k, tuple(mine))
+        u, new = run_rule(kernel.update, u, s, steps[k], p, tuple(mine), k)
         held = zip(plan.names[k], cell.slots[k], strict=True)
         new_slots.append(tuple(store_slot(old, new, n, k) for n, old in held))
     if jnp.issubdtype(u.dtype, jnp.inexact) and not jnp.issubdtype(dtype, jnp.inexact):
         raise LeafError(TypeError, f"an update of dtype {u.dtype} would be rounded to {dtype}")
     return store(u, dtype), tuple(new_slots)
-
-
-def _run_rule(
-    kernel: Kernel, u: Array, s: Slots, step: Any, p: Any, stage: int, names: tuple[str, ...]
-) -> tuple[Array, Slots]:
-    """Runs a rule on one array, and adds the arrays' dtypes and the leaf's path to its errors."""
-    try:
-        returned = kernel.update(u, s, step, p)
-    except NeedsConstant:
-        raise
-    except (TypeError, ValueError, AttributeError) as e:
-        dtypes = {"the update": u, "the parameter": p} | {f"state.{n}": vars(s)[n] for n in names}
-        told = ", ".join(
-            f"{name} is {jnp.result_type(x)}"
-            for name, tree in dtypes.items()
-            for x in jax.tree.leaves(tree)
-        )
-        # Not the error's own class: some classes of JAX cannot be made of a message.
-        kind = ValueError if isinstance(e, ValueError) else TypeError
-        problem = str(e).split("\n")[0]
-        if "NoneType" in problem:
-            problem += "; step is None unless the state has a count, and p unless params=True"
-        raise LeafError(kind, f"{told}, and the rule cannot use them: {problem}", stage) from e
-    return checked_result(returned, u, s, names, stage)
 
 
 def _widest_real(tree: PyTree) -> np.dtype:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
-from gradtx._arguments import Range, Requirements
+from gradtx._arguments import Range, Requirements, checked
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.links import Link, Origin, Rule
 from gradtx.engine.made import call_of
@@ -17,6 +17,7 @@ from gradtx.engine.rules import COUNT, Counter, Kernel, Slots
 P = ParamSpec("P")
 
 
+@checked
 def leafwise(
     state: type,
     init: Callable[[Array], Slots] | None,
@@ -79,6 +80,9 @@ def leafwise(
     Returns:
       The transformation. Neighbours in a `gradtx.chain` that `leafwise` made run in one pass over
       the leaves.
+
+    Raises:
+      TypeError: an argument is of a wrong kind.
 
     Example:
       >>> from typing import NamedTuple

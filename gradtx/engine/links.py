@@ -26,13 +26,13 @@ from gradtx.engine.base import (
     Updates,
 )
 from gradtx.engine.blocks import pieces
-from gradtx.engine.checks import check_given, check_leaves, check_pairs
+from gradtx.engine.checks import check_given, check_leaves, check_pairs, located
 from gradtx.engine.concrete import is_traced, shape_and_dtype, spans_devices
 from gradtx.engine.made import Freezer, Frozen, InTurn, Made, Opaque, Source, is_known, thaw
 from gradtx.engine.masks import Mask, hide, hide_extra, merge, narrowed
 from gradtx.engine.numerics import default_float, safe_increment, value_of
 from gradtx.engine.paths import is_none
-from gradtx.engine.rules import Kernel, MaskedNode, field, rate_at, rate_kept, value_at
+from gradtx.engine.rules import Kernel, LeafError, MaskedNode, field, rate_at, rate_kept, value_at
 from gradtx.engine.storage import first_slots, new_number
 
 Active = tuple[bool, ...] | None
@@ -268,7 +268,13 @@ class Rule(Link):
         integers = self.kernel.integers and all(map(_is_integer, known.values()))
         check_leaves(params, "params", takes, integers=integers, real_only=self.real_only)
         if names := self.kernel.slots(known):
-            rows = self._rows(names, leaves, takes, frozen)
+            try:
+                rows = self._rows(names, leaves, takes, frozen)
+            except LeafError as e:
+                where = [i for i, takes_part in enumerate(takes) if takes_part]
+                raise located(
+                    e, params, where, lambda i: self._rows(names, [leaves[i]], [True], ())
+                ) from e.__cause__
             for number, name in enumerate(names):
                 fields[name] = treedef.unflatten([row[number] for row in rows])
         return self.state(**fields)

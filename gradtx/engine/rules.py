@@ -4,7 +4,8 @@ A `Kernel` holds a rule's pure functions of one array. A use of it, with its num
 link (`gradtx.engine.links`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +14,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from gradtx._arguments import described
+from gradtx._arguments import MisfitError, described
 from gradtx.engine.base import Array, ExtraArgs, OptState, PyTree, Scalar, ScalarOrSchedule
-from gradtx.engine.numerics import safe_increment
+from gradtx.engine.numerics import NeedsConstant, safe_increment
 from gradtx.engine.scalars import finished
 
 
@@ -121,6 +122,67 @@ class LeafError(Exception):
         error = LeafError(self.kind, f"{path}: {self}", self.stage)
         error.__cause__ = self.__cause__
         return error
+
+
+@contextlib.contextmanager
+def errors_of(function: str, arrays: Mapping[str, PyTree], stage: int = 0) -> Iterator[None]:
+    """Adds the arrays' dtypes and shapes to the errors of a function of a rule.
+
+    Args:
+      function: the name of the function in error messages.
+      arrays: the arrays that it was given, by their names in error messages.
+      stage: the number of the link among those that run together. Default: 0.
+
+    Raises:
+      LeafError: the function cannot use the arrays.
+    """
+    try:
+        yield
+    except NeedsConstant:
+        raise
+    except MisfitError as e:
+        raise LeafError(ValueError, str(e), stage) from None
+    except (TypeError, ValueError, AttributeError) as e:
+        told = ", ".join(
+            f"{name} is {jnp.result_type(x)} of shape {jnp.shape(x)}"
+            for name, tree in arrays.items()
+            for x in jax.tree.leaves(tree)
+        )
+        # Not the error's own class: some classes of JAX cannot be made of a message.
+        kind = ValueError if isinstance(e, ValueError) else TypeError
+        problem = str(e).split("\n")[0]
+        if "NoneType" in problem:
+            problem += "; step is None unless the state has a count, and p unless params=True"
+        raise LeafError(kind, f"{told}, and {function} cannot use them: {problem}", stage) from e
+
+
+def run_rule(
+    update: Callable[..., Any],
+    g: Array,
+    s: Slots,
+    step: Any,
+    p: Any,
+    names: Sequence[str],
+    stage: int = 0,
+) -> tuple[Array, Slots]:
+    """Runs a rule on one array or stack of matrices, and checks what it returns.
+
+    Args:
+      update: the rule, `update(g, s, step, p)`.
+      g: the update.
+      s: the slots and the scalars.
+      step: the step count, or `None`.
+      p: the parameter, or `None`.
+      names: the names of the slots.
+      stage: the number of the link among those that run together. Default: 0.
+
+    Raises:
+      LeafError: the rule raises an error, or returns something else than an array and slots.
+    """
+    slots = {f"state.{name}": vars(s)[name] for name in names}
+    with errors_of("the rule", {"the update": g, "the parameter": p, **slots}, stage):
+        returned = update(g, s, step, p)
+    return checked_result(returned, g, s, names, stage)
 
 
 def checked_slots(made: Any, names: Sequence[str], must: str, stage: int = 0) -> Slots:

@@ -12,7 +12,7 @@ from gradtx._devices import placed_as
 from gradtx.codecs import is_coded
 from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import widen
-from gradtx.engine.rules import Kernel, LeafError, Slots, checked_slots
+from gradtx.engine.rules import Kernel, LeafError, Slots, checked_slots, errors_of
 
 
 def store(x: ArrayLike, dtype: DTypeLike, what: str = "the update", stage: int = 0) -> Array:
@@ -81,7 +81,7 @@ def first_slots(
         False, because that costs a little.
 
     Raises:
-      LeafError: `init` returns other slots.
+      LeafError: `init` raises an error, or returns other slots.
     """
     wanted, taken = dict(kernel.stored), set(map(id, leaves))
 
@@ -97,7 +97,10 @@ def first_slots(
 
     rows = []
     for leaf in leaves:
-        made = Slots() if kernel.init is None else kernel.init(widen(leaf))
+        made = Slots()
+        if kernel.init is not None:
+            with errors_of("init", {"the parameter": leaf}):
+                made = kernel.init(widen(leaf))
         slots = vars(checked_slots(made, names, "init must return"))
         row = [jax.tree.map(lambda x, n=n: own(x, wanted.get(n)), slots[n]) for n in names]
         rows.append(jax.tree.map(lambda x, p=leaf: placed_as(x, p), row) if placed else row)

@@ -2,10 +2,12 @@
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._arguments import MisfitError, axes_within
 from gradtx.engine.base import Array
 from gradtx.engine.numerics import default_float
 
@@ -100,14 +102,19 @@ def over_axes(
         where = jnp.asarray(where)
         if broadcast_shape(name, **shapes, where=where.shape) != shape:
             raise ValueError(f"{name}: where of shape {where.shape} does not broadcast to {shape}")
-    axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    for i in axes:
-        if not -len(shape) <= i < len(shape):
-            raise ValueError(f"{name}: axis {i} is out of range for an array of shape {shape}")
     a, b = (
         jnp.broadcast_to(jnp.asarray(x).astype(accumulator(dtype)), shape) for x in two.values()
     )
+    axes_of(name, " and ".join(two), a, axis)
     return a, b, True if where is None else where.astype(bool), dtype
+
+
+def axes_of(name: str, role: str, x: Array | jax.ShapeDtypeStruct, axis: Axis) -> tuple[int, ...]:
+    """Returns axes of an array, counted from the front, or raises if it has no such axis."""
+    try:
+        return axes_within(axis, x.ndim)
+    except MisfitError as e:
+        raise ValueError(f"{name}: the array of {role} {e}") from None
 
 
 def class_numbers(name: str, labels: ArrayLike) -> Array:

@@ -9,6 +9,7 @@ from gradtx.engine.base import Array, Scalar
 from gradtx.losses.arguments import (
     Axis,
     accumulator,
+    axes_of,
     broadcast_shape,
     class_numbers,
     examples,
@@ -86,7 +87,7 @@ def softmax_cross_entropy_with_integer_labels(
 
     Raises:
       TypeError: if `logits` are not floating-point, or `labels` not integers.
-      ValueError: if the shape of `labels` or of `where` does not fit.
+      ValueError: if the shape of `labels` or of `where` does not fit, or there is no such axis.
 
     Example:
       >>> import jax.numpy as jnp
@@ -98,6 +99,7 @@ def softmax_cross_entropy_with_integer_labels(
     """
     name = "softmax_cross_entropy_with_integer_labels"
     logits, labels = floating(name, "logits", logits), class_numbers(name, labels)
+    axes_of(name, "logits", logits, axis)
     axes = axis if isinstance(axis, tuple) else (axis,)
     last = tuple(range(-len(axes), 0))
 
@@ -150,7 +152,8 @@ def softmax_cross_entropy(
 
     Raises:
       TypeError: if `logits` are not floating-point.
-      ValueError: if the shapes of `logits`, `labels` and `where` do not broadcast.
+      ValueError: if the shapes of `logits`, `labels` and `where` do not broadcast, or there is no
+        such axis.
 
     Example:
       >>> import jax.numpy as jnp
@@ -174,7 +177,8 @@ def _two_distributions(
     broadcast_shape(name, logits=logits.shape, labels=labels.shape)
     dtype = jnp.promote_types(logits.dtype, labels.dtype)
     z, p = logits.astype(accumulator(dtype)), labels.astype(accumulator(dtype))
-    axes = tuple(range(z.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    within = axes_of(name, "logits", z, axis)
+    axes = within if axis is None else axis if isinstance(axis, tuple) else (axis,)
     mask = _mask(name, where, logits, axes)
     shift, rest = log_partition(z, axis, mask)
     # 0 * -inf is nan, in the value and in the gradient: such logits are replaced before the
@@ -248,7 +252,8 @@ def poly_loss_cross_entropy(
 
     Raises:
       TypeError: if `logits` are not floating-point.
-      ValueError: if the shapes of `logits`, `labels` and `where` do not broadcast.
+      ValueError: if the shapes of `logits`, `labels` and `where` do not broadcast, or there is no
+        such axis.
 
     Example:
       >>> import jax.numpy as jnp

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar
 from gradtx.engine.concrete import is_traced
-from gradtx.losses.arguments import Axis, accumulator, common_dtype, floating
+from gradtx.losses.arguments import Axis, accumulator, axes_of, common_dtype, floating
 
 
 def _regions(
@@ -139,10 +139,8 @@ def dice_loss(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{name}: reduction must be mean, sum or none, got {reduction!r}")
     p, t, dtype = _regions(name, predictions, targets, apply_softmax, ignore_background)
-    axes = _spatial(p) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
-    if any(i % p.ndim == p.ndim - 1 for i in axes) and (
-        reduction != "none" or class_weights is not None
-    ):
+    axes = _spatial(p) if axis is None else axes_of(name, "predictions", p, axis)
+    if p.ndim - 1 in axes and (reduction != "none" or class_weights is not None):
         raise ValueError(
             f"{name}: axis={axis} sums over the classes, the last of {p.ndim} axes, and leaves "
             f'none to weight or reduce: use reduction="none" without class_weights'

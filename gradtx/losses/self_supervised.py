@@ -7,7 +7,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar
-from gradtx.losses.arguments import Axis, accumulator, broadcast_shape, common_dtype, floating
+from gradtx.losses.arguments import (
+    Axis,
+    accumulator,
+    axes_of,
+    broadcast_shape,
+    common_dtype,
+    floating,
+)
 from gradtx.losses.classification import log_partition
 from gradtx.losses.cosine import directed
 
@@ -117,11 +124,12 @@ def triplet_margin_loss(
     three = {"anchors": anchors, "positives": positives, "negatives": negatives}
     for role, x in three.items():
         floating(name, role, x)
-    broadcast_shape(name, **{role: jnp.shape(x) for role, x in three.items()})
+    shape = broadcast_shape(name, **{role: jnp.shape(x) for role, x in three.items()})
     if isinstance(norm_degree, (int, float)) and not norm_degree >= 1:
         raise ValueError(f"{name}: norm_degree must be 1 or more, got {norm_degree}")
     dtype = common_dtype(*three.values())
     a, p, n = (jnp.asarray(x).astype(accumulator(dtype)) for x in three.values())
+    axes_of(name, "triplets", jax.ShapeDtypeStruct(shape, dtype), axis)
 
     def distance(x: Array, y: Array) -> Array:
         size = jnp.abs(x - y)

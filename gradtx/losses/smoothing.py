@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Scalar
-from gradtx.losses.arguments import Axis, accumulator, broadcast_shape, floating
+from gradtx.losses.arguments import Axis, accumulator, axes_of, broadcast_shape, floating
 
 
 def smooth_labels(
@@ -33,8 +33,8 @@ def smooth_labels(
 
     Raises:
       TypeError: if `labels` are not floating-point.
-      ValueError: if `where` does not broadcast to `labels`, or `alpha` is a number outside of
-        [0, 1].
+      ValueError: if `where` does not broadcast to `labels`, there is no such axis, or `alpha` is a
+        number outside of [0, 1].
 
     Example:
       >>> import jax.numpy as jnp
@@ -56,6 +56,7 @@ def smooth_labels(
             )
         taking_part = jnp.broadcast_to(jnp.asarray(where, bool), shape)
     p = labels.astype(accumulator(labels.dtype))
-    n = jnp.sum(taking_part, axis=axis, keepdims=True).astype(p.dtype)
+    axes = axes_of(name, "labels", p, axis)
+    n = jnp.sum(taking_part, axis=axes, keepdims=True).astype(p.dtype)
     smooth = (1 - alpha) * p + alpha / jnp.maximum(n, 1)
     return jnp.where(taking_part, smooth, p).astype(labels.dtype)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradtx._arguments import MisfitError, axes_within
 from gradtx.engine.base import Array, PyTree, is_function
 from gradtx.engine.leaf import store
 from gradtx.engine.masks import spread
@@ -125,47 +126,45 @@ def _reshaped(x: Array, shape: tuple[int, ...]) -> Array:
     return x if x.shape == shape else lax.reshape(x, shape)
 
 
-def layout_of(shape: Sequence[int], axes: MatrixAxes | None) -> Layout:
+def layout_of(shape: Sequence[int], axes: MatrixAxes | None, argument: str = "axes") -> Layout:
     """Returns the layout of a tensor.
 
     Args:
       shape: the tensor's shape.
       axes: its axes; `None` for a matrix.
+      argument: the name of the axes in error messages. Default: "axes".
 
     Raises:
-      ValueError: the axes do not match the shape.
+      MisfitError: the axes do not match the shape.
     """
     if axes is None:
         if len(shape) != 2:
-            raise ValueError(
+            raise MisfitError(
                 f"has shape {tuple(shape)}, which is not a matrix; give the axes of its rows and "
-                "columns, or exclude it with gradtx.partition"
+                f"columns, as MatrixAxes in {argument}, or exclude it with gradtx.partition"
             )
         axes = MatrixAxes()
-    rows, columns = (_axes(a, shape) for a in axes)
-    if len(set(rows + columns)) < len(rows + columns):
-        raise ValueError(f"has shape {tuple(shape)}; axes must be different, got {axes}")
+    rows, columns = (
+        axes_within(part, len(shape), f"{name} in {argument}")
+        for name, part in zip(MatrixAxes._fields, axes, strict=True)
+    )
+    if not (rows and columns) or len(set(rows + columns)) < len(rows + columns):
+        told = f"{argument} must be different axes of rows and columns"
+        raise MisfitError(f"has shape {tuple(shape)}, so {told}, got {axes}")
     rest = tuple(a for a in range(len(shape)) if a not in rows + columns)
     order = rest + rows + columns
     sides = tuple(math.prod(shape[a] for a in part) for part in (rows, columns))
     return Layout(order, tuple(shape[a] for a in order), len(rest), sides)
 
 
-def _axes(axes: int | Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    found = (axes,) if isinstance(axes, int) else tuple(axes)
-    rank = len(shape)
-    if not found or any(not -rank <= a < rank for a in found):
-        raise ValueError(f"has shape {tuple(shape)}, which does not have the axes {axes}")
-    return tuple(a % rank for a in found)
-
-
-def axes_of_leaves(axes: PyTree, tree: PyTree) -> list[MatrixAxes | None]:
+def axes_of_leaves(axes: PyTree, tree: PyTree, argument: str = "axes") -> list[MatrixAxes | None]:
     """Returns the axes of each leaf of a pytree.
 
     Args:
       axes: a pytree of `MatrixAxes` and `None`, like `tree` or a prefix of it; or a function that
         returns one for `tree`; or `None` if all leaves are matrices.
       tree: the tree.
+      argument: the name of the axes in error messages. Default: "axes".
 
     Raises:
       StructureError: the two have different structures.
@@ -175,7 +174,7 @@ def axes_of_leaves(axes: PyTree, tree: PyTree) -> list[MatrixAxes | None]:
     if found is None or isinstance(found, MatrixAxes):
         return [found] * treedef.num_leaves
     whole = spread(found, tree, lambda x: x is None or isinstance(x, MatrixAxes))
-    return align(treedef, whole, "the dimension numbers", tree, "params")
+    return align(treedef, whole, argument, tree, "params")
 
 
 class Place(NamedTuple):
@@ -238,6 +237,7 @@ def places_of(
     axes: Sequence[MatrixAxes | None],
     active: Sequence[bool],
     lying: bool = False,
+    argument: str = "axes",
 ) -> dict[int, Place]:
     """Returns the places of a pytree's leaves, by the leaves' numbers.
 
@@ -247,6 +247,7 @@ def places_of(
       axes: the axes of each leaf; `None` for a matrix.
       active: for each leaf, whether to include it.
       lying: whether tall matrices, with more rows than columns, are transposed. Default: False.
+      argument: the name of the axes in error messages. Default: "axes".
 
     Raises:
       LeafError: the axes of a leaf do not match its shape.
@@ -256,8 +257,8 @@ def places_of(
         if not active[i]:
             continue
         try:
-            layout = layout_of(jnp.shape(leaf), axes[i])
-        except ValueError as e:
+            layout = layout_of(jnp.shape(leaf), axes[i], argument)
+        except MisfitError as e:
             raise LeafError(ValueError, f"{name}{nth_path(tree, i)} {e}") from None
         places[i] = Place(layout, lying and layout.rows > layout.columns)
     return places

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradtx._arguments import checked
 from gradtx._devices import explicit_mesh, placed_as
 from gradtx._roles import declaration_of_class
 from gradtx.engine.base import (
@@ -31,14 +32,14 @@ from gradtx.engine.base import (
     Scalar,
     Updates,
 )
-from gradtx.engine.checks import check_given, check_leaves, check_pairs
+from gradtx.engine.checks import check_given, check_leaves, check_pairs, located
 from gradtx.engine.concrete import is_traced, spans_devices
 from gradtx.engine.links import Active, FrozenForms, Link
 from gradtx.engine.made import Frozen, InTurn, Source, thaw
 from gradtx.engine.numerics import compute_dtype, safe_increment
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
-from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, checked_result, field
+from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field, run_rule
 from gradtx.engine.storage import first_slots
 from gradtx.matrices.keys import key_data, keys_of_leaves, shared_key
 from gradtx.matrices.layout import (
@@ -51,6 +52,7 @@ from gradtx.matrices.layout import (
 from gradtx.matrices.stacks import Column, map_stacks, placed_like, typed_like
 
 
+@checked
 def matrixwise(
     state: type,
     init: Callable[..., Slots] | None,
@@ -64,6 +66,7 @@ def matrixwise(
     key: Array | None = None,
     per_step: Callable[..., Mapping[str, Scalar]] | None = None,
     name: str | None = None,
+    argument: str = "axes",
 ) -> GradientTransformation:
     """Lifts a rule for a stack of matrices to a transformation of pytrees.
 
@@ -103,8 +106,11 @@ def matrixwise(
         same for all matrices. Default: there are none.
       name: the name of the rule in error messages. Default: the function in which `update` is
         defined.
+      argument: the name of `axes` in error messages, such as that of the argument by which your
+        factory got them. Default: "axes".
 
     Raises:
+      TypeError: an argument is of a wrong kind.
       ValueError: by `init` and `update`: a leaf without axes is not a matrix, or its axes do not
         match its shape.
 
@@ -130,6 +136,7 @@ def matrixwise(
         lying=lying,
         after=after,
         key=key,
+        argument=argument,
     )
     return Pipeline((link,), 0).transformation()
 
@@ -144,6 +151,7 @@ class Stacked(Link):
       lying: whether tall matrices are transposed.
       after: the function applied to a leaf's updated matrices, or `None`.
       key: a random key, or `None`.
+      argument: the name of `axes` in error messages.
     """
 
     kernel: Kernel
@@ -151,6 +159,7 @@ class Stacked(Link):
     lying: bool
     after: Callable[[Array, Layout], Array] | None
     key: Array | None
+    argument: str
 
     compiles = sees_all = True
     couples = False
@@ -160,7 +169,12 @@ class Stacked(Link):
         leaves, treedef, places = self._places(params, "params", active)
         rows = {i: None if x is None else MaskedNode() for i, x in leaves.items()}
         columns: dict[str, list[PyTree]] = {f: [*rows.values()] for f in self.kernel.slots({})}
-        found = self._first_slots(leaves, places, frozen) if columns else []
+        try:
+            found = self._first_slots(leaves, places, frozen) if columns else []
+        except LeafError as e:
+            raise located(
+                e, params, places, lambda i: self._slots({i: leaves[i]}, {i: places[i]})
+            ) from e.__cause__
         for (name, column), mine in zip(columns.items(), found, strict=True):
             for i, slot in mine.items():
                 column[i] = placed_as(slot, leaves[i]) if self._is_like_leaf(name) else slot
@@ -209,7 +223,14 @@ class Stacked(Link):
                 impl = jax.random.key_impl(self.key)
                 mine["rng_key"] = jax.random.wrap_key_data(held[-1], impl=impl)
             s = Slots(**mine, **scalars)
-            g, new = checked_result(rule(g, s, step, p), g, s, names)
+            try:
+                g, new = run_rule(rule, g, s, step, p, names)
+            except LeafError as e:
+                first = next(
+                    (i for i in places if places[i].shape == g.shape[1:]), next(iter(places))
+                )
+                error = e.at(f"updates{nth_path(updates, first)}")
+                raise error from error.__cause__
             return [g, *(getattr(new, f) for f in names)]
 
         given = [
@@ -240,8 +261,9 @@ class Stacked(Link):
         found, treedef = jax.tree.flatten(tree, is_leaf=is_none)
         takes = [x is not None and (active is None or active[i]) for i, x in enumerate(found)]
         check_leaves(tree, name, takes, real_only=self.real_only)
-        axes = axes_of_leaves(self.axes, tree)
-        return dict(enumerate(found)), treedef, places_of(tree, name, axes, takes, self.lying)
+        axes = axes_of_leaves(self.axes, tree, self.argument)
+        places = places_of(tree, name, axes, takes, self.lying, self.argument)
+        return dict(enumerate(found)), treedef, places
 
     def _first_slots(
         self, leaves: dict[int, PyTree], places: dict[int, Place], frozen: FrozenForms

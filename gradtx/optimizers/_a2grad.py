@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import NOT_NEGATIVE, POSITIVE
-from gradtx._roles import Count, Rate, Slot, declared_as
+from gradtx._roles import Count, Rate, Slot, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -32,8 +32,8 @@ class A2GradState(NamedTuple):
     count: Count
     fast: Slot
     mean: Slot
-    nu: Slot
-    nu_max: Slot
+    nu: UnsignedSlot
+    nu_max: UnsignedSlot
     learning_rate: Rate
 
 

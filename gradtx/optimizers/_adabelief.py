@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jax import lax
 
-from gradtx._roles import Count, Slot, declared
+from gradtx._roles import Count, Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -34,7 +34,7 @@ class ScaleByBeliefState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
 
 
 @piece

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from gradtx._roles import Slot, declared
+from gradtx._roles import UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -23,8 +23,8 @@ class ScaleByAdaDeltaState(NamedTuple):
       e_x: moving average of squared steps, real.
     """
 
-    e_g: Slot
-    e_x: Slot
+    e_g: UnsignedSlot
+    e_x: UnsignedSlot
 
 
 @piece

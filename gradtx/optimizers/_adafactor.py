@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from gradtx._arguments import DECAY, NUMBER
-from gradtx._roles import Count, Statistic, declared
+from gradtx._roles import Count, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -40,9 +40,9 @@ class FactoredState(NamedTuple):
     """
 
     count: Count
-    v_row: Statistic
-    v_col: Statistic
-    v: Statistic
+    v_row: UnsignedStatistic
+    v_col: UnsignedStatistic
+    v: UnsignedStatistic
 
 
 class Squares(NamedTuple):

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from gradtx._roles import Slot, declared
+from gradtx._roles import UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -22,7 +22,7 @@ class ScaleByRssState(NamedTuple):
       sum_of_squares: the sum of squared gradients, real.
     """
 
-    sum_of_squares: Slot
+    sum_of_squares: UnsignedSlot
 
 
 @piece

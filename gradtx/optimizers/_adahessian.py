@@ -4,8 +4,8 @@ from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, Inner, Slot, Told, declared_as
+from gradtx._arguments import POSITIVE, MisfitError, axes_within
+from gradtx._roles import Count, Inner, Slot, Told, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -38,7 +38,7 @@ class AdaHessianState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
     hessian_fn_state: Annotated[Inner, Told()]
 
 
@@ -94,7 +94,8 @@ def adahessian(
     Raises:
       TypeError: `update` was called without `obj_fn`, `hessian_diagonal_fn` is not a
         transformation, or parameters are complex.
-      ValueError: `update_interval` is less than 1, or `update` was called without params.
+      ValueError: `update_interval` is less than 1, `kernel_axes` are not axes of a kernel, or
+        `update` was called without params.
 
     Source: Yao et al., "ADAHESSIAN: An Adaptive Second Order Optimizer for Machine Learning",
     arXiv:2006.00719.
@@ -109,7 +110,11 @@ def adahessian(
       >>> print(updates)
       [-0.5 -0.5]
     """
-    method = _Method(b1, b2, eps, hessian_power, kernel_axes, update_interval)
+    try:
+        kernel = axes_within(kernel_axes, 4, "kernel_axes")
+    except MisfitError as e:
+        raise ValueError(f"adahessian: a convolution's kernel {e}") from None
+    method = _Method(b1, b2, eps, hessian_power, kernel, update_interval)
     return chain(
         by_curvature(
             hessian_diagonal_fn,

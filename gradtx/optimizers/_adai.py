@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._roles import Slot, declared_as
+from gradtx._roles import Slot, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     GradientTransformation,
@@ -36,8 +36,8 @@ class AdaiState(NamedTuple):
     """
 
     mu: Slot
-    weight: Slot
-    nu: Slot
+    weight: UnsignedSlot
+    nu: UnsignedSlot
 
 
 @optimizer(

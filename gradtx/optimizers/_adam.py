@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, Slot, declared
+from gradtx._roles import Count, Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -40,7 +40,7 @@ class ScaleByAdamState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
 
 
 def zero_moments(p: Array) -> Slots:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._roles import Count, Slot, Statistic, declared_as
+from gradtx._roles import Count, Slot, UnsignedStatistic, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -49,7 +49,7 @@ class AdamMiniState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Statistic
+    nu: UnsignedStatistic
 
 
 @optimizer(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gradtx._arguments import NOT_NEGATIVE
-from gradtx._roles import Count, Rate, Slot, declared_as
+from gradtx._roles import Count, Rate, Slot, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -30,8 +30,8 @@ class AdamGState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
-    golden: Slot
+    nu: UnsignedSlot
+    golden: UnsignedSlot
     learning_rate: Rate
 
 

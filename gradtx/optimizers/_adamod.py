@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._roles import Count, Rate, Slot, declared_as
+from gradtx._roles import Count, Rate, Slot, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -28,8 +28,8 @@ class AdaModState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
-    rates: Slot
+    nu: UnsignedSlot
+    rates: UnsignedSlot
     learning_rate: Rate
 
 

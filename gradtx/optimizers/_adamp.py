@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._arguments import DECAY
+from gradtx._arguments import DECAY, axes_within
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -32,8 +32,8 @@ def _projected(
     """
     if p.ndim < 2:
         return u, False
-    channel = channel_axis % p.ndim
-    others = tuple(i for i in range(p.ndim) if i != channel)
+    channels = axes_within(channel_axis, p.ndim, "channel_axis")
+    others = tuple(i for i in range(p.ndim) if i not in channels)
 
     def view(axes: tuple[int, ...]) -> tuple[Array, Array]:
         sizes = (size + eps for size in norms(p, g, axis=axes))
@@ -98,7 +98,8 @@ def adamp(
         it is 0 in Equinox and PyTorch.
 
     Raises:
-      ValueError: `update` was called without params.
+      ValueError: `update` was called without params, or a leaf with two axes or more has no
+        `channel_axis`.
 
     Source: Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on Scale-invariant
     Weights", arXiv:2006.08217.
@@ -159,7 +160,8 @@ def sgdp(
         it is 0 in Equinox and PyTorch.
 
     Raises:
-      ValueError: `update` was called without params.
+      ValueError: `update` was called without params, or a leaf with two axes or more has no
+        `channel_axis`.
 
     Source: Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on Scale-invariant
     Weights", arXiv:2006.08217.

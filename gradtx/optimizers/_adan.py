@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._roles import Count, Slot, declared
+from gradtx._roles import Count, Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -35,7 +35,7 @@ class ScaleByAdanState(NamedTuple):
 
     m: Slot
     v: Slot
-    n: Slot
+    n: UnsignedSlot
     g: Slot
     t: Count
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gradtx._arguments import DECAY
-from gradtx._roles import Count, Slot, Statistic, declared_as
+from gradtx._roles import Count, Slot, UnsignedSlot, UnsignedStatistic, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -31,8 +31,8 @@ class AdaNormState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
-    norm: Statistic
+    nu: UnsignedSlot
+    norm: UnsignedStatistic
 
 
 @optimizer(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._roles import Count, Statistic, declared_as
+from gradtx._roles import Count, Statistic, UnsignedStatistic, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -29,7 +29,7 @@ class AdaShiftState(NamedTuple):
 
     count: Count
     last: Statistic
-    nu: Statistic
+    nu: UnsignedStatistic
 
 
 @optimizer(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._roles import Count, Slot, declared_as
+from gradtx._roles import Count, Slot, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -32,8 +32,8 @@ class AdaSmoothState(NamedTuple):
     count: Count
     start: Slot
     last: Slot
-    path: Slot
-    nu: Slot
+    path: UnsignedSlot
+    nu: UnsignedSlot
 
 
 @optimizer(

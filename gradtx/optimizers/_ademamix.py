@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from gradtx._roles import Count, Slot, declared
+from gradtx._roles import Count, Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -38,7 +38,7 @@ class ScaleByAdemamixState(NamedTuple):
     count_m2: Count
     m1: Slot
     m2: Slot
-    nu: Slot
+    nu: UnsignedSlot
 
 
 @declared
@@ -53,7 +53,7 @@ class ScaleBySimplifiedAdEMAMixState(NamedTuple):
 
     t: Count
     m: Slot
-    n: Slot
+    n: UnsignedSlot
 
 
 @piece

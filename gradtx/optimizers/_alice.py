@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, RandomKey, Statistic, Tally, declared
+from gradtx._roles import Count, RandomKey, Statistic, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -63,11 +63,11 @@ class ScaleByAliceState(NamedTuple):
 
     count: Count
     mu: Statistic
-    nu: Statistic
+    nu: UnsignedStatistic
     projector: Statistic
     tracked: Statistic
-    discarded: Statistic
-    norm: Statistic
+    discarded: UnsignedStatistic
+    norm: UnsignedStatistic
     rejected: Tally
     rng_key: RandomKey
 
@@ -187,7 +187,8 @@ def scale_by_alice(
 
     return matrixwise(
         ScaleByAliceState, init, update, axes=weight_dimension_numbers,
-        key=as_key(key, None, "scale_by_alice"), name="scale_by_alice",
+        key=as_key(key, None, "scale_by_alice"),
+        argument="weight_dimension_numbers", name="scale_by_alice",
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import DECAY, NOT_NEGATIVE
-from gradtx._roles import Count, Rate, Slot, declared_as
+from gradtx._roles import Count, Rate, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -31,8 +31,8 @@ class AmosState(NamedTuple):
     """
 
     count: Count
-    nu: Slot
-    decays: Slot
+    nu: UnsignedSlot
+    decays: UnsignedSlot
     learning_rate: Rate
 
 

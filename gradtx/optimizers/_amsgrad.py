@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx._roles import Count, Slot, declared
+from gradtx._roles import Count, Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -31,8 +31,8 @@ class ScaleByAmsgradState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
-    nu_max: Slot
+    nu: UnsignedSlot
+    nu_max: UnsignedSlot
 
 
 def zero_moments_and_max(p: Array) -> Slots:

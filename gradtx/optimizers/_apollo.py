@@ -8,7 +8,7 @@ import jax
 from jax import lax
 
 from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, RandomKey, Statistic, Tally, declared
+from gradtx._roles import Count, RandomKey, Statistic, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -64,9 +64,9 @@ class ScaleByApolloState(NamedTuple):
 
     count: Count
     mu: Statistic
-    nu: Statistic
+    nu: UnsignedStatistic
     projector: Statistic
-    norm: Statistic
+    norm: UnsignedStatistic
     rejected: Tally
     rng_key: RandomKey
 
@@ -165,7 +165,8 @@ def scale_by_apollo(
 
     return matrixwise(
         ScaleByApolloState, init, update, axes=weight_dimension_numbers,
-        key=as_key(key, None, "scale_by_apollo"), name="scale_by_apollo",
+        key=as_key(key, None, "scale_by_apollo"),
+        argument="weight_dimension_numbers", name="scale_by_apollo",
         per_step=lambda step, _: weights_of_moments(b1, b2, step),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx._roles import Slot, declared_as
+from gradtx._roles import Slot, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     GradientTransformation,
@@ -36,7 +36,7 @@ class AvaGradState(NamedTuple):
     """
 
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
 
 
 @optimizer(

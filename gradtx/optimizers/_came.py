@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._roles import Slot, Statistic, declared_as
+from gradtx._roles import Slot, UnsignedStatistic, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -37,9 +37,9 @@ class ConfidenceState(NamedTuple):
     """
 
     mu: Slot
-    v_row: Statistic
-    v_col: Statistic
-    v: Statistic
+    v_row: UnsignedStatistic
+    v_col: UnsignedStatistic
+    v: UnsignedStatistic
 
 
 def _scale_by_confidence(

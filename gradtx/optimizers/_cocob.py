@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._roles import Slot, declared
+from gradtx._roles import Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -35,9 +35,9 @@ class COCOBState(NamedTuple):
 
     init_particles: Slot
     cumulative_gradients: Slot
-    scale: Slot
-    subgradients: Slot
-    reward: Slot
+    scale: UnsignedSlot
+    subgradients: UnsignedSlot
+    reward: UnsignedSlot
 
 
 @piece

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._roles import Count, Slot, Statistic, Tally, declared
+from gradtx._roles import Count, Slot, Statistic, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -56,7 +56,7 @@ class ScaleByCondaState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Statistic
+    nu: UnsignedStatistic
     basis: Statistic
     rank: Statistic
     rejected: Tally
@@ -150,7 +150,7 @@ def scale_by_conda(
 
     return matrixwise(
         ScaleByCondaState, init, update, axes=weight_dimension_numbers, lying=True,
-        per_step=per_step, name="scale_by_conda",
+        per_step=per_step, argument="weight_dimension_numbers", name="scale_by_conda",
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx._roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
+from gradtx._roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -39,7 +39,7 @@ class DAdaptAdamWState(NamedTuple):
     """
 
     exp_avg: Slot
-    exp_avg_sq: Slot
+    exp_avg_sq: UnsignedSlot
     grad_sum: Slot
     estim_lr: Hyperparameter
     numerator_weighted: Shared

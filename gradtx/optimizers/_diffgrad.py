@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._roles import Count, Slot, declared_as
+from gradtx._roles import Count, Slot, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -30,7 +30,7 @@ class DiffGradState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
     last: Slot
 
 

@@ -144,6 +144,7 @@ def scale_by_dion(
         update,
         axes=weight_dimension_numbers,
         key=as_key(key, None, "scale_by_dion"),
+        argument="weight_dimension_numbers",
         name="scale_by_dion",
     )
 
@@ -339,7 +340,14 @@ def scale_by_dion2(
         return (u.mT, Slots(mu=x.mT)) if across else (u, Slots(mu=x))
 
     axes = weight_dimension_numbers
-    return matrixwise(ScaleByDion2State, init, update, axes=axes, name="scale_by_dion2")
+    return matrixwise(
+        ScaleByDion2State,
+        init,
+        update,
+        axes=axes,
+        argument="weight_dimension_numbers",
+        name="scale_by_dion2",
+    )
 
 
 @optimizer(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jax import lax
 
 from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, Statistic, Tally, declared
+from gradtx._roles import Count, Statistic, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -64,9 +64,9 @@ class ScaleByFiraState(NamedTuple):
 
     count: Count
     mu: Statistic
-    nu: Statistic
+    nu: UnsignedStatistic
     projector: Statistic
-    norm: Statistic
+    norm: UnsignedStatistic
     rejected: Tally
 
 
@@ -150,7 +150,8 @@ def scale_by_fira(
 
     return matrixwise(
         ScaleByFiraState, init, update, axes=weight_dimension_numbers,
-        per_step=functools.partial(weights_of_moments, b1, b2), name="scale_by_fira",
+        per_step=functools.partial(weights_of_moments, b1, b2),
+        argument="weight_dimension_numbers", name="scale_by_fira",
     )  # fmt: skip
 
 

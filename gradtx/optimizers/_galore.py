@@ -38,7 +38,7 @@ from gradtx.matrices.stacks import Column, map_stacks, placed, placed_like
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.matrices import axes_or_none
+from gradtx.transforms.matrices import ARGUMENT, axes_or_none
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.tree.moments import next_count
 
@@ -220,7 +220,7 @@ def _places(
         x is not None and a is not None and math.prod(jnp.shape(x)) > 0
         for x, a in zip(leaves, found, strict=True)
     ]
-    places = places_of(tree, name, found, active, lying=True)
+    places = places_of(tree, name, found, active, lying=True, argument=ARGUMENT)
     return {i: _longer(x) if rank >= x.shape[0] < x.shape[1] else x for i, x in places.items()}
 
 

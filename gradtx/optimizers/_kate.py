@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._roles import Slot, declared_as
+from gradtx._roles import UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -25,8 +25,8 @@ class KateState(NamedTuple):
       sum_of_ratios: the sum of squares, each divided by the sum of squares so far, real.
     """
 
-    sum_of_squares: Slot
-    sum_of_ratios: Slot
+    sum_of_squares: UnsignedSlot
+    sum_of_ratios: UnsignedSlot
 
 
 @optimizer(

@@ -161,7 +161,13 @@ def scale_by_kl_shampoo(
     )  # fmt: skip
     axes = weight_dimension_numbers
     return matrixwise(
-        ScaleByKLShampooState, first, rule, axes=axes, lying=True, name="scale_by_kl_shampoo"
+        ScaleByKLShampooState,
+        first,
+        rule,
+        axes=axes,
+        lying=True,
+        argument="weight_dimension_numbers",
+        name="scale_by_kl_shampoo",
     )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jax.typing import DTypeLike
 
 from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, Slot, Statistic, Tally, declared
+from gradtx._roles import Count, Slot, Statistic, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     GradientTransformation,
@@ -53,7 +53,7 @@ class ScaleByKLSoapState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Statistic
+    nu: UnsignedStatistic
     left: Statistic
     right: Statistic
     left_basis: Statistic
@@ -158,7 +158,13 @@ def scale_by_kl_soap(
     )  # fmt: skip
     axes = weight_dimension_numbers
     return matrixwise(
-        ScaleByKLSoapState, first, rule, axes=axes, lying=True, name="scale_by_kl_soap"
+        ScaleByKLSoapState,
+        first,
+        rule,
+        axes=axes,
+        lying=True,
+        argument="weight_dimension_numbers",
+        name="scale_by_kl_soap",
     )
 
 

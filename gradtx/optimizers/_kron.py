@@ -203,7 +203,7 @@ def scale_by_kron(
     return matrixwise(
         ScaleByKronState, init, update, axes=weight_dimension_numbers, lying=True,
         key=as_key(key, None, "scale_by_kron"),
-        per_step=per_step, name="scale_by_kron",
+        per_step=per_step, argument="weight_dimension_numbers", name="scale_by_kron",
     )  # fmt: skip
 
 

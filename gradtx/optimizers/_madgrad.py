@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gradtx._arguments import DECAY
-from gradtx._roles import KEPT, Count, Rate, Slot, declared
+from gradtx._roles import KEPT, Count, Rate, Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -31,7 +31,7 @@ class MadgradState(NamedTuple):
     """
 
     count: Count
-    grad_sum_sq: Slot
+    grad_sum_sq: UnsignedSlot
     s: Slot
     x0: Slot
     learning_rate: Rate = KEPT

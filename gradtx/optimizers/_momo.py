@@ -5,7 +5,17 @@ from typing import Annotated, Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx._roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, Told, declared
+from gradtx._roles import (
+    KEPT,
+    Count,
+    Hyperparameter,
+    Rate,
+    Shared,
+    Slot,
+    Told,
+    UnsignedSlot,
+    declared,
+)
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -62,7 +72,7 @@ class MomoAdamState(NamedTuple):
     """
 
     exp_avg: Slot
-    exp_avg_sq: Slot
+    exp_avg_sq: UnsignedSlot
     barf: Annotated[Shared, Told("average_loss")]
     gamma: Shared
     lb: Annotated[Hyperparameter, Told("lower_bound")]

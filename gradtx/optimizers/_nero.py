@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._roles import Count, Rate, Statistic, declared_as
+from gradtx._arguments import axes_within
+from gradtx._roles import Count, Rate, UnsignedStatistic, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -28,8 +29,8 @@ class NeroState(NamedTuple):
     """
 
     count: Count
-    nu: Statistic
-    scale: Statistic
+    nu: UnsignedStatistic
+    scale: UnsignedStatistic
     learning_rate: Rate
 
 
@@ -66,7 +67,8 @@ def nero(
         (-1) in those of Flax and Haiku. Default: 0.
 
     Raises:
-      ValueError: `update` was called without params.
+      ValueError: `update` was called without params, or a leaf with two axes or more has no
+        `output_axis`.
 
     Source: Liu et al., "Learning by Turning: Neural Architecture Aware Optimisation",
     arXiv:2102.07227.
@@ -85,7 +87,8 @@ def nero(
         """Returns the axes of a neuron's weights; none if it has one."""
         if x.ndim < 2:
             return ()
-        axes = tuple(axis for axis in range(x.ndim) if axis != output_axis % x.ndim)
+        outputs = axes_within(output_axis, x.ndim, "output_axis")
+        axes = tuple(axis for axis in range(x.ndim) if axis not in outputs)
         return axes if math.prod(x.shape[axis] for axis in axes) > 1 else ()
 
     def size(x: Array) -> Array:

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._roles import Slot, Statistic, declared
+from gradtx._roles import Slot, UnsignedSlot, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -49,7 +49,7 @@ class ScaleByNorMuonState(NamedTuple):
     """
 
     mu: Slot
-    nu: Statistic
+    nu: UnsignedStatistic
 
 
 @functools.partial(piece, constants=("ns_coeffs",))
@@ -125,7 +125,14 @@ def scale_by_normuon(
         return u, Slots(mu=mu, nu=nu)
 
     axes = weight_dimension_numbers
-    return matrixwise(ScaleByNorMuonState, init, update, axes=axes, name="scale_by_normuon")
+    return matrixwise(
+        ScaleByNorMuonState,
+        init,
+        update,
+        axes=axes,
+        argument="weight_dimension_numbers",
+        name="scale_by_normuon",
+    )
 
 
 @optimizer(
@@ -215,7 +222,7 @@ class ScaleByAdaMuonState(NamedTuple):
     """
 
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
 
 
 @functools.partial(piece, constants=("ns_coeffs",))
@@ -282,7 +289,14 @@ def scale_by_adamuon(
         return u, Slots(mu=mu, nu=nu)
 
     axes = weight_dimension_numbers
-    return matrixwise(ScaleByAdaMuonState, init, update, axes=axes, name="scale_by_adamuon")
+    return matrixwise(
+        ScaleByAdaMuonState,
+        init,
+        update,
+        axes=axes,
+        argument="weight_dimension_numbers",
+        name="scale_by_adamuon",
+    )
 
 
 @optimizer(

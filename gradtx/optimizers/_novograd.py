@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from gradtx._roles import Count, Slot, Statistic, declared
+from gradtx._roles import Count, Slot, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -30,7 +30,7 @@ class ScaleByNovogradState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Statistic
+    nu: UnsignedStatistic
 
 
 @piece

@@ -90,7 +90,7 @@ def orthogonal_momentum(
     )
     matrices = matrixwise(
         EmptyState, None, orthogonalize, axes=axes, lying=True, after=after,
-        name="scale_by_muon",
+        argument="weight_dimension_numbers", name="scale_by_muon",
     )  # fmt: skip
     # The orthogonalization has no state, so the state is that of the momentum alone.
     links, (skeleton, _) = gather([pipeline_of(momentum), pipeline_of(matrices)])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._roles import Count, Slot, declared_as
+from gradtx._roles import Count, Slot, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -51,8 +51,8 @@ class AdaPNMState(NamedTuple):
     count: Count
     mu: Slot
     mu_last: Slot
-    nu: Slot
-    nu_max: Slot
+    nu: UnsignedSlot
+    nu_max: UnsignedSlot
 
 
 def _positive_negative(g: Array, s: Slots, b1: Scalar, b0: Scalar) -> tuple[Array, Slots]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx import tree
-from gradtx._roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, declared
+from gradtx._roles import KEPT, Count, Hyperparameter, Rate, Shared, Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     GradientTransformation,
@@ -44,7 +44,7 @@ class ProdigyState(NamedTuple):
     """
 
     exp_avg: Slot
-    exp_avg_sq: Slot
+    exp_avg_sq: UnsignedSlot
     grad_sum: Slot
     params0: Slot
     estim_lr: Hyperparameter

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gradtx._arguments import POSITIVE
-from gradtx._roles import Count, Statistic, Tally, declared
+from gradtx._roles import Count, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -51,9 +51,9 @@ class ScaleByRacsState(NamedTuple):
     """
 
     count: Count
-    rows: Statistic
-    columns: Statistic
-    norm: Statistic
+    rows: UnsignedStatistic
+    columns: UnsignedStatistic
+    norm: UnsignedStatistic
     rejected: Tally
 
 
@@ -138,7 +138,12 @@ def scale_by_racs(
         return u, Slots(rows=rows, columns=columns, norm=norm, rejected=s.rejected)
 
     return matrixwise(
-        ScaleByRacsState, init, update, axes=weight_dimension_numbers, name="scale_by_racs"
+        ScaleByRacsState,
+        init,
+        update,
+        axes=weight_dimension_numbers,
+        argument="weight_dimension_numbers",
+        name="scale_by_racs",
     )
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._roles import KEPT, Count, Slot, declared
+from gradtx._roles import KEPT, Count, Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -27,7 +27,7 @@ class ScaleByRmsState(NamedTuple):
       count: the number of steps taken; may be omitted without bias correction, as in optax.
     """
 
-    nu: Slot
+    nu: UnsignedSlot
     count: Count = KEPT
 
 
@@ -42,7 +42,7 @@ class ScaleByRStdDevState(NamedTuple):
     """
 
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
     count: Count = KEPT
 
 

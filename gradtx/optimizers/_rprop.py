@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._roles import Slot, declared
+from gradtx._roles import Slot, UnsignedSlot, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
@@ -23,7 +23,7 @@ class ScaleByRpropState(NamedTuple):
       prev_updates: the last gradient, 0 where its sign had changed.
     """
 
-    step_sizes: Slot
+    step_sizes: UnsignedSlot
     prev_updates: Slot
 
 

@@ -158,7 +158,12 @@ def scale_by_scion(
             return times(size, direction(g)), Slots()
 
         return matrixwise(
-            EmptyState, None, update, axes=lambda tree: _as_tree(axes, tree), name="scale_by_scion"
+            EmptyState,
+            None,
+            update,
+            axes=lambda tree: _as_tree(axes, tree),
+            argument="weight_dimension_numbers",
+            name="scale_by_scion",
         )
 
     def rms(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:

@@ -224,7 +224,7 @@ def scale_by_shampoo(
     first, rule = in_blocks(init, update, block_size, ("mu",))
     return matrixwise(
         ScaleByShampooState, first, rule, axes=weight_dimension_numbers, lying=True,
-        per_step=per_step, name="scale_by_shampoo",
+        per_step=per_step, argument="weight_dimension_numbers", name="scale_by_shampoo",
     )  # fmt: skip
 
 

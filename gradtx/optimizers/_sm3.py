@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import DECAY, FRACTION
-from gradtx._roles import Slot, Statistic, declared
+from gradtx._roles import Slot, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise, piece
@@ -28,7 +28,7 @@ class ScaleBySM3State(NamedTuple):
       nu: moving average of scaled gradients.
     """
 
-    mu: Statistic
+    mu: UnsignedStatistic
     nu: Slot
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx._roles import Count, Slot, Statistic, Tally, declared
+from gradtx._roles import Count, Slot, Statistic, Tally, UnsignedStatistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -65,7 +65,7 @@ class ScaleBySoapState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Statistic
+    nu: UnsignedStatistic
     left: Statistic
     right: Statistic
     left_basis: Statistic
@@ -214,7 +214,7 @@ def scale_by_soap(
     first, rule = in_blocks(init, update, block_size, ("mu",))
     return matrixwise(
         ScaleBySoapState, first, rule, axes=weight_dimension_numbers, lying=True,
-        per_step=per_step, name="scale_by_soap",
+        per_step=per_step, argument="weight_dimension_numbers", name="scale_by_soap",
     )  # fmt: skip
 
 

@@ -185,7 +185,7 @@ def scale_by_splus(
     first, rule = in_blocks(init, update, block_size, ("mu",))
     return matrixwise(
         ScaleBySPlusState, first, rule, axes=weight_dimension_numbers, lying=True,
-        name="scale_by_splus",
+        argument="weight_dimension_numbers", name="scale_by_splus",
     )  # fmt: skip
 
 
@@ -293,7 +293,13 @@ def splus(
         ),
         add_decayed_weights(weight_decay, mask),
         matrixwise(
-            EmptyState, None, unchanged, axes=weight_dimension_numbers, after=factor, name="splus"
+            EmptyState,
+            None,
+            unchanged,
+            axes=weight_dimension_numbers,
+            after=factor,
+            argument="weight_dimension_numbers",
+            name="splus",
         ),
         scale_by_learning_rate(learning_rate),
     )

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from gradtx._arguments import NOT_NEGATIVE
-from gradtx._roles import Count, Shared, Slot, declared_as
+from gradtx._roles import Count, Shared, Slot, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -42,7 +42,7 @@ class SWATSState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
     suggested: Shared
     rate: Shared
 

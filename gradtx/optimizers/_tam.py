@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import DECAY
-from gradtx._roles import Slot, Statistic, declared_as
+from gradtx._roles import Slot, Statistic, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -46,7 +46,7 @@ class AdaTAMState(NamedTuple):
 
     trace: Slot
     correlation: Statistic
-    nu: Slot
+    nu: UnsignedSlot
 
 
 def _at_rest(p: Array) -> Slots:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import NOT_NEGATIVE, POSITIVE
-from gradtx._roles import Count, Slot, declared_as
+from gradtx._roles import Count, Slot, UnsignedSlot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, MaskOrFn, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
@@ -32,8 +32,8 @@ class VSGDState(NamedTuple):
 
     count: Count
     mu: Slot
-    drift: Slot
-    noise: Slot
+    drift: UnsignedSlot
+    noise: UnsignedSlot
 
 
 @optimizer(

@@ -16,6 +16,8 @@ from gradtx._roles import (
     Statistic as Statistic,
     Tally as Tally,
     Told as Told,
+    UnsignedSlot as UnsignedSlot,
+    UnsignedStatistic as UnsignedStatistic,
 )
 from gradtx.state.belonging import LeafRole as LeafRole, roles as roles
 from gradtx.state.layout import optax_layout as optax_layout

@@ -26,11 +26,13 @@ class LeafRole:
       name: its name in `gradtx.state_dict`.
       parameter: the path of the parameter to which it belongs, such as `layer/kernel`; `None` if it
         belongs to none. The path of a single array is empty.
+      signed: whether its numbers may be negative, as those of arrays that declare nothing may.
     """
 
     kind: Kind
     name: str
     parameter: str | None = None
+    signed: bool = True
 
     def __str__(self) -> str:
         owner = "" if self.parameter is None else f" of {self.parameter or 'the parameter'}"
@@ -102,11 +104,12 @@ def _role(
         owner = None  # the empty path of a single array matches everywhere
     if owner is None:
         if complete or (kind == "unknown" and (known or not shape)):
-            return LeafRole("shared", name)
-        return LeafRole("slot" if kind == "unknown" else kind, name, "/".join(keys))
+            return LeafRole("shared", name, signed=part.role.signed)
+        kind = "slot" if kind == "unknown" else kind
+        return LeafRole(kind, name, "/".join(keys), part.role.signed)
     if kind == "unknown" or complete:
         kind = "slot" if like and kind != "statistic" else "statistic"
-    return LeafRole(kind, name, "/".join(owner))
+    return LeafRole(kind, name, "/".join(owner), part.role.signed)
 
 
 def _owner(keys: Names, known: Mapping[Names, Shape], anywhere: bool) -> Names | None:

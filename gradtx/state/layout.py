@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx._roles import KEPT, Clock, Count, Slot, declared_as
+from gradtx._roles import KEPT, Clock, Count, Slot, UnsignedSlot, declared_as
 from gradtx.engine.base import (
     Array,
     EmptyState,
@@ -43,7 +43,7 @@ class ScaleByRmsWithCountState(NamedTuple):
     """
 
     count: Count
-    nu: Slot
+    nu: UnsignedSlot
 
 
 @declared_as("scale_by_rstd_dev")
@@ -58,7 +58,7 @@ class ScaleByRStdDevWithCountState(NamedTuple):
 
     count: Count
     mu: Slot
-    nu: Slot
+    nu: UnsignedSlot
 
 
 @declared_as("add_decayed_weights")

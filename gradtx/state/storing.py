@@ -14,7 +14,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from gradtx._arguments import described
-from gradtx.codecs import Codec, Coded, codec_of, coded_like, decoded, is_coded
+from gradtx.codecs import UNSIGNED, Codec, Coded, codec_of, coded_like, decoded, is_coded
 from gradtx.engine.base import (
     GradientTransformation,
     OptState,
@@ -61,6 +61,11 @@ def store(
     - `"int4"`, `"uint4"` (0.53): 4 bits in blocks of 128, from the block's largest entry down to
       1/7 of it, and for second moments to 1/225.
     - `"bfloat16"`, `"float16"` (2), `"float8_e4m3fn"`, `"float8_e5m2"` (1): JAX's dtypes.
+
+    Arrays that are never negative, such as second moments, get the unsigned codes also for the
+    names of the signed ones, because these turn small positive numbers into 0, by which a step may
+    be divided: `{"*": "int8"}` stores Adam's `nu` as `"uint8"`. States declare which arrays these
+    are, as `UnsignedSlot` and `UnsignedStatistic` of `gradtx.state`.
 
     Codes of 8 and 4 bits are rounded stochastically, so that averages that change by less than the
     distance of two codes move on: rounded to nearest, a second moment with `b2=0.999` never decays.
@@ -183,8 +188,9 @@ def _stored(
             return x
         if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             return x
+        codec = wanted[0] if role.signed else UNSIGNED.get(wanted[0], wanted[0])
         first_seed = np.uint32(zlib.crc32(f"{seed}/{name}".encode()))
-        return _first(x, wanted[0], first_seed, inside)
+        return _first(x, codec, first_seed, inside)
 
     return jax.tree.map(stored, state, roles(state, params), is_leaf=is_coded)
 

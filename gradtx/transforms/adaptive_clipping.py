@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx._arguments import MisfitError, axes_within
 from gradtx.engine.base import Array, EmptyState, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times, widen
@@ -30,7 +31,7 @@ def adaptive_grad_clip(
 
     Raises:
       ValueError: `update` was called without params, or a leaf has more than five axes and `axis`
-        is not given.
+        is not given, or it has no such axis.
 
     Source: Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization",
     arXiv:2102.06171, equation 3.
@@ -71,7 +72,7 @@ def unitwise_norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Ar
       A real array of the shape of `x`, float32 or wider. Where a norm is 0, its derivative is 0.
 
     Raises:
-      ValueError: `x` has more than five axes, and `axis` was not given.
+      ValueError: `x` has more than five axes, and `axis` was not given, or it has no such axis.
 
     Example:
       >>> import jax.numpy as jnp
@@ -81,17 +82,20 @@ def unitwise_norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Ar
        [5. 2.]]
     """
     x = widen(x)
-    return jnp.broadcast_to(norms(x, axis=_unit(x.shape, axis))[0], x.shape)
+    try:
+        unit = _unit(x.shape, axis)
+    except MisfitError as e:
+        raise ValueError(f"unitwise_norm: x {e}") from None
+    return jnp.broadcast_to(norms(x, axis=unit)[0], x.shape)
 
 
 def _unit(shape: tuple[int, ...], axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
-    if axis is not None:
-        return (axis,) if isinstance(axis, int) else axis
     axes = len(shape)
+    if axis is not None:
+        return axes_within(axis, axes)
     if axes > 5:
-        raise ValueError(
-            f"unitwise_norm: x has shape {shape}; for more than five axes, give the axes of a unit "
-            "as `axis`"
+        raise MisfitError(
+            f"has shape {shape}; for more than five axes, give the axes of a unit as `axis`"
         )
     if sum(n != 1 for n in shape) <= 1:
         return tuple(range(axes))

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
+from gradtx._arguments import axes_within
 from gradtx.engine.base import Array, EmptyState, GradientTransformation
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.rules import Slots
@@ -18,6 +19,9 @@ def centralize(*, output_axis: int = 0) -> GradientTransformation:
     Args:
       output_axis: the axis of the outputs: the first in kernels of PyTorch and Equinox, the last
         (-1) in those of Flax and Haiku. Default: 0, as in optax.
+
+    Raises:
+      ValueError: by `update`: a leaf with two axes or more has no such axis.
 
     Source: Yong et al., "Gradient Centralization: A New Optimization Technique for Deep Neural
     Networks", arXiv:2004.01461, equation 1.
@@ -36,7 +40,8 @@ def centralize(*, output_axis: int = 0) -> GradientTransformation:
     def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
         if g.ndim < 2:
             return g, Slots()
-        others = [axis for axis in range(g.ndim) if axis != output_axis % g.ndim]
+        outputs = axes_within(output_axis, g.ndim, "output_axis")
+        others = [axis for axis in range(g.ndim) if axis not in outputs]
         return lax.sub(g, jnp.mean(g, others, keepdims=True)), Slots()
 
     return leafwise(EmptyState, None, update, name="centralize")

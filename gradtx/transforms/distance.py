@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx._roles import Slot, Statistic, declared
+from gradtx._roles import Slot, UnsignedStatistic, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import plus, root, times
@@ -24,8 +24,8 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
       init_params: the initial parameters.
     """
 
-    max_dist: Statistic
-    grad_sum_of_squares: Statistic
+    max_dist: UnsignedStatistic
+    grad_sum_of_squares: UnsignedStatistic
     init_params: Slot
 
 

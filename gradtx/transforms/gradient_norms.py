@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._roles import Count, Statistic, declared
+from gradtx._roles import Count, UnsignedStatistic, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import ema, over, ratio, times
@@ -25,8 +25,8 @@ class AdaptiveGradientNormState(NamedTuple):
     """
 
     count: Count
-    mu: Statistic
-    nu: Statistic
+    mu: UnsignedStatistic
+    nu: UnsignedStatistic
 
 
 @piece

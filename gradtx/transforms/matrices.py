@@ -22,6 +22,9 @@ from gradtx.matrices.layout import MatrixAxes, axes_of_leaves
 from gradtx.transforms.partitioning import partition
 from gradtx.tree.walking import path_name
 
+ARGUMENT = "weight_dimension_numbers"
+"""The argument of optimizers by which they get the axes of matrices."""
+
 Axes = PyTree | Callable[[Params], PyTree] | None
 """A pytree of `MatrixAxes`, a function that returns one, or `None` for all leaves of two axes."""
 
@@ -180,7 +183,7 @@ def axes_or_none(axes: Axes, tree: PyTree) -> list[MatrixAxes | None]:
         return [MatrixAxes() if getattr(x, "ndim", 0) == 2 else None for x in leaves]
     if isinstance(found, MatrixAxes):  # it cannot apply to vectors and scalars
         return [found if getattr(x, "ndim", 0) >= 2 else None for x in leaves]
-    return axes_of_leaves(found, tree)
+    return axes_of_leaves(found, tree, ARGUMENT)
 
 
 def for_matrices(

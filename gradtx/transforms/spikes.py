@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gradtx._arguments import DECAY
-from gradtx._roles import Count, Slot, Statistic, declared
+from gradtx._roles import Count, UnsignedSlot, UnsignedStatistic, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import abs_sq, ema, over, root, times
@@ -23,7 +23,7 @@ class SpikeAwareClipState(NamedTuple):
       nu: the moving average of squared clipped gradients, real.
     """
 
-    nu: Slot
+    nu: UnsignedSlot
 
 
 @declared
@@ -36,7 +36,7 @@ class AdaptiveSpikeClipState(NamedTuple):
     """
 
     count: Count
-    largest: Statistic
+    largest: UnsignedStatistic
 
 
 @piece

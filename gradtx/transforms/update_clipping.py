@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx._roles import Count, Inner, Slot, declared, declared_as
+from gradtx._roles import Count, Inner, UnsignedSlot, declared, declared_as
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -33,7 +33,7 @@ class SecondMomentState(NamedTuple):
     """
 
     count: Count
-    nu: Slot
+    nu: UnsignedSlot
 
 
 @declared

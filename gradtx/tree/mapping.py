@@ -1,11 +1,14 @@
 """Applying a function of arrays to the leaves of pytrees, with errors that name the leaf."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from gradtx._arguments import described
 from gradtx.codecs import decoded
 from gradtx.engine.base import PyTree
 from gradtx.engine.numerics import compute_dtype, widen
@@ -64,6 +67,38 @@ def map_leaves(
                 raise
             raise type(e)(f"{where}: at {names[0]}{nth_path(first, i)}: {e}") from e
     return treedef.unflatten(results)
+
+
+def numbers_in(where: str, tree: PyTree, name: str = "tree") -> list[ArrayLike]:
+    """Returns the leaves of a pytree, all of which are numbers; codes are decoded.
+
+    Args:
+      where: the name of the calling function in error messages.
+      tree: the pytree.
+      name: its name in error messages. Default: "tree".
+
+    Raises:
+      TypeError: a leaf is no number, such as a random key or a string.
+    """
+    leaves = jax.tree.leaves(tree := decoded(tree))
+    good: set[Hashable] = set()  # the dtypes and types checked so far: there are few
+    for i, x in enumerate(leaves):
+        kind = getattr(x, "dtype", type(x))
+        if kind in good:
+            continue
+        if not (_is_number(kind) or hasattr(x, "__jax_array__")):
+            path = jax.tree_util.keystr(jax.tree.leaves_with_path(tree)[i][0])
+            is_key = kind is not type(x) and jnp.issubdtype(kind, jax.dtypes.prng_key)
+            told = "a random key" if is_key else described(x)
+            raise TypeError(f"{where}: {name}{path} is {told}, not a number; leave it out")
+        good.add(kind)
+    return leaves
+
+
+def _is_number(kind: Any) -> bool:
+    if isinstance(kind, type):
+        return issubclass(kind, (int, float, complex))
+    return jnp.issubdtype(kind, np.number) or jnp.issubdtype(kind, np.bool_)
 
 
 def rounded_once(f: Callable[..., ArrayLike], *xs: ArrayLike) -> ArrayLike:

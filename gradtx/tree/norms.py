@@ -15,10 +15,11 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradtx.codecs import decoded
+from gradtx._arguments import MisfitError, axes_within
 from gradtx.engine.base import Array, PyTree, Scalar
 from gradtx.engine.numerics import abs_sq, default_float, like, times, widen
 from gradtx.engine.scalars import total
+from gradtx.tree.mapping import numbers_in
 
 Axis = tuple[int, ...] | None
 Groups = tuple[tuple[Array, ...], ...]
@@ -33,6 +34,9 @@ def global_norm(updates: PyTree) -> Array:
     Args:
       updates: a pytree of arrays.
 
+    Raises:
+      TypeError: a leaf is no number, such as the random key of a state; the message has its path.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import gradtx
@@ -41,7 +45,7 @@ def global_norm(updates: PyTree) -> Array:
       >>> print(gradtx.global_norm(jnp.array([3e30, 4e30])))
       5e+30
     """
-    leaves = tuple(floating(x) for x in jax.tree.leaves(decoded(updates)))
+    leaves = tuple(map(floating, numbers_in("global_norm", updates, "updates")))
     return _compiled((leaves,), None)[0] if leaves else jnp.zeros((), default_float())
 
 
@@ -79,8 +83,13 @@ def floating(x: ArrayLike) -> Array:
 
     Args:
       x: an array or a number.
+
+    Raises:
+      TypeError: it is a random key.
     """
     x = widen(x)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"a random key ({x.dtype}) is not a number")
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(default_float())
 
 
@@ -228,6 +237,9 @@ def safe_norm(
         array.
       keepdims: whether the axes are kept, with length 1. Default: False.
 
+    Raises:
+      ValueError: the array has no such axis.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import gradtx
@@ -237,6 +249,10 @@ def safe_norm(
       [0. 0.]
     """
     x = floating(x)
+    try:
+        axes_within(axis, x.ndim)
+    except MisfitError as e:
+        raise ValueError(f"safe_norm: x {e}") from None
     small = 2.0 ** (int(jnp.finfo(x.dtype).minexp) // 2)
     large = jnp.max(jnp.abs(x), initial=0) * small > 1
     factor = lax.stop_gradient(jnp.where(large, small, 1)).astype(jnp.finfo(x.dtype).dtype)

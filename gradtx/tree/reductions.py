@@ -17,7 +17,7 @@ from gradtx.codecs import decoded, is_coded
 from gradtx.engine.base import Array, PyTree
 from gradtx.engine.numerics import abs_sq, widen
 from gradtx.engine.scalars import finished, total
-from gradtx.tree.mapping import map_leaves
+from gradtx.tree.mapping import map_leaves, numbers_in
 from gradtx.tree.norms import floating, global_norm, safe_sqrt
 
 
@@ -29,13 +29,16 @@ def sum(tree: PyTree, associative_reduction: bool = False) -> Array:
       associative_reduction: whether the leaves' sums are added pairwise, in a balanced tree of
         additions, which has smaller rounding errors. Default: False.
 
+    Raises:
+      TypeError: a leaf is no number, such as a random key; the message has its path.
+
     Example:
       >>> import jax
       >>> from gradtx import tree
       >>> tree.sum({"a": jax.numpy.ones(2), "b": 1.0}).item()
       3.0
     """
-    sums = [jnp.sum(widen(x)) for x in jax.tree.leaves(decoded(tree))]
+    sums = [jnp.sum(widen(x)) for x in numbers_in("tree.sum", tree)]
     if not sums:
         return jnp.asarray(0.0)
     if len(sums) == 1:
@@ -51,13 +54,16 @@ def max(tree: PyTree) -> Array:
     Args:
       tree: a pytree of arrays.
 
+    Raises:
+      TypeError: a leaf is no number, such as a random key; the message has its path.
+
     Example:
       >>> import jax
       >>> from gradtx import tree
       >>> tree.max({"a": jax.numpy.arange(3.0), "b": 1.0}).item()
       2.0
     """
-    parts = [jnp.max(x) for x in jax.tree.leaves(decoded(tree)) if jnp.size(x)]
+    parts = [jnp.max(x) for x in numbers_in("tree.max", tree) if jnp.size(x)]
     return finished(functools.reduce(jnp.maximum, parts)) if parts else jnp.asarray(-jnp.inf)
 
 
@@ -67,13 +73,16 @@ def min(tree: PyTree) -> Array:
     Args:
       tree: a pytree of arrays.
 
+    Raises:
+      TypeError: a leaf is no number, such as a random key; the message has its path.
+
     Example:
       >>> import jax
       >>> from gradtx import tree
       >>> tree.min({"a": jax.numpy.arange(3.0), "b": 1.0}).item()
       0.0
     """
-    parts = [jnp.min(x) for x in jax.tree.leaves(decoded(tree)) if jnp.size(x)]
+    parts = [jnp.min(x) for x in numbers_in("tree.min", tree) if jnp.size(x)]
     return finished(functools.reduce(jnp.minimum, parts)) if parts else jnp.asarray(jnp.inf)
 
 
@@ -117,6 +126,7 @@ def norm(tree: PyTree, ord: float | str | None = None, squared: bool = False) ->
 
     Raises:
       ValueError: `ord` has another value.
+      TypeError: a leaf is no number, such as a random key; the message has its path.
 
     Example:
       >>> import jax.numpy as jnp
@@ -124,15 +134,15 @@ def norm(tree: PyTree, ord: float | str | None = None, squared: bool = False) ->
       >>> print(gradtx.tree.norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
       5.0
     """
-    tree = decoded(tree)
+    leaves = numbers_in("tree.norm", tree)
     if ord is None or ord == 2:
         if squared:
-            return sum(jax.tree.map(lambda x: abs_sq(floating(x)), tree))
-        return global_norm(tree)
+            return sum([abs_sq(floating(x)) for x in leaves])
+        return global_norm(leaves)
     if ord == 1:
-        result = sum(jax.tree.map(_magnitude, tree))
+        result = sum([_magnitude(x) for x in leaves])
     elif ord in (np.inf, "inf", "infinity"):
-        parts = [jnp.max(_magnitude(x), initial=0) for x in jax.tree.leaves(tree)]
+        parts = [jnp.max(_magnitude(x), initial=0) for x in leaves]
         result = finished(functools.reduce(jnp.maximum, parts, jnp.asarray(0.0)))
     else:
         raise ValueError(

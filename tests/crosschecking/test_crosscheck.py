@@ -196,12 +196,19 @@ def test_command_fails_if_a_row_fails(monkeypatch, capsys):
     assert "DIFFERS" in capsys.readouterr().out
 
 
-def test_list_shows_the_catalog(capsys):
+@pytest.mark.parametrize("columns", [80, 50, 200])
+def test_list_shows_the_catalog(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert main(["list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == catalog.names()
-    for line, entry in zip(lines[2:], catalog.entries(), strict=True):
-        assert line.endswith(entry.source)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= columns
+    entries = text.strip().split("\n\n")
+    assert [entry.split()[0] for entry in entries] == catalog.names()
+    for told, entry in zip(entries, catalog.entries(), strict=True):
+        words = " ".join(told.split())  # nothing is cut, only wrapped
+        assert words.endswith(f"{entry.summary} {entry.source}")
+        assert all(need in words for need in entry.needs)
+        assert ("only real" in words) != entry.takes_complex
     assert main(["list", "--markdown"]) == 0
     assert f"| `{catalog.names()[0]}` |" in capsys.readouterr().out
 

@@ -357,16 +357,39 @@ def test_what_a_rule_returns_is_checked(lift, returned, told):
     [
         (lambda g, s, step: (g if g.sum() > 0 else -g, s), "boolean conversion of traced array"),
         (lambda g, s, step: (g * step, s), "step is None unless the state has a count"),
+        (lambda g, s, step: (g @ s.mu, s), "dot_general requires contracting dimensions"),
+        (lambda g, s, step: (g * s.nu, s), "there is no slot 'nu'"),
     ],
 )
-def test_errors_inside_of_a_rule_are_told(returned, told):
+@pytest.mark.parametrize("lift", [gradtx.leafwise, gradtx.matrixwise])
+def test_errors_inside_of_a_rule_are_told(lift, returned, told):
     def rule(g, s, step, p):
-        return returned(g, s, step)
+        return returned(g, s, step) if g.shape[-1] == 3 else (g, s)
 
-    x = {"w": jnp.ones((2, 3))}
-    tx = gradtx.leafwise(HasSlot, lambda p: Slots(mu=jnp.zeros_like(p)), rule, name="mine")
-    with refused(TypeError, "mine: updates['w']", told):
-        jax.jit(tx.update)(x, tx.init(x), x)
+    x = {"b": jnp.ones((2, 2)), "w": jnp.ones((2, 3))}
+    tx = lift(HasSlot, lambda p: Slots(mu=jnp.zeros_like(p)), rule, name="mine")
+    state = tx.init(x)
+    for update in (tx.update, jax.jit(tx.update)):
+        with refused((TypeError, ValueError), "mine: updates['w']: the update is float32", told):
+            update(x, state, x)
+
+
+@pytest.mark.parametrize("lift", [gradtx.leafwise, gradtx.matrixwise])
+def test_errors_inside_of_init_are_told(lift):
+    def init(p):
+        return Slots(mu=p @ p)
+
+    x = {"a": jnp.ones((2, 2)), "w": jnp.ones((2, 3))}
+    tx = lift(HasSlot, init, lambda g, s, step, p: (g, s), name="mine")
+    told = (
+        "mine: params['w']: the parameter is float32 of shape ",
+        "2, 3)",
+        "init cannot use",
+        "dot_general",
+    )
+    for make in (tx.init, jax.jit(tx.init), gradtx.chain(gradtx.scale(1.0), tx).init):
+        with refused((TypeError, ValueError), *told):
+            make(x)
 
 
 @pytest.mark.parametrize("lift", [gradtx.leafwise, gradtx.matrixwise])

@@ -133,7 +133,7 @@ def test_errors():
         ValueError, match=r"where of shape \(2, 1, 1\) does not broadcast to \(6, 5\)"
     ):
         kl_divergence(log_q, p, where=np.ones((2, 1, 1), bool))
-    with pytest.raises(ValueError, match=r"axis 2 is out of range for an array of shape \(6, 5\)"):
+    with pytest.raises(ValueError, match=r"has 2 axes, so axis must be from -2 to 1, got 2"):
         kl_divergence(log_q, p, axis=2)
     with pytest.raises(TypeError, match="kl_divergence: targets must be floating-point"):
         kl_divergence(log_q, p.astype(int))

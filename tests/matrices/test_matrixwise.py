@@ -63,9 +63,13 @@ def test_layouts_by_hand():
     [
         ((3,), None, "has shape (3,), which is not a matrix"),
         ((2, 3, 4), None, "has shape (2, 3, 4), which is not a matrix"),
-        ((2, 3), MatrixAxes(0, 2), "has shape (2, 3), which does not have the axes 2"),
-        ((2, 3), MatrixAxes((), 1), "has shape (2, 3), which does not have the axes ()"),
-        ((2, 3), MatrixAxes(0, -2), "axes must be different"),
+        (
+            (2, 3),
+            MatrixAxes(0, 2),
+            "has 2 axes, so output_axis in axes must be from -2 to 1, got 2",
+        ),
+        ((2, 3), MatrixAxes((), 1), "axes must be different axes of rows and columns, got"),
+        ((2, 3), MatrixAxes(0, -2), "axes must be different axes"),
     ],
 )
 def test_layouts_that_do_not_fit(shape, axes, told):
@@ -209,7 +213,7 @@ def test_errors_name_the_rule_and_the_leaf():
     with pytest.raises(TypeError, match=r"by_rows: .*update\(updates, state, params\)"):
         by_rows().update(params, params)
     tx = by_rows(axes={"v": None})
-    with pytest.raises(ValueError, match=r"only the dimension numbers has the dimension numbers"):
+    with pytest.raises(ValueError, match=r"only axes has axes"):
         tx.init({"w": jnp.ones((2, 2))})
 
 
@@ -378,5 +382,7 @@ def test_rules_that_break_the_contract_are_named():
         return Slots(total=p[:, :, 0], other=p)
 
     tx = matrixwise(RowsState, both, lambda g, s, step, p: (g, Slots()), name="broken")
-    with pytest.raises(TypeError, match=r"broken: init must return .* got \['other', 'total'\]"):
+    with pytest.raises(
+        TypeError, match=r"broken: params\[\'w\'\]: init must return .* got \['other', 'total'\]"
+    ):
         tx.init({"w": jnp.ones((2, 2))})

@@ -430,9 +430,9 @@ def test_hyperparameters_that_cannot_be():
 def test_leaves_that_do_not_fit():
     axes = {"a": GaLoreDimensionNumbers(0, 1)}
     tx = gradtx.galore(0.1, weight_dimension_numbers=axes)
-    with refused(ValueError, "galore", "params['a'] has shape (3,)", "not have the axes 1"):
+    with refused(ValueError, "galore", "params['a'] has 1 axis", "output_axis", "got 1"):
         tx.init({"a": jnp.ones(3)})
-    with refused(ValueError, "galore", "the dimension numbers", "['b']"):
+    with refused(ValueError, "galore", "weight_dimension_numbers", "['b']"):
         tx.init({"b": jnp.ones((3, 3))})
     tx = gradtx.galore(0.1, rank=2)
     state = tx.init({"a": jnp.ones((3, 4))})

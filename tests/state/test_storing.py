@@ -1,6 +1,7 @@
 """States stored as codes: which arrays, in how many bytes, and around which transformations."""
 
 import re
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from trees import avals, needed, numbers
 import gradtx
 from gradtx import catalog
 from gradtx.codecs import CODECS, Coded, is_coded
+from gradtx.state import Slot, UnsignedSlot
 
 PARAMS = {
     "embed": {"kernel": numbers((16, 24), 1)},
@@ -452,3 +454,84 @@ def test_what_the_functions_of_a_codec_return_is_checked(encode, decode, told):
 
 def test_all_codecs_have_names():
     assert all(name == codec.name for name, codec in CODECS.items())
+
+
+# ---- Numbers that are never negative ------------------------------------------------------------
+
+NOT_DECLARED = {
+    "alice": {"matrices/scale_by_alice/tracked"},  # a matrix, here of one entry
+    "ftrl": {"ftrl/excess"},  # 0 unless there is a regularization
+    **{  # eigenvalues, which rounding may make negative
+        name: {
+            f"matrices/scale_by_{name.replace('_', '')}/{side}_values" for side in ("left", "right")
+        }
+        for name in ("kl_shampoo", "kl_soap")
+    },
+    "sophia": {"sophia/nu"},  # the estimates of a Hessian that happens to be positive
+    "tam": {"tam/correlation"},  # a cosine
+}
+"""Fields that are not negative in the test, but may be elsewhere."""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", catalog.names())
+def test_what_is_never_negative_is_declared(name):
+    """Exactly the fields that are declared to be unsigned have no negative entry in a noisy run."""
+    entry = catalog.get(name)
+    tx = entry.make()
+    start = {"w": numbers((6, 4), 1), "b": numbers((5,), 2)}
+
+    @jax.jit
+    def run(params):
+        def step(carry, i):
+            params, state = carry
+            g = jax.grad(loss)(params)
+            g = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(i), x.shape), g)
+            updates, state = tx.update(g, state, params, **needed(entry, loss, params, g))
+            return (gradtx.apply_updates(params, updates), state), state
+
+        return jax.lax.scan(step, (params, tx.init(params)), jnp.arange(8))[1]
+
+    states = run(start)
+    roles = gradtx.state.roles(jax.tree.map(lambda x: x[-1], states), start)
+    least: dict[tuple[str, bool], float] = {}
+    for role, x in zip(jax.tree.leaves(roles), jax.tree.leaves(states), strict=True):
+        if role.kind in ("slot", "statistic") and jnp.issubdtype(x.dtype, jnp.floating):
+            field = role.name.removesuffix(f"/{role.parameter}"), role.signed
+            least[field] = min(least.get(field, 0.0), float(jnp.min(x, initial=0)))
+    assert not [field for (field, signed), x in least.items() if x < 0 and not signed]
+    odd = {field for (field, signed), x in least.items() if x == 0 and signed}
+    assert odd == NOT_DECLARED.get(name, set())
+
+
+def test_arrays_that_are_never_negative_get_unsigned_codes():
+    class State(NamedTuple):
+        squares: UnsignedSlot
+        sums: Slot
+
+    def rule(g, s, step, p):
+        return g, gradtx.Slots(squares=g**2, sums=g)
+
+    def init(p):
+        return gradtx.Slots(squares=p, sums=p)
+
+    own = gradtx.leafwise(State, init, rule, name="own")
+    w = numbers((64, 64), 1)
+    for tx, unsigned in ((gradtx.adamw(0.1), "nu"), (optax.adamw(0.1), "nu"), (own, "squares")):
+        for name, other in (("int8", "uint8"), ("int4_nearest", "uint4_nearest")):
+            for pattern in ("*", unsigned):
+                state = gradtx.store(tx, {pattern: name}).init(w)
+                found = {key.split(".")[-1]: x.codec.name for key, x in coded_in(state).items()}
+                assert found.pop(unsigned) == other
+                assert set(found.values()) <= {name}
+        state = gradtx.store(tx, {"*": "bfloat16"}).init(w)
+        assert {x.codec.name for x in coded_in(state).values()} == {"bfloat16"}
+        state = gradtx.store(tx, {"*": CODECS["int8"]}, min_size=1).init(w)
+        assert coded_in(state)
+
+
+def test_small_second_moments_stay_positive_whatever_the_pattern():
+    g = jnp.full((64, 64), 1e-4).at[0, 0].set(1.0)
+    tx = gradtx.store(gradtx.scale_by_adam(), {"*": "int8"})
+    _, state = tx.update(g, tx.init(g))
+    assert bool(jnp.all(gradtx.decoded(state).nu > 0))

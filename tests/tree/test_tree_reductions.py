@@ -1,5 +1,7 @@
 """Sums, extremes, norms: precision, empty trees, gradients at zero."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,3 +157,37 @@ def test_vdot_wants_equal_shapes():
         ValueError, match=r"at tree_x\[0\]: the shapes must be equal, got \(2, 3\) and \(6,\)"
     ):
         tree.vdot([jnp.ones((2, 3))], [jnp.ones(6)])
+
+
+@pytest.mark.parametrize("leaf", ["a random key", "the string 'text'", "an object"])
+@pytest.mark.parametrize(
+    ("name", "f"),
+    [
+        ("global_norm: updates", gradtx.global_norm),
+        ("tree.sum: tree", tree.sum),
+        ("tree.max: tree", tree.max),
+        ("tree.min: tree", tree.min),
+        *(
+            ("tree.norm: tree", functools.partial(tree.norm, ord=ord, squared=squared))
+            for ord in (None, 1, "inf")
+            for squared in (False, True)
+        ),
+    ],
+)
+def test_leaves_that_are_no_numbers_are_named(name, f, leaf):
+    odd = {"a random key": jax.random.key(0), "the string 'text'": "text", "an object": object()}
+    with pytest.raises(TypeError) as caught:
+        f({"a": None, "b": (jnp.ones(2), {"c": odd[leaf]})})
+    assert str(caught.value) == f"{name}['b'][1]['c'] is {leaf}, not a number; leave it out"
+
+
+def test_every_number_is_one():
+    numbers = [True, 2, 3.0, np.float16(1), np.ones(2, bool), jnp.ones(2, "bfloat16"), None]
+    numbers += [jnp.ones(2, dtype) for dtype in ("int8", "uint8", "bool", "float8_e4m3fn")]
+    assert tree.sum(numbers) == 7 + 2 + 2 + 8
+    np.testing.assert_allclose(gradtx.global_norm(numbers), (1 + 4 + 9 + 1 + 2 + 2 + 8) ** 0.5)
+    with pytest.raises(TypeError, match=r"a random key \(key<fry>\) is not a number"):
+        gradtx.safe_norm(jax.random.key(0), 0.1)
+    key = {"w": jnp.ones(2), "key": jax.random.key(0)}
+    with pytest.raises(TypeError, match=r"tree.vdot: at tree_x\['key'\]"):
+        tree.vdot(key, key)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx._roles import Count, Shared, Slot, declared
+from gradtx._roles import Count, Shared, Slot, UnsignedSlot, declared
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -47,7 +47,7 @@ class PerElementMeanAndSumSqDiffGradsState(NamedTuple):
     micro_step: Count
     ready: Shared
     mean_grads: Slot
-    sum_sq_diff_grads: Slot
+    sum_sq_diff_grads: UnsignedSlot
 
 
 @declared
@@ -64,7 +64,7 @@ class PerElementMeanAndVarianceEMAState(NamedTuple):
     count: Count
     ema_decay: Shared
     mean_grads_ema: Slot
-    variance_grads_ema: Slot
+    variance_grads_ema: UnsignedSlot
 
 
 def _zeros(tree: PyTree) -> PyTree:
