@@ -1,4 +1,12 @@
-"""What all tests share: how programs are compiled and kept, float64 on request, plots."""
+"""What all tests share: which run by default, how programs are compiled and kept, float64, plots.
+
+`pytest` runs the default tests; `.ci/thorough` also those with the mark `thorough`:
+
+- in a matrix of cases, what others represent: representatives.py chooses these;
+- the tests of single methods and tools: `SINGLE` below, unless the call names their file or folder.
+
+What has the mark `slow` takes very long: `pytest -m slow`.
+"""
 
 import gc
 import os
@@ -40,29 +48,37 @@ def pytest_configure(config):
         install_import_hook(checked, "runtime_types.checked")
 
 
-# The tests of single methods. The default tests see each method by its reference, its doctest and
-# the tests of the whole catalog; CI runs these as well.
-SINGLE_METHODS = (
+# The tests of single methods and tools. The default tests see each by its doctest, and an optimizer
+# by its reference and the tests of the whole catalog.
+SINGLE = (
     "assignment",
+    "crosschecking/test_differences.py",
+    "draw",
     "engine/test_compiled_size.py",
+    "experimental",
+    "gradcheck",
     "linear_algebra",
     "linesearch",
     "microbatching",
     "optimizers",
     "perturbations",
     "projections",
-    "racing/test_race.py",
+    "racing",
     "test_minimize.py",
+    "test_second_order.py",
+    "transforms/test_lookahead.py",
+    "transforms/test_mechanic.py",
     "transforms/test_per_example.py",
     "transforms/test_privacy.py",
+    "transforms/test_sam.py",
 )
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(config, items):
-    """Marks the tests of single methods as thorough, unless the call names their folder or file."""
+    """Marks the tests of `SINGLE` as thorough, unless the call names their folder or file."""
     tests = Path(__file__).parent
-    moved = [tests / x for x in SINGLE_METHODS if not any(f"tests/{x}" in a for a in config.args)]
+    moved = [tests / x for x in SINGLE if not any(f"tests/{x}" in a for a in config.args)]
     for item in items:
         if any(item.path.is_relative_to(path) for path in moved):
             item.add_marker(pytest.mark.thorough)

@@ -5,7 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from representatives import each_build
+from representatives import each_build, each_engine
 from trees import extras
 
 import gradtx
@@ -57,7 +57,7 @@ def test_leaves_that_are_no_arrays(entry):
             entry.make().init({"a": jnp.ones(2), "b": {"c": leaf}})
 
 
-@each_build
+@each_engine
 def test_integer_gradients(entry):
     state = entry.make().init(PARAMS)
     gradients = {"a": jnp.ones(2), "b": {"c": jnp.ones((2, 3), jnp.int32)}}
@@ -144,7 +144,7 @@ def test_the_state_of_another_optimizer(entry):
         tx.update(PARAMS, inner, PARAMS, **more(entry))
 
 
-@each_build
+@each_engine
 def test_trees_that_differ(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
@@ -166,7 +166,7 @@ def test_trees_that_differ(entry):
             tx.update(PARAMS, state, longer, **more(entry))
 
 
-@each_build
+@each_engine
 def test_a_none_where_an_array_is_in_the_other_tree(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
@@ -181,7 +181,7 @@ def test_a_none_where_an_array_is_in_the_other_tree(entry):
             tx.update(PARAMS, tx.init(holed), PARAMS, **more(entry))
 
 
-@each_build
+@each_engine
 def test_shapes_that_differ(entry):
     tx = entry.make()
     state = tx.init(PARAMS)
@@ -197,7 +197,7 @@ def test_shapes_that_differ(entry):
             tx.update(PARAMS, state, wrong, **more(entry))
 
 
-@each_build
+@each_engine
 def test_errors_under_jit_say_the_same(entry):
     tx = entry.make()
     state = tx.init(PARAMS)

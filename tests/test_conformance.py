@@ -94,7 +94,7 @@ def test_the_state_is_a_fixed_point(entry, pairs):
         assert all(bool(jnp.all(jnp.isfinite(u))) for u in jax.tree.leaves(updates))
 
 
-@each_entry
+@each_build
 def test_init_of_shapes_returns_the_shapes_of_the_state(entry):
     """Also where the state has the parameters' values, of which there are none yet."""
     params = trees.small()
@@ -198,7 +198,7 @@ def test_what_is_due_every_few_steps_is_due_after_the_largest_count(make, period
 @each_entry
 def test_half_precision_is_averaged_in_float32(entry):
     params = {d: trees.numbers((2,), 1, d) for d in ("bfloat16", "float16")}
-    for path, x in jax.tree.leaves_with_path(entry.make().init(params)):
+    for path, x in jax.tree.leaves_with_path(jax.eval_shape(entry.make().init, params)):
         if jnp.issubdtype(x.dtype, jnp.inexact):
             assert x.dtype == jnp.float32, jax.tree_util.keystr(path)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from test_conformance import ENTRIES, each_entry
+from representatives import ENTRIES, each_build, each_entry
 from trees import needed
 
 import gradtx
@@ -438,7 +438,7 @@ def test_everything_has_a_docstring(path):
     assert not [*without_docstring(tree, module_of(path))]
 
 
-@each_entry
+@each_build
 def test_every_probe_makes_progress(entry):
     """On a quadratic whose curvatures differ by ten."""
     curvature = jnp.array([1.0, 3.0, 10.0])

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from representatives import each_build, each_entry
+from representatives import each_build, each_engine, each_entry
 from test_bad_inputs import PARAMS, more, refused
 from test_conformance import walk
 from test_house import PIECES, ROOT
@@ -464,7 +464,7 @@ def test_states_that_differ_inside():
         tx.update(PARAMS, state, PARAMS)
 
 
-@each_entry
+@each_engine
 def test_updates_that_are_no_gradients(entry):
     tx = entry.make()
     state = tx.init(PARAMS)

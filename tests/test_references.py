@@ -1,5 +1,6 @@
 """Every optimizer against the papers: three steps by hand, many in NumPy, and optax's opinion."""
 
+import collections
 import dataclasses
 import inspect
 import zlib
@@ -11,7 +12,7 @@ import optax
 import pytest
 from references import OPTIMIZERS, PIECES
 from references.common import GRADIENTS, MASK, MOVED, STORAGE, mask_of, tenths, wave
-from representatives import ENTRIES, build, each_build, engines_of, first_of_each
+from representatives import ENTRIES, each_build, each_engine, engines_of, first_of_each
 from trees import extras
 
 import gradtx
@@ -40,14 +41,23 @@ def test_every_scale_piece_has_a_reference():
 # ---- Three steps by hand --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=by_name)
-def test_three_steps_by_hand(entry, x64):
+def by_hand(entry):
+    """The hyperparameters, and the three steps."""
     hyperparameters, wanted = OPTIMIZERS[entry.name].by_hand
-    hyperparameters = {entry.rate: tenths, **hyperparameters}
-    by_numpy = OPTIMIZERS[entry.name].function(
-        [np.float64(g) for g in GRADIENTS], np.float64(1), **hyperparameters
-    )
+    return {entry.rate: tenths, **hyperparameters}, wanted
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=by_name)
+def test_three_steps_of_the_reference_by_hand(entry):
+    hyperparameters, wanted = by_hand(entry)
+    gradients = [np.float64(g) for g in GRADIENTS]
+    by_numpy = OPTIMIZERS[entry.name].function(gradients, np.float64(1), **hyperparameters)
     np.testing.assert_allclose(by_numpy, wanted, rtol=1e-14)
+
+
+@each_build  # every optimizer is compared with its reference, and that with the steps by hand
+def test_three_steps_by_hand(entry, x64):
+    hyperparameters, wanted = by_hand(entry)
     gradients = [jnp.asarray(g) for g in GRADIENTS]
     ours = run(entry.factory(**hyperparameters), gradients, jnp.ones(()), entry)
     np.testing.assert_allclose(np.stack(ours), wanted, rtol=1e-14)
@@ -91,11 +101,12 @@ CASES = [
     for entry in ENTRIES
     for move in moves(OPTIMIZERS[entry.name], entry.hyperparameters)
 ]
-
-
-def plain_or_moved(entry, move):
-    """The optimizer where nothing is moved, else the hyperparameters that are."""
-    return frozenset(move) or entry.name
+PLAIN = [(entry, move) for entry, move in CASES if not move]
+# Of a hyperparameter that several optimizers have, the first of them represents the others. What
+# one has alone is moved in CI, as the tests of single methods are.
+OWNERS = collections.Counter(name for entry in ENTRIES for name in entry.hyperparameters)
+IN_SEVERAL = [case for case in CASES if case[1] and any(OWNERS[name] > 1 for name in case[1])]
+IN_ONE = [case for case in CASES if case[1] and all(OWNERS[name] == 1 for name in case[1])]
 
 
 PIECE_CASES = [
@@ -103,6 +114,15 @@ PIECE_CASES = [
     for name in sorted(PIECES)
     for move in moves(PIECES[name], inspect.signature(getattr(gradtx, name)).parameters)
 ]
+# These are also compared within an optimizer.
+IN_OPTIMIZERS = {link.name for entry in ENTRIES for link in pipeline_of(entry.make()).links}
+
+
+def default_thorough_or_slow(name, move):
+    """The marks of a piece's case: moved ones are slow."""
+    if move:
+        return pytest.mark.slow
+    return pytest.mark.thorough if name in IN_OPTIMIZERS else ()
 
 
 def make_problem(name, dtype, with_complex, one_sign=False):
@@ -214,7 +234,11 @@ def assert_close(ours, wanted, relative, reference=None):
 
 @pytest.mark.parametrize(
     ("entry", "move"),
-    list(first_of_each(plain_or_moved, CASES)),
+    [
+        *(pytest.param(*case) for case in PLAIN),
+        *first_of_each(lambda entry, move: frozenset(move), IN_SEVERAL),
+        *(pytest.param(*case, marks=pytest.mark.thorough) for case in IN_ONE),
+    ],
     ids=label,
 )
 def test_float64_agrees_with_the_reference(entry, move, x64):
@@ -241,7 +265,7 @@ ULPS = 8
 @pytest.mark.parametrize(
     ("entry", "move"),
     [
-        *first_of_each(lambda entry, move: build(entry), [case for case in CASES if not case[1]]),
+        *first_of_each(lambda entry, move: engines_of(entry), PLAIN),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES if case[1]),
     ],
     ids=label,
@@ -265,7 +289,7 @@ def downhill(link, updates, params):
 
 @pytest.mark.parametrize(
     ("name", "move"),
-    [pytest.param(*case, marks=pytest.mark.slow if case[1] else ()) for case in PIECE_CASES],
+    [pytest.param(*case, marks=default_thorough_or_slow(*case)) for case in PIECE_CASES],
     ids=label,
 )
 def test_pieces_agree_with_their_references(name, move, x64):
@@ -283,7 +307,7 @@ def test_pieces_agree_with_their_references(name, move, x64):
     assert_close(ours, wanted, 1e-12, reference)
 
 
-@each_build
+@each_engine
 def test_the_learning_rate_can_be_overridden_at_the_call(entry, x64):
     """The rate of that call takes the constant's place, or the schedule's."""
     start, gradients = make_problem(entry.name, np.float64, entry.takes_complex)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import trees
-from representatives import ENTRIES, build, each, first_of_each
+from representatives import ENTRIES, each, engines_of, first_of_each
 from trees import assert_equal, assert_ulps, needed
 
 import gradtx
@@ -121,7 +121,7 @@ def moved(settings):
 GIVEN_ARRAYS = [entry for entry in ENTRIES if not {"value_fn", "obj_fn"} & {*entry.needs}]
 
 
-@each(first_of_each(build, GIVEN_ARRAYS))
+@each(first_of_each(engines_of, GIVEN_ARRAYS))
 def test_optimizers_that_differ_in_numbers_share_their_code(entry):
     params = {"w": trees.numbers((3, 2), 1), "b": trees.numbers((2,), 2)}
 

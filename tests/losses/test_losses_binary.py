@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from one_program import one_program
+from representatives import moved_one_by_one
 
 from gradtx import check_gradients
 from gradtx.losses import sigmoid_binary_cross_entropy, sigmoid_focal_loss
@@ -50,8 +51,9 @@ def test_cross_entropy_at_infinity():
     np.testing.assert_array_equal(slope, [0, 0])
 
 
-@pytest.mark.parametrize("alpha", [None, 0.25, 0, 1])
-@pytest.mark.parametrize("gamma", [0, 0.5, 1.0, 2, 3.5])
+@pytest.mark.parametrize(
+    ("alpha", "gamma"), list(moved_one_by_one([0.25, None, 0, 1], [2, 0, 0.5, 1.0, 3.5]))
+)
 def test_focal_loss_follows_the_equation(alpha, gamma):
     z, y = Z[1:-1], SOFT[1:-1]
     loss = sigmoid_focal_loss(z, y, alpha=alpha, gamma=gamma)

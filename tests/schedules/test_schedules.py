@@ -512,22 +512,27 @@ def test_signature_is_optax_s(factory):
 # ---- As functions of the count --------------------------------------------------------------
 
 
+def as_it_is(schedule):
+    return schedule
+
+
+@pytest.mark.parametrize("way", [jax.jit, pytest.param(as_it_is, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(("factory", "kwargs"), BASES)
-def test_any_kind_of_count(factory, kwargs):
+def test_any_kind_of_count(factory, kwargs, way):
     schedule = factory(**kwargs)
     expected = many(schedule, STEPS)
-    jitted = jax.jit(schedule)
+    call = way(schedule)
     for t in (0, 1, 5, 20, 45):
         value = schedule(t)
         assert value.shape == () and value.dtype == jnp.float32 and not value.weak_type
-        for same in (schedule(jnp.int32(t)), schedule(np.int64(t)), schedule(float(t)), jitted(t)):
+        for same in (call(jnp.int32(t)), call(np.int64(t)), call(float(t)), call(t)):
             assert same.dtype == jnp.float32
             np.testing.assert_allclose(same, value, rtol=2e-6, atol=1e-9)
         np.testing.assert_allclose(expected[t], value, rtol=1e-6, atol=1e-9)
-    whole_range = schedule(jnp.arange(46))  # an array of counts, without vmap
+    whole_range = call(jnp.arange(46))  # an array of counts, without vmap
     np.testing.assert_allclose(whole_range, expected, rtol=1e-6, atol=1e-9)
     with jax.enable_x64(True):
-        assert schedule(3).dtype == schedule(jnp.int32(3)).dtype == jnp.float64
+        assert call(3).dtype == call(jnp.int32(3)).dtype == jnp.float64
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def names(tx, params=None):
 
 @each_entry
 def test_every_leaf_of_every_optimizer_has_its_own_name(entry):
-    state = entry.make().init(small())
+    state = jax.eval_shape(entry.make().init, small())
     named = named_leaves(state)
     assert [id(leaf) for _, leaf in named] == [id(leaf) for leaf in jax.tree.leaves(state)]
     assert len(dict(named)) == len(named)

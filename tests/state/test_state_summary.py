@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec as P
-from test_conformance import each_entry
+from representatives import each_build
 from trees import Layer
 
 import gradtx
@@ -33,7 +33,7 @@ def row(found, path):
     return it
 
 
-@each_entry
+@each_build
 def test_every_optimizer_is_told_to_the_byte(entry):
     params = {"w": jnp.ones((3, 4)), "b": jnp.ones(4, jnp.bfloat16)}
     tx = entry.make()
