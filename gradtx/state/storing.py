@@ -183,8 +183,8 @@ def _stored(
         name = _name(role)
         matching = [pattern for pattern in codecs if matches(pattern, name)]
         idle.difference_update(matching)
-        wanted = [codecs[pattern] for pattern in matching]
-        if not wanted or None in wanted or jnp.size(x) < min_size:
+        wanted = [codec for pattern in matching if (codec := codecs[pattern]) is not None]
+        if not wanted or len(wanted) < len(matching) or jnp.size(x) < min_size:
             return x
         if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             return x
