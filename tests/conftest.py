@@ -52,7 +52,7 @@ def pytest_configure(config):
 # by its reference and the tests of the whole catalog.
 SINGLE = (
     "assignment",
-    "crosschecking/test_differences.py",
+    "crosschecking",
     "draw",
     "engine/test_compiled_size.py",
     "experimental",
@@ -64,6 +64,7 @@ SINGLE = (
     "perturbations",
     "projections",
     "racing",
+    "test_lr_range_test.py",
     "test_minimize.py",
     "test_second_order.py",
     "transforms/test_lookahead.py",

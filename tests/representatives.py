@@ -71,3 +71,5 @@ each_entry = each(ENTRIES)
 each_build = each(first_of_each(build, ENTRIES))
 # For what the engine does, whatever the equations are.
 each_engine = each(first_of_each(engines_of, ENTRIES))
+# For what the engine does with the extra arguments of `update`.
+each_needs = each(first_of_each(lambda e: (engines_of(e), e.needs, e.fixed_rate), ENTRIES))

@@ -94,12 +94,20 @@ def module_of(path):
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
+NAMES = {module_of(path) for path in FILES}
+
+
 def layer_of(module):
     return module.split(".")[0]
 
 
+@functools.cache
 def imports_of(path):
     """What a file imports: dotted names, and whether each is imported when the file is."""
+    return list(_imports_of(path))
+
+
+def _imports_of(path):
     tree = ast.parse(path.read_text())
     lazy = {
         id(inner)
@@ -120,12 +128,11 @@ def imports_of(path):
 
 def own_imports(path):
     """The modules of gradtx that a file imports, relative to the package."""
-    known = {module_of(p) for p in FILES}
     for name, at_once in imports_of(path):
         if name.split(".")[0] != "gradtx":
             continue
         parts = name.split(".")[1:]
-        while parts and ".".join(parts) not in known:
+        while parts and ".".join(parts) not in NAMES:
             parts.pop()  # the last part is a name in the module
         yield ".".join(parts) or "__init__", at_once
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from representatives import each_build, each_engine, each_entry
+from representatives import each_engine, each_entry, each_needs
 from test_bad_inputs import PARAMS, more, refused
 from test_conformance import walk
 from test_house import PIECES, ROOT
@@ -589,7 +589,7 @@ def test_masks_taken_for_schedules(mask):
 # ---- Extra arguments --------------------------------------------------------------------------
 
 
-@each_build
+@each_needs
 def test_what_an_optimizer_reads(entry):
     tx = entry.make()
     read = gradtx.extra_args(tx)
@@ -667,7 +667,7 @@ def test_arguments_of_the_loss_are_known():
 # ---- Maximizing -------------------------------------------------------------------------------
 
 
-@each_build
+@each_needs
 def test_maximizing_is_minimizing_the_negative(entry):
     down = walk(entry.make(), PARAMS, [PARAMS, PARAMS], entry)
     up = walk(gradtx.maximize(entry.make()), PARAMS, [negated(PARAMS)] * 2, entry, of_objective)
