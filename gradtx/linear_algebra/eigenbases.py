@@ -69,11 +69,17 @@ def next_eigenbases(a: Array, vectors: Array) -> Eigenbases:
       [[0. 1.]
        [1. 0.]] 2
     """
+    return _power_iteration(a, vectors)[0]
+
+
+def _power_iteration(a: Array, vectors: Array) -> tuple[Eigenbases, Array]:
+    """Returns the result of `next_eigenbases`, and the estimate of each last vector's eigenvalue."""
     product = jnp.matmul(within_range(a), vectors, precision=lax.Precision.HIGHEST)
     estimates = jnp.sum((vectors.conj() * product).real, -2)
     order = jnp.argsort(estimates, axis=-1, descending=True)
     q, r = qr(jnp.take_along_axis(product, order[..., None, :], -1))
-    return Eigenbases(q, _rank(jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1))), order)
+    found = Eigenbases(q, _rank(jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1))), order)
+    return found, estimates
 
 
 def tracked_eigenbases(a: Array, vectors: Array, rank: Array) -> Eigenbases:
@@ -81,8 +87,9 @@ def tracked_eigenbases(a: Array, vectors: Array, rank: Array) -> Eigenbases:
     elsewhere.
 
     A power iteration from an arbitrary basis of a null space would give another arbitrary basis,
-    even if the matrix has no null space any more. So it is used for matrices whose last basis had
-    full rank; if there are others, all eigendecompositions are computed.
+    even if the matrix has no null space any more. So it is used for matrices in which the null
+    space of the last basis, if any, still is one, as that of a row that is always 0; if there are
+    others, all eigendecompositions are computed.
 
     Args:
       a: symmetric (or Hermitian) positive semi-definite matrices, `[..., n, n]`, in float32 or
@@ -90,12 +97,14 @@ def tracked_eigenbases(a: Array, vectors: Array, rank: Array) -> Eigenbases:
       vectors: the last eigenvectors, `[..., n, n]`.
       rank: the rank of the matrices whose eigenvectors they were, `[...]`; 0 if there were none.
     """
-    deficient = rank < a.shape[-1]
-    by_qr = next_eigenbases(a, vectors)
-    by_eigh = lax.cond(jnp.any(deficient), lambda: eigenbases(a), lambda: by_qr)
+    by_qr, estimates = _power_iteration(a, vectors)
+    unknown = jnp.arange(a.shape[-1]) >= rank[..., None]
+    new = unknown & (estimates > _least(estimates))
+    changed = jnp.any(new, -1) | (rank == 0)
+    by_eigh = lax.cond(jnp.any(changed), lambda: eigenbases(a), lambda: by_qr)
 
     def select(x: Array, y: Array) -> Array:
-        return jnp.where(jnp.expand_dims(deficient, range(deficient.ndim, x.ndim)), x, y)
+        return jnp.where(jnp.expand_dims(changed, range(changed.ndim, x.ndim)), x, y)
 
     return Eigenbases(*map(select, by_eigh, by_qr))
 
@@ -123,6 +132,10 @@ def within_range(a: Array) -> Array:
 
 
 def _rank(values: Array) -> Array:
+    return jnp.sum(values > _least(values), -1, dtype=jnp.int32)
+
+
+def _least(values: Array) -> Array:
+    """Returns the size below which eigenvalues of a matrix are rounding errors."""
     largest = jnp.max(values, -1, keepdims=True, initial=0)
-    least = largest * rounding(values.shape[-1], values.dtype)
-    return jnp.sum(values > least, -1, dtype=jnp.int32)
+    return largest * rounding(values.shape[-1], values.dtype)

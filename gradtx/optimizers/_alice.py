@@ -112,7 +112,8 @@ def scale_by_alice(
     errors are zeros. At the first step, and after a compensation of zeros, the norm is not limited.
 
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
-    gradient of zeros; see `rejected` in `gradtx.metrics`. Derivatives treat `U` as a constant.
+    gradient of zeros; see `rejected` in `gradtx.metrics`. Its elements that are not finite are
+    returned as they are, for `gradtx.apply_if_finite` to find. Derivatives treat `U` as a constant.
 
     Args:
       rank: the number of columns of `U`, at least 1, and the shorter side for matrices in which

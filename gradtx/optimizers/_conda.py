@@ -87,7 +87,8 @@ def scale_by_conda(
     Where `mu` does not have full rank, `nu` is replaced by its mean over the singular vectors of
     singular value 0, which are arbitrary, so that updates do not depend on the choice. A matrix
     whose gradient is not finite, or so large that its squares are not, counts as having a gradient
-    of zeros; see `rejected` in `gradtx.metrics`. Derivatives treat bases as constants.
+    of zeros; see `rejected` in `gradtx.metrics`. Its elements that are not finite are returned as
+    they are, for `gradtx.apply_if_finite` to find. Derivatives treat bases as constants.
 
     Args:
       b1: decay rate of the average of gradients, in [0, 1). Default: 0.9.

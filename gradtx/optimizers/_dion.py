@@ -132,11 +132,11 @@ def scale_by_dion(
             * max(rows, columns)
             * jnp.max(size, 2, keepdims=True, initial=0)
         )
-        used = size > noise
+        used = ~(size <= noise)  # also NaN, which has to be seen in the update
         q = jnp.where(used, r / jnp.where(used, size, 1), 0)
         mu = b - times(1 - beta, _product(r * largest, adjoint))
         u = _product(q, adjoint) * (columns / max(rows, 1)) ** 0.5
-        return u, Slots(mu=mu, q=jnp.where(used, q, s.q))
+        return u, Slots(mu=mu, q=jnp.where(size > noise, q, s.q))
 
     return matrixwise(
         ScaleByDionState,

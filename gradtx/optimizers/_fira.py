@@ -99,7 +99,8 @@ def scale_by_fira(
     one in which `rest` was 0, its norm is not limited.
 
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
-    gradient of zeros; see `rejected` in `gradtx.metrics`. Derivatives treat `P` as a constant.
+    gradient of zeros; see `rejected` in `gradtx.metrics`. Its elements that are not finite are
+    returned as they are, for `gradtx.apply_if_finite` to find. Derivatives treat `P` as a constant.
 
     Args:
       rank: the number of singular vectors, at least 1, and the shorter side for matrices in which

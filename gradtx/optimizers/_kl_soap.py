@@ -107,7 +107,8 @@ def scale_by_kl_soap(
     In null spaces, whose bases are arbitrary, `nu`, `wl` and `wr` are replaced by their means, as
     in `scale_by_soap`, so that updates do not depend on the choice. A matrix whose gradient is not
     finite, or so large that its squares are not, counts as having a gradient of zeros; see
-    `rejected` in `gradtx.metrics`. Tensors with more than two axes are matrices by
+    `rejected` in `gradtx.metrics`. Its elements that are not finite are returned as they are, for
+    `gradtx.apply_if_finite` to find. Tensors with more than two axes are matrices by
     `weight_dimension_numbers`. Derivatives treat bases as constants.
 
     Args:

@@ -109,7 +109,8 @@ def scale_by_kron(
 
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
     gradient of zeros, and factors that are not finite are not stored; see `rejected` in
-    `gradtx.metrics`.
+    `gradtx.metrics`. Its elements that are not finite are returned as they are, for
+    `gradtx.apply_if_finite` to find.
 
     Args:
       b1: decay rate of the average of gradients, in [0, 1). Default: 0.9.

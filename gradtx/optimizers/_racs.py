@@ -80,8 +80,9 @@ def scale_by_racs(
     and columns of zeros have updates of zeros.
 
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
-    gradient of zeros; see `rejected` in `gradtx.metrics`. After an update of zeros the norm is not
-    limited either.
+    gradient of zeros; see `rejected` in `gradtx.metrics`. Its elements that are not finite are
+    returned as they are, for `gradtx.apply_if_finite` to find. After an update of zeros the norm is
+    not limited either.
 
     Args:
       beta: decay rate of the averages of scales, in [0, 1). Default: 0.9.

@@ -111,7 +111,8 @@ def scale_by_soap(
     gradient divided by its root mean square. The paper leaves the first step open.
 
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
-    gradient of zeros; see `rejected` in `gradtx.metrics`. Tensors with more than two axes are
+    gradient of zeros; see `rejected` in `gradtx.metrics`. Its elements that are not finite are
+    returned as they are, for `gradtx.apply_if_finite` to find. Tensors with more than two axes are
     matrices by `weight_dimension_numbers`, that is, they have two bases, not one for each axis.
     Derivatives treat bases as constants.
 

@@ -79,6 +79,6 @@ def _scaled(u: Updates, v: Updates) -> Updates:
 
 def _to_norm(u: Array, v: Array) -> Array:
     of_u, of_v = norms(u, v)
-    nonzero = of_u > 0
+    nonzero = of_u != 0  # NaN is passed on
     unit = jnp.where(nonzero, widen(u) / jnp.where(nonzero, of_u, 1), 0)
     return jnp.asarray(unit * of_v, jnp.result_type(u))

@@ -38,6 +38,21 @@ def test_null_spaces_and_extreme_sizes(method):
     assert not np.any(inverse_roots(jnp.zeros((1, 3, 3)), 4, 0.0, method))
 
 
+def test_bases_are_tracked_where_the_null_space_stays(x64):
+    """A row that is always 0 does not need an eigendecomposition at each step."""
+    a = jnp.pad(jnp.asarray(positive(0, 3, 5))[None], ((0, 0), (0, 1), (0, 1)))
+    last = jnp.eye(4)[None]
+    found = tracked_eigenbases(a, last, jnp.array([3]))
+    order = np.argsort(-np.diag(a[0]))
+    q, _ = np.linalg.qr(np.asarray(a[0])[:, order])
+    np.testing.assert_allclose(np.abs(found.vectors[0, :, :3]), np.abs(q[:, :3]), atol=1e-12)
+    np.testing.assert_array_equal(found.rank, [3])
+    # the same from the basis before, in which the null space was larger
+    found = tracked_eigenbases(a, last, jnp.array([2]))
+    exact = found.vectors[0].T @ a[0] @ found.vectors[0]
+    np.testing.assert_allclose(exact - np.diag(np.diag(exact)), 0, atol=1e-12)
+
+
 def test_bases_are_tracked_unless_they_had_a_null_space(x64):
     a = jnp.asarray(np.stack([positive(i, 4, 6) for i in range(2)]))
     last = jnp.asarray(np.stack([np.eye(4)] * 2))
