@@ -296,7 +296,7 @@ def test_a_run_is_resumed_at_another_rate(small, tmp_path, capsys):
     folder = tmp_path / "run"
     assert train(*small, "--epochs", 2, "--out", folder) == 0
     assert train("--resume", "--learning-rate", "0.1", "--out", folder) == 2  # no epoch is left
-    assert "all of its 2 epochs" in capsys.readouterr().err
+    assert "has trained 2 epochs, which is all" in capsys.readouterr().err
     assert train("--resume", "--learning-rate", "0.1", "--epochs", 3, "--out", folder) == 0
     out = capsys.readouterr().out
     assert "resumed    after epoch 2; peak rate 0.001 until epoch 2" in out
