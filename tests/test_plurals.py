@@ -16,6 +16,7 @@ NOUNS = "|".join((
 ))  # fmt: skip
 WRITTEN = re.compile(rf"\{{[^{{}}]*\}} ({NOUNS})\b")
 NEVER_ONE = {
+    "{d} leaves",  # a dtype
     "{4 + 4 * ndim} bytes",
     "{announced} bytes",  # more than 2**28
     "{len(rates)} rates",  # after the case of one

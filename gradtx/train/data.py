@@ -151,8 +151,8 @@ def _bytes(folder: Path, stem: str, ndim: int) -> tuple[Path, np.ndarray]:
     array = read_idx(paths[0])
     if array.dtype != np.uint8 or array.ndim != ndim:
         raise DataError(
-            f"{paths[0]}: expected unsigned bytes in {counted(ndim, 'dimension')}, found {array.dtype} in "
-            f"{array.ndim}"
+            f"{paths[0]}: expected unsigned bytes in {counted(ndim, 'dimension')}, "
+            f"found {array.dtype} in {array.ndim}"
         )
     return paths[0], array
 
