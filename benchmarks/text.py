@@ -1,6 +1,6 @@
 """Optimizers on a small language model, each at the best of its learning rates, three seeds.
 
-    python benchmarks/text.py [OPTIMIZER ...] [--size small|gpt2] [--seeds N] [--epochs N]
+    python benchmarks/text.py [OPTIMIZER ...] [--size small|gpt2] [--batch-size N] [--seeds N]
     python benchmarks/text.py --times [--out DIR]        # on a quiet machine
     python benchmarks/text.py --page docs/matrices.md    # writes the table and docs/text.png
 
@@ -47,6 +47,10 @@ SIZES = {
     "small": {"width": 32, "layers": 2, "heads": 4, "context": 32, "examples": 1600},
     "gpt2": {"width": 768, "layers": 12, "heads": 12, "context": 256, "examples": 1600},
 }
+MEMORY = (
+    "gpt2 has 85 million parameters: a step of AdamW needs 12 GB with 32 sequences, of which 1 GB "
+    "are parameters and moments; shampoo and soap have 3 GB more (default: small)"
+)
 HIDDEN = gradtx.hidden_matrices()
 FIELD: dict[str, Callable[[Any], gradtx.GradientTransformation]] = {
     "adamw": lambda rate: gradtx.adamw(rate, weight_decay=0.0),
@@ -151,7 +155,8 @@ def measured(race: Race, problem: Problem, file: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=[*FIELD])
-    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--size", choices=SIZES, default="small", help=MEMORY)
+    parser.add_argument("--batch-size", type=int, default=32, help="sequences (default: 32)")
     parser.add_argument("--epochs", type=int, default=6, help="of 50 steps")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
@@ -161,7 +166,9 @@ def main() -> None:
 
     out = args.out or Path("runs") / f"text-{args.size}"
     names = [] if args.times else [*dict.fromkeys(["adamw", *args.names])]
-    problem = language_model(**SIZES[args.size])
+    problem = language_model(
+        **{**SIZES[args.size], "examples": 50 * args.batch_size}, batch_size=args.batch_size
+    )
     field = enter({name: FIELD[name] for name in names}, RATES) if names else []
     field = [entrant._replace(widen=True) for entrant in field]
     race = run_race(problem, field, seeds=args.seeds, epochs=args.epochs, out=out, lines=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradtx
 from gradtx import catalog
-from gradtx._arguments import near
+from gradtx._arguments import counted, near
 from gradtx._table import markdown_table
 from gradtx.crosschecking import (
     Comparison,
@@ -184,7 +184,7 @@ def run_crosscheck(args: argparse.Namespace) -> int:
     failed = [row.name for row in rows if not row.ok]
     documented = sum(bool(row.note) for row in rows)
     print(
-        f"\n{len(rows)} compared over {args.steps} steps, {len(failed)} failed, "
+        f"\n{len(rows)} compared over {counted(args.steps, 'step')}, {len(failed)} failed, "
         f"{documented} differ as documented. Ulps are units in the last place of each leaf's "
         "dtype; errors are relative to the float64 trajectory."
     )

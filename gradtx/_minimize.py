@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from gradtx._apply import apply_updates
+from gradtx._arguments import counted
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -55,6 +56,12 @@ class Stop(enum.IntEnum):
 
     def __str__(self) -> str:
         return _WORDS[self]
+
+
+def _counts(values: int, grads: int) -> str:
+    if values < 0:
+        return "evaluations unknown"
+    return f"{counted(values, 'value')} and {counted(grads, 'gradient')}"
 
 
 _WORDS = {
@@ -127,8 +134,8 @@ class Minimum(NamedTuple):
             return repr(self)
         runs = zip(*(jnp.ravel(field).tolist() for field in self[1:7]), strict=True)
         return "\n".join(
-            f"{Stop(stop)}. Value {value:.6g}, gradient norm {norm:.2g} after {steps} steps, "
-            + (f"{values} values and {grads} gradients" if values >= 0 else "evaluations unknown")
+            f"{Stop(stop)}. Value {value:.6g}, gradient norm {norm:.2g} after "
+            f"{counted(steps, 'step')}, {_counts(values, grads)}"
             for value, norm, stop, steps, values, grads in runs
         )
 

@@ -15,7 +15,11 @@ from sphinx.util import logging
 from extension import links, mathml
 
 LOGGER = logging.getLogger(__name__)
-FOLDERS = {"examples": "docs/reference/examples.md", "benchmarks": "docs/reference/benchmarks.md"}
+FOLDERS = {
+    "examples": "docs/reference/examples.md",
+    "benchmarks": "docs/reference/benchmarks.md",
+    "gradtx/optimizers": "docs/reference/optimizers.md",
+}
 """The pages that stand for folders to which pages link."""
 ARGUMENTS = {"scale", "trace", "ema", "clip", "zero", "momentum", "nesterov", "race", "store"}
 """Names that mostly stand for arguments or fields where they are mentioned without `gradtx`."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gradtx._arguments import counted
 from gradtx._minimize import Stop, minimize
 from gradtx.draw.panels import draw_contours, draw_marks, draw_path, draw_view, end_sizes
 from gradtx.draw.plane import Surface, Window, as_problem, on_grid, outside
@@ -58,7 +59,7 @@ class Descent(NamedTuple):
         if away[-1]:
             return f"leaves the window at step {_last_exit(away)}"
         ends = ends.format(self.values[-1])
-        return f"{ends} (outside in {away.sum()} steps)" if away.any() else ends
+        return f"{ends} (outside in {counted(int(away.sum()), 'step')})" if away.any() else ends
 
 
 def _last_exit(away: np.ndarray) -> int:
@@ -168,7 +169,7 @@ def descent(
     figure.suptitle(title or problem.name, fontsize=11)
     figure.legend(
         *flat.get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=9,
-        ncols=4, title=f"value after {steps} steps", title_fontsize=9,
+        ncols=4, title=f"value after {counted(steps, 'step')}", title_fontsize=9,
     )  # fmt: skip
     return figure
 

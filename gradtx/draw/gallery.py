@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 import gradtx.optimizers as opt
 from gradtx import train
+from gradtx._arguments import counted
 from gradtx.draw.batches import batch_sizes
 from gradtx.draw.descending import descent
 from gradtx.draw.landscape import loss_surface
@@ -123,8 +124,8 @@ def _schedules() -> "Figure":
     del chosen["plateau"]  # it depends on the losses
     chosen[f"plateau, flat from epoch {flat}"] = _on_a_plateau(peak, length, flat)
     title = (
-        f"Schedules of a run of {length.epochs} epochs with {length.steps_per_epoch} steps each, "
-        f"peak rate {peak:g}"
+        f"Schedules of a run of {counted(length.epochs, 'epoch')} with "
+        f"{counted(length.steps_per_epoch, 'step')} each, peak rate {peak:g}"
     )
     return schedules(chosen, length.steps, title=title)
 

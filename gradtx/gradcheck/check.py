@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gradtx._arguments import counted
 from gradtx.engine.base import Array, PyTree
 from gradtx.gradcheck.precision import arrays, examined, takes_float64
 from gradtx.gradcheck.report import GradientReport, GradientRow
@@ -278,7 +279,8 @@ def _argument_numbers(argnums: int | Sequence[int], args: Sequence[PyTree]) -> l
     for n in numbers:
         if not -len(args) <= n < len(args):
             raise ValueError(
-                f"check_gradients: argnums has {n}, but the function is given {len(args)} arguments"
+                f"check_gradients: argnums has {n}, but the function is given "
+                f"{counted(len(args), 'argument')}"
             )
     return sorted({n % len(args) for n in numbers})
 

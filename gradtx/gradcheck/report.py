@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradtx._arguments import counted
 from gradtx._table import text_table
 
 
@@ -67,7 +68,10 @@ class GradientReport:
         head = ("path", "shape", "checked", "error", "at", "jax.grad", "numeric", "")
         table = text_table(head, [_cells(row) for row in self.rows])
         bad = sum(not row.ok for row in self.rows)
-        verdict = f"{bad} of {len(self.rows)} leaves are wrong" if bad else "all leaves are right"
+        wrong = (
+            f"{bad} of {counted(len(self.rows), 'leaf', 'leaves')} {'is' if bad == 1 else 'are'}"
+        )
+        verdict = f"{wrong} wrong" if bad else "all leaves are right"
         how = f"in {self.dtype}, steps of {self.eps:.1e}, errors up to {self.rtol:.1e} pass"
         partly = any(not row.ok and row.checked < math.prod(row.shape) for row in self.rows)
         more = "\nmax_elements=None compares all elements of large leaves" if partly else ""

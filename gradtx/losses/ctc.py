@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx._arguments import counted
 from gradtx.engine.base import Array
 from gradtx.losses.arguments import accumulator, class_numbers, floating, from_the_front, pick
 
@@ -210,4 +211,6 @@ def _check_shapes(
             )
     classes = logits.shape[-1]
     if isinstance(blank_id, int) and not -classes <= blank_id < classes:
-        raise ValueError(f"{name}: blank_id={blank_id} is not one of {classes} classes")
+        raise ValueError(
+            f"{name}: blank_id={blank_id} is not one of {counted(classes, 'class', 'classes')}"
+        )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gradtx._arguments import counted
 from gradtx.engine.base import Array, Scalar
 from gradtx.engine.concrete import is_traced
 from gradtx.losses.arguments import Axis, accumulator, axes_of, common_dtype, floating
@@ -151,8 +152,8 @@ def dice_loss(
         weights = jnp.asarray(class_weights)
         if weights.shape not in ((), (1,), (classes,)):
             raise ValueError(
-                f"{name}: {classes} classes need class_weights of shape {(classes,)}, got "
-                f"{weights.shape}"
+                f"{name}: class_weights of {counted(classes, 'class', 'classes')} must have the "
+                f"shape {(classes,)}, got {weights.shape}"
             )
         loss = loss * jnp.broadcast_to(weights, (classes,))[-p.shape[-1] :]
     if reduction != "none":

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradtx._arguments import counted
 from gradtx.engine.base import Array, PyTree
 from gradtx.microbatching.accumulators import AccumulationType, of_examples, resolve
 
@@ -143,7 +144,10 @@ def in_parts(
     count = len(numbers) + len(names)
     axes = (in_axes,) * count if isinstance(in_axes, int) else tuple(in_axes)
     if len(axes) != count:
-        raise ValueError(f"{name}: in_axes has {len(axes)} axes, argnums and argnames {count}")
+        raise ValueError(
+            f"{name}: in_axes has {counted(len(axes), 'axis', 'axes')}, argnums and "
+            f"argnames {count}"
+        )
 
     @functools.wraps(fun)
     def run(*args: Any, **kwargs: Any) -> PyTree:

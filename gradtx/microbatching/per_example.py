@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._arguments import counted
 from gradtx.engine.base import Array, PyTree
 from gradtx.microbatching.accumulators import AccumulationType
 from gradtx.microbatching.batches import in_parts
@@ -80,8 +81,8 @@ def micro_vmap(
             axes = tuple(in_axes)
         if len(axes) != len(args):
             raise ValueError(
-                f"micro_vmap: in_axes has {len(axes)} axes, and there are {len(args)} positional "
-                "arguments"
+                f"micro_vmap: in_axes has {counted(len(axes), 'axis', 'axes')} for "
+                f"{counted(len(args), 'positional argument')}"
             )
         mapped = [(i, axis) for i, axis in enumerate(axes) if axis is not None]
         return in_parts(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from gradtx._arguments import counted
 from gradtx.draw.style import png
 from gradtx.racing.entrants import enter, rate_range
 from gradtx.racing.grid import Problem
@@ -180,8 +181,8 @@ def _note(problem: Problem, result: Race) -> str:
     seeds = len({row.seed for row in result.rows})
     return (
         f"Each optimizer is shown at its best rate, the one with the lowest median final loss, "
-        f"with the median over {seeds} seeds and the range of {problem.measured}. Steps are "
-        "counted to the end of the epoch that reaches the target."
+        f"with the median over {counted(seeds, 'seed')} and the range of {problem.measured}. Steps "
+        "are counted to the end of the epoch that reaches the target."
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gradtx._arguments import counted
 from gradtx.racing.results import Row
 from gradtx.train.decoding import decode, parse_json
 from gradtx.train.errors import TrainingError
@@ -64,7 +65,9 @@ class Record:
             first, *lines = text[:-1].split("\n")
             head = decode(_Head, parse_json(first), "line 1")
             if len(lines) != head.rows:
-                raise ValueError(f"line 1 announces {head.rows} runs, the file has {len(lines)}")
+                raise ValueError(
+                    f"line 1 announces {counted(head.rows, 'run')}, the file has {len(lines)}"
+                )
             if (computed := _digest(head.race, lines)) != head.sha256:
                 raise ValueError(
                     f"its checksum is {computed[:16]}..., it should be {head.sha256[:16]}..."
@@ -119,7 +122,7 @@ def _check_grids(rows: Sequence[Row], seeds: Sequence[int], epochs: int) -> None
         if lengths != {epochs + 1} or not ascend:
             raise ValueError(
                 f"{row.optimizer}: a run must have {epochs + 1} measurements at ascending steps "
-                f"from 0, got {len(row.loss)} losses at the steps {row.steps}"
+                f"from 0, got {counted(len(row.loss), 'loss', 'losses')} at the steps {row.steps}"
             )
     for name in dict.fromkeys(row.optimizer for row in rows):
         found = [(row.learning_rate, row.seed) for row in rows if row.optimizer == name]

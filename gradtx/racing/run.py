@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx._arguments import counted
 from gradtx.engine.base import Array, Params, PyTree
 from gradtx.engine.numerics import default_float
 from gradtx.racing.devices import divided, division, local_devices, on_all
@@ -151,8 +152,9 @@ def run_race(
         waiting = [e for e in (_unfinished(e, found.get(e.name, [])) for e in field) if e.rates]
         with display(epochs * len(numbers) * len(waiting), lines) as shown:
             shown.say(
-                f"{problem.title or 'race'}: {epochs} epochs of {problem.steps} steps, "
-                f"{len(numbers)} seeds{f', {len(using)} devices' if len(using) > 1 else ''}"
+                f"{problem.title or 'race'}: {counted(epochs, 'epoch')} of "
+                f"{counted(problem.steps, 'step')}, {counted(len(numbers), 'seed')}"
+                f"{f', {len(using)} devices' if len(using) > 1 else ''}"
             )
             for name in (entrant.name for entrant in field if entrant.name in found):
                 shown.say(f"{name}: {_rates(found[name])} finished earlier")
@@ -225,6 +227,12 @@ def _beyond(entrant: Entrant, rows: Sequence[Row], shown: Display) -> tuple[floa
 
 def _rates(rows: Sequence[Row]) -> str:
     rates = sorted({row.learning_rate for row in rows})
+    return _range(rates)
+
+
+def _range(rates: Sequence[float]) -> str:
+    if len(rates) == 1:
+        return f"the rate {rates[0]:.3g}"
     return f"{len(rates)} rates from {rates[0]:.3g} to {rates[-1]:.3g}"
 
 
@@ -276,7 +284,7 @@ class _Grid:
         training = time.perf_counter() - began
         jax.effects_barrier()
         self.shown.say(
-            f"{name}: {runs} runs, {len(rates)} rates from {rates[0]:.3g} to {rates[-1]:.3g}, in "
+            f"{name}: {counted(runs, 'run')}, {_range(rates)}, in "
             f"{training:.2f} s and {compiling:.2f} s for compilation"
         )
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx._arguments import counted
 from gradtx.engine.base import Array, Params, PyTree
 from gradtx.losses import softmax_cross_entropy_with_integer_labels
 from gradtx.racing.grid import Problem
@@ -60,8 +61,8 @@ def language_model(
     if not 1 <= batch_size <= examples <= len(rest):
         raise TrainingError(
             "language_model: batch_size must be from 1 to examples, and examples at most the "
-            f"{len(rest)} sequences of {context + 1} characters in the text, got batch_size "
-            f"{batch_size} and examples {examples}"
+            f"{counted(len(rest), 'sequence')} of {context + 1} characters in the text, got "
+            f"batch_size {batch_size} and examples {examples}"
         )
     train = rest[np.linspace(0, len(rest) - 1, examples).astype(int)]
     test = held_out[np.linspace(0, len(held_out) - 1, min(512, len(held_out))).astype(int)]

@@ -6,6 +6,7 @@ from itertools import pairwise
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx._arguments import counted
 from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.schedules.made import known_schedule
 from gradtx.schedules.steps import as_float, check_not_negative, elapsed, is_number, whole
@@ -43,7 +44,8 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) 
     if not schedules or len(boundaries) != len(schedules) - 1:
         raise ValueError(
             "join_schedules: needs one boundary fewer than there are schedules, got "
-            f"{len(schedules)} schedules and {len(boundaries)} boundaries"
+            f"{counted(len(schedules), 'schedule')} and "
+            f"{counted(len(boundaries), 'boundary', 'boundaries')}"
         )
     for boundary in boundaries:
         check_not_negative("join_schedules", boundary=boundary)

@@ -188,7 +188,9 @@ def _stored(
             return x
         if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             return x
-        codec = wanted[0] if role.signed else UNSIGNED.get(wanted[0], wanted[0])
+        codec = wanted[0]
+        if codec is not None and not role.signed:
+            codec = UNSIGNED.get(codec, codec)
         first_seed = np.uint32(zlib.crc32(f"{seed}/{name}".encode()))
         return _first(x, codec, first_seed, inside)
 

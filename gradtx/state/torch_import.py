@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradtx._arguments import counted
 from gradtx.engine.base import OptState
 from gradtx.state.counts import step_count
 from gradtx.state.naming import named_leaves
@@ -238,7 +239,9 @@ def _paths(
         raise _error(f"names must be a list or a mapping, got {type(names).__name__}")
     if not isinstance(names, Mapping):
         if len(names) != len(numbers):
-            raise _error(f"needs {len(numbers)} names for PyTorch's parameters, got {len(names)}")
+            raise _error(
+                f"needs {counted(len(numbers), 'name')} for PyTorch's parameters, got {len(names)}"
+            )
         names = dict(zip(numbers, names, strict=True))
     called = {n: k for g in groups for n, k in zip(g["params"], g.get("param_names", ()))}  # noqa: B905
     keys = {n: n if n in names else called.get(n, n) for n in numbers}

@@ -8,6 +8,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from gradtx._arguments import counted
+
 INFLATION = 100
 ALWAYS_READ = 2**28
 """Compressed files may inflate to `INFLATION` times their size, or to `ALWAYS_READ` bytes if that
@@ -110,7 +112,9 @@ def read_npz(
         if compressed:
             check_inflation(file, announced)
         elif announced > file_size(file):
-            raise ValueError(f"it announces {announced} bytes of arrays, more than it has")
+            raise ValueError(
+                f"it announces {counted(announced, 'byte')} of arrays, more than it has"
+            )
         for name, info in wanted.items():
             _check_header(archive, name, info)
         return {name: _array(archive, info) for name, info in wanted.items()}
@@ -142,8 +146,8 @@ def _check_header(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) ->
         raise ValueError(f"{name} must hold numbers, not Python objects")
     if announced != found:
         raise ValueError(
-            f"{name}: the header announces shape {shape} of {dtype}, {announced} bytes; the file "
-            f"has {found}"
+            f"{name}: the header announces shape {shape} of {dtype}, "
+            f"{counted(announced, 'byte')}; the file has {found}"
         )
 
 

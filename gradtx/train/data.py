@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradtx._arguments import counted
 from gradtx.train.arrays import read_npz
 from gradtx.train.errors import DataError, extra
 from gradtx.train.files import reading
@@ -134,7 +135,8 @@ def _images_and_labels(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]
     labels_path, labels = _bytes(folder, f"{part}-labels", 1)
     if len(images) != len(labels):
         raise DataError(
-            f"{images_path} has {len(images)} images, {labels_path} has {len(labels)} labels"
+            f"{images_path} has {counted(len(images), 'image')}, {labels_path} has "
+            f"{counted(len(labels), 'label')}"
         )
     if len(labels) and labels.max() > 9:
         raise DataError(f"{labels_path}: labels must be 0 to 9, the largest is {labels.max()}")
@@ -149,8 +151,8 @@ def _bytes(folder: Path, stem: str, ndim: int) -> tuple[Path, np.ndarray]:
     array = read_idx(paths[0])
     if array.dtype != np.uint8 or array.ndim != ndim:
         raise DataError(
-            f"{paths[0]}: expected unsigned bytes in {ndim} dimensions, found {array.dtype} in "
-            f"{array.ndim}"
+            f"{paths[0]}: expected unsigned bytes in {counted(ndim, 'dimension')}, "
+            f"found {array.dtype} in {array.ndim}"
         )
     return paths[0], array
 
@@ -203,7 +205,9 @@ def _checked(
                 f"{x.shape} and {y.shape}"
             )
         if len(x) != len(y):
-            raise DataError(f"{name}: x_{part} has {len(x)} examples, y_{part} has {len(y)}")
+            raise DataError(
+                f"{name}: x_{part} has {counted(len(x), 'example')}, y_{part} has {len(y)}"
+            )
         if x.size == 0:
             raise DataError(f"{name}: x_{part} is empty: its shape is {x.shape}")
         if not np.issubdtype(y.dtype, np.integer):
@@ -237,6 +241,9 @@ def _scaled(name: str, part: str, x: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # overflow in float32 becomes infinity, and is rejected below
         x = x.astype(np.float32)
     if not np.isfinite(x).all():
-        bad = np.count_nonzero(~np.isfinite(x))
-        raise DataError(f"{name}: {part} has {bad} NaN or infinite values")
+        bad = int(np.count_nonzero(~np.isfinite(x)))
+        raise DataError(
+            f"{name}: {part} has {counted(bad, 'value')} that "
+            f"{'is' if bad == 1 else 'are'} NaN or infinite"
+        )
     return x

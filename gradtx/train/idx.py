@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from gradtx._arguments import counted
 from gradtx.train.arrays import check_inflation, file_size, size_in_bytes
 from gradtx.train.errors import DataError
 from gradtx.train.files import reading
@@ -59,7 +60,7 @@ def _array(path: Path, file: BinaryIO, content: BinaryIO | gzip.GzipFile) -> np.
     """Reads the header, and then no more than the header announces."""
     start = content.read(4)
     if len(start) < 4:
-        raise DataError(f"{path}: {len(start)} bytes are too few for an IDX header of 4 bytes")
+        raise DataError(f"{path}: an IDX header has 4 bytes, the file has {len(start)}")
     if start[:2] != b"\0\0":
         raise DataError(
             f"{path}: not an IDX file: it begins with bytes {start[:2].hex(' ')}, not 00 00"
@@ -71,8 +72,8 @@ def _array(path: Path, file: BinaryIO, content: BinaryIO | gzip.GzipFile) -> np.
     lengths = content.read(4 * ndim)
     if len(lengths) < 4 * ndim:
         raise DataError(
-            f"{path}: the header announces {ndim} dimensions, so {4 + 4 * ndim} bytes of header; "
-            f"the file has {4 + len(lengths)}"
+            f"{path}: the header announces {counted(ndim, 'dimension')}, so "
+            f"{4 + 4 * ndim} bytes of header; the file has {4 + len(lengths)}"
         )
     shape = tuple(np.frombuffer(lengths, ">u4").tolist())
     dtype = np.dtype(_DTYPES[code])
@@ -92,8 +93,8 @@ def _array(path: Path, file: BinaryIO, content: BinaryIO | gzip.GzipFile) -> np.
         what = "truncated" if found < announced else "trailing bytes"
         more = " or more" if compressed and found > announced else ""
         raise DataError(
-            f"{path}: {what}: the header announces shape {shape}, {announced} bytes of data; the "
-            f"file has {found}{more}"
+            f"{path}: {what}: the header announces shape {shape}, "
+            f"{counted(announced, 'byte')} of data; the file has {found}{more}"
         )
     return data.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradtx._arguments import counted
 from gradtx.train.data import Data, load
 from gradtx.train.epoch import steps_per_epoch
 from gradtx.train.errors import CheckpointError, DivergenceError, TrainingError, extra
@@ -212,7 +213,7 @@ def _resumed(job: Job, folder: RunFolder) -> tuple[Job, Progress]:
     progress = folder.restore(job.template.state)
     if job.length.epochs < progress.epoch:
         raise CheckpointError(
-            f"{folder.path} has trained {progress.epoch} epochs, more than "
+            f"{folder.path} has trained {counted(progress.epoch, 'epoch')}, more than "
             f"--epochs {job.length.epochs}"
         )
     planned = Length(saved["options"]["epochs"], job.length.steps_per_epoch)
@@ -221,7 +222,7 @@ def _resumed(job: Job, folder: RunFolder) -> tuple[Job, Progress]:
         raise CheckpointError(
             f"{folder.path}: the schedule {job.options.schedule} depends on the number of epochs: "
             f"the run was started with --epochs {planned.epochs}, and with "
-            f"--epochs {job.length.epochs} the rates of its first {progress.epoch} epochs differ; "
+            f"--epochs {job.length.epochs} the rates until epoch {progress.epoch} differ; "
             f"resume it with --epochs {planned.epochs}"
         )
     earlier = list(saved.get("earlier_rates", []))
@@ -229,8 +230,8 @@ def _resumed(job: Job, folder: RunFolder) -> tuple[Job, Progress]:
     changed = rate != rate_now
     if changed and progress.epoch == job.length.epochs:
         raise CheckpointError(
-            f"{folder.path} has trained all of its {progress.epoch} epochs: to continue at another "
-            "learning rate, give a larger --epochs, too"
+            f"{folder.path} has trained {counted(progress.epoch, 'epoch')}, which is all: to "
+            "continue at another learning rate, give a larger --epochs, too"
         )
     if changed and progress.epoch > max((row["until"] for row in earlier), default=0):
         earlier.append({"until": progress.epoch, "learning_rate": rate})
@@ -278,12 +279,16 @@ def _introduce(job: Job, folder: RunFolder, start: Progress, shown: Display) -> 
     shape = "x".join(map(str, data.shape))
     parts = " + ".join(f"{name} {count_parameters(p):,}" for name, p in params.items())
     short = train % job.batch_size
-    shown.say(f"data       {data.name}: {train} training and {test} test examples of shape {shape}")
+    shown.say(
+        f"data       {data.name}: {train} training and {counted(test, 'test example')} of shape "
+        f"{shape}"
+    )
     shown.say(f"model      {job.model.name}: {count_parameters(params):,} parameters ({parts})")
     shown.say(f"optimizer  {job.recipe.summary}")
     shown.say(
-        f"run        {job.length.epochs} epochs of {job.length.steps_per_epoch} steps on "
-        f"{job.batch_size} examples each" + (f", the last on {short}" if short else "")
+        f"run        {counted(job.length.epochs, 'epoch')} of "
+        f"{counted(job.length.steps_per_epoch, 'step')} on "
+        f"{counted(job.batch_size, 'example')} each" + (f", the last on {short}" if short else "")
     )
     shown.say("epochs     loss and accuracy on all examples, rate of the last step, duration")
     shown.say(f"folder     {folder.path}")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from gradtx._arguments import counted
 from gradtx.engine.base import Array, PyTree, Scalar, Updates
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.numerics import abs_sq, default_float, widen
@@ -146,6 +147,6 @@ def _check_batch(grads: Updates, name: str) -> None:
             )
         if shape[0] != shapes[0][1][0]:
             raise ValueError(
-                f"{name}: grads{path} has {shape[0]} examples on its first axis, but "
+                f"{name}: grads{path} has {counted(shape[0], 'example')} on its first axis, but "
                 f"grads{shapes[0][0]} has {shapes[0][1][0]}"
             )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradtx._arguments import counted
 from gradtx._roles import RandomKey, declared
 from gradtx.engine.base import (
     Array,
@@ -211,7 +212,8 @@ def _check_examples(updates: Updates, params: Params | None) -> None:
         if shape[0] != first[1]:
             raise LeafError(
                 ValueError,
-                f"{path} has {shape[0]} examples on its first axis, but {first[0]} has {first[1]}",
+                f"{path} has {counted(shape[0], 'example')} on its first axis, but {first[0]} has "
+                f"{first[1]}",
             )
         if shape[0] == 0:
             raise LeafError(ValueError, f"{path} needs at least one example, got shape {shape}")

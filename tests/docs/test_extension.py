@@ -1,5 +1,6 @@
 """What makes the site: equations, docstrings, links; `.ci/thorough` builds it."""
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -28,6 +29,21 @@ def extension():
     yield package
     for name in ("extension", *(f"extension.{name}" for name in names)):
         del sys.modules[name]
+
+
+def test_links_to_folders_lead_to_pages_of_the_reference(extension):
+    """On the site; in plain Markdown they lead to the folders themselves."""
+    tree = ast.parse((DOCS / "extension" / "__init__.py").read_text())
+    (found,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FOLDERS"
+    )
+    made = {"examples", "benchmarks", *extension.symbols.GROUPS}
+    for folder, page in found.items():
+        assert (DOCS.parent / folder).is_dir()
+        assert page in {f"docs/reference/{name}.md" for name in made}
+    assert "](../gradtx/optimizers)" in (DOCS / "catalog.md").read_text()
 
 
 def test_examples_of_the_extension(extension):

@@ -353,7 +353,7 @@ def test_the_table_says_what_is_wrong():
     assert isinstance(report, GradientReport)
     first, second = str(report).splitlines()[2:4]
     assert first.endswith("WRONG") and "[1]" in first and second.endswith("ok")
-    assert "1 of 2 leaves are wrong" in str(report)
+    assert "1 of 2 leaves is wrong" in str(report)
 
 
 # ---- Refusals ------------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ def test_segmentation_errors():
     with pytest.raises(ValueError, match="reduction must be mean, sum or none, got 'all'"):
         dice_loss(LOGITS, TRUTH, reduction="all")
     with pytest.raises(
-        ValueError, match=r"3 classes need class_weights of shape \(3,\), got \(2,\)"
+        ValueError, match=r"class_weights of 3 classes must have the shape \(3,\), got \(2,\)"
     ):
         dice_loss(LOGITS, TRUTH, class_weights=np.ones(2))
     with pytest.raises(TypeError, match="predictions must be floating-point"):

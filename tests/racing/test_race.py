@@ -589,7 +589,7 @@ def test_a_record_by_hand(tmp_path):
                 ({"loss": [1.0, math.inf, 1.0]}, r"line 2.loss\[1\] must be a finite number"),
                 ({"loss": ["low", 1.0, 1.0]}, r"loss\[0\] must be a finite .* null, got 'low'"),
                 ({"loss": 3}, "line 2.loss must be a list, got 3"),
-                ({"loss": [1.0]}, r"sgd: a run must have 3 measurements .* got 1 losses at"),
+                ({"loss": [1.0]}, r"sgd: a run must have 3 measurements .* got 1 loss at"),
                 ({"accuracy": [1.0]}, "sgd: a run must have 3 measurements"),
                 ({"accuracy": [0.0, None, 1.0]}, r"line 2.accuracy\[1\] must be a finite number"),
                 ({"steps": [0, 6, 3]}, r"at ascending steps from 0, got .* \(0, 6, 3\)"),

@@ -860,7 +860,7 @@ def test_near_the_end_a_cosine_keeps_its_relative_accuracy():
         (lambda: cosine_onecycle_schedule(10, 1.0, 1.1), "pct_start=1.1"),
         (lambda: cosine_onecycle_schedule(10, 1.0, math.nan), "pct_start=nan"),
         (lambda: join_schedules([], []), "0 schedules and 0 boundaries"),
-        (lambda: join_schedules([constant_schedule(1.0)], [5]), "1 schedules and 1 boundaries"),
+        (lambda: join_schedules([constant_schedule(1.0)], [5]), "1 schedule and 1 boundary"),
         (lambda: join_schedules([constant_schedule(1.0)] * 3, [5, 2]), "5 before 2"),
         (lambda: join_schedules([constant_schedule(1.0)] * 2, [-5]), "boundary=-5"),
         (lambda: sgdr_schedule([]), "at least one cycle"),

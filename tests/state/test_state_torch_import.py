@@ -289,7 +289,7 @@ SGD, ADAM = torch.optim.SGD, torch.optim.Adam
             gradtx.adam(LR),
             saved(ADAM),
             {"names": []},
-            "needs 1 names for PyTorch's parameters, got 0",
+            "needs 1 name for PyTorch's parameters, got 0",
         ),
         (
             gradtx.adam(LR),

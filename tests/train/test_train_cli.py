@@ -296,7 +296,7 @@ def test_a_run_is_resumed_at_another_rate(small, tmp_path, capsys):
     folder = tmp_path / "run"
     assert train(*small, "--epochs", 2, "--out", folder) == 0
     assert train("--resume", "--learning-rate", "0.1", "--out", folder) == 2  # no epoch is left
-    assert "all of its 2 epochs" in capsys.readouterr().err
+    assert "has trained 2 epochs, which is all" in capsys.readouterr().err
     assert train("--resume", "--learning-rate", "0.1", "--epochs", 3, "--out", folder) == 0
     out = capsys.readouterr().out
     assert "resumed    after epoch 2; peak rate 0.001 until epoch 2" in out
@@ -353,7 +353,8 @@ def test_the_progress_line_fits_into_the_terminal(width):
 def test_batches_from_one_to_all(small, tmp_path, batch, capsys):
     assert train(*small, "--batch", batch, "--epochs", 1, "--out", tmp_path / "run") == 0
     steps = {"full": 1, "1": 60, "7": 9}[batch]
-    assert f"1 epochs of {steps} steps" in capsys.readouterr().out
+    told = "1 step" if steps == 1 else f"{steps} steps"
+    assert f"1 epoch of {told} on" in capsys.readouterr().out
     assert metrics(tmp_path / "run")[0]["step"] == steps
 
 

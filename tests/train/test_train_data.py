@@ -57,8 +57,8 @@ PACKED = packed(idx_bytes(np.random.default_rng(0).integers(0, 256, (9, 9), np.u
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "0 bytes are too few"),
-        (b"\x00\x00\x08", "3 bytes are too few"),
+        (b"", "an IDX header has 4 bytes, the file has 0"),
+        (b"\x00\x00\x08", "an IDX header has 4 bytes, the file has 3"),
         (b"\x89PNG" + GOOD, "begins with bytes 89 50, not 00 00"),
         (b"\x00\x00\x0a\x01" + GOOD[4:], "dtype code 0x0a is not one of IDX's"),
         (GOOD[:10], r"3 dimensions, so 16 bytes of header; the file has 10"),
@@ -204,8 +204,14 @@ def test_npz_bytes_and_floats(tmp_path):
         ({"y_train": np.full(12, -1)}, "y_train: labels must be at least 0, got -1"),
         ({"y_train": np.full(12, 10**9)}, "the largest is 1000000000, more than there are"),
         ({"x_train": np.zeros((12, 5, 4), int)}, "unsigned bytes .* or floating-point, not int64"),
-        ({"x_train": np.full((12, 5, 4), np.nan)}, "x_train has 240 NaN or infinite"),
-        ({"x_train": np.full((12, 5, 4), 1e300)}, "x_train has 240 NaN or infinite"),
+        (
+            {"x_train": np.full((12, 5, 4), np.nan)},
+            "x_train has 240 values that are NaN or infinite",
+        ),
+        (
+            {"x_train": np.full((12, 5, 4), 1e300)},
+            "x_train has 240 values that are NaN or infinite",
+        ),
         ({"x_train": np.full((12, 5, 4), None)}, "not a readable .npz file"),
     ],
 )
