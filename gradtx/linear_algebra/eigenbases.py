@@ -73,7 +73,7 @@ def next_eigenbases(a: Array, vectors: Array) -> Eigenbases:
 
 
 def _power_iteration(a: Array, vectors: Array) -> tuple[Eigenbases, Array]:
-    """Returns the result of `next_eigenbases`, and the estimate of each last vector's eigenvalue."""
+    """Returns the result of `next_eigenbases`, and the last vectors' estimated eigenvalues."""
     product = jnp.matmul(within_range(a), vectors, precision=lax.Precision.HIGHEST)
     estimates = jnp.sum((vectors.conj() * product).real, -2)
     order = jnp.argsort(estimates, axis=-1, descending=True)

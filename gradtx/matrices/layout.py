@@ -15,7 +15,7 @@ from gradtx.engine.leaf import store
 from gradtx.engine.masks import spread
 from gradtx.engine.numerics import widen
 from gradtx.engine.paths import align, is_none, nth_path
-from gradtx.engine.rules import LeafError
+from gradtx.engine.rules import LeafError, MaskedNode
 
 
 class MatrixAxes(NamedTuple):
@@ -170,11 +170,21 @@ def axes_of_leaves(axes: PyTree, tree: PyTree, argument: str = "axes") -> list[M
       StructureError: the two have different structures.
     """
     treedef = jax.tree.structure(tree, is_leaf=is_none)
-    found = axes(tree) if is_function(axes) else axes
+    found = axes(_unmasked(tree)) if is_function(axes) else axes
     if found is None or isinstance(found, MatrixAxes):
         return [found] * treedef.num_leaves
     whole = spread(found, tree, lambda x: x is None or isinstance(x, MatrixAxes))
     return align(treedef, whole, argument, tree, "params")
+
+
+def _unmasked(tree: PyTree) -> PyTree:
+    """Returns a pytree in which masked leaves look like numbers, for functions of all leaves."""
+
+    def shown(x: PyTree) -> PyTree:
+        masked = isinstance(x, MaskedNode)
+        return jax.ShapeDtypeStruct((), jnp.float32) if masked else x
+
+    return jax.tree.map(shown, tree, is_leaf=lambda x: isinstance(x, MaskedNode))
 
 
 class Place(NamedTuple):

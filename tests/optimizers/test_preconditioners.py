@@ -1,5 +1,7 @@
 """SOAP, Shampoo and their relatives: rotations, null spaces, bad gradients, staggered bases."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,3 +152,25 @@ def test_sides_without_a_basis():
 def test_an_unknown_method_of_grafting_is_refused():
     with pytest.raises(ValueError, match=r"shampoo: grafting must be one of 'adam',.* got 'lion'"):
         gradtx.shampoo(0.1, grafting="lion")
+
+
+ON_MATRICES = [
+    entry
+    for entry in gradtx.catalog.entries()
+    if "weight_dimension_numbers" in inspect.signature(entry.factory).parameters
+]
+
+
+@pytest.mark.parametrize("entry", ON_MATRICES, ids=lambda entry: entry.name)
+def test_a_function_of_the_parameters_may_give_the_axes(entry):
+    """It sees all leaves, also those that another optimizer updates."""
+
+    def axes(params):
+        return {k: gradtx.MatrixAxes(0, 1) if x.ndim == 2 else None for k, x in params.items()}
+
+    params = {"w": jnp.asarray(normals(0, 4, 3), jnp.float32), "b": jnp.ones(3)}
+    found = []
+    for given in (axes, axes(params)):
+        tx = entry.factory(**{**entry.probe, "weight_dimension_numbers": given})
+        found.append(jax.eval_shape(lambda p, tx=tx: tx.update(p, tx.init(p), p), params))
+    assert found[0] == found[1]
