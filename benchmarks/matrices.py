@@ -1,6 +1,7 @@
 """Speed of SOAP and Shampoo: stacks of matrices in gradtx, single leaves in PyTorch, in one run.
 
     python benchmarks/matrices.py [--width 64] [--packages FOLDER]
+    python benchmarks/matrices.py --compile-only [NAME ...]   # all methods of the catalog
 
 The parameters are the 48 matrices, of 4 shapes, of a transformer with 12 layers. Bases and roots
 are computed every 10 steps, and a step's time is the mean of 10 consecutive ones. Five sets of
@@ -60,9 +61,18 @@ def lowered(tx: Any, params: list[jax.Array], state: Any) -> Any:
     return jax.jit(step, donate_argnums=(0, 1)).trace(params, state, params).lower()
 
 
-def compilation(width: int) -> None:
+def of_the_catalog() -> dict[str, Callable[[], Any]]:
+    """Returns the optimizers that have rules for matrices, with their defaults."""
+    return {
+        entry.name: lambda entry=entry: entry.factory(1e-3)
+        for entry in gradtx.catalog.entries()
+        if "weight_dimension_numbers" in entry.hyperparameters
+    }
+
+
+def compilation(width: int, methods: dict[str, Callable[[], Any]]) -> None:
     """Prints CPU seconds to trace and compile, for two numbers of layers, and LAPACK's calls."""
-    for name, make in METHODS.items():
+    for name, make in methods.items():
         print(f"  {name}")
         for layers in (12, 48):
             params = [jnp.asarray(x) for x in matrices(width, layers)]
@@ -188,14 +198,21 @@ def main() -> None:
     parser.add_argument("--packages", help="a site-packages folder with PyTorch's programs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps-only", action="store_true", help="do not time compilation")
+    parser.add_argument(
+        "--compile-only", nargs="*", metavar="NAME", help="time compilation, of the whole catalog"
+    )
     options = parser.parse_args()
     if options.packages:
         sys.path.append(options.packages)
     print(machine("jax", "gradtx", "numpy", "torch", "pytorch_optimizer", "heavyball"))
     for width in options.width:
         print(f"\nwidth {width}")
+        if options.compile_only is not None:
+            known = of_the_catalog()
+            compilation(width, {name: known[name] for name in options.compile_only or known})
+            continue
         if not options.steps_only:
-            compilation(width)
+            compilation(width, METHODS)
         grads = [matrices(width, seed=seed) for seed in range(5)]
         runs = {name: ours(make, grads) for name, make in METHODS.items()} | theirs(grads)
         runs["SOAP's products alone, XLA"] = linear_algebra(grads[0], bases=False)
