@@ -153,7 +153,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (LABELS, np.full(12, 10, np.uint8), f"{LABELS}: labels must be 0 to 9, the largest is 10"),
         (LABELS, sample(12)[0], rf"{LABELS}: expected unsigned bytes in 1 dim.*uint8 in 3"),
         (IMAGES, sample(12)[1], rf"{IMAGES}: expected unsigned bytes in 3 dim.*uint8 in 1"),
-        (LABELS, np.zeros(12, np.int32), "unsigned bytes in 1 dimensions, found int32"),
+        (LABELS, np.zeros(12, np.int32), "unsigned bytes in 1 dimension, found int32"),
         (IMAGES, np.zeros((12, 9, 9), np.uint8), r"have shape \(9, 9\), test examples \(5, 4\)"),
     ],
 )
