@@ -7,6 +7,7 @@ import math
 import re
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from extension import pictures
 from extension.docstrings import escaped, linked, markdown
 from extension.symbols import GROUPS, PACKAGE, Symbol, public_names
 from gradtx import catalog
-from gradtx.engine.pipeline import pipeline_of
 
 ROOT = PACKAGE.parent
+ACTS_ON = {"leaf": "a leaf", "tree": "the whole tree"}
 INTRODUCTIONS = {
-    "optimizers": "Click a column's head to sort by it. *Bytes* are those of the state for each "
-    "parameter of a 1024 x 1024 matrix in float32; [less](../memory.md) is possible. *Needs* lists "
-    "the arguments of `update` besides the gradients. Each page has a picture of a descent, of a "
+    "optimizers": "Click a column's head to sort by it. *Acts on* says how far the update of an "
+    "element depends on other elements, by default: not at all (elements), on those of its leaf, on "
+    "those of its matrix (with another rule for leaves that are no matrices), or on the whole tree. "
+    "*Bytes* are those of the state for each parameter of a 1024 x 1024 matrix in float32; "
+    "[less](../memory.md) is possible. *Needs* lists the arguments of `update` besides the "
+    "gradients. The [families](#families) are below. Each page has a picture of a descent, of a "
     "1 x 2 matrix and with the setting in which the tests use the optimizer, not a tuned one.",
     "pieces": "[Pieces](../pieces.md) lists them by purpose.",
     "schedules": "A schedule is a function of the step count, which is 0 at the first step.",
@@ -75,7 +79,7 @@ def _index() -> str:
 def _group(group: str, members: list[Symbol]) -> str:
     parts = [f"# {GROUPS[group]}", INTRODUCTIONS.get(group, "")]
     if group == "optimizers":
-        parts.append(_catalog_table())
+        parts += [_catalog_table(), "## Families", _families()]
         members = []
     by_module: dict[str, list[Symbol]] = {}
     for symbol in members:
@@ -106,6 +110,12 @@ def _catalog_table() -> str:
     return f"````{{container}} sortable\n{_table(heads, rows)}\n````"
 
 
+def _families() -> str:
+    counts = Counter(entry.family for entry in catalog.entries())
+    rows = [(name, told, str(counts[name])) for name, told in catalog.FAMILIES.items()]
+    return _table(("family", "what its members have in common", "members"), rows)
+
+
 def facts_of(entry: catalog.Entry) -> dict[str, str]:
     """Returns what the table says of an optimizer, by column, as Markdown.
 
@@ -114,21 +124,13 @@ def facts_of(entry: catalog.Entry) -> dict[str, str]:
     """
     needs = ("params",) * entry.needs_params + entry.needs
     return {
-        "acts on": _acts_on(entry),
+        "acts on": ACTS_ON.get(entry.acts_on, entry.acts_on),
         "bytes": f"{bytes_of_state(entry):.2f}",
         "needs": ", ".join(f"`{name}`" for name in needs),
         "year": year(entry.source),
-        "family": entry.module.rpartition(".")[2].strip("_").replace("_", " "),
+        "family": entry.family,
         "paper": linked(entry.source.replace("|", r"\|")),
     }
-
-
-def _acts_on(entry: catalog.Entry) -> str:
-    """Returns what the rule of an optimizer sees at once."""
-    if entry.couples_leaves:
-        return "whole trees"
-    modules = {type(link).__module__ for link in pipeline_of(entry.make()).links}
-    return "matrices" if any(".matrices" in module for module in modules) else "elements"
 
 
 def year(source: str) -> str:

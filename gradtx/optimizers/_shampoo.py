@@ -230,6 +230,8 @@ def scale_by_shampoo(
 
 @optimizer(
     SHAMPOO,
+    family="Shampoo",
+    acts_on="matrices",
     probe={"learning_rate": 0.05, "precondition_frequency": 1, "eps": 0.1},
     usual_rate=0.001,
     constants=("precondition_frequency", "exponent_override"),

@@ -200,6 +200,8 @@ def _signs(m: Array, ranks: Array, vectors: tuple[Array, Array]) -> Array:
 
 @optimizer(
     SPLUS,
+    family="Shampoo",
+    acts_on="matrices",
     probe={"learning_rate": 0.2, "precondition_frequency": 3, "nonstandard_constant": 0.1},
     usual_rate=0.2,
     constants=("precondition_frequency",),

@@ -102,6 +102,16 @@ def test_every_source_has_its_year(extension):
     assert all(re.fullmatch(r"(19|20)\d\d", year) for year in years.values()), years
 
 
+def test_the_catalog_says_what_an_optimizer_acts_on_and_its_family(extension):
+    facts = {
+        name: extension.pages.facts_of(catalog.get(name)) for name in ("lamb", "shampoo", "dog")
+    }
+    assert [x["acts on"] for x in facts.values()] == ["a leaf", "matrices", "the whole tree"]
+    assert facts["lamb"]["family"] == "layer-wise"
+    page = extension.pages._group("optimizers", [])
+    assert "| Shampoo | preconditioners for the rows and columns of matrices | 7 |" in page
+
+
 def test_links_that_lead_nowhere_are_found(extension, tmp_path):
     (tmp_path / "a.html").write_text(
         '<p id="top"></p><a href="b.html#here">x</a> <a href="b.html#gone">x</a>'
