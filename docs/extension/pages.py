@@ -18,13 +18,14 @@ from extension import pictures
 from extension.docstrings import escaped, linked, markdown
 from extension.symbols import GROUPS, PACKAGE, Symbol, public_names
 from gradtx import catalog
+from gradtx.problems import Problem
 
 ROOT = PACKAGE.parent
 ACTS_ON = {"leaf": "a leaf", "tree": "the whole tree"}
 INTRODUCTIONS = {
     "optimizers": "Click a column's head to sort by it. *Acts on* says how far the update of an "
-    "element depends on other elements, by default: not at all (elements), on those of its leaf, on "
-    "those of its matrix (with another rule for leaves that are no matrices), or on the whole tree. "
+    "element depends on other elements, by default: not at all (elements), on those of its leaf, "
+    "on those of its matrix (leaves that are no matrices have another rule), or on the whole tree. "
     "*Bytes* are those of the state for each parameter of a 1024 x 1024 matrix in float32; "
     "[less](../memory.md) is possible. *Needs* lists the arguments of `update` besides the "
     "gradients. The [families](#families) are below. Each page has a picture of a descent, of a "
@@ -187,7 +188,8 @@ def _page(symbol: Symbol) -> str:
     if picture := pictures.picture_of(symbol):
         told, file = picture
         parts.append(f"![{told}](pictures/{file})\n\n*{told}*")
-    if code := source(symbol.value):
+    value = symbol.value.fun if isinstance(symbol.value, Problem) else symbol.value
+    if code := source(value):
         parts.append(code)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -197,7 +199,10 @@ def _described(symbol: Symbol) -> str:
     if symbol.is_optimizer:
         body = f"{body}\n\n{_facts(catalog.get(symbol.name))}"
     module, _, name = symbol.path.rpartition(".")
-    if inspect.isclass(symbol.value):
+    if isinstance(symbol.value, Problem):
+        kind, name = "py:function", f"{name}(x)"
+        body = f"{body}\n\n{problem(symbol.value)}"
+    elif inspect.isclass(symbol.value):
         kind = "py:class"
         name += "" if issubclass(symbol.value, enum.Enum) else signature(symbol.value)
         body = "\n\n".join([body, *_methods(symbol.value)])
@@ -220,6 +225,38 @@ def _facts(entry: catalog.Entry) -> str:
     }
     facts["needs"] = facts["needs"] or "gradients only"
     return _table(facts, [facts.values()])
+
+
+def problem(x: Problem) -> str:
+    """Returns what is known of a test problem and an example, as Markdown.
+
+    Args:
+      x: the problem.
+    """
+    facts = {
+        "start": _point(x.start),
+        "least value": f"{x.least:g}",
+        "where": ", ".join(map(_point, x.minima)) or "not published",
+        "values of other local minima": ", ".join(f"{value:g}" for value in x.elsewhere)
+        or "none known",
+        "saddle points": ", ".join(map(_point, x.saddles)),
+    }
+    shown = "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items() if fact)
+    example = (
+        f">>> import jax.numpy as jnp\n>>> import gradtx\n>>> {x.name} = gradtx.problems.{x.name}\n"
+        f">>> start = jnp.array({x.name}.start)\n"
+        f'>>> print(f"{{{x.name}(start):.4g}}")\n{x(jnp.array(x.start)):.4g}\n'
+        f">>> found = gradtx.minimize({x.name}, start)"
+    )
+    return (
+        f"{shown}\n\n**Source**: {linked(x.source)}.\n\n"
+        f"**Example**\n\n```pycon\n{example}\n```\n\n"
+        "It is a [`Problem`](gradtx.problems.Problem.md); see [`minimize`](gradtx.minimize.md)."
+    )
+
+
+def _point(x: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:.6g}' for value in x)})"
 
 
 def _methods(cls: type) -> Iterator[str]:

@@ -69,14 +69,11 @@ class Symbol:
 
     @property
     def doc(self) -> str:
-        """The docstring, empty for aliases of types."""
+        """The docstring, that of the function for a test problem, empty for aliases of types."""
+        if isinstance(self.value, gradtx.problems.Problem):
+            return inspect.getdoc(self.value.fun) or ""
         described = inspect.isroutine(self.value) or inspect.isclass(self.value)
-        return (inspect.getdoc(self.value) or "") if described or self.is_problem else ""
-
-    @property
-    def is_problem(self) -> bool:
-        """True for a test problem, which is an instance."""
-        return isinstance(self.value, gradtx.problems.Problem)
+        return (inspect.getdoc(self.value) or "") if described else ""
 
     @property
     def is_optimizer(self) -> bool:
