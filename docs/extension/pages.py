@@ -196,13 +196,15 @@ def _page(symbol: Symbol) -> str:
 
 def _described(symbol: Symbol) -> str:
     body = markdown(symbol.doc) if symbol.doc else ""
+    if path := symbol.stands_for:
+        body = f"Another name of [`{path}`]({path}.md).\n\n{body}"
     if symbol.is_optimizer:
         body = f"{body}\n\n{_facts(catalog.get(symbol.name))}"
     module, _, name = symbol.path.rpartition(".")
     if isinstance(symbol.value, Problem):
         kind, name = "py:function", f"{name}(x)"
         body = f"{body}\n\n{problem(symbol.value)}"
-    elif inspect.isclass(symbol.value):
+    elif inspect.isclass(symbol.value) and symbol.doc:
         kind = "py:class"
         name += "" if issubclass(symbol.value, enum.Enum) else signature(symbol.value)
         body = "\n\n".join([body, *_methods(symbol.value)])

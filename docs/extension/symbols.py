@@ -73,7 +73,18 @@ class Symbol:
         if isinstance(self.value, gradtx.problems.Problem):
             return inspect.getdoc(self.value.fun) or ""
         described = inspect.isroutine(self.value) or inspect.isclass(self.value)
-        return (inspect.getdoc(self.value) or "") if described else ""
+        own = (getattr(self.value, "__module__", "") or "").startswith("gradtx")  # not typing.Any
+        return (inspect.getdoc(self.value) or "") if described and own else ""
+
+    @property
+    def stands_for(self) -> str | None:
+        """The public path of the class or function of which it is another name, if it is one."""
+        own = getattr(self.value, "__name__", self.name)
+        if own == self.name or self.is_optimizer:
+            return None
+        return next(
+            (s.path for s in public_names() if s.name == own and s.value is self.value), None
+        )
 
     @property
     def is_optimizer(self) -> bool:
@@ -82,8 +93,9 @@ class Symbol:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring."""
-        return self.doc.partition("\n")[0]
+        """The first line of the docstring, after the name that it stands for."""
+        first = self.doc.partition("\n")[0]
+        return f"Another name of `{self.stands_for}`. {first}" if self.stands_for else first
 
     @property
     def group(self) -> str:

@@ -230,7 +230,7 @@ def splus(
     `f = nonstandard_constant`.
 
     The paper evaluates an average of the parameters, `e = 0.999*e + 0.001*p` with bias correction;
-    keep one with `gradtx.ema` of the parameters beside the optimizer.
+    `chain(splus(...), params_ema(0.999))` keeps one, with a warm-up instead of that correction.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.

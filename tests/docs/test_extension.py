@@ -92,6 +92,34 @@ def test_every_public_name_has_its_page(extension):
         assert part in page
 
 
+def test_every_public_function_has_an_example(extension):
+    functions = [s for s in extension.symbols.public_names() if inspect.isroutine(s.value)]
+    assert len(functions) > 400
+    assert not [s.path for s in functions if ">>>" not in s.doc]
+
+
+def test_docstrings_refer_to_public_names(extension):
+    """What stands between backticks and begins with `gradtx.` can be imported, and has a page."""
+    symbols = extension.symbols.public_names()
+    paths = {symbol.path for symbol in symbols}
+    modules = {path.rpartition(".")[0] for path in paths}
+    wrong = []
+    for symbol in symbols:
+        for found in re.findall(r"`(gradtx\.[\w.]+)", symbol.doc):
+            parts = found.split(".")
+            public = {".".join(parts[:n]) for n in range(2, len(parts) + 1)} & (paths | modules)
+            wrong += [] if public else [f"{symbol.path}: {found}"]
+    assert wrong == []
+
+
+def test_pages_of_other_names_say_so(extension):
+    symbols = {symbol.path: symbol for symbol in extension.symbols.public_names()}
+    alias = symbols["gradtx.ClipState"]
+    assert alias.summary.startswith("Another name of `gradtx.EmptyState`. The state of")
+    assert "[`gradtx.EmptyState`](gradtx.EmptyState.md)" in extension.pages._page(alias)
+    assert symbols["gradtx.EmptyState"].stands_for is symbols["gradtx.adam"].stands_for is None
+
+
 MEASURED = {
     "bard": {"y_i": more_garbow_hillstrom._BARD},
     "gaussian": {"y_i": more_garbow_hillstrom._BELL},
