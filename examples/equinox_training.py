@@ -1,5 +1,7 @@
 """Equinox: train on handwritten digits, save, restore, and continue bit for bit."""
 
+import tempfile
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -46,12 +48,14 @@ def train(model, state, epochs):
 model, state, _ = train(*create(), range(5))
 # Only the arrays are saved; the functions of the model are part of the program.
 arrays = eqx.filter((model, state), eqx.is_array)
-np.savez("checkpoint.npz", **gradtx.state_dict(arrays))
+template, functions = eqx.partition(create(), eqx.is_array)
+with tempfile.TemporaryDirectory() as folder:  # in a program of yours, one that stays
+    file = f"{folder}/checkpoint.npz"
+    np.savez(file, **gradtx.state_dict(arrays))
+    saved = eqx.combine(gradtx.load_state_dict(template, np.load(file)), functions)
 model, state, accuracy = train(model, state, range(5, 10))
 assert accuracy > 0.95
 
-template, functions = eqx.partition(create(), eqx.is_array)
-saved = eqx.combine(gradtx.load_state_dict(template, np.load("checkpoint.npz")), functions)
 again, _, _ = train(*saved, range(5, 10))
 assert eqx.tree_equal(again, model)
 print("The restored run ended bit for bit like the other.")

@@ -1,5 +1,7 @@
 """flax.nnx with its Optimizer: train on handwritten digits, save, restore, and continue."""
 
+import tempfile
+
 import jax
 import numpy as np
 from flax import nnx
@@ -48,10 +50,12 @@ def train(model, optimizer, epochs):
 
 model, optimizer = create()
 train(model, optimizer, range(5))
-np.savez("checkpoint.npz", **gradtx.state_dict((model, optimizer)))
+with tempfile.TemporaryDirectory() as folder:  # in a program of yours, one that stays
+    file = f"{folder}/checkpoint.npz"
+    np.savez(file, **gradtx.state_dict((model, optimizer)))
+    again = gradtx.load_state_dict(create(), np.load(file))
 assert train(model, optimizer, range(5, 10)) > 0.95
 
-again = gradtx.load_state_dict(create(), np.load("checkpoint.npz"))
 train(*again, range(5, 10))
 jax.tree.map(np.testing.assert_array_equal, nnx.state(again), nnx.state((model, optimizer)))
 print("The restored run ended bit for bit like the other.")

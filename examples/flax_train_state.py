@@ -1,5 +1,7 @@
 """flax.linen with its TrainState: train on handwritten digits, save, restore, and continue."""
 
+import tempfile
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -50,10 +52,13 @@ def train(state, epochs):
 
 
 state, _ = train(create(), range(5))
-np.savez("checkpoint.npz", **gradtx.state_dict(state))
+with tempfile.TemporaryDirectory() as folder:  # in a program of yours, one that stays
+    file = f"{folder}/checkpoint.npz"
+    np.savez(file, **gradtx.state_dict(state))
+    saved = gradtx.load_state_dict(create(), np.load(file))
 state, accuracy = train(state, range(5, 10))
 assert accuracy > 0.95
 
-again, _ = train(gradtx.load_state_dict(create(), np.load("checkpoint.npz")), range(5, 10))
+again, _ = train(saved, range(5, 10))
 jax.tree.map(np.testing.assert_array_equal, again, state)
 print("The restored run ended bit for bit like the other.")

@@ -1,5 +1,7 @@
 """Plain JAX: train on handwritten digits, save, restore, and continue bit for bit."""
 
+import tempfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,11 +51,13 @@ def train(params, state, epochs):
 params = {"hidden": layer(0, 64, 32), "output": layer(1, 32, 10)}
 template = {"params": params, "optimizer": tx.init(params)}
 params, state, _ = train(params, tx.init(params), range(5))
-np.savez("checkpoint.npz", **gradtx.state_dict({"params": params, "optimizer": state}))
+with tempfile.TemporaryDirectory() as folder:  # in a program of yours, one that stays
+    file = f"{folder}/checkpoint.npz"
+    np.savez(file, **gradtx.state_dict({"params": params, "optimizer": state}))
+    saved = gradtx.load_state_dict(template, np.load(file))
 params, state, accuracy = train(params, state, range(5, 10))
 assert accuracy > 0.95
 
-saved = gradtx.load_state_dict(template, np.load("checkpoint.npz"))
 again, _, _ = train(saved["params"], saved["optimizer"], range(5, 10))
 jax.tree.map(np.testing.assert_array_equal, again, params)
 print("The restored run ended bit for bit like the other.")

@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 from gradtx._arguments import Range, near
 from gradtx.engine.base import GradientTransformation
@@ -18,6 +18,22 @@ from gradtx.engine.links import Link
 from gradtx.engine.pipeline import named, pipeline_of
 
 P = ParamSpec("P")
+
+FAMILIES = {
+    "momentum": "gradient descent, and averages or sums of gradients",
+    "Adam": "divided by the root of an average of squared gradients",
+    "AdaGrad": "divided by sums of all gradients' squares or deviations",
+    "sign": "steps along signs",
+    "layer-wise": "steps in proportion to the norm of a leaf or of a neuron's weights",
+    "factored": "second moments that elements share, to save memory",
+    "low rank": "moments of low-rank projections of matrices, to save memory",
+    "orthogonalized": "momentum of matrices with equal singular values",
+    "Shampoo": "preconditioners for the rows and columns of matrices",
+    "learning-rate-free": "step sizes estimated from distances, losses or gradients",
+    "averaging": "averages of the parameters",
+    "curvature": "second derivatives, or changes of gradients",
+}
+"""The families of optimizers, each with what its members have in common."""
 
 
 class UnknownOptimizer(KeyError):
@@ -35,7 +51,11 @@ class Entry:
       name: its name.
       factory: the function of hyperparameters that returns it.
       source: its publication: the title of a paper, and its arXiv id if it has one.
+      family: its family, a key of `FAMILIES`.
       probe: hyperparameters with which it makes progress on a small problem.
+      acts_on: how far, by default, the update of an element depends on other elements: not at all
+        (`"elements"`), on those of its leaf (`"leaf"`) or, by a method on matrices, of its matrix
+        (`"matrices"`), or on all (`"tree"`).
       usual_rate: the usual learning rate for networks in papers and textbooks; `None` if the
         factory's default, or else the probe's rate, is suitable.
       scale_free: whether it works without a learning rate.
@@ -48,7 +68,9 @@ class Entry:
     name: str
     factory: Callable[..., GradientTransformation]
     source: str
+    family: str
     probe: Mapping[str, Any]
+    acts_on: Literal["elements", "leaf", "matrices", "tree"] = "elements"
     usual_rate: float | None = None
     scale_free: bool = False
     fixed_rate: bool = False
@@ -107,6 +129,7 @@ _ENTRIES: dict[str, Entry] = {}
 def optimizer(
     source: str,
     *,
+    family: str,
     probe: Mapping[str, Any],
     constants: Sequence[str] = (),
     ranges: Mapping[str, Range | None] | None = None,
@@ -116,6 +139,7 @@ def optimizer(
 
     Args:
       source: its publication: the title of a paper, and its arXiv id if it has one.
+      family: its family, a key of `FAMILIES`.
       probe: hyperparameters with which it makes progress on a small problem.
       constants: the names of hyperparameters whose numbers are constants in compiled code, see
         `piece`. Default: none.
@@ -124,7 +148,16 @@ def optimizer(
       **traits: further attributes of its `Entry`.
 
     Raises:
-      ValueError: the name is registered already.
+      ValueError: the name is registered already, or there is no such family.
+
+    Example:
+      >>> import gradtx
+      >>> @gradtx.catalog.optimizer("Cauchy (1847)", family="momentum", probe={"learning_rate": 1})
+      ... def sgd(learning_rate):
+      ...     return gradtx.scale_by_learning_rate(learning_rate)
+      Traceback (most recent call last):
+      ...
+      ValueError: catalog: 'sgd' is already registered by gradtx.optimizers._sgd
     """
 
     def register(
@@ -138,9 +171,11 @@ def optimizer(
 
         if name in _ENTRIES:
             raise ValueError(f"catalog: {name!r} is already registered by {_ENTRIES[name].module}")
-        _ENTRIES[name] = Entry(
-            name, make, source, MappingProxyType(dict(probe)), constants=tuple(constants), **traits
-        )
+        if family not in FAMILIES:
+            families = ", ".join(map(repr, FAMILIES))
+            raise ValueError(f"catalog: family of {name} must be one of {families}, got {family!r}")
+        numbers, fixed = MappingProxyType(dict(probe)), tuple(constants)
+        _ENTRIES[name] = Entry(name, make, source, family, numbers, constants=fixed, **traits)
         return make
 
     return register
@@ -153,12 +188,20 @@ def entries() -> list[Entry]:
       >>> import gradtx
       >>> [entry.name for entry in gradtx.catalog.entries() if entry.needs]
       [...'lbfgs'...'polyak_sgd'...]
+      >>> [entry.name for entry in gradtx.catalog.entries() if entry.family == "AdaGrad"]
+      ['a2grad', 'adagrad', 'ftrl', 'kate', 'madgrad']
     """
     return [_ENTRIES[name] for name in sorted(_ENTRIES)]
 
 
 def names() -> list[str]:
-    """Returns the optimizers' names, sorted."""
+    """Returns the optimizers' names, sorted.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.catalog.names()[:3]
+      ['a2grad', 'acprop', 'adabelief']
+    """
     return sorted(_ENTRIES)
 
 

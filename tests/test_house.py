@@ -510,3 +510,10 @@ def test_pyright():
         [sys.executable, "-m", "pyright"], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_source_map_has_every_folder_and_file():
+    table = (ROOT / "docs" / "house.md").read_text().split("\n\nThe folders of `tests/`")[0]
+    named = set(re.findall(r"`([\w.]+)/?`", table))
+    there = {path.name for path in PACKAGE.iterdir()} - {"__init__.py", "__pycache__", "py.typed"}
+    assert not there - named

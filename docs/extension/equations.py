@@ -80,13 +80,34 @@ def _statement(text: str) -> str:
 
 def _parsed(code: str) -> ast.expr:
     try:
-        return ast.parse(code.strip(), mode="eval").body
+        return _MinusInFront().visit(ast.parse(code.strip(), mode="eval").body)
     except (SyntaxError, ValueError):
         raise NoEquation(code) from None
 
 
+class _MinusInFront(ast.NodeTransformer):
+    """Reads `-a * b` as `-(a * b)`, which needs no brackets."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        left = node.left
+        if isinstance(left, ast.UnaryOp) and isinstance(node.op, (ast.Mult, ast.Div)):
+            return ast.UnaryOp(left.op, ast.BinOp(left.operand, node.op, node.right))
+        return node
+
+
+def _summed(node: ast.expr) -> tuple[ast.expr, str] | None:
+    """Returns the terms and the index of a sum `sum(terms, over i)`; `None` for anything else."""
+    match node:
+        case ast.Call(func=ast.Name(id="sum"), args=[terms, ast.Name(id=axis)], keywords=[]):
+            return (terms, axis[-1]) if re.fullmatch(r"over_\w", axis) else None
+    return None
+
+
 def _strength(node: ast.expr) -> int:
     """Returns how strongly the parts of an expression are bound."""
+    if _summed(node):
+        return 2
     if isinstance(node, ast.BinOp):
         return {ast.Add: 1, ast.Sub: 1, ast.Div: 9, ast.Pow: 4}.get(type(node.op), 2)
     return {ast.Compare: 0, ast.UnaryOp: 1}.get(type(node), 9)
@@ -98,6 +119,9 @@ def _inside(node: ast.expr, least: int) -> str:
 
 
 def _expression(node: ast.expr) -> str:
+    if found := _summed(node):
+        terms, index = found
+        return rf"\sum_{{{index}}} {_inside(terms, 2)}"
     match node:
         case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
             return _number(node.value)
@@ -121,7 +145,10 @@ def _expression(node: ast.expr) -> str:
             strength = _strength(node)
             # The right side of a difference, and of a product of matrices, keeps its brackets.
             second = _inside(right, strength + (isinstance(op, ast.Sub) or strength == 2))
-            return f"{_inside(left, strength)} {OPERATORS[type(op)]} {second}"
+            between = OPERATORS[type(op)]
+            if isinstance(op, ast.Mult) and second[0].isdigit():
+                between = r"\cdot"
+            return f"{_inside(left, strength)} {between} {second}"
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name not in PROGRAMS:
             return _call(name, [_expression(argument) for argument in args])
     raise NoEquation(ast.unparse(node))
@@ -138,11 +165,11 @@ def _call(name: str, args: list[str]) -> str:
             return rf"\left|{listed}\right|"
         case "norm":
             return rf"\left\|{listed}\right\|{below}"
-        case "inner":
+        case "inner" if len(args) > 1:  # with one, the function of that name
             return rf"\left\langle {listed}\right\rangle"
         case "floor":
             return rf"\left\lfloor {listed}\right\rfloor"
-    short = {"max", "min", "log", "exp", "cos", "cosh", "tanh"}
+    short = {"max", "min", "log", "exp", "sin", "cos", "cosh", "tanh"}
     shown = rf"\{name}" if name in short else _name(name)
     return rf"{shown}{below}\left({listed}\right)"
 

@@ -7,6 +7,7 @@ import math
 import re
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -17,13 +18,17 @@ from extension import pictures
 from extension.docstrings import escaped, linked, markdown
 from extension.symbols import GROUPS, PACKAGE, Symbol, public_names
 from gradtx import catalog
-from gradtx.engine.pipeline import pipeline_of
+from gradtx.problems import Problem
 
 ROOT = PACKAGE.parent
+ACTS_ON = {"leaf": "a leaf", "tree": "the whole tree"}
 INTRODUCTIONS = {
-    "optimizers": "Click a column's head to sort by it. *Bytes* are those of the state for each "
-    "parameter of a 1024 x 1024 matrix in float32; [less](../memory.md) is possible. *Needs* lists "
-    "the arguments of `update` besides the gradients. Each page has a picture of a descent, of a "
+    "optimizers": "Click a column's head to sort by it. *Acts on* says how far the update of an "
+    "element depends on other elements, by default: not at all (elements), on those of its leaf, "
+    "on those of its matrix (leaves that are no matrices have another rule), or on the whole tree. "
+    "*Bytes* are those of the state for each parameter of a 1024 x 1024 matrix in float32; "
+    "[less](../memory.md) is possible. *Needs* lists the arguments of `update` besides the "
+    "gradients. The [families](#families) are below. Each page has a picture of a descent, of a "
     "1 x 2 matrix and with the setting in which the tests use the optimizer, not a tuned one.",
     "pieces": "[Pieces](../pieces.md) lists them by purpose.",
     "schedules": "A schedule is a function of the step count, which is 0 at the first step.",
@@ -75,7 +80,7 @@ def _index() -> str:
 def _group(group: str, members: list[Symbol]) -> str:
     parts = [f"# {GROUPS[group]}", INTRODUCTIONS.get(group, "")]
     if group == "optimizers":
-        parts.append(_catalog_table())
+        parts += [_catalog_table(), "## Families", _families()]
         members = []
     by_module: dict[str, list[Symbol]] = {}
     for symbol in members:
@@ -106,6 +111,12 @@ def _catalog_table() -> str:
     return f"````{{container}} sortable\n{_table(heads, rows)}\n````"
 
 
+def _families() -> str:
+    counts = Counter(entry.family for entry in catalog.entries())
+    rows = [(name, told, str(counts[name])) for name, told in catalog.FAMILIES.items()]
+    return _table(("family", "what its members have in common", "members"), rows)
+
+
 def facts_of(entry: catalog.Entry) -> dict[str, str]:
     """Returns what the table says of an optimizer, by column, as Markdown.
 
@@ -114,21 +125,13 @@ def facts_of(entry: catalog.Entry) -> dict[str, str]:
     """
     needs = ("params",) * entry.needs_params + entry.needs
     return {
-        "acts on": _acts_on(entry),
+        "acts on": ACTS_ON.get(entry.acts_on, entry.acts_on),
         "bytes": f"{bytes_of_state(entry):.2f}",
         "needs": ", ".join(f"`{name}`" for name in needs),
         "year": year(entry.source),
-        "family": entry.module.rpartition(".")[2].strip("_").replace("_", " "),
+        "family": entry.family,
         "paper": linked(entry.source.replace("|", r"\|")),
     }
-
-
-def _acts_on(entry: catalog.Entry) -> str:
-    """Returns what the rule of an optimizer sees at once."""
-    if entry.couples_leaves:
-        return "whole trees"
-    modules = {type(link).__module__ for link in pipeline_of(entry.make()).links}
-    return "matrices" if any(".matrices" in module for module in modules) else "elements"
 
 
 def year(source: str) -> str:
@@ -185,17 +188,23 @@ def _page(symbol: Symbol) -> str:
     if picture := pictures.picture_of(symbol):
         told, file = picture
         parts.append(f"![{told}](pictures/{file})\n\n*{told}*")
-    if code := source(symbol.value):
+    value = symbol.value.fun if isinstance(symbol.value, Problem) else symbol.value
+    if code := source(value):
         parts.append(code)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _described(symbol: Symbol) -> str:
     body = markdown(symbol.doc) if symbol.doc else ""
+    if path := symbol.stands_for:
+        body = f"Another name of [`{path}`]({path}.md).\n\n{body}"
     if symbol.is_optimizer:
         body = f"{body}\n\n{_facts(catalog.get(symbol.name))}"
     module, _, name = symbol.path.rpartition(".")
-    if inspect.isclass(symbol.value):
+    if isinstance(symbol.value, Problem):
+        kind, name = "py:function", f"{name}(x)"
+        body = f"{body}\n\n{problem(symbol.value)}"
+    elif inspect.isclass(symbol.value) and symbol.doc:
         kind = "py:class"
         name += "" if issubclass(symbol.value, enum.Enum) else signature(symbol.value)
         body = "\n\n".join([body, *_methods(symbol.value)])
@@ -218,6 +227,38 @@ def _facts(entry: catalog.Entry) -> str:
     }
     facts["needs"] = facts["needs"] or "gradients only"
     return _table(facts, [facts.values()])
+
+
+def problem(x: Problem) -> str:
+    """Returns what is known of a test problem and an example, as Markdown.
+
+    Args:
+      x: the problem.
+    """
+    facts = {
+        "start": _point(x.start),
+        "least value": f"{x.least:g}",
+        "where": ", ".join(map(_point, x.minima)) or "not published",
+        "values of other local minima": ", ".join(f"{value:g}" for value in x.elsewhere)
+        or "none known",
+        "saddle points": ", ".join(map(_point, x.saddles)),
+    }
+    shown = "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items() if fact)
+    example = (
+        f">>> import jax.numpy as jnp\n>>> import gradtx\n>>> {x.name} = gradtx.problems.{x.name}\n"
+        f">>> start = jnp.array({x.name}.start)\n"
+        f'>>> print(f"{{{x.name}(start):.4g}}")\n{x(jnp.array(x.start)):.4g}\n'
+        f">>> found = gradtx.minimize({x.name}, start)"
+    )
+    return (
+        f"{shown}\n\n**Source**: {linked(x.source)}.\n\n"
+        f"**Example**\n\n```pycon\n{example}\n```\n\n"
+        "It is a [`Problem`](gradtx.problems.Problem.md); see [`minimize`](gradtx.minimize.md)."
+    )
+
+
+def _point(x: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:.6g}' for value in x)})"
 
 
 def _methods(cls: type) -> Iterator[str]:

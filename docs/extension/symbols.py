@@ -69,14 +69,22 @@ class Symbol:
 
     @property
     def doc(self) -> str:
-        """The docstring, empty for aliases of types."""
+        """The docstring, that of the function for a test problem, empty for aliases of types."""
+        if isinstance(self.value, gradtx.problems.Problem):
+            return inspect.getdoc(self.value.fun) or ""
         described = inspect.isroutine(self.value) or inspect.isclass(self.value)
-        return (inspect.getdoc(self.value) or "") if described or self.is_problem else ""
+        own = (getattr(self.value, "__module__", "") or "").startswith("gradtx")  # not typing.Any
+        return (inspect.getdoc(self.value) or "") if described and own else ""
 
     @property
-    def is_problem(self) -> bool:
-        """True for a test problem, which is an instance."""
-        return isinstance(self.value, gradtx.problems.Problem)
+    def stands_for(self) -> str | None:
+        """The public path of the class or function of which it is another name, if it is one."""
+        own = getattr(self.value, "__name__", self.name)
+        if own == self.name or self.is_optimizer:
+            return None
+        return next(
+            (s.path for s in public_names() if s.name == own and s.value is self.value), None
+        )
 
     @property
     def is_optimizer(self) -> bool:
@@ -85,8 +93,9 @@ class Symbol:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring."""
-        return self.doc.partition("\n")[0]
+        """The first line of the docstring, after the name that it stands for."""
+        first = self.doc.partition("\n")[0]
+        return f"Another name of `{self.stands_for}`. {first}" if self.stands_for else first
 
     @property
     def group(self) -> str:

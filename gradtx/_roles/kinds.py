@@ -56,10 +56,11 @@ Kind = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class Role:
-    """The role of a field of a state.
+    """The role of a field of a state, declared by the field's type, such as `gradtx.state.Slot`.
 
     Attributes:
-      kind: the kind of the field, see the docstring of the module.
+      kind: the kind of its arrays, see `gradtx.state.LeafRole`; `"inner"` for the state of a
+        wrapped transformation; `"unknown"` if nothing is declared.
       told: the name under which the field is reported, `""` for its own name, `"*"` for the names
         of its contents; `None` if it is not reported.
       repeats: whether it repeats the value of other parts of the state.

@@ -131,7 +131,15 @@ def _decoded(codec: Codec, shape: tuple[int, ...], dtype: np.dtype, parts: Parts
 
 
 def is_coded(x: PyTree) -> bool:
-    """Returns whether a node of a state is an array stored as codes."""
+    """Returns whether a node of a state is an array stored as codes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.codecs import CODECS, Coded, is_coded
+      >>> x = jnp.zeros(2)
+      >>> is_coded(x), is_coded(Coded.of(x, CODECS["int8"], None, inside=True))
+      (False, True)
+    """
     return isinstance(x, Coded)
 
 
@@ -163,6 +171,14 @@ def coded_like(old: PyTree, new: PyTree) -> PyTree:
     Args:
       old: the other pytree.
       new: the pytree of arrays.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.codecs import CODECS, Coded, coded_like
+      >>> mu = Coded.of(jnp.zeros(2), CODECS["int8"], None, inside=True)
+      >>> old = {"mu": mu, "nu": jnp.zeros(2)}
+      >>> coded_like(old, {"mu": jnp.ones(2), "nu": jnp.ones(2)})
+      {'mu': Coded(int8, float32[2]), 'nu': Array([1., 1.], dtype=float32)}
     """
 
     def stored(o: PyTree, x: PyTree) -> PyTree:

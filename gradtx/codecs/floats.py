@@ -24,6 +24,14 @@ def stochastically(x: Array, bits: Array, dtype: DTypeLike) -> Array:
       x: the numbers; those in another dtype are returned as they are.
       bits: random uint32 integers.
       dtype: the shorter dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.codecs import random_bits, stochastically
+      >>> x = jnp.full(10_000, 1 + 2.0**-9)  # between 1 and 1 + 2**-7, which are bfloat16's
+      >>> rounded = stochastically(x, random_bits(jnp.uint32(0), x.shape), jnp.bfloat16)
+      >>> print(jnp.unique(rounded), jnp.round(rounded.mean(), 3))
+      [1.        1.0078125] 1.002
     """
     dropped = 23 - jnp.finfo(dtype).nmant
     return x if x.dtype != jnp.float32 or dropped <= 0 else _rounded(x, bits, dropped)

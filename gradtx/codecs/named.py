@@ -24,6 +24,15 @@ def codec_of(codec: str | Codec, function: str) -> Codec:
 
     Raises:
       ValueError: `codec` is something else, or there is no codec of that name.
+
+    Example:
+      >>> from gradtx.codecs import codec_of
+      >>> codec_of("int8", "store").name
+      'int8'
+      >>> codec_of("int9", "store")
+      Traceback (most recent call last):
+      ...
+      ValueError: store: a codec must be a Codec or among bfloat16, ...
     """
     if isinstance(codec, Codec):
         return codec

@@ -103,6 +103,11 @@ def known_rows() -> list[tuple[str, str, str]]:
 
     A row has the optimizer, the place of the difference (everywhere, a hyperparameter, or a kind of
     leaf), and the difference.
+
+    Example:
+      >>> from gradtx.crosschecking import known_rows
+      >>> next(row for row in known_rows() if row[0] == "`rprop`")
+      ('`rprop`', 'everywhere', "optax steps by the previous gradient's sign")
     """
     rows = []
     for name, known in KNOWN.items():
@@ -128,6 +133,14 @@ def check_known(table: Mapping[str, Known]) -> None:
     Raises:
       ValueError: an optimizer is not in the catalog, or a word is neither one of its
         hyperparameters nor, in `refuses`, a leaf of the sample tree.
+
+    Example:
+      >>> from gradtx.crosschecking import Known, check_known
+      >>> check_known({"adam": Known("optax rounds differently")})
+      >>> check_known({"adam": Known(when={"beta": "optax has another default"})})
+      Traceback (most recent call last):
+      ...
+      ValueError: known differences: adam has no hyperparameter 'beta'
     """
     leaves = set(sample_tree())
     for name, known in table.items():

@@ -33,6 +33,15 @@ def settings(entry: catalog.Entry) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Yields:
       A label such as `"b1=0.81"`, empty for the probe, and the keyword arguments.
+
+    Example:
+      >>> from gradtx import catalog
+      >>> from gradtx.crosschecking import settings
+      >>> for label, arguments in settings(catalog.get("signum")):
+      ...     print(label or "the probe", arguments)
+      the probe {'learning_rate': 0.02}
+      learning_rate=schedule {'learning_rate': <function ...>}
+      beta=0.81 {'learning_rate': 0.02, 'beta': 0.81}
     """
     base, known = dict(entry.probe), entry.hyperparameters
     yield "", base
@@ -62,6 +71,12 @@ def factory_of(peer: ModuleType, name: str) -> Callable[..., TransformationLike]
 
     Returns:
       The factory, or `None` if the library has no such optimizer.
+
+    Example:
+      >>> import gradtx
+      >>> from gradtx.crosschecking import factory_of
+      >>> factory_of(gradtx, "adam") is gradtx.adam, factory_of(gradtx, "nobody")
+      (True, None)
     """
     return getattr(peer, name, None) or getattr(getattr(peer, "contrib", None), name, None)
 
@@ -97,6 +112,13 @@ def crosscheck_catalog(
 
     Raises:
       UnknownOptimizer: a name is not in the catalog.
+
+    Example:
+      >>> import gradtx  # in place of another library, so that all agree
+      >>> from gradtx.crosschecking import crosscheck_catalog
+      >>> [row] = crosscheck_catalog(gradtx, ["sgd"], steps=2)
+      >>> row.name, row.verdict
+      ('sgd', 'agrees')
     """
     check_known(KNOWN)
     chosen = [catalog.get(n) for n in names] if names is not None else catalog.entries()

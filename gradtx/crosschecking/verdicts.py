@@ -77,6 +77,15 @@ def comparison_table(
     Args:
       comparisons: the rows.
       names: the names of the two sides. Default: "ours" and "theirs".
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> from gradtx.crosschecking import comparison_table
+      >>> sgd, params = gradtx.sgd(0.1), {"w": jnp.ones(3)}
+      >>> row = gradtx.crosscheck(sgd, sgd, params, steps=2, name="sgd")
+      >>> comparison_table([row], names=("gradtx", "another")).splitlines()[2].split()
+      ['sgd', '0.0e+00', '0.0', ..., 'agrees']
     """
     ours, theirs = names
     header = [

@@ -83,6 +83,15 @@ def path_directions(params: Params, trajectory: Trajectory) -> Plane:
       ValueError: the points are on one line, or there are fewer than two besides the end.
 
     Source: Li et al., "Visualizing the Loss Landscape of Neural Nets", arXiv:1712.09913, section 7.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.draw import path_directions
+      >>> end = {"w": jnp.zeros(3)}
+      >>> points = [{"w": jnp.array(w)} for w in ([0.0, 4.0, 0.0], [0.0, 0.0, 1.0])]
+      >>> first, second = path_directions(end, points)
+      >>> print(first["w"], second["w"])
+      [0. 4. 0.] [0. 0. 1.]
     """
     moved, (flat, unravel) = _moved(params, trajectory), ravel_pytree(params)
     powers, mixes = np.linalg.eigh(_products(moved, moved))
@@ -113,6 +122,15 @@ def projected(
     Returns:
       The coordinates along the directions, `[points, 2]`, and the fraction of the points' squared
       distances from the centre that is in the plane, from 0 to 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.draw import projected
+      >>> axes = {"w": jnp.array([1.0, 0.0, 0.0])}, {"w": jnp.array([0.0, 1.0, 0.0])}
+      >>> points = [{"w": jnp.array([2.0, 0.0, 0.0])}, {"w": jnp.array([0.0, 2.0, 2.0])}]
+      >>> way, within = projected({"w": jnp.zeros(3)}, points, axes)
+      >>> print(way.tolist(), f"{within:.2f}")
+      [[2.0, 0.0], [0.0, 2.0]] 0.67
     """
     moved = _moved(params, trajectory)
     basis = np.stack([_flat(d) for d in directions])

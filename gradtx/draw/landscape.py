@@ -42,6 +42,15 @@ def surface_around(
       directions: `d1` and `d2`.
       span: the largest absolute value of `x` and `y`.
       points: the number of values of `x` and of `y`. An odd number includes the centre.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.draw import surface_around
+      >>> def loss(params):
+      ...     return jnp.sum(params["w"] ** 2)
+      >>> axes = {"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([0.0, 1.0])}
+      >>> surface_around(loss, {"w": jnp.zeros(2)}, axes, span=1.0, points=3).values.tolist()
+      [[2.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 2.0]]
     """
     side = np.linspace(-span, span, points)
 

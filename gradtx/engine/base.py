@@ -113,6 +113,11 @@ def init_empty_state(params: Params) -> EmptyState:
 
     Args:
       params: ignored.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.init_empty_state({"w": 1.0})
+      EmptyState()
     """
     return EmptyState()
 

@@ -40,7 +40,10 @@ def coupled(
         learning rate of the step as the argument `learning_rate`: this one, or that of the call
         `update(..., learning_rate=x)`. The state needs the fields `count` and `learning_rate`,
         which the engine updates. Default: there is none.
-      traits: further properties, see `gradtx.engine.links.Link`. Default: none.
+      traits: further properties: `"passes_to"`, the transformations to which it passes the extra
+        arguments on, or `None` if any may be read; `"reads"`, names of extra arguments that it
+        reads, but are not in the signature of `update`; `"weights"`, names of those that must not
+        be negative. Default: none.
 
     Returns:
       The transformation. It raises `TypeError` for leaves of a wrong kind and for missing extra

@@ -70,7 +70,8 @@ def leafwise(
         `step`. Default: the `count`.
       integers: whether an integer update stays an integer, if the scalars are integers too.
         Default: False, and integer parameters are an error.
-      traits: further properties of the rule, see `gradtx.engine.links.Link`. Default: none.
+      traits: further properties of the rule: `{"frozen": True}` if it sets updates to zero, for
+        `gradtx.summary`. Default: none.
       name: the name of the rule in error messages. Default: the function in which `update` is
         defined.
 

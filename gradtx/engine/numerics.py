@@ -68,7 +68,13 @@ class Number:
 
 
 def value_of(number: Scalar | Number) -> Scalar:
-    """Returns a hyperparameter as an argument of JAX's functions: a number, or a scalar array."""
+    """Returns a hyperparameter as an argument of JAX's functions: a number, or a scalar array.
+
+    Example:
+      >>> from gradtx.numerics import Number, value_of
+      >>> value_of(0.9), value_of(Number(*Number.parts(0.9)))
+      (0.9, 0.9)
+    """
     return number.value if isinstance(number, Number) else number
 
 
@@ -95,6 +101,12 @@ def like(scalar: Scalar, x: Array) -> Array | np.ndarray:
     Args:
       scalar: a number, or a scalar array.
       x: a real or complex array.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import like
+      >>> like(0.5, jnp.ones(3, jnp.bfloat16)).dtype.name
+      'bfloat16'
     """
     scalar = value_of(scalar)
     if isinstance(scalar, jax.Array):
@@ -108,6 +120,12 @@ def times(scalar: Scalar, x: Array) -> Array:
     Args:
       scalar: a Python number, or a scalar array.
       x: an array.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import times
+      >>> times(jnp.float32(0.5), jnp.ones(2, jnp.bfloat16))  # jnp.multiply would return float32
+      Array([0.5, 0.5], dtype=bfloat16)
     """
     return lax.mul(x, like(scalar, x)) if _inexact(x) else jnp.asarray(value_of(scalar) * x)
 
@@ -118,6 +136,12 @@ def plus(x: Array, scalar: Scalar) -> Array:
     Args:
       x: an array.
       scalar: a Python number, or a scalar array.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import plus
+      >>> print(plus(jnp.array([1.0, 2.0]), 0.5))
+      [1.5 2.5]
     """
     if isinstance(scalar, (int, float)) and scalar == 0:
         return x
@@ -130,6 +154,12 @@ def over(x: Array, scalar: Scalar) -> Array:
     Args:
       x: an array.
       scalar: a Python number, or a scalar array.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import over
+      >>> print(over(jnp.array([1.0, 2.0]), 4))
+      [0.25 0.5 ]
     """
     return lax.div(x, like(scalar, x)) if _inexact(x) else x / value_of(scalar)
 
@@ -163,6 +193,12 @@ def ema(x: Array, average: Array, decay: Scalar) -> Array:
       average: the average so far, of the shape and dtype of `x`.
       decay: decay rate of the average, in [0, 1]; for a Python number, `1 - decay` is computed in
         double.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import ema
+      >>> print(ema(jnp.array([4.0, 8.0]), jnp.zeros(2), 0.75))
+      [1. 2.]
     """
     return lax.add(times(decay, average), times(1 - decay, x))
 
@@ -177,6 +213,13 @@ def root(x: Array) -> Array:
 
     Args:
       x: a real array, not negative.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import root
+      >>> print(root(jnp.array([4.0, 9.0])), jnp.isfinite(jax.grad(root)(0.0)))
+      [2. 3.] True
     """
     return lax.sqrt(plus(x, 2 * jnp.finfo(x.dtype).tiny))
 
@@ -198,6 +241,12 @@ def ratio(numerator: Array, square: Array, eps: Scalar) -> Array:
       numerator: a real or complex array.
       square: a real array, not negative, of the same shape.
       eps: a Python number, or a scalar array.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import ratio
+      >>> print(ratio(jnp.array([3.0, 0.0]), jnp.array([4.0, 0.0]), eps=0.0))
+      [1.5 0. ]
     """
     denominator = plus(root(square), eps)
     dtype = jnp.result_type(numerator, denominator)
@@ -240,6 +289,11 @@ def compute_dtype(dtype: DTypeLike) -> np.dtype:
 
     Args:
       dtype: any dtype.
+
+    Example:
+      >>> from gradtx.numerics import compute_dtype
+      >>> print(compute_dtype("bfloat16"), compute_dtype("float64"), compute_dtype("int32"))
+      float32 float64 int32
     """
     if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
         return jnp.dtype(jnp.float32)
@@ -251,6 +305,12 @@ def widen(x: ArrayLike) -> Array:
 
     Args:
       x: an array, or a Python number.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import widen
+      >>> widen(jnp.ones(2, jnp.bfloat16))
+      Array([1., 1.], dtype=float32)
     """
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -259,5 +319,13 @@ def widen(x: ArrayLike) -> Array:
 
 
 def default_float() -> np.dtype:
-    """Returns the dtype of a Python float in JAX: float32, or float64 in x64 mode."""
+    """Returns the dtype of a Python float in JAX: float32, or float64 in x64 mode.
+
+    Example:
+      >>> import jax
+      >>> from gradtx.numerics import default_float
+      >>> with jax.enable_x64(True):
+      ...     print(default_float())
+      float64
+    """
     return jnp.result_type(float)

@@ -258,7 +258,9 @@ def wrapped(
       name: the name of the wrapper in error messages. Default: none, errors are those of the pair.
       state: the NamedTuple class of the state; `update` raises an error for another state. Default:
         `None`, the state is not checked.
-      traits: further properties, see `gradtx.engine.links.Link`. Default: none.
+      traits: further properties: `"passes_to"`, the transformations to which it passes the extra
+        arguments on, by default `inner`, or `None` if any may be read; `"weights"`, names of extra
+        arguments that must not be negative. Default: none.
 
     Example:
       >>> import jax, jax.numpy as jnp

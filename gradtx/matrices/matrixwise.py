@@ -75,8 +75,8 @@ def matrixwise(
     are sharded over explicit axes of a mesh, each device runs the rule for its share of whole
     matrices, and slots are divided in the same way. Expensive computations that are not needed at
     every step, such as that of a preconditioner stored in a slot, should be in
-    `lax.cond(step % gap == 0, ...)`. Methods with an inner transformation, such as GaLore, use
-    `places_of` of `gradtx.matrices.layout` and `map_stacks` of `gradtx.matrices.stacks` instead.
+    `lax.cond(step % gap == 0, ...)`. A method with an inner transformation, such as GaLore, is
+    written with `coupled` instead.
 
     Args:
       state: the NamedTuple class of the state. The field `count`, if there is one, has the number

@@ -40,6 +40,7 @@ class A2GradState(NamedTuple):
 @optimizer(
     "Deng, Cheng and Lan, 'Optimal Adaptive and Accelerated Stochastic Gradient Descent', "
     "arXiv:1810.00553",
+    family="AdaGrad",
     probe={"learning_rate": 1.0},
     ranges={"beta": NOT_NEGATIVE, "lipschitz": POSITIVE},
 )

@@ -71,6 +71,7 @@ def _weight(b2: Scalar) -> Callable[[Scalar], dict[str, Array]]:
 @optimizer(
     "Zhuang et al., 'Momentum Centering and Asynchronous Update for Adaptive Gradient Methods', "
     "arXiv:2110.05454",
+    family="Adam",
     probe={"learning_rate": 0.01},
     usual_rate=0.001,
     ranges={"b1": FRACTION},

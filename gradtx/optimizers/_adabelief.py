@@ -86,6 +86,7 @@ def scale_by_belief(
 @optimizer(
     "Zhuang et al., 'AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients', "
     "arXiv:2010.07468",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
 )

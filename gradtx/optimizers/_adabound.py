@@ -47,6 +47,7 @@ def _bounded(mu: Array, nu: Array, s: Slots, eps: Scalar) -> Array:
 
 @optimizer(
     ADABOUND,
+    family="Adam",
     probe={"learning_rate": 0.05, "final_ratio": 2.0},
     usual_rate=0.001,
     ranges={"gamma": NOT_NEGATIVE},
@@ -105,6 +106,7 @@ def adabound(
 
 @optimizer(
     ADABOUND,
+    family="Adam",
     probe={"learning_rate": 0.05, "final_ratio": 2.0},
     usual_rate=0.001,
     ranges={"gamma": NOT_NEGATIVE},

@@ -61,6 +61,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> GradientTransfor
 
 @optimizer(
     "Zeiler, 'ADADELTA: An Adaptive Learning Rate Method', arXiv:1212.5701",
+    family="Adam",
     probe={"learning_rate": 10.0},
     scale_free=True,
 )

@@ -232,6 +232,8 @@ def _by_factored_rms(
 @optimizer(
     "Shazeer and Stern, 'Adafactor: Adaptive Learning Rates with Sublinear Memory Cost', "
     "arXiv:1804.04235",
+    family="factored",
+    acts_on="leaf",
     # With the default threshold of 1, the derivative has a jump at the first step, whose `rms(u)`
     # is 1.
     probe={"learning_rate": 0.1, "clipping_threshold": 0.8},

@@ -62,6 +62,7 @@ def scale_by_rss(
 @optimizer(
     "Duchi, Hazan and Singer, 'Adaptive Subgradient Methods for Online Learning and Stochastic "
     "Optimization' (JMLR 2011)",
+    family="AdaGrad",
     probe={"learning_rate": 0.5},
     usual_rate=0.01,
 )

@@ -45,6 +45,7 @@ class AdaHessianState(NamedTuple):
 @optimizer(
     "Yao et al., 'ADAHESSIAN: An Adaptive Second Order Optimizer for Machine Learning', "
     "arXiv:2006.00719",
+    family="curvature",
     probe={"learning_rate": 0.1},
     usual_rate=0.15,
     ranges={"hessian_power": POSITIVE},

@@ -43,6 +43,8 @@ class AdaiState(NamedTuple):
 @optimizer(
     "Xie et al., 'Adaptive Inertia: Disentangling the Effects of Adaptive Learning Rate and "
     "Momentum', arXiv:2006.15815",
+    family="momentum",
+    acts_on="tree",
     probe={"learning_rate": 0.1},
     usual_rate=1.0,
 )

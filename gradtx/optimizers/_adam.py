@@ -211,7 +211,7 @@ def _check_nesterov(name: str, nesterov: bool) -> None:
         )
 
 
-@optimizer(ADAM, probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(ADAM, family="Adam", probe={"learning_rate": 0.05}, usual_rate=0.001)
 def adam(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -251,7 +251,7 @@ def adam(
     )
 
 
-@optimizer(ADAM + ", section 6.4", probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(ADAM + ", section 6.4", family="Adam", probe={"learning_rate": 0.05}, usual_rate=0.001)
 def uncorrected_adam(
     learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
 ) -> GradientTransformation:
@@ -278,7 +278,7 @@ def uncorrected_adam(
     return chain(scale_by_uncorrected_adam(b1, b2, eps), scale_by_learning_rate(learning_rate))
 
 
-@optimizer(ADAMW, probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(ADAMW, family="Adam", probe={"learning_rate": 0.05}, usual_rate=0.001)
 def adamw(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -332,6 +332,7 @@ def adamw(
 
 @optimizer(
     NADAM,
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
     ranges={"momentum_decay": POSITIVE},
@@ -389,6 +390,7 @@ def nadam(
 
 @optimizer(
     NADAM + "; " + ADAMW,
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
     ranges={"momentum_decay": POSITIVE},

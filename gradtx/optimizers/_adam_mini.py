@@ -54,6 +54,8 @@ class AdamMiniState(NamedTuple):
 
 @optimizer(
     "Zhang et al., 'Adam-mini: Use Fewer Learning Rates To Gain More', arXiv:2406.16793",
+    family="factored",
+    acts_on="leaf",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
     constants=("blocks",),

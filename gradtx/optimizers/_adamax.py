@@ -54,7 +54,11 @@ def scale_by_adamax(
 
 
 @optimizer(
-    ADAM + ", section 7", probe={"learning_rate": 0.05}, usual_rate=0.002, ranges={"b2": FRACTION}
+    ADAM + ", section 7",
+    family="Adam",
+    probe={"learning_rate": 0.05},
+    usual_rate=0.002,
+    ranges={"b2": FRACTION},
 )
 def adamax(
     learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
@@ -83,6 +87,7 @@ def adamax(
 
 @optimizer(
     ADAM + ", section 7; " + ADAMW,
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.002,
     ranges={"b2": FRACTION},

@@ -11,6 +11,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 @optimizer(
     "Defazio, 'Why Gradients Rapidly Increase Near the End of Training', arXiv:2506.02285",
+    family="Adam",
     probe={"learning_rate": 0.05, "max_learning_rate": 0.1, "weight_decay": 0.1},
     usual_rate=0.001,
     ranges={"max_learning_rate": POSITIVE},

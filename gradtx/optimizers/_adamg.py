@@ -37,6 +37,7 @@ class AdamGState(NamedTuple):
 
 @optimizer(
     "Pang et al., 'Towards Stability of Parameter-free Optimization', arXiv:2405.04376",
+    family="learning-rate-free",
     probe={"learning_rate": 1.0},
     ranges={"coefficient": NOT_NEGATIVE, "power": NOT_NEGATIVE},
 )

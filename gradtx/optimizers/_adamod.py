@@ -36,6 +36,7 @@ class AdaModState(NamedTuple):
 @optimizer(
     "Ding et al., 'An Adaptive and Momental Bound Method for Stochastic Learning', "
     "arXiv:1910.12249",
+    family="Adam",
     probe={"learning_rate": 0.1, "b3": 0.9},
     usual_rate=0.001,
 )

@@ -62,7 +62,7 @@ def _decayed(
     return lax.add(u, times(factor, p).astype(u.dtype))
 
 
-@optimizer(ADAMP, probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(ADAMP, family="Adam", acts_on="leaf", probe={"learning_rate": 0.05}, usual_rate=0.001)
 def adamp(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -128,7 +128,14 @@ def adamp(
     )
 
 
-@optimizer(ADAMP, probe={"learning_rate": 0.05}, usual_rate=0.1, ranges={"momentum": DECAY})
+@optimizer(
+    ADAMP,
+    family="momentum",
+    acts_on="leaf",
+    probe={"learning_rate": 0.05},
+    usual_rate=0.1,
+    ranges={"momentum": DECAY},
+)
 def sgdp(
     learning_rate: ScalarOrSchedule,
     momentum: Scalar = 0.9,

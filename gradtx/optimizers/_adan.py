@@ -107,6 +107,7 @@ def _weights(b1: Scalar, b2: Scalar, b3: Scalar) -> Callable[[Scalar], dict[str,
 @optimizer(
     "Xie et al., 'Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models', "
     "arXiv:2208.06677",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
 )

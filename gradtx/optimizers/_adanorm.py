@@ -38,6 +38,8 @@ class AdaNormState(NamedTuple):
 @optimizer(
     "Dubey, Singh and Chaudhuri, 'AdaNorm: Adaptive Gradient Norm Correction based Optimizer for "
     "CNNs', arXiv:2210.06364",
+    family="Adam",
+    acts_on="leaf",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
     ranges={"gamma": DECAY},

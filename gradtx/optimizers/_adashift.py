@@ -35,6 +35,8 @@ class AdaShiftState(NamedTuple):
 @optimizer(
     "Zhou et al., 'AdaShift: Decorrelation and Convergence of Adaptive Learning Rate Methods', "
     "arXiv:1810.00143",
+    family="Adam",
+    acts_on="leaf",
     probe={"learning_rate": 0.05, "keep": 2},
     usual_rate=0.01,
 )

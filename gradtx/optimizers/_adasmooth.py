@@ -38,6 +38,7 @@ class AdaSmoothState(NamedTuple):
 
 @optimizer(
     "Lu, 'AdaSmooth: An Adaptive Learning Rate Method based on Effective Ratio', arXiv:2204.00825",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
 )

@@ -123,6 +123,7 @@ def _weights(**decays: Scalar) -> Callable[[Scalar], dict[str, Array]]:
 
 @optimizer(
     "Pagliardini et al., 'The AdEMAMix Optimizer: Better, Faster, Older', arXiv:2409.03137",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
 )
@@ -231,6 +232,7 @@ def scale_by_simplified_ademamix(
 @optimizer(
     "Morwani et al., 'Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated SGD "
     "Variants', arXiv:2502.02431",
+    family="Adam",
     probe={"learning_rate": 0.003, "b1": 0.9},
     usual_rate=1e-4,
 )

@@ -100,6 +100,7 @@ def _clip(x: Array, bound: Scalar) -> Array:
 @optimizer(
     "Taniguchi et al., 'ADOPT: Modified Adam Can Converge with Any beta2 with the Optimal Rate', "
     "arXiv:2411.02853",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
 )

@@ -28,6 +28,7 @@ class AggMoState(NamedTuple):
 
 @optimizer(
     "Lucas et al., 'Aggregated Momentum: Stability Through Passive Damping', arXiv:1804.00325",
+    family="momentum",
     probe={"learning_rate": 0.05},
     usual_rate=0.1,
 )

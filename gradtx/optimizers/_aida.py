@@ -19,6 +19,8 @@ from gradtx.tree.norms import norms
 @optimizer(
     "Zhang, Niwa and Kleijn, 'A DNN Optimizer that Improves over AdaBelief by Suppression of the "
     "Adaptive Stepsize Range', arXiv:2203.13273",
+    family="Adam",
+    acts_on="leaf",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
     ranges={"projections": COUNT},

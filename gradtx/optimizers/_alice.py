@@ -247,6 +247,8 @@ def _switched(g: Array, s: Slots, step: Array, b3: Scalar, leading: int) -> Arra
 
 @optimizer(
     RACS,
+    family="low rank",
+    acts_on="matrices",
     probe={"learning_rate": 0.05, "rank": 2, "leading": 1, "update_proj_gap": 5},
     usual_rate=0.02,
     ranges={**RANGES, "alpha": POSITIVE},

@@ -72,6 +72,7 @@ def _scale_by_amos(
 @optimizer(
     "Tian and Parikh, 'Amos: An Adam-style Optimizer with Adaptive Weight Decay towards "
     "Model-Oriented Scale', arXiv:2210.11693",
+    family="Adam",
     probe={"learning_rate": 0.1, "scale": 0.5},
     usual_rate=0.01,
     ranges={"zeta": NOT_NEGATIVE, "momentum": DECAY},

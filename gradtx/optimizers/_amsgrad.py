@@ -100,6 +100,7 @@ def scale_by_amsgrad(
 
 @optimizer(
     "Reddi, Kale and Kumar, 'On the Convergence of Adam and Beyond', arXiv:1904.09237",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
 )

@@ -16,6 +16,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 @optimizer(
     "Kegreisz, 'Ano: Faster is Better in Noisy Landscapes', arXiv:2508.18258",
+    family="sign",
     probe={"learning_rate": 0.05},
     usual_rate=1e-4,
     # Below 1/2, the second moment may become negative.

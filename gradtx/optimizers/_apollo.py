@@ -174,6 +174,8 @@ def scale_by_apollo(
 
 @optimizer(
     APOLLO,
+    family="low rank",
+    acts_on="matrices",
     probe={"learning_rate": 0.05, "rank": 1, "update_proj_gap": 5},
     usual_rate=0.01,
     ranges=RANGES,
@@ -269,6 +271,8 @@ def apollo(
 
 @optimizer(
     APOLLO,
+    family="low rank",
+    acts_on="matrices",
     probe={"learning_rate": 0.05, "scale": 1.0, "update_proj_gap": 5},
     usual_rate=0.01,
     ranges=RANGES,

@@ -39,6 +39,8 @@ class ApolloQNState(NamedTuple):
 @optimizer(
     "Ma, 'Apollo: An Adaptive Parameter-wise Diagonal Quasi-Newton Method for Nonconvex Stochastic "
     "Optimization', arXiv:2009.13586",
+    family="curvature",
+    acts_on="leaf",
     probe={"learning_rate": 0.1},
     usual_rate=1.0,
     ranges={"rebound": POSITIVE},

@@ -41,6 +41,8 @@ class AvaGradState(NamedTuple):
 
 @optimizer(
     "Savarese et al., 'Domain-independent Dominance of Adaptive Methods', arXiv:1912.01823",
+    family="Adam",
+    acts_on="tree",
     probe={"learning_rate": 0.1},
     usual_rate=0.1,
 )

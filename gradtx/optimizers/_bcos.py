@@ -32,6 +32,7 @@ class BCOSState(NamedTuple):
 @optimizer(
     "Jiang and Xiao, 'Stochastic Approximation with Block Coordinate Optimal Stepsizes', "
     "arXiv:2507.08963",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=1e-3,
     ranges={"b2": DECAY},

@@ -67,6 +67,8 @@ def _scale_by_confidence(
 @optimizer(
     "Luo et al., 'CAME: Confidence-guided Adaptive Memory Efficient Optimization', "
     "arXiv:2307.02047",
+    family="factored",
+    acts_on="leaf",
     # With the default threshold of 1, the derivative has a jump at the first step.
     probe={"learning_rate": 0.02, "b1": 0.5, "b2": 0.9, "b3": 0.9, "clipping_threshold": 0.8},
     usual_rate=2e-4,

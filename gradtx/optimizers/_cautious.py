@@ -16,7 +16,7 @@ CAUTIOUS = (
 )
 
 
-@optimizer(CAUTIOUS, probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(CAUTIOUS, family="Adam", probe={"learning_rate": 0.05}, usual_rate=0.001)
 def cautious_adamw(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -62,7 +62,7 @@ def cautious_adamw(
     )
 
 
-@optimizer(CAUTIOUS, probe={"learning_rate": 0.02}, usual_rate=1e-4)
+@optimizer(CAUTIOUS, family="sign", probe={"learning_rate": 0.02}, usual_rate=1e-4)
 def cautious_lion(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

@@ -106,6 +106,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> GradientTransfo
 
 @optimizer(
     COCOB,
+    family="learning-rate-free",
     probe={"learning_rate": 1.0, "alpha": 10.0},
     scale_free=True,
 )

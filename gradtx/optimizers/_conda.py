@@ -155,7 +155,13 @@ def scale_by_conda(
     )  # fmt: skip
 
 
-@optimizer(CONDA, probe={"learning_rate": 0.05, "update_proj_gap": 5}, usual_rate=0.001)
+@optimizer(
+    CONDA,
+    family="Shampoo",
+    acts_on="matrices",
+    probe={"learning_rate": 0.05, "update_proj_gap": 5},
+    usual_rate=0.001,
+)
 def conda(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

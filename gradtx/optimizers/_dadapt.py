@@ -49,6 +49,8 @@ class DAdaptAdamWState(NamedTuple):
 
 @optimizer(
     "Defazio and Mishchenko, 'Learning-Rate-Free Learning by D-Adaptation', arXiv:2301.07733",
+    family="learning-rate-free",
+    acts_on="tree",
     probe={"learning_rate": 1.0, "estim_lr0": 0.01},
     scale_free=True,
 )

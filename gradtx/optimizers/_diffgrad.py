@@ -37,6 +37,7 @@ class DiffGradState(NamedTuple):
 @optimizer(
     "Dubey et al., 'diffGrad: An Optimization Method for Convolutional Neural Networks', "
     "arXiv:1909.11015",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
 )

@@ -187,6 +187,8 @@ def _derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, A
 
 @optimizer(
     DION,
+    family="orthogonalized",
+    acts_on="matrices",
     # With first columns that are known, so that it can be compared.
     probe={"learning_rate": 0.05, "rank": 2, "first": "unit", "weight_dimension_numbers": None},
     usual_rate=0.01,
@@ -352,6 +354,8 @@ def scale_by_dion2(
 
 @optimizer(
     DION2,
+    family="orthogonalized",
+    acts_on="matrices",
     probe={"learning_rate": 0.05, "parts": 2, "weight_dimension_numbers": None},
     usual_rate=0.01,
     constants=("ns_coeffs",),

@@ -162,6 +162,8 @@ def _decay(weight_decay: ScalarOrSchedule | None, mask: MaskOrFn | None) -> Grad
 @optimizer(
     "Ivgi, Hinder and Carmon, 'DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size "
     "Schedule', arXiv:2302.12022",
+    family="learning-rate-free",
+    acts_on="tree",
     # With a rate of 1, the first step is exactly as long as the initial guess, where `max` has a
     # kink.
     probe={"learning_rate": 0.9, "init_step": ("distance", 0.1)},
@@ -219,6 +221,8 @@ def dog(
 @optimizer(
     "Khaled, Mishchenko and Jin, 'DoWG Unleashed: An Efficient Universal Parameter-Free Gradient "
     "Descent Method', arXiv:2305.16284",
+    family="learning-rate-free",
+    acts_on="tree",
     probe={"learning_rate": 1.0, "init_estim_sq_dist": 0.01},
     scale_free=True,
 )

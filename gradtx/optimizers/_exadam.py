@@ -16,6 +16,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 @optimizer(
     "Adly, 'EXAdam: The Power of Adaptive Cross-Moments', arXiv:2412.20302",
+    family="Adam",
     probe={"learning_rate": 0.02},
     usual_rate=1e-3,
 )

@@ -36,6 +36,8 @@ class FAdamState(NamedTuple):
 @optimizer(
     "Hwang, 'FAdam: Adam is a natural gradient optimizer using diagonal empirical Fisher "
     "information', arXiv:2405.12807",
+    family="Adam",
+    acts_on="leaf",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
     ranges={"clip": POSITIVE},

@@ -158,6 +158,8 @@ def scale_by_fira(
 
 @optimizer(
     FIRA,
+    family="low rank",
+    acts_on="matrices",
     probe={"learning_rate": 0.05, "rank": 1, "update_proj_gap": 5},
     usual_rate=0.001,
     ranges=RANGES,

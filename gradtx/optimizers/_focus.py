@@ -34,6 +34,7 @@ class FocusState(NamedTuple):
 
 @optimizer(
     "Liu et al., 'FOCUS: First Order Concentrated Updating Scheme', arXiv:2501.12243",
+    family="sign",
     probe={"learning_rate": 0.02},
     usual_rate=1e-3,
     ranges={"gamma": NOT_NEGATIVE},

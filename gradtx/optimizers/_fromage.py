@@ -16,6 +16,8 @@ from gradtx.transforms.trust_ratio import scale_by_trust_ratio
 @optimizer(
     "Bernstein et al., 'On the distance between two neural networks and the stability of "
     "learning', arXiv:2002.03432",
+    family="layer-wise",
+    acts_on="leaf",
     probe={"learning_rate": 0.1, "min_norm": 1e-3},
     usual_rate=0.01,
 )

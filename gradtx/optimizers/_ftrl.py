@@ -33,6 +33,7 @@ class FTRLState(NamedTuple):
 
 @optimizer(
     "McMahan et al., 'Ad Click Prediction: a View from the Trenches' (2013)",
+    family="AdaGrad",
     probe={"learning_rate": 0.5},
     usual_rate=0.1,
     ranges={"beta": NOT_NEGATIVE},

@@ -354,6 +354,8 @@ def _principal_vectors(g: Array, old: Array) -> list[Array]:
 
 @optimizer(
     GALORE,
+    family="low rank",
+    acts_on="matrices",
     probe={"learning_rate": 0.05, "rank": 1, "update_proj_gap": 5},
     usual_rate=0.001,
 )

@@ -11,6 +11,7 @@ from gradtx.transforms.iterate_averaging import primal_averaging
 @optimizer(
     "Defazio et al., 'Smoothing DiLoCo with Primal Averaging for Faster Training of LLMs', "
     "arXiv:2512.17131",
+    family="averaging",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
     ranges={"mu_x": FRACTION, "mu_y": FRACTION},

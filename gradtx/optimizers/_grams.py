@@ -12,6 +12,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 @optimizer(
     "Cao et al., 'Grams: Gradient Descent with Adaptive Momentum Scaling', arXiv:2412.17107",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
 )

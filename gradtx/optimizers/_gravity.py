@@ -38,6 +38,8 @@ class GravityState(NamedTuple):
 @optimizer(
     "Bahrami and Zadeh, 'Gravity Optimizer: a Kinematic Approach on Optimization in Deep "
     "Learning', arXiv:2101.09192",
+    family="momentum",
+    acts_on="leaf",
     # Without its noise, so that it can be compared; the noise has a test of its own.
     probe={"learning_rate": 3.0, "alpha": 0.0, "beta": 0.99, "key": 0},
     usual_rate=0.1,

@@ -32,6 +32,7 @@ class KateState(NamedTuple):
 @optimizer(
     "Choudhury et al., 'Remove that Square Root: A New Efficient Scale-Invariant Version of "
     "AdaGrad', arXiv:2403.02648",
+    family="AdaGrad",
     probe={"learning_rate": 1.0},
     usual_rate=0.001,
 )

@@ -174,6 +174,8 @@ def scale_by_kl_shampoo(
 
 @optimizer(
     KL,
+    family="Shampoo",
+    acts_on="matrices",
     probe={"learning_rate": 0.05, "precondition_frequency": 3},
     usual_rate=0.001,
     constants=("precondition_frequency",),

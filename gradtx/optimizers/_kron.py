@@ -297,7 +297,9 @@ def _norm_bound(x: Array) -> Array:
     return (two / jnp.where(one > 0, one, 1))[:, 0, 0]
 
 
-@optimizer(KRON, probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(
+    KRON, family="Shampoo", acts_on="matrices", probe={"learning_rate": 0.05}, usual_rate=0.001
+)
 def kron(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

@@ -11,6 +11,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 
 @optimizer(
     "Ziyin, Wang and Ueda, 'LaProp: Separating Momentum and Adaptivity in Adam', arXiv:2002.04839",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=4e-4,
 )

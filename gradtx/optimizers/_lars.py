@@ -29,6 +29,8 @@ from gradtx.tree.norms import norms
 
 @optimizer(
     "You et al., 'Large Batch Training of Convolutional Networks', arXiv:1708.03888",
+    family="layer-wise",
+    acts_on="leaf",
     probe={"learning_rate": 0.01, "trust_coefficient": 1.0},
     usual_rate=1.0,
 )
@@ -130,6 +132,8 @@ def _opposite(mask: MaskOrFn) -> MaskOrFn:
 @optimizer(
     "You et al., 'Large Batch Optimization for Deep Learning: Training BERT in 76 minutes', "
     "arXiv:1904.00962",
+    family="layer-wise",
+    acts_on="leaf",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
 )

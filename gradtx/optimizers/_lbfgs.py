@@ -242,6 +242,8 @@ def _stored(x: ArrayLike, like: Array) -> Array:
 
 @optimizer(
     "Liu and Nocedal, 'On the limited memory BFGS method for large scale optimization' (1989)",
+    family="curvature",
+    acts_on="tree",
     probe={"learning_rate": 1.0, "memory_size": 5},
 )
 def lbfgs(

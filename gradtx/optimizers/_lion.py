@@ -101,6 +101,7 @@ def _cut(c: Array) -> Array:
 
 @optimizer(
     "Chen et al., 'Symbolic Discovery of Optimization Algorithms', arXiv:2302.06675",
+    family="sign",
     probe={"learning_rate": 0.02},
     usual_rate=1e-4,
 )

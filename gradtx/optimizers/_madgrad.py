@@ -97,6 +97,7 @@ def scale_by_madgrad(
 @optimizer(
     "Defazio and Jelassi, 'Adaptivity without Compromise: A Momentumized, Adaptive, Dual Averaged "
     "Gradient Method for Stochastic Optimization', arXiv:2101.11075",
+    family="AdaGrad",
     probe={"learning_rate": 0.3},
     usual_rate=0.001,
     ranges={"momentum": DECAY},

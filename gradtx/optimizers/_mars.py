@@ -34,6 +34,8 @@ MARS = (
 
 @optimizer(
     "Liu et al., 'MARS-M: When Variance Reduction Meets Matrices', arXiv:2510.21800",
+    family="orthogonalized",
+    acts_on="matrices",
     probe={"learning_rate": 0.02, "weight_dimension_numbers": None},
     usual_rate=0.003,
     constants=("ns_coeffs",),
@@ -120,6 +122,8 @@ def mars_muon(
 
 @optimizer(
     MARS,
+    family="Adam",
+    acts_on="leaf",
     probe={"learning_rate": 0.05},
     usual_rate=0.003,
 )
@@ -176,7 +180,7 @@ def mars_adamw(
     )
 
 
-@optimizer(MARS, probe={"learning_rate": 0.02}, usual_rate=3e-4)
+@optimizer(MARS, family="sign", acts_on="leaf", probe={"learning_rate": 0.02}, usual_rate=3e-4)
 def mars_lion(
     learning_rate: ScalarOrSchedule,
     gamma: Scalar = 0.025,

@@ -131,6 +131,8 @@ class _Model(NamedTuple):
 
 @optimizer(
     MOMO,
+    family="learning-rate-free",
+    acts_on="tree",
     probe={"learning_rate": 1.0},
     scale_free=True,
     constants=("beta",),  # its step size is a small difference of averages
@@ -241,6 +243,8 @@ def momo(
 
 @optimizer(
     MOMO + ", MoMo-Adam",
+    family="learning-rate-free",
+    acts_on="tree",
     probe={"learning_rate": 0.1},
     scale_free=True,
 )

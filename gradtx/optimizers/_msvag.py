@@ -31,6 +31,7 @@ def _weights(beta: Scalar) -> Callable[[Scalar], dict[str, Array]]:
 @optimizer(
     "Balles and Hennig, 'Dissecting Adam: The Sign, Magnitude and Variance of Stochastic "
     "Gradients', arXiv:1705.07774",
+    family="momentum",
     probe={"learning_rate": 0.1},
     usual_rate=0.1,
 )

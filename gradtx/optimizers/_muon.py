@@ -99,6 +99,8 @@ def scale_by_muon(
 
 @optimizer(
     MUON,
+    family="orthogonalized",
+    acts_on="matrices",
     probe={"learning_rate": 0.02},
     usual_rate=0.02,
     constants=("ns_coeffs",),

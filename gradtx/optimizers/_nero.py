@@ -36,6 +36,8 @@ class NeroState(NamedTuple):
 
 @optimizer(
     "Liu et al., 'Learning by Turning: Neural Architecture Aware Optimisation', arXiv:2102.07227",
+    family="layer-wise",
+    acts_on="leaf",
     probe={"learning_rate": 1.0},
     usual_rate=0.01,
 )

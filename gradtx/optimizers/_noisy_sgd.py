@@ -10,6 +10,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 @optimizer(
     "Neelakantan et al., 'Adding Gradient Noise Improves Learning for Very Deep Networks', "
     "arXiv:1511.06807",
+    family="momentum",
     # Without its noise, so that it can be compared; the noise has tests of its own.
     probe={"learning_rate": 0.05, "eta": 0.0, "key": 0},
     usual_rate=0.01,

@@ -137,6 +137,8 @@ def scale_by_normuon(
 
 @optimizer(
     NORMUON,
+    family="orthogonalized",
+    acts_on="matrices",
     probe={"learning_rate": 0.02, "weight_dimension_numbers": None},
     usual_rate=0.02,
     constants=("ns_coeffs",),
@@ -301,6 +303,8 @@ def scale_by_adamuon(
 
 @optimizer(
     ADAMUON,
+    family="orthogonalized",
+    acts_on="matrices",
     probe={"learning_rate": 0.02, "weight_dimension_numbers": None},
     usual_rate=0.001,
     constants=("ns_coeffs",),

@@ -90,6 +90,8 @@ def scale_by_novograd(
 @optimizer(
     "Ginsburg et al., 'Stochastic Gradient Methods with Layer-wise Adaptive Moments for Training "
     "of Deep Networks', arXiv:1905.11286",
+    family="layer-wise",
+    acts_on="leaf",
     probe={"learning_rate": 0.01},
     usual_rate=0.01,
 )

@@ -81,7 +81,7 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> Gra
 _FIRST = Counter("is_initial_step", np.True_, jnp.zeros_like)
 
 
-@optimizer(OGD, probe={"learning_rate": 0.05}, ranges={"beta": NUMBER})
+@optimizer(OGD, family="momentum", probe={"learning_rate": 0.05}, ranges={"beta": NUMBER})
 def optimistic_gradient_descent(
     learning_rate: ScalarOrSchedule, alpha: Scalar = 1.0, beta: Scalar = 1.0
 ) -> GradientTransformation:
@@ -111,7 +111,7 @@ def optimistic_gradient_descent(
     return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_learning_rate(learning_rate))
 
 
-@optimizer(OPTIMISTIC_ADAM, **PROBE, ranges={"beta": NUMBER})
+@optimizer(OPTIMISTIC_ADAM, family="Adam", **PROBE, ranges={"beta": NUMBER})
 def optimistic_adam_v2(
     learning_rate: ScalarOrSchedule,
     *,
@@ -160,7 +160,7 @@ def optimistic_adam_v2(
     )
 
 
-@optimizer(OPTIMISTIC_ADAM, **PROBE, fixed_rate=True)
+@optimizer(OPTIMISTIC_ADAM, family="Adam", **PROBE, fixed_rate=True)
 def optimistic_adam(
     learning_rate: ScalarOrSchedule,
     optimism: Scalar | None = None,

@@ -16,6 +16,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 @optimizer(
     "Chen et al., 'Closing the Generalization Gap of Adaptive Gradient Methods in Training Deep "
     "Neural Networks', arXiv:1806.06763",
+    family="Adam",
     probe={"learning_rate": 0.1},
     usual_rate=0.1,
 )

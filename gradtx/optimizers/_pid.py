@@ -36,6 +36,7 @@ class PIDState(NamedTuple):
 @optimizer(
     "An et al., 'A PID Controller Approach for Stochastic Optimization of Deep Networks', "
     "CVPR (2018)",
+    family="momentum",
     probe={"learning_rate": 0.002},
     usual_rate=0.002,
     ranges={"momentum": DECAY, "integral": NOT_NEGATIVE, "derivative": NOT_NEGATIVE},

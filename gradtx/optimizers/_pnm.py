@@ -62,7 +62,7 @@ def _positive_negative(g: Array, s: Slots, b1: Scalar, b0: Scalar) -> tuple[Arra
     return over(difference, ((1 + b0) ** 2 + b0**2) ** 0.5), Slots(mu=mu, mu_last=s.mu)
 
 
-@optimizer(PNM, probe={"learning_rate": 0.05}, usual_rate=0.1)
+@optimizer(PNM, family="momentum", probe={"learning_rate": 0.05}, usual_rate=0.1)
 def pnm(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -118,7 +118,7 @@ def pnm(
     )
 
 
-@optimizer(PNM, probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(PNM, family="Adam", probe={"learning_rate": 0.05}, usual_rate=0.001)
 def adapnm(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

@@ -98,6 +98,8 @@ def scale_by_polyak(
 @optimizer(
     "Loizou et al., 'Stochastic Polyak Step-size for SGD: An Adaptive Learning Rate for Fast "
     "Convergence', arXiv:2002.10542",
+    family="learning-rate-free",
+    acts_on="tree",
     probe={"max_learning_rate": 1.0},
     rate="scaling",
 )

@@ -56,6 +56,8 @@ class ProdigyState(NamedTuple):
 @optimizer(
     "Mishchenko and Defazio, 'Prodigy: An Expeditiously Adaptive Parameter-Free Learner', "
     "arXiv:2306.06101",
+    family="learning-rate-free",
+    acts_on="tree",
     probe={"learning_rate": 1.0, "estim_lr0": 0.01},
     scale_free=True,
 )

@@ -16,7 +16,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 QH = "Ma and Yarats, 'Quasi-hyperbolic momentum and Adam for deep learning', arXiv:1810.06801"
 
 
-@optimizer(QH, probe={"learning_rate": 0.1, "b1": 0.9}, usual_rate=1.0)
+@optimizer(QH, family="momentum", probe={"learning_rate": 0.1, "b1": 0.9}, usual_rate=1.0)
 def qhm(
     learning_rate: ScalarOrSchedule, b1: Scalar = 0.999, nu: Scalar = 0.7
 ) -> GradientTransformation:
@@ -52,7 +52,9 @@ def qhm(
     return chain(leafwise(EmaState, init, update), scale_by_learning_rate(learning_rate))
 
 
-@optimizer(QH, probe={"learning_rate": 0.05, "b1": 0.9, "nu1": 0.9}, usual_rate=0.001)
+@optimizer(
+    QH, family="Adam", probe={"learning_rate": 0.05, "b1": 0.9, "nu1": 0.9}, usual_rate=0.001
+)
 def qhadam(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.995,

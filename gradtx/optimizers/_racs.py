@@ -163,6 +163,8 @@ def _nearest(squares: Array, other: Array, axis: int) -> Array:
 
 @optimizer(
     RACS,
+    family="factored",
+    acts_on="matrices",
     probe={"learning_rate": 0.5},
     usual_rate=0.02,
     ranges={"gamma": POSITIVE, "alpha": POSITIVE},

@@ -92,6 +92,7 @@ def scale_by_radam(
 
 @optimizer(
     "Liu et al., 'On the Variance of the Adaptive Learning Rate and Beyond', arXiv:1908.03265",
+    family="Adam",
     probe={"learning_rate": 0.1},
     usual_rate=0.001,
     ranges={"threshold": NUMBER},

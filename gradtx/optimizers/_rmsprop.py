@@ -144,6 +144,7 @@ def scale_by_stddev(
 @optimizer(
     "Tieleman and Hinton, 'Lecture 6.5 - RMSProp' (COURSERA, 2012); centered: Graves, "
     "'Generating Sequences With Recurrent Neural Networks', arXiv:1308.0850",
+    family="Adam",
     probe={"learning_rate": 0.01},
     usual_rate=0.001,
 )

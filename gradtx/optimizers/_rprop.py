@@ -87,6 +87,7 @@ def scale_by_rprop(
 @optimizer(
     "Riedmiller and Braun, 'A direct adaptive method for faster backpropagation learning: the "
     "RPROP algorithm' (1993), in the variant iRprop- of Igel and Hüsken (2000)",
+    family="sign",
     probe={"learning_rate": 0.05},
     fixed_rate=True,
 )

@@ -17,7 +17,13 @@ from gradtx.tree.moments import step_number
 SOURCE = "Defazio et al., 'The Road Less Scheduled', arXiv:2405.15682"
 
 
-@optimizer(SOURCE, probe={"learning_rate": 0.1}, usual_rate=1.0, ranges={"b1": FRACTION})
+@optimizer(
+    SOURCE,
+    family="averaging",
+    probe={"learning_rate": 0.1},
+    usual_rate=1.0,
+    ranges={"b1": FRACTION},
+)
 def schedule_free_sgd(
     learning_rate: ScalarOrSchedule = 1.0,
     warmup_steps: Scalar | None = None,
@@ -69,7 +75,13 @@ def schedule_free_sgd(
     return schedule_free(descent, rate, b1, weight_lr_power, state_dtype)
 
 
-@optimizer(SOURCE, probe={"learning_rate": 0.05}, usual_rate=0.0025, ranges={"b1": FRACTION})
+@optimizer(
+    SOURCE,
+    family="averaging",
+    probe={"learning_rate": 0.05},
+    usual_rate=0.0025,
+    ranges={"b1": FRACTION},
+)
 def schedule_free_adamw(
     learning_rate: ScalarOrSchedule = 0.0025,
     warmup_steps: Scalar | None = None,

@@ -194,6 +194,8 @@ def _as_tree(axes: Axes, tree: PyTree) -> PyTree:
 
 @optimizer(
     SCION,
+    family="orthogonalized",
+    acts_on="matrices",
     probe={
         "learning_rate": 0.02,
         "radius": 1.0,

@@ -13,6 +13,7 @@ from gradtx.transforms.scaling import scale_by_learning_rate
 @optimizer(
     "Robbins and Monro, 'A Stochastic Approximation Method' (1951); with momentum: Sutskever et "
     "al., 'On the importance of initialization and momentum in deep learning' (ICML 2013)",
+    family="momentum",
     probe={"learning_rate": 0.1, "momentum": 0.9},
 )
 def sgd(
@@ -55,6 +56,7 @@ def sgd(
 
 @optimizer(
     "Rumelhart, Hinton and Williams, 'Learning representations by back-propagating errors' (1986)",
+    family="momentum",
     probe={"learning_rate": 0.1, "decay": 0.9},
     ranges={"decay": MOMENTUM},
 )
@@ -89,6 +91,7 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9) -> GradientTr
     "Nesterov, 'A method for solving the convex programming problem with convergence rate "
     "O(1/k^2)' (1983), in the form of Bengio et al., 'Advances in Optimizing Recurrent Networks', "
     "arXiv:1212.0901",
+    family="momentum",
     probe={"learning_rate": 0.1, "decay": 0.9},
     ranges={"decay": MOMENTUM},
 )

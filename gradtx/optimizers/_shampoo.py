@@ -113,8 +113,7 @@ def scale_by_shampoo(
     where `root(A) = (A + eps * I)**(-1/p)`, and `p` is twice the number of sides: 4, or 2 if only
     one side is preconditioned. Roots are computed at the first step and every
     `precondition_frequency` steps. Eigenvalues below the rounding error of the largest are raised
-    to it, see `gradtx.linear_algebra.inverse_roots`, so that updates do not depend on rounding
-    errors in null spaces.
+    to it, so that updates do not depend on rounding errors in null spaces.
 
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
     gradient of zeros; see `rejected` in `gradtx.metrics`. Its elements that are not finite are
@@ -231,6 +230,8 @@ def scale_by_shampoo(
 
 @optimizer(
     SHAMPOO,
+    family="Shampoo",
+    acts_on="matrices",
     probe={"learning_rate": 0.05, "precondition_frequency": 1, "eps": 0.1},
     usual_rate=0.001,
     constants=("precondition_frequency", "exponent_override"),

@@ -47,7 +47,7 @@ def _sign(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
     return jnp.sign(g), Slots()
 
 
-@optimizer(SIGN_SGD, probe={"learning_rate": 0.02}, usual_rate=1e-4)
+@optimizer(SIGN_SGD, family="sign", probe={"learning_rate": 0.02}, usual_rate=1e-4)
 def sign_sgd(learning_rate: ScalarOrSchedule) -> GradientTransformation:
     """SignSGD: steps of equal size along the sign of the gradient.
 
@@ -69,7 +69,9 @@ def sign_sgd(learning_rate: ScalarOrSchedule) -> GradientTransformation:
     return chain(scale_by_sign(), scale_by_learning_rate(learning_rate))
 
 
-@optimizer(SIGN_SGD + ", Algorithm 2", probe={"learning_rate": 0.02}, usual_rate=1e-4)
+@optimizer(
+    SIGN_SGD + ", Algorithm 2", family="sign", probe={"learning_rate": 0.02}, usual_rate=1e-4
+)
 def signum(
     learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtype: DTypeLike | None = None
 ) -> GradientTransformation:
@@ -101,7 +103,10 @@ def signum(
 
 
 @optimizer(
-    "Su, 'Tiger: A Tight-fisted Optimizer' (2023)", probe={"learning_rate": 0.02}, usual_rate=1e-3
+    "Su, 'Tiger: A Tight-fisted Optimizer' (2023)",
+    family="sign",
+    probe={"learning_rate": 0.02},
+    usual_rate=1e-3,
 )
 def tiger(
     learning_rate: ScalarOrSchedule,

@@ -95,6 +95,8 @@ def _weight_of_new(b2: Scalar) -> Scalar:
 
 @optimizer(
     "Anil et al., 'Memory-Efficient Adaptive Optimization', arXiv:1901.11150",
+    family="factored",
+    acts_on="leaf",
     probe={"learning_rate": 0.2},
     usual_rate=0.1,
     ranges={"momentum": DECAY},

@@ -221,6 +221,8 @@ def scale_by_soap(
 
 @optimizer(
     SOAP,
+    family="Shampoo",
+    acts_on="matrices",
     probe={"learning_rate": 0.05, "precondition_frequency": 3},
     usual_rate=0.003,
     constants=("precondition_frequency",),

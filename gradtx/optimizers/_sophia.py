@@ -48,6 +48,7 @@ class SophiaState(NamedTuple):
 @optimizer(
     "Liu et al., 'Sophia: A Scalable Stochastic Second-order Optimizer for Language Model "
     "Pre-training', arXiv:2305.14342",
+    family="curvature",
     probe={"learning_rate": 0.05, "gamma": 1.0},
     usual_rate=0.001,
 )

@@ -50,7 +50,7 @@ def _scale_by_adam_without_spikes(
     return leafwise(ScaleByAdamState, zero_moments, update, per_step=moment_weights(b1, b2))
 
 
-@optimizer(SPAM, probe={"learning_rate": 0.05, "warmup": 20}, usual_rate=0.001)
+@optimizer(SPAM, family="Adam", probe={"learning_rate": 0.05, "warmup": 20}, usual_rate=0.001)
 def spam(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -107,7 +107,9 @@ def spam(
     )
 
 
-@optimizer(STABLE_SPAM, probe={"learning_rate": 0.05}, usual_rate=0.001)
+@optimizer(
+    STABLE_SPAM, family="Adam", acts_on="leaf", probe={"learning_rate": 0.05}, usual_rate=0.001
+)
 def stable_spam(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

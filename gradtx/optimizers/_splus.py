@@ -201,6 +201,8 @@ def _signs(m: Array, ranks: Array, vectors: tuple[Array, Array]) -> Array:
 
 @optimizer(
     SPLUS,
+    family="Shampoo",
+    acts_on="matrices",
     probe={"learning_rate": 0.2, "precondition_frequency": 3, "nonstandard_constant": 0.1},
     usual_rate=0.2,
     constants=("precondition_frequency",),
@@ -229,7 +231,7 @@ def splus(
     `f = nonstandard_constant`.
 
     The paper evaluates an average of the parameters, `e = 0.999*e + 0.001*p` with bias correction;
-    keep one with `gradtx.ema` of the parameters beside the optimizer.
+    `chain(splus(...), params_ema(0.999))` keeps one, with a warm-up instead of that correction.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.

@@ -36,6 +36,7 @@ class SRMMState(NamedTuple):
 @optimizer(
     "Lyu, 'Stochastic regularized majorization-minimization with weakly convex and multi-convex "
     "surrogates', arXiv:2201.01652",
+    family="averaging",
     probe={"learning_rate": 0.1},
     usual_rate=0.1,
     ranges={"power": NOT_NEGATIVE},

@@ -16,6 +16,8 @@ from gradtx.tree.norms import root_mean_square
 @optimizer(
     "Wortsman et al., 'Stable and low-precision training for large-scale vision-language models', "
     "arXiv:2304.13013",
+    family="Adam",
+    acts_on="leaf",
     probe={"learning_rate": 0.05},
     usual_rate=0.002,
 )

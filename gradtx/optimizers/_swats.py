@@ -50,6 +50,8 @@ class SWATSState(NamedTuple):
 @optimizer(
     "Keskar and Socher, 'Improving Generalization Performance by Switching from Adam to SGD', "
     "arXiv:1712.07628",
+    family="Adam",
+    acts_on="tree",
     probe={"learning_rate": 0.05},
     usual_rate=0.001,
     ranges={"tolerance": NOT_NEGATIVE},

@@ -66,6 +66,8 @@ def _turned(
 
 @optimizer(
     TAM,
+    family="momentum",
+    acts_on="leaf",
     probe={"learning_rate": 0.1},
     usual_rate=0.1,
     ranges={"momentum": DECAY, "decay_rate": DECAY},
@@ -111,6 +113,8 @@ def tam(
 
 @optimizer(
     TAM,
+    family="Adam",
+    acts_on="leaf",
     probe={"learning_rate": 0.02},
     usual_rate=1e-4,
     ranges={"decay_rate": DECAY},

@@ -39,6 +39,7 @@ class VSGDState(NamedTuple):
 @optimizer(
     "Chen et al., 'Variational Stochastic Gradient Descent for Deep Neural Networks', "
     "arXiv:2404.06549",
+    family="Adam",
     probe={"learning_rate": 0.1},
     usual_rate=0.01,
     ranges={

@@ -62,6 +62,7 @@ def scale_by_yogi(
 
 @optimizer(
     "Zaheer et al., 'Adaptive Methods for Nonconvex Optimization', NeurIPS 31 (2018)",
+    family="Adam",
     probe={"learning_rate": 0.05},
     usual_rate=0.01,
 )

@@ -15,7 +15,10 @@ _HIMMELBLAU = "Himmelblau, 'Applied Nonlinear Programming' (1972)"
     window=((-2.0, 2.0), (-1.0, 3.0)),
 )
 def rosenbrock(x: Array) -> Array:
-    """A valley along a parabola, whose floor is nearly flat."""
+    """A valley along a parabola, whose floor is nearly flat.
+
+    `(1 - x[0])^2 + 100 * (x[1] - x[0]^2)^2`.
+    """
     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
 
 
@@ -26,7 +29,11 @@ def rosenbrock(x: Array) -> Array:
     window=((-4.5, 4.5), (-4.5, 4.5)),
 )
 def beale(x: Array) -> Array:
-    """A flat basin between steep walls."""
+    """A flat basin between steep walls.
+
+    `(1.5 - x[0] * (1 - x[1]))^2 + (2.25 - x[0] * (1 - x[1]^2))^2 +
+    (2.625 - x[0] * (1 - x[1]^3))^2`.
+    """
     return (
         (1.5 - x[0] * (1 - x[1])) ** 2
         + (2.25 - x[0] * (1 - x[1] ** 2)) ** 2
@@ -46,7 +53,10 @@ def beale(x: Array) -> Array:
     window=((-5.0, 5.0), (-5.0, 5.0)),
 )
 def himmelblau(x: Array) -> Array:
-    """A function with four equal minima, and saddles between them."""
+    """A function with four equal minima, and saddles between them.
+
+    `(x[0]^2 + x[1] - 11)^2 + (x[0] + x[1]^2 - 7)^2`.
+    """
     return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
 
 
@@ -58,5 +68,8 @@ def himmelblau(x: Array) -> Array:
     window=((-10.0, 10.0), (-10.0, 10.0)),
 )
 def booth(x: Array) -> Array:
-    """A bowl: a quadratic form whose curvatures differ by a factor of nine."""
+    """A bowl: a quadratic form whose curvatures differ by a factor of nine.
+
+    `(x[0] + 2 * x[1] - 7)^2 + (2 * x[0] + x[1] - 5)^2`.
+    """
     return (x[0] + 2 * x[1] - 7) ** 2 + (2 * x[0] + x[1] - 5) ** 2

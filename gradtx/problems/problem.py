@@ -23,6 +23,15 @@ class Problem(NamedTuple):
         variables.
       source: the publication.
       saddles: the saddle points to be drawn. Default: none.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradtx
+      >>> booth = gradtx.problems.booth
+      >>> print(booth(jnp.array(booth.start)), booth.least, booth.minima)
+      104.0 0.0 ((1.0, 3.0),)
+      >>> print(jnp.round(gradtx.minimize(booth, jnp.array(booth.start)).x, 3))
+      [1. 3.]
     """
 
     name: str

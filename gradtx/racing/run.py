@@ -138,6 +138,16 @@ def run_race(
 
     Raises:
       TrainingError: an optimizer cannot train this problem, or an argument is invalid.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.racing import enter, own_problem, run_race
+      >>> def loss(params, batch):
+      ...     return jnp.mean((batch @ params - 1) ** 2)
+      >>> problem = own_problem(loss, lambda key: jnp.zeros(2), [jnp.eye(2)])
+      >>> race = run_race(problem, enter(["sgd"], {"sgd": (0.1, 0.5)}), seeds=1, epochs=2)
+      >>> [(row.learning_rate, round(row.loss[-1], 4)) for row in race.rows]
+      [(0.1, 0.6561), (0.5, 0.0625)]
     """
     numbers = _seeds(seeds)
     if not (isinstance(epochs, int) and epochs >= 1):

@@ -22,7 +22,7 @@ class LeafRole:
     Attributes:
       kind: `"slot"` for an array of the shape of its parameter; `"statistic"` for an array of a
         parameter with another shape; `"count"`, `"rate"`, `"hyperparameter"`, `"key"`, `"reading"`,
-        or `"shared"` for other arrays that belong to no parameter. See `gradtx._roles`.
+        or `"shared"` for other arrays that belong to no parameter.
       name: its name in `gradtx.state_dict`.
       parameter: the path of the parameter to which it belongs, such as `layer/kernel`; `None` if it
         belongs to none. The path of a single array is empty.
@@ -42,8 +42,8 @@ class LeafRole:
 def roles(state: OptState, params: Params | None = None) -> PyTree:
     """Returns for each array of a state its role, its name, and the parameter to which it belongs.
 
-    States declare the roles, see `gradtx._roles`. If a part of the state declares nothing, as
-    a bare pytree, its structure is compared with that of the parameters.
+    States declare the roles of their fields, see `gradtx.state.Role`. If a part of the state
+    declares nothing, as a bare pytree, its structure is compared with that of the parameters.
 
     Args:
       state: the state of an optimizer, of gradtx or another library, or only its shapes.

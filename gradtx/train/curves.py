@@ -91,6 +91,12 @@ def curves_png(history: Sequence[Row], title: str) -> bytes:
     Args:
       history: the measurements after each epoch, at least one row.
       title: the title.
+
+    Example:
+      >>> from gradtx.train import Row, curves_png
+      >>> row = Row(1, 23, 0.5, 0.9, 0.6, 0.8, learning_rate=0.01, seconds=1.0)
+      >>> curves_png([row], "a run")[1:4]
+      b'PNG'
     """
     buffer = io.BytesIO()
     draw_curves(history, title).savefig(buffer, format="png")

@@ -85,6 +85,12 @@ def real_full_like(x: Array | jax.ShapeDtypeStruct, value: Scalar) -> Array:
     Args:
       x: a real or complex array, or its shape and dtype; its values are not used.
       value: the value of all elements.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import real_full_like
+      >>> real_full_like(jnp.array([1 + 1j, 2]), 0.5)
+      Array([0.5, 0.5], dtype=float32)
     """
     dtype = jnp.finfo(x.dtype).dtype if jnp.issubdtype(x.dtype, jnp.inexact) else None
     return lax.full_like(x, value_of(value), dtype)
@@ -96,6 +102,12 @@ def zeros_without(x: Array | jax.ShapeDtypeStruct, axes: int | tuple[int, ...]) 
     Args:
       x: a real or complex array, or its shape and dtype; its values are not used.
       axes: the axis or axes to leave out.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import zeros_without
+      >>> zeros_without(jnp.ones((2, 3)), axes=1)  # one number for each row
+      Array([0., 0.], dtype=float32)
     """
     zeros = real_full_like(_sum.eval_shape(x, axes), 0)
     return placed_as(zeros, _sum(x, axes)) if is_traced(x) else zeros

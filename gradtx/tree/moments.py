@@ -164,6 +164,12 @@ def gathered_weight(decay: Scalar, steps: Scalar) -> Array:
     Args:
       decay: decay rate of the average, in [0, 1].
       steps: the number of values in the average, a scalar, at least 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import gathered_weight
+      >>> print(gathered_weight(0.5, jnp.array([1, 2, 3])))
+      [0.5   0.75  0.875]
     """
     steps = jnp.asarray(steps, default_float())
     if isinstance(decay, Number):
@@ -185,6 +191,12 @@ def step_number(count: ArrayLike) -> Array:
 
     Args:
       count: the number of steps taken, a scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import step_number
+      >>> print(step_number(jnp.int32(0)), step_number(jnp.int32(9)))
+      1.0 10.0
     """
     return lax.convert_element_type(count, default_float()) + 1
 
@@ -209,5 +221,12 @@ def one_minus_power(log_base: Scalar, exponent: Array) -> Array:
     Args:
       log_base: the logarithm, a number or a scalar array.
       exponent: a floating scalar.
+
+    Example:
+      >>> import math
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import one_minus_power
+      >>> print(one_minus_power(math.log(0.5), jnp.array([1.0, 2.0])))
+      [0.5  0.75]
     """
     return lax.neg(lax.expm1(times(log_base, exponent)))

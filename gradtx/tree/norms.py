@@ -291,5 +291,11 @@ def rescale(x: ArrayLike, factor: Scalar) -> Array:
     Args:
       x: an array.
       factor: a scalar array or a number.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.numerics import rescale
+      >>> rescale(jnp.array([1.0, 2.0], jnp.bfloat16), jnp.float32(0.5))
+      Array([0.5, 1], dtype=bfloat16)
     """
     return jnp.asarray(widen(x) * factor, jnp.result_type(x))

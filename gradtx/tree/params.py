@@ -43,13 +43,13 @@ def map_params(
 ) -> PyTree:
     """Maps a function over the parts of a state that correspond to the parameters, such as moments.
 
-    These are the fields that a state declares to be slots or statistics (see
-    `gradtx._roles`); the arrays of a statistic have other shapes than the parameters, and
-    `gradtx.state.roles` reports which these are. For a state that declares nothing, such as a bare
-    pytree, `init` is called with stand-ins for the parameters: parts of its result that are made of
-    stand-ins correspond to the parameters. Masked leaves stay masked, and `None` stays
-    `None`. An array that is stored as codes is passed to `f` decoded; an array that `f` returns for
-    it is coded, and anything else, such as a sharding, takes the place of its codes and scales.
+    These are the fields that a state declares to be slots or statistics; the arrays of a statistic
+    have other shapes than the parameters, and `gradtx.state.roles` reports which these are. For a
+    state that declares nothing, such as a bare pytree, `init` is called with stand-ins for the
+    parameters: parts of its result that are made of stand-ins correspond to the parameters. Masked
+    leaves stay masked, and `None` stays `None`. An array that is stored as codes is passed to `f`
+    decoded; an array that `f` returns for it is coded, and anything else, such as a sharding, takes
+    the place of its codes and scales.
 
     Args:
       initable: a transformation, or its `init`.

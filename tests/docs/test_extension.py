@@ -9,10 +9,13 @@ import re
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import gradtx
 from gradtx import catalog
+from gradtx.problems import more_garbow_hillstrom
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -59,6 +62,7 @@ def test_equations_are_typeset_only_where_they_are_equations(extension):
     )
     assert r"a - \left(b - c\right)" in latex("a - (b - c)")
     assert r"\left(1 - b_{1}\right) \, \left|g\right|^{2}" in latex("(1-b1) * |g|^2")
+    assert r"\sum_{i} \left(y_{i} - a\right)^{2}" in latex("sum((y_i - a)^2, over i)")
     assert r"Q^{\mathsf H} \, \left(a \, b\right)" in latex("Q.H @ (a @ b)")
     for text in ("update(updates, state, params=None)", "t < 3: value", 'f("x") + 1', "sum x y"):
         with pytest.raises(refused):
@@ -104,6 +108,86 @@ def test_every_public_name_has_its_page(extension):
         assert part in page
 
 
+def test_every_public_function_has_an_example(extension):
+    functions = [s for s in extension.symbols.public_names() if inspect.isroutine(s.value)]
+    assert len(functions) > 400
+    assert not [s.path for s in functions if ">>>" not in s.doc]
+
+
+def test_docstrings_refer_to_public_names(extension):
+    """What stands between backticks and begins with `gradtx.` can be imported, and has a page."""
+    symbols = extension.symbols.public_names()
+    paths = {symbol.path for symbol in symbols}
+    modules = {path.rpartition(".")[0] for path in paths}
+    wrong = []
+    for symbol in symbols:
+        for found in re.findall(r"`(gradtx\.[\w.]+)", symbol.doc):
+            parts = found.split(".")
+            public = {".".join(parts[:n]) for n in range(2, len(parts) + 1)} & (paths | modules)
+            wrong += [] if public else [f"{symbol.path}: {found}"]
+    assert wrong == []
+
+
+def test_pages_of_other_names_say_so(extension):
+    symbols = {symbol.path: symbol for symbol in extension.symbols.public_names()}
+    alias = symbols["gradtx.ClipState"]
+    assert alias.summary.startswith("Another name of `gradtx.EmptyState`. The state of")
+    assert "[`gradtx.EmptyState`](gradtx.EmptyState.md)" in extension.pages._page(alias)
+    assert symbols["gradtx.EmptyState"].stands_for is symbols["gradtx.adam"].stands_for is None
+
+
+MEASURED = {
+    "bard": {"y_i": more_garbow_hillstrom._BARD},
+    "gaussian": {"y_i": more_garbow_hillstrom._BELL},
+    "meyer": {"y_i": more_garbow_hillstrom._MEYER},
+    "kowalik_osborne": {
+        "y_i": more_garbow_hillstrom._KOWALIK,
+        "u_i": more_garbow_hillstrom._KOWALIK_U,
+    },
+    "osborne": {"y_i": more_garbow_hillstrom._OSBORNE},
+}
+
+
+def value_of_equation(problem, x):
+    """What the equation in a problem's docstring says of a point."""
+    doc = inspect.getdoc(problem.fun)
+    found = re.search(r"^    .*?(?=\n\n)", doc, re.DOTALL | re.MULTILINE)
+    text = found[0] if found else re.search(r"`([^`]{20,})`", doc)[1]
+    text = re.sub(r"\s*\n\s*\+", " +", text).replace(" +\n", " + ").replace("^", "**")
+    text = re.sub(r"\|([^|]+)\|", r"abs(\1)", re.sub(r", over \w\)", ")", text))
+    functions = ("exp", "log", "sin", "cos", "sqrt", "arctan2", "abs", "pi")
+    names = {name: getattr(np, name) for name in functions}
+    names |= {"min": np.minimum, "sum": lambda terms: np.sum(terms, -1)}
+    names |= {"x": x, "j": np.arange(len(x)), **dict(zip("abcdef", x, strict=False))}
+    if goes := re.search(r"`i` goes from (\d+) to (\d+)", doc):
+        names["i"] = np.arange(int(goes[1]), int(goes[2]) + 1)
+        if "over j" in doc:
+            names["i"] = names["i"][:, None]
+    names |= {name: np.array(values) for name, values in MEASURED.get(problem.name, {}).items()}
+    *lines, last = text.strip().splitlines()
+    for line in lines:
+        name, _, code = line.partition(" = ")
+        names[name.strip()] = eval(code, names)
+    return eval(last.strip(), names)
+
+
+@pytest.mark.parametrize("name", gradtx.problems.PROBLEMS)
+def test_the_equation_of_a_problem_is_its_function(extension, name):
+    problem = gradtx.problems.PROBLEMS[name]
+    point = np.array(problem.start, np.float64) * 1.01 + 0.01
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(value_of_equation(problem, point), problem(point), rtol=1e-10)
+    symbol = next(
+        s for s in extension.symbols.public_names() if s.path == f"gradtx.problems.{name}"
+    )
+    page = extension.pages._page(symbol)
+    for part in ("$$", "**start**", "**least value**", "**Source**", "gradtx.minimize(", "Program"):
+        assert part in page
+    example = page.partition("```pycon")[2].partition("```")[0].partition(">>> found")[0]
+    found = doctest.DocTestParser().get_doctest(example, {}, name, None, None)
+    assert not doctest.DocTestRunner().run(found).failed
+
+
 def test_every_schedule_has_a_picture(extension):
     made = {
         name
@@ -116,6 +200,16 @@ def test_every_schedule_has_a_picture(extension):
 def test_every_source_has_its_year(extension):
     years = {entry.name: extension.pages.year(entry.source) for entry in catalog.entries()}
     assert all(re.fullmatch(r"(19|20)\d\d", year) for year in years.values()), years
+
+
+def test_the_catalog_says_what_an_optimizer_acts_on_and_its_family(extension):
+    facts = {
+        name: extension.pages.facts_of(catalog.get(name)) for name in ("lamb", "shampoo", "dog")
+    }
+    assert [x["acts on"] for x in facts.values()] == ["a leaf", "matrices", "the whole tree"]
+    assert facts["lamb"]["family"] == "layer-wise"
+    page = extension.pages._group("optimizers", [])
+    assert "| Shampoo | preconditioners for the rows and columns of matrices | 7 |" in page
 
 
 def test_links_that_lead_nowhere_are_found(extension, tmp_path):

@@ -122,7 +122,7 @@ def test_rates_must_have_a_place_to_go(monkeypatch):
     def rateless(decay=0.9):
         return gradtx.scale(-decay)
 
-    entry = gradtx.catalog.Entry("rateless", rateless, "", {})
+    entry = gradtx.catalog.Entry("rateless", rateless, "", "momentum", {})
     monkeypatch.setattr(gradtx.catalog, "get", lambda name: entry)
     recipe = build_optimizer("rateless", LENGTH)
     assert recipe.rate is None and update(recipe.tx) == pytest.approx(-0.27)
