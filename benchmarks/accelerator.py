@@ -12,7 +12,7 @@ sections are:
   parameters and state (read and written) in a second, divided by the bandwidth;
 - chain: clipping by global norm, AdamW and a schedule on 100 million parameters;
 - muon: Muon on the shapes of GPT-2 small and medium, with AdamW for embeddings and vectors;
-- bases: SOAP and Shampoo on the shapes of GPT-2 small, renewed every 10 steps (the mean of 10);
+- bases: SOAP and Shampoo on the shapes of GPT-2 small, recomputed every 10 steps (the mean of 10);
 - leaves: AdamW on 148 and 1,012 small leaves.
 
 Steps are jitted, and their buffers donated. The columns are the median of a step in the rounds with

@@ -61,7 +61,7 @@ class Effect(NamedTuple):
       link: the link.
       active: for each leaf, whether the link acts on it.
       masks: the masks around it, the outermost first, each with the pytree that it sees, and with
-        a boolean for each of all leaves: whether that pytree has it.
+        a boolean for every leaf: whether that pytree has it.
     """
 
     link: "Link"

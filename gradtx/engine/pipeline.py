@@ -252,7 +252,7 @@ def wrapped(
     Args:
       init: `init(params) -> state`.
       update: `update(updates, state, params=None, **extra) -> (updates, state)`.
-      inner: the wrapped transformation; or, if it is made anew at each step, a function without
+      inner: the wrapped transformation; or, if it is made again at each step, a function without
         arguments that returns one like it. Default: `None`, nothing is wrapped, and the extra
         arguments that are read are those in the signature of `update`.
       name: the name of the wrapper in error messages. Default: none, errors are those of the pair.
