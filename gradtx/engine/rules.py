@@ -107,7 +107,7 @@ class Kernel(NamedTuple):
 class LeafError(Exception):
     """Raised if an argument of a link or a leaf is not valid.
 
-    A message that begins with "is" or "has" continues the leaf's path; others follow it after a colon.
+    A message that begins with "is" or "has" continues the leaf's path; others follow a colon.
 
     Attributes:
       kind: the class of the error that is raised to the user.
