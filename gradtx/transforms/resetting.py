@@ -103,5 +103,5 @@ def momentum_reset(
         update,
         name="momentum_reset",
         params=True,
-        traits={"passes_to": (inner,)},
+        traits={"passes_to": (inner,), "inner": (inner,)},
     )
