@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from gradtx import catalog
 from gradtx.draw.style import png
 from gradtx.racing.entrants import enter, rate_range
 from gradtx.racing.grid import Problem
@@ -27,6 +28,10 @@ DESCRIPTION = (
 FIELD = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "lion")
 PROBLEMS = {"digits": 0.95, "text": 2.2}
 """The problems and their targets, a test accuracy and a loss."""
+
+
+OTHER_NAMES = {"--lr": "--rates", "--learning-rate": "--rates", "--learning-rates": "--rates"}
+"""Options by names that they have elsewhere."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +126,13 @@ def _race(args: argparse.Namespace) -> None:
     extra("matplotlib.figure", "to draw the race")  # before hours of training
     rates = None if args.rates is None else _rates(args.rates)
     field = enter(args.names or FIELD, rates)
+    for entrant in field:
+        if rates is not None and catalog.get(entrant.name).scale_free:
+            print(
+                f"gradtx race: {entrant.name} is learning-rate-free, so that --rates do not apply; "
+                "it runs with multiples of its default",
+                file=sys.stderr,
+            )
     one_of("problem", args.problem, PROBLEMS)
     epochs = _number("--epochs", args.epochs, int)
     seeds = _number("--seeds", args.seeds, int)

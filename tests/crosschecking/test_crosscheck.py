@@ -206,6 +206,17 @@ def test_list_shows_the_catalog(capsys):
     assert f"| `{catalog.names()[0]}` |" in capsys.readouterr().out
 
 
+def test_list_shows_what_is_named(capsys):
+    assert main(["list", "adam", "lion"]) == 0
+    out = capsys.readouterr().out
+    assert catalog.get("lion").source.split(",")[0] in out and "adamw" not in out
+    assert main(["list", "--markdown", "lion"]) == 0
+    assert capsys.readouterr().out.count("\n") == 3
+    assert main(["list", "adma"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("gradtx list: no optimizer is named 'adma'; did you mean")
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])

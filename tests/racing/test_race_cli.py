@@ -87,6 +87,16 @@ def test_bad_input_gets_one_message(small, tmp_path, arguments, words, capsys):
     assert not (tmp_path / "race").exists()
 
 
+def test_rates_that_do_not_apply_are_told(small, tmp_path, capsys):
+    assert race("dog", "sgd", *small, "--epochs", 1, "--out", tmp_path / "race") == 0
+    err = capsys.readouterr().err
+    assert "gradtx race: dog is learning-rate-free, so that --rates do not apply" in err
+    assert "sgd is" not in err
+    found = rows(tmp_path / "race")
+    assert {x["learning_rate"] for x in found if x["optimizer"] == "sgd"} == {0.01, 0.1, 1.0}
+    assert {0.1, 1.0, 10.0} <= {x["learning_rate"] for x in found if x["optimizer"] == "dog"}
+
+
 def test_a_race_on_text(tmp_path, monkeypatch, capsys):
     small = language_model(width=16, layers=1, heads=2, context=8, batch_size=32, examples=64)
     monkeypatch.setattr("gradtx.racing.command.language_model", lambda: small)
