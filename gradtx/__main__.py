@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import gradtx
 from gradtx import catalog
 from gradtx._arguments import near
-from gradtx._table import markdown_table, text_table
+from gradtx._table import filled, markdown_table, terminal_width, text_table
 from gradtx.crosschecking import (
     Comparison,
     comparison_table,
@@ -184,14 +184,16 @@ def run_crosscheck(args: argparse.Namespace) -> int:
         )
     except catalog.UnknownOptimizer as e:
         return _fail("crosscheck", str(e))
-    print(comparison_table(rows, ("gradtx", "optax")))
+    width = terminal_width()
+    print(comparison_table(rows, ("gradtx", "optax"), width))
     failed = [row.name for row in rows if not row.ok]
     documented = sum(bool(row.note) for row in rows)
-    print(
+    note = (
         f"\n{len(rows)} compared over {args.steps} steps, {len(failed)} failed, "
         f"{documented} differ as documented. Ulps are units in the last place of each leaf's "
         "dtype; errors are relative to the float64 trajectory."
     )
+    print(filled(note, width))
     return 1 if failed else 0
 
 

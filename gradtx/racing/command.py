@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gradtx import catalog
+from gradtx._table import filled, terminal_width
 from gradtx.draw.style import png
 from gradtx.racing.entrants import enter, rate_range
 from gradtx.racing.grid import Problem
@@ -143,7 +144,8 @@ def _race(args: argparse.Namespace) -> None:
     out = Path(args.out or Path("runs") / f"race-{name}")
 
     def finish(result: Race) -> None:
-        print(f"\n{result.table()}\n\n{_note(problem, result)}")
+        width = terminal_width()
+        print(f"\n{result.table(width)}\n\n{filled(_note(problem, result), width)}")
         for name, figure in (("curves", result.curves()), ("rates", result.rates())):
             write_atomically(out / f"{name}.png", png(figure))
         print(f"see {out}: race.jsonl, curves.png, rates.png")
