@@ -48,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
         self.answer(f"there is no option {given}", option, options)
 
     def answer(self, problem: str, given: str, known: Iterable[str]) -> NoReturn:
-        """Exits with a problem, and with the known name that resembles the given one."""
+        """Prints a problem and the known name that resembles the given one, and exits."""
         similar = near(given, known)
         hint = f"did you mean {similar[0]}?" if similar else f"see `{self.prog} --help`"
         self.exit(2, f"{self.prog}: {problem}; {hint}\n")

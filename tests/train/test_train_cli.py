@@ -348,7 +348,7 @@ def test_unknown_options_get_near_ones(capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "hint"), [("trian", "did you mean train?"), ("optimize", "see `gradtx --help`")]
+    ("command", "hint"), [("tran", "did you mean train?"), ("optimize", "see `gradtx --help`")]
 )
 def test_unknown_commands_get_near_ones(command, hint, capsys):
     with pytest.raises(SystemExit) as caught:
