@@ -2,7 +2,8 @@
 
     python benchmarks/digits.py [OPTIMIZER ...] [--epochs N] [--seeds N] [--out DIR] [--page FILE]
 
-The problem is a network with two hidden layers of 32 on scikit-learn's digits, batches of 64. Each
+The problem is a network with two hidden layers of 32 on scikit-learn's digits, batches of 64. (The
+command `gradtx race` has another network, and other numbers of seeds and epochs, by default.) Each
 optimizer starts from nine rates, half a decade apart, around its usual one, to which the race adds
 others until the best is not at an edge. Optimizers that have no learning rate run once for each
 seed, as they are. Rates that are finished in --out are not run again, so that after an addition to

@@ -1,5 +1,6 @@
 """Side-by-side timing, shared by all benchmarks."""
 
+import argparse
 import gc
 import importlib
 import importlib.metadata
@@ -11,6 +12,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Returns a parser whose help is the docstring of a script."""
+    form = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=doc, formatter_class=form)
 
 
 def machine(*modules: str) -> str:

@@ -8,13 +8,11 @@ progress. An evaluation is one of value and gradient. A value is marked with (!)
 the published global minimum nor a known local one.
 """
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
-from harness import machine
+from harness import machine, parser
 
 import gradtx
 from gradtx._table import text_table
@@ -62,10 +60,13 @@ def row(problem: Problem) -> list[str]:
 
 def main() -> None:
     """Prints the table."""
+    options = parser(__doc__)
+    options.add_argument("--markdown", action="store_true")
+    markdown = options.parse_args().markdown
     jax.config.update("jax_enable_x64", True)
     print(machine("jax", "scipy", "gradtx", "numpy"))
     rows = [row(problem) for problem in PROBLEMS.values()]
-    if "--markdown" in sys.argv:
+    if markdown:
         print("\n".join(f"| {' | '.join(r)} |" for r in [HEADER, ["---"] * len(HEADER), *rows]))
     else:
         print(text_table(HEADER, rows, " rrrrrrrr"))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
-from harness import machine, report, side_by_side, timed
+from harness import machine, parser, report, side_by_side, timed
 from speed import transformer
 
 import gradtx
@@ -57,6 +57,7 @@ def step_of(name: str) -> Callable:
 
 def main() -> None:
     """Prints the ratios."""
+    parser(__doc__).parse_args()
     print(machine("jax", "optax", "gradtx", "numpy"))
     params = matrices()
     states = {name: tx.init(params) for name, (tx, _) in LIBRARIES.items()}

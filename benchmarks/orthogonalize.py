@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import machine, side_by_side, timed
+from harness import machine, parser, side_by_side, timed
 
 import gradtx
 
@@ -48,6 +48,7 @@ def matrices(number: int, shape: tuple[int, int], smallest: float | None) -> jax
 
 def main() -> None:
     """Prints a table in Markdown."""
+    parser(__doc__).parse_args()
     print(machine("jax", "gradtx", "numpy"))
     print("\n| shape | dtype | iteration | random: singular values, spread | 1 to 1e-3 | time |")
     print("| --- | --- | --- | --- | --- | --- |")

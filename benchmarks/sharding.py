@@ -24,7 +24,7 @@ from the compiled program of `tx.update`, so that it does not depend on the mach
 
 Steps start from the state of `tx.init` without `jit`, which is sharded best with optax. Gradients
 are sharded as the parameters are; `partial` ones are different on each device along `data` and have
-to be added up. Without `--only`, a second table has
+to be reduced. Without `--only`, a second table has
 the figures that are aimed at, for the worse one of explicit axes and `shard`.
 
 With `--times`, the processor seconds for tracing and lowering a step, and for compiling it, with

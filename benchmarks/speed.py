@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from harness import machine, report, side_by_side, timed
+from harness import machine, parser, report, side_by_side, timed
 
 import gradtx
 
@@ -164,11 +164,14 @@ def _torch_step(params: dict) -> Callable[[], float]:
 
 def main() -> None:
     """Runs the cases named on the command line, or all cases."""
-    unknown = [name for name in sys.argv[1:] if name not in CASES]
+    options = parser(__doc__)
+    options.add_argument("cases", nargs="*", help=f"some of {', '.join(CASES)} (default: all)")
+    chosen = options.parse_args().cases
+    unknown = [name for name in chosen if name not in CASES]
     if unknown:
         sys.exit(f"no case is named {unknown[0]!r}; there are {', '.join(CASES)}")
     print(machine("jax", "optax", "gradtx", "numpy", "torch"))
-    for name in sys.argv[1:] or CASES:
+    for name in chosen or CASES:
         CASES[name]()
 
 

@@ -4,9 +4,11 @@
     python benchmarks/text.py --times [--out DIR]        # on a quiet machine
     python benchmarks/text.py --page docs/matrices.md    # writes the table and docs/text.png
 
-The problem is `gradtx.racing.language_model`, characters of Python's help texts. All optimizers
-start from the same rates, to which the race adds others until the best is not at an edge; rates are
-constant during a run, and there is no weight decay. Rates that are finished in --out are not run
+The problem is `gradtx.racing.language_model`, characters of Python's help texts. The optimizers are
+those of FIELD; others are those of VARIANTS and of the catalog, with their defaults. All start from
+the same rates, to which the race adds others until the best is not at an edge; rates are constant
+during a run, and the optimizers of FIELD have no weight decay. Those without a learning rate keep
+multiples of their default. Rates that are finished in --out are not run
 again. The size gpt2 has the blocks of GPT-2 small (12 layers of width 768) and needs an
 accelerator.
 
@@ -39,7 +41,8 @@ from harness import machine, side_by_side, write_between
 import gradtx
 from gradtx._table import markdown_table, text_table
 from gradtx.draw.style import png
-from gradtx.racing import Problem, Race, enter, language_model, rate_range, run_race
+from gradtx.racing import Entrant, Problem, Race, enter, language_model, rate_range, run_race
+from gradtx.train import TrainingError
 from gradtx.train.files import write_atomically
 
 RATES = rate_range(1e-3, 0.1, 5)
@@ -62,16 +65,41 @@ FIELD: dict[str, Callable[[Any], gradtx.GradientTransformation]] = {
     "soap": lambda rate: gradtx.soap(rate, weight_decay=0.0),
     "kron": gradtx.kron,
 }
+VARIANTS: dict[str, Callable[[Any], gradtx.GradientTransformation]] = {
+    "normuon_nesterov": lambda rate: gradtx.normuon(rate, nesterov=True),
+    "muon_heavy_ball": lambda rate: gradtx.muon(
+        rate, nesterov=False, muon_weight_dimension_numbers=HIDDEN
+    ),
+}
 HEADER = ["optimizer", "rate", "loss", "range", "in AdamW's time", "steps to AdamW's loss"]
 HEADER += ["time to it", "step", "ratio", "state"]
+
+
+def entrants(names: Sequence[str], rates: Sequence[float] | None = None) -> list[Entrant]:
+    """Returns the entrants of a race by their names.
+
+    Args:
+      names: names of FIELD, of VARIANTS or of the catalog.
+      rates: their rates, from which the race may go on. Default: those of the catalog.
+    """
+    known = {**FIELD, **VARIANTS}
+    field = enter({name: known.get(name, name) for name in names}, rates)
+    return [entrant._replace(widen=True) for entrant in field]
 
 
 def step_of(problem: Problem, tx: gradtx.GradientTransformation) -> Callable[[], float]:
     """Returns the function that runs compiled training steps and returns the seconds of one."""
 
+    tx = gradtx.with_extra_args_support(tx)
+
     def step(params: Any, state: Any, batch: Any) -> Any:
-        g = jax.grad(problem.loss)(params, batch, jnp.ones(len(batch), bool))
-        updates, state = tx.update(g, state, params)
+        def loss(params: Any) -> Any:
+            return problem.loss(params, batch, jnp.ones(len(batch), bool))
+
+        value, g = jax.value_and_grad(loss)(params)
+        updates, state = tx.update(
+            g, state, params, value=value, grad=g, value_fn=loss, obj_fn=loss
+        )  # fmt: skip
         return gradtx.apply_updates(params, updates), state
 
     carry = [params := problem.init(jax.random.key(0)), tx.init(params)]
@@ -103,10 +131,13 @@ def steps_to(goal: float, steps: Sequence[int], losses: Sequence[float]) -> floa
     return math.inf
 
 
-def table(race: Race, problem: Problem, seconds: dict[str, float]) -> list[list[str]]:
+def table(
+    race: Race, field: Sequence[Entrant], problem: Problem, seconds: dict[str, float]
+) -> list[list[str]]:
     """Returns the rows, the best optimizer first; without times where none are measured."""
     curves, rows = {}, []
-    standings = [s for s in race.standings() if s.optimizer in FIELD]
+    makers = {entrant.name: entrant.make for entrant in field}
+    standings = [s for s in race.standings() if s.optimizer in makers]
     for s in standings:
         runs = race.runs_of(s.optimizer, s.learning_rate)
         curves[s.optimizer] = runs[0].steps, np.median([r.loss for r in runs], axis=0)
@@ -124,7 +155,7 @@ def table(race: Race, problem: Problem, seconds: dict[str, float]) -> list[list[
             row[6] = f"{first * seconds[name]:.2f} s" if math.isfinite(first) else "-"
             row[7] = f"{1e3 * seconds[name]:.2f} ms"
             row[8] = f"{seconds[name] / seconds['adamw']:.2f}"
-        state = bytes_per_parameter(problem, FIELD[name](s.learning_rate))
+        state = bytes_per_parameter(problem, makers[name](s.learning_rate))
         rows.append([*row, f"{state:.1f} B"])
     return rows
 
@@ -142,10 +173,10 @@ def curves(race: Race) -> Any:
     return figure
 
 
-def measured(race: Race, problem: Problem, file: Path) -> dict[str, Any]:
+def measured(race: Race, field: Sequence[Entrant], problem: Problem, file: Path) -> dict[str, Any]:
     """Measures the steps of all optimizers, and keeps them in a file."""
-    best = {s.optimizer: s.learning_rate for s in race.standings() if s.optimizer in FIELD}
-    runs = {name: step_of(problem, FIELD[name](rate)) for name, rate in best.items()}
+    best = {s.optimizer: s.learning_rate for s in race.standings()}
+    runs = {e.name: step_of(problem, e.make(best[e.name])) for e in field if e.name in best}
     seconds = {name: float(np.median(x)) for name, x in side_by_side(runs, 9).items()}
     where = f"{machine('jax', 'gradtx')}, {datetime.date.today()}"
     write_atomically(file, json.dumps({"machine": where, "seconds": seconds}).encode())
@@ -165,22 +196,25 @@ def main() -> None:
     args = parser.parse_args()
 
     out = args.out or Path("runs") / f"text-{args.size}"
-    names = [] if args.times else [*dict.fromkeys(["adamw", *args.names])]
-    problem = language_model(
-        **{**SIZES[args.size], "examples": 50 * args.batch_size}, batch_size=args.batch_size
-    )
-    field = enter({name: FIELD[name] for name in names}, RATES) if names else []
-    field = [entrant._replace(widen=True) for entrant in field]
-    race = run_race(problem, field, seeds=args.seeds, epochs=args.epochs, out=out, lines=True)
+    try:
+        field = entrants([*dict.fromkeys(["adamw", *args.names])], RATES)
+    except TrainingError as error:
+        raise SystemExit(
+            f"{error}\nbeside the catalog, there are {', '.join([*FIELD, *VARIANTS])}"
+        ) from None
+    sizes = {**SIZES[args.size], "examples": 50 * args.batch_size}
+    problem = language_model(**sizes, batch_size=args.batch_size)
+    running = [] if args.times else field
+    race = run_race(problem, running, seeds=args.seeds, epochs=args.epochs, out=out, lines=True)
     if "adamw" not in race.optimizers:
         raise SystemExit(f"{out} has no race of adamw: run this without --times first")
     file = out / "times.json"
     if args.times:
-        times = measured(race, problem, file)
+        times = measured(race, field, problem, file)
     else:
         times = json.loads(file.read_text()) if file.exists() else {"machine": "", "seconds": {}}
 
-    rows = table(race, problem, times["seconds"])
+    rows = table(race, field, problem, times["seconds"])
     length = f"{args.epochs * problem.steps} steps, {args.seeds} seeds"
     print(f"\n{problem.title}, {args.size}: {length}; times: {times['machine'] or 'not measured'}")
     print(text_table(HEADER, rows, " rrrrrrrrr"))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import machine, report, side_by_side, timed
+from harness import machine, parser, report, side_by_side, timed
 
 import gradtx
 
@@ -40,6 +40,7 @@ def training(tx: gradtx.GradientTransformation, params: list, x: jax.Array) -> C
 
 def main() -> None:
     """Prints the ratio for three batch sizes."""
+    parser(__doc__).parse_args()
     print(machine("jax", "gradtx", "numpy"))
     random = np.random.default_rng(0)
 

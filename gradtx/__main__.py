@@ -4,16 +4,15 @@ import argparse
 import importlib
 import os
 import re
-import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import gradtx
 from gradtx import catalog
 from gradtx._arguments import counted, near
-from gradtx._table import markdown_table
+from gradtx._table import filled, markdown_table, terminal_width
 from gradtx.crosschecking import (
     Comparison,
     comparison_table,
@@ -28,16 +27,32 @@ from gradtx.train import command as train
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that answers an unknown option in one line, with the option that resembles it."""
+    """A parser that answers an unknown argument in one line, with the one that resembles it.
+
+    Attributes:
+      other_names: options by names that they have in other commands.
+    """
+
+    other_names: Mapping[str, str] = {}
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            given = next((text for text in unknown if text.startswith("-")), unknown[0])
-            similar = near(given.partition("=")[0], re.findall(r"--[\w-]+", self.format_usage()))
-            hint = f"did you mean {similar[0]}?" if similar else f"see `{self.prog} --help`"
-            self.exit(2, f"{self.prog}: there is no option {given}; {hint}\n")
-        return parsed, unknown
+        if not unknown:
+            return parsed, unknown
+        given = next((text for text in unknown if text.startswith("-")), unknown[0])
+        if not given.startswith("-"):
+            self.answer(f"the argument {given} is one too many", given, ())
+        options = re.findall(r"--[\w-]+", self.format_usage())
+        option = given.partition("=")[0]
+        if option in self.other_names:
+            options = [option := self.other_names[option]]
+        self.answer(f"there is no option {given}", option, options)
+
+    def answer(self, problem: str, given: str, known: Iterable[str]) -> NoReturn:
+        """Prints a problem and the known name that resembles the given one, and exits."""
+        similar = near(given, known)
+        hint = f"did you mean {similar[0]}?" if similar else f"see `{self.prog} --help`"
+        self.exit(2, f"{self.prog}: {problem}; {hint}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     job = commands.add_parser("race", help=race.DESCRIPTION, description=race.DESCRIPTION)
     race.add_arguments(job)
+    job.other_names = race.OTHER_NAMES
     job.set_defaults(run=race.run)
 
     job = commands.add_parser("draw", help=draw.DESCRIPTION, description=draw.DESCRIPTION)
@@ -83,12 +99,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     check.set_defaults(run=run_crosscheck)
 
-    about = "List all optimizers of the catalog."
+    about = "List the optimizers of the catalog."
     shown = commands.add_parser("list", help=about, description=about)
+    shown.add_argument(
+        "names", nargs="*", metavar="OPTIMIZER", help="optimizers to list (default: all)"
+    )
     shown.add_argument("--markdown", action="store_true", help="print a Markdown table")
     shown.set_defaults(run=run_list)
 
-    args = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    if given and not given[0].startswith("-") and given[0] not in commands.choices:
+        parser.answer(f"there is no command {given[0]}", given[0], commands.choices)
+    args = parser.parse_args(given)
     try:
         code = args.run(args)
         sys.stdout.flush()
@@ -100,10 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Prints the catalog; returns the exit code 0."""
+    """Prints the catalog, or some of its optimizers; returns the exit code."""
+    try:
+        entries = [catalog.get(name) for name in args.names] or catalog.entries()
+    except catalog.UnknownOptimizer as e:
+        return _fail("list", str(e))
     if not args.markdown:
-        width = shutil.get_terminal_size().columns
-        print("\n\n".join(_described(entry, width) for entry in catalog.entries()))
+        print("\n\n".join(_described(entry, terminal_width()) for entry in entries))
         return 0
     header = ["optimizer", "needs", "complex", "scale-free", "what it is", "source"]
     rows = [
@@ -115,7 +140,7 @@ def run_list(args: argparse.Namespace) -> int:
             entry.summary,
             entry.source,
         ]
-        for entry in catalog.entries()
+        for entry in entries
     ]
     print(markdown_table(header, [[f"`{row[0]}`", *row[1:]] for row in rows]))
     return 0
@@ -180,14 +205,16 @@ def run_crosscheck(args: argparse.Namespace) -> int:
         )
     except catalog.UnknownOptimizer as e:
         return _fail("crosscheck", str(e))
-    print(comparison_table(rows, ("gradtx", "optax")))
+    width = terminal_width()
+    print(comparison_table(rows, ("gradtx", "optax"), width))
     failed = [row.name for row in rows if not row.ok]
     documented = sum(bool(row.note) for row in rows)
-    print(
+    note = (
         f"\n{len(rows)} compared over {counted(args.steps, 'step')}, {len(failed)} failed, "
         f"{documented} differ as documented. Ulps are units in the last place of each leaf's "
         "dtype; errors are relative to the float64 trajectory."
     )
+    print(filled(note, width))
     return 1 if failed else 0
 
 

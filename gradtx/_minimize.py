@@ -206,7 +206,7 @@ def minimize(
     - the value or the gradient is not finite: the last step is undone;
     - `norm(grad) <= tol`;
     - the line search found no lower value: the step is undone and the transformation is
-      initialized anew, because its state may be misleading; it stops if the next step fails too
+      initialized again, because its state may be misleading; it stops if the next step fails too
       (`DOMAIN` if no point that it tried was finite, as at the edge of a domain);
     - `norm(step) <= step_tol * norm(x)` in `patience` consecutive steps;
     - in each of `patience` consecutive steps, the value did not fall below the lowest one so far by

@@ -37,7 +37,7 @@ FAMILIES = {
 
 
 class UnknownOptimizer(KeyError):
-    """An error: no optimizer has this name; the message suggests similar names."""
+    """Raised if no optimizer has this name; the message suggests similar names."""
 
     def __str__(self) -> str:
         return str(self.args[0])

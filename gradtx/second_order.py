@@ -27,8 +27,8 @@ def hvp(loss: Loss, v: ArrayLike, params: Params, inputs: PyTree, targets: PyTre
       loss: `loss(params, inputs, targets)`, a scalar.
       v: a vector of as many elements as `params` has.
       params: a tree of arrays.
-      inputs: given to `loss`.
-      targets: given to `loss`.
+      inputs: the second argument of `loss`.
+      targets: the third argument of `loss`.
 
     Returns:
       A vector like `v`.
@@ -66,8 +66,8 @@ def hessian_diag(loss: Loss, params: Params, inputs: PyTree, targets: PyTree) ->
     Args:
       loss: `loss(params, inputs, targets)`, a scalar.
       params: a tree of arrays.
-      inputs: given to `loss`.
-      targets: given to `loss`.
+      inputs: the second argument of `loss`.
+      targets: the third argument of `loss`.
 
     Returns:
       A vector of as many elements as `params` has.

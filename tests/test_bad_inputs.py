@@ -103,7 +103,7 @@ def test_complex_updates_where_they_are_refused(tx):
     name = "clip" if tx == gradtx.clip(1.0) else "keep_params_nonnegative"
     for made in (tx, gradtx.chain(gradtx.scale(1.0), tx)):
         for update in (made.update, jax.jit(made.update)):
-            with refused(TypeError, f"{name}: updates['a']: this is complex64, but must be real"):
+            with refused(TypeError, f"{name}: updates['a'] is complex64, but must be real"):
                 update(updates, made.init(None), updates)
 
 
@@ -117,7 +117,7 @@ def _scale_real(updates):
 
 def test_complex_updates_of_a_rule_of_ones_own():
     _scale_real(jnp.ones(2))
-    with refused(TypeError, "real: updates: this is complex64, but must be real"):
+    with refused(TypeError, "real: updates is complex64, but must be real"):
         _scale_real(jnp.ones(2, jnp.complex64))
 
 

@@ -90,8 +90,8 @@ MEANINGS = {
     "value": "the loss",
     "weight": "that of the micro-batch, such as the number of its tokens",
     "grad": "the gradient",
-    "value_fn": "the function that returns the loss",
+    "value_fn": "the loss function",
     "obj_fn": "the loss as a function of the parameters",
-    "grad_fn": "the function that returns the gradient",
+    "grad_fn": "the gradient function",
 }
 """The meanings of extra arguments of `update`."""

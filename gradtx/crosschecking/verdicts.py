@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from gradtx._table import text_table
+from gradtx._table import filled, text_table
 
 AGREEMENT = 1e-10
 """The tolerance on the relative difference in float64, over all steps."""
@@ -70,13 +70,16 @@ class Comparison:
 
 
 def comparison_table(
-    comparisons: list[Comparison], names: tuple[str, str] = ("ours", "theirs")
+    comparisons: list[Comparison],
+    names: tuple[str, str] = ("ours", "theirs"),
+    width: int | None = None,
 ) -> str:
     """Formats comparisons as a table of plain text.
 
     Args:
       comparisons: the rows.
       names: the names of the two sides. Default: "ours" and "theirs".
+      width: the number of columns into which it should fit, by wrapping. Default: any.
 
     Example:
       >>> import jax.numpy as jnp
@@ -107,13 +110,14 @@ def comparison_table(
         ]
         for c in comparisons
     ]
-    table = text_table(header, rows, " rrrrrr ")
+    table = text_table(header, rows, " rrrrrr ", width)
     if not any("inf" in row[1:-1] for row in rows):
         return table
-    return (
-        f"{table}\n\ninf: updates that are not finite, or not zero where they should be. Verdicts "
-        f"are about float64 and the errors of {ours}; those of {theirs} are for comparison."
+    note = (
+        "inf: updates that are not finite, or not zero where they should be. Verdicts are about "
+        f"float64 and the errors of {ours}; those of {theirs} are for comparison."
     )
+    return f"{table}\n\n{note if width is None else filled(note, width)}"
 
 
 def _ulps(x: float) -> str:

@@ -55,7 +55,7 @@ def batch_curve(
 ) -> BatchCurve:
     """Trains with one batch size, and measures the loss on all examples at some of the steps.
 
-    The examples are shuffled anew for every epoch, and the batches are taken from this stream one
+    The examples are shuffled again for every epoch, and the batches are taken from this stream one
     after another, across the ends of epochs. So every step has `size` examples. An incomplete last
     batch is dropped.
 

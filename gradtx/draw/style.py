@@ -13,6 +13,7 @@ from gradtx.train.errors import extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which can be distinguished with any colour vision; without yellow, which
@@ -92,14 +93,24 @@ def with_rate(label: str, state: OptState) -> str:
 
 
 def finish(*panels: "Axes") -> None:
-    """Adds a pale grid to axes, and hides their upper and right spines.
+    """Adds a pale grid to axes, hides their upper and right spines, and writes ticks as numbers.
 
     Args:
-      *panels: matplotlib axes.
+      *panels: matplotlib axes, with their scales and limits.
     """
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+        _plain_ticks(axes.xaxis, axes.get_xlim())
+        _plain_ticks(axes.yaxis, axes.get_ylim())
+
+
+def _plain_ticks(axis: "Axis", limits: tuple[float, float]) -> None:
+    """Writes 6 and not 6 x 10^0 beside the ticks of a short logarithmic axis."""
+    if axis.get_scale() == "log" and max(limits) < 10**1.5 * min(limits):
+        ticker = extra("matplotlib.ticker", "to draw")
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(ticker.LogFormatter(minor_thresholds=(1.5, 0.4)))
 
 
 def png(figure: "Figure", colours: int | None = None) -> bytes:

@@ -7,8 +7,8 @@ A call of `adamw(1e-3).update(updates, state, params)` passes through these modu
    returns a transformation with one `Rule`.
 2. `links`. A `Rule` is one kind of link: a `Kernel` (the pure functions of one array, in `rules`)
    with numbers, schedules, masks and a name. The other kinds are `Coupled` (`coupled`) for methods
-   written over whole pytrees, `Wrapped` for wrappers of other transformations, `Pair` for pairs of
-   other libraries, and `Stacked` of `gradtx.matrices` for rules of stacks of matrices. Each
+   written over whole pytrees, `Pair` for wrappers (`pipeline.wrapped`) and for pairs of other
+   libraries, and `Stacked` of `gradtx.matrices` for rules of stacks of matrices. Each
    implements `init`, `update`, `narrow`, `effects` and `freeze`.
 3. `pipeline`. `chain` puts the links in one flat row, a `Pipeline`; the nesting is in the skeleton
    of its state. The pair that the user holds is `Init(pipeline)` and `Update(pipeline)`. `update`

@@ -26,16 +26,15 @@ def check_leaf(leaf: PyTree, *, integers: bool = False, real_only: bool = False)
     if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, complex)):
         raise LeafError(
             TypeError,
-            f"this is {described(leaf)}, not an array; "
-            "replace it by None or keep it out of the tree",
+            f"is {described(leaf)}, not an array; replace it by None or keep it out of the tree",
         )
     dtype = jnp.result_type(leaf)
     if real_only and jnp.issubdtype(dtype, jnp.complexfloating):
-        raise LeafError(TypeError, f"this is {dtype}, but must be real")
+        raise LeafError(TypeError, f"is {dtype}, but must be real")
     if not integers and not jnp.issubdtype(dtype, jnp.inexact):
         raise LeafError(
             TypeError,
-            f"this is {dtype}, but must be floating, because a step would be rounded; "
+            f"is {dtype}, but must be floating, because a step would be rounded; "
             "exclude it with gradtx.masked, freeze it with gradtx.partition and "
             "gradtx.set_to_zero, or make it floating",
         )
@@ -144,7 +143,8 @@ def check_given(
     """
     missing = [n for n in needs if extra.get(n) is None]
     if missing:
-        told = " and ".join(MEANINGS.get(n, n) for n in missing)
+        *others, last = [MEANINGS.get(n, n) for n in missing]
+        told = f"{', '.join(others)} and {last}" if others else last
         call = ", ".join(f"{n}=..." for n in needs)
         problem = f"needs {told}: call update(updates, state, params, {call})"
         raise LeafError(TypeError, problem, stage)

@@ -1,4 +1,4 @@
-"""Methods that couple leaves: written by hand over pytrees, with common checks."""
+"""Methods whose update of a leaf depends on other leaves: functions of pytrees, with checks."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -80,7 +80,7 @@ def update_leaf(
         mine = dict(zip(plan.names[k], slots[k], strict=True))
         _check_slots(kernel, cell.g if cell.p is None else cell.p, mine, k)
         if kernel.real_only and jnp.iscomplexobj(u):
-            raise LeafError(TypeError, f"this is {u.dtype}, but must be real", k)
+            raise LeafError(TypeError, f"is {u.dtype}, but must be real", k)
         key = {} if cell.keys[k] is None else {"rng_key": cell.keys[k]}
         s = Slots(
             **{n: jax.tree.map(lambda x: _with_precision(x, real), v) for n, v in mine.items()},

@@ -61,12 +61,14 @@ class Effect(NamedTuple):
       link: the link.
       active: for each leaf, whether the link acts on it.
       masks: the masks around it, the outermost first, each with the pytree that it sees, and with
-        a boolean for each of all leaves: whether that pytree has it.
+        a boolean for every leaf: whether that pytree has it.
+      around: the wrappers around it, the outermost first.
     """
 
     link: "Link"
     active: tuple[bool, ...]
     masks: tuple[tuple[Mask, PyTree, tuple[bool, ...]], ...]
+    around: tuple["Link", ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,9 +84,10 @@ class Link:
       owner: the optimizer of which it is a part, for error messages, or empty.
       masks: its masks, the innermost first; it acts on the leaves for which all are true.
       origin: how it was made, if known.
-      traits: further properties. For descriptions of optimizers: `frozen` and `factors`. For their
-        extra arguments: `passes_to`, the transformations to which these are passed on, or `None` if
-        any may be read; `reads`, names that are read but are not in the signature of `update`; and
+      traits: further properties. For descriptions of optimizers: `frozen`, `factors`, and `inner`,
+        the transformations that a wrapper calls with the parameters as they are. For their extra
+        arguments: `passes_to`, the transformations to which these are passed on, or `None` if any
+        may be read; `reads`, names that are read but are not in the signature of `update`; and
         `weights`, names of those that must not be negative.
     """
 

@@ -27,7 +27,7 @@ CONSTANTS = (bool, int, complex, str, bytes, type, np.dtype, type(None), Codec)
 
 
 class Opaque(Exception):
-    """An error: an object, such as a user's function, cannot be frozen."""
+    """Raised if an object, such as a user's function, cannot be frozen."""
 
 
 class Frozen(NamedTuple):

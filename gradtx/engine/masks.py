@@ -78,8 +78,8 @@ def narrowed(
 ) -> Iterator[tuple[Mask, PyTree, list[bool], list[bool]]]:
     """Applies nested masks from the outermost one.
 
-    Yields for each mask: the mask, the pytree that it sees, and for each of all leaves, whether
-    that pytree has it, and whether it remains after the mask.
+    Yields for each mask: the mask, the pytree that it sees, and for every leaf, whether that
+    pytree has it, and whether it remains after the mask.
 
     Args:
       masks: `Mask`s, the innermost first.

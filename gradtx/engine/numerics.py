@@ -20,7 +20,7 @@ from gradtx.engine.base import Array, Scalar
 
 
 class NeedsConstant(TypeError):
-    """An error: a rule needs the value of a number that is an argument of compiled code."""
+    """Raised if a rule needs the value of a number that is an argument of compiled code."""
 
 
 class Number:

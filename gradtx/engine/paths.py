@@ -7,7 +7,7 @@ from gradtx.engine.base import PyTree, PyTreeDef
 
 
 class StructureError(ValueError):
-    """An error: two pytrees differ in structure.
+    """Raised if two pytrees differ in structure.
 
     Attributes:
       stages: the first and the last of the links that raised it, among those that run together.

@@ -97,9 +97,15 @@ class Pipeline(Value):
         return GradientTransformation(Init(self), Update(self))
 
     def effects(self, tree: PyTree) -> Iterator[Effect]:
-        """Yields the leaves of a pytree on which the links act, in the order of the links."""
+        """Yields the leaves of a pytree on which the links act, in the order of the links.
+
+        A wrapper comes before what it contains.
+        """
         for link in self.links:
-            yield from link.effects(tree)
+            for effect in link.effects(tree):
+                yield effect
+                for inner in inner_of(link):
+                    yield from _within(effect, inner, tree)
 
     def freeze(self, freezer: Freezer) -> Frozen:
         """Returns its frozen value."""
@@ -210,28 +216,23 @@ def pipeline_of(tx: Any) -> Pipeline:
     return Pipeline((Pair(pair=with_extra_args_support(tx)),), 0)
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Wrapped(Pair):
-    """A wrapper of another transformation.
+def inner_of(link: Link) -> tuple[GradientTransformation, ...]:
+    """Returns the transformations that a link calls with the parameters as they are."""
+    inner = link.traits.get("inner", ())
+    return tuple(tx if hasattr(tx, "update") else tx() for tx in inner)
 
-    Attributes:
-      inner: the wrapped transformation, or a function that returns one like it.
-    """
 
-    inner: Any
+def _within(wrapper: Effect, inner: GradientTransformation, tree: PyTree) -> Iterator[Effect]:
+    """Yields the leaves of a pytree on which the links inside of a wrapper act."""
 
-    def effects(self, tree: PyTree) -> Iterator[Effect]:
-        """Yields the leaves of a pytree on which the wrapped transformation acts."""
-        (around,) = super().effects(tree)
-        inner = self.inner if hasattr(self.inner, "update") else self.inner()
+    def spread(found: Sequence[bool]) -> tuple[bool, ...]:
+        below = iter(found)
+        return tuple(a and next(below) for a in wrapper.active)
 
-        def spread(found: Sequence[bool]) -> tuple[bool, ...]:
-            below = iter(found)
-            return tuple(a and next(below) for a in around.active)
-
-        for effect in pipeline_of(inner).effects(hide(tree, around.active)):
-            masks = tuple((mask, seen, spread(there)) for mask, seen, there in effect.masks)
-            yield Effect(effect.link, spread(effect.active), (*around.masks, *masks))
+    for effect in pipeline_of(inner).effects(hide(tree, wrapper.active)):
+        masks = tuple((mask, seen, spread(there)) for mask, seen, there in effect.masks)
+        around = (wrapper.link, *effect.around)
+        yield Effect(effect.link, spread(effect.active), (*wrapper.masks, *masks), around)
 
 
 def wrapped(
@@ -252,7 +253,7 @@ def wrapped(
     Args:
       init: `init(params) -> state`.
       update: `update(updates, state, params=None, **extra) -> (updates, state)`.
-      inner: the wrapped transformation; or, if it is made anew at each step, a function without
+      inner: the wrapped transformation; or, if it is made again at each step, a function without
         arguments that returns one like it. Default: `None`, nothing is wrapped, and the extra
         arguments that are read are those in the signature of `update`.
       name: the name of the wrapper in error messages. Default: none, errors are those of the pair.
@@ -275,10 +276,9 @@ def wrapped(
       >>> print(tx.update(jnp.ones(2), tx.init(jnp.zeros(2)))[0])
       [-1. -1.]
     """
-    known = {"passes_to": () if inner is None else (inner,), **(traits or {})}
-    kind = Pair if inner is None else functools.partial(Wrapped, inner=inner)
-    pair = GradientTransformation(init, update)
-    link = kind(pair=pair, name=name, state=state, traits=known)
+    own = () if inner is None else (inner,)
+    known = {"passes_to": own, "inner": own, **(traits or {})}
+    link = Pair(pair=GradientTransformation(init, update), name=name, state=state, traits=known)
     return Pipeline((link,), 0).transformation()
 
 

@@ -106,7 +106,9 @@ class Kernel(NamedTuple):
 
 
 class LeafError(Exception):
-    """An error at a leaf.
+    """Raised if an argument of a link or a leaf is not valid.
+
+    A message that begins with "is" or "has" continues the leaf's path; others follow a colon.
 
     Attributes:
       kind: the class of the error that is raised to the user.
@@ -119,7 +121,8 @@ class LeafError(Exception):
 
     def at(self, path: str) -> "LeafError":
         """Returns the same error with the leaf's path."""
-        error = LeafError(self.kind, f"{path}: {self}", self.stage)
+        joint = " " if str(self).startswith(("is ", "has ")) else ": "
+        error = LeafError(self.kind, f"{path}{joint}{self}", self.stage)
         error.__cause__ = self.__cause__
         return error
 

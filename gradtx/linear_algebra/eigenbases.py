@@ -16,8 +16,8 @@ class Eigenbases(NamedTuple):
       vectors: the eigenvectors as columns, `[..., n, n]`, by decreasing eigenvalue.
       rank: the number of eigenvalues that are not 0 up to rounding, `[...]`, int32. The
         eigenvectors from that number on are an arbitrary basis of the null space.
-      order: for each eigenvector the column of the last basis from which it was computed, `[...,
-        n]`.
+      order: for each eigenvector, the index of the previous basis vector from which it was
+        computed, `[..., n]`.
     """
 
     vectors: Array

@@ -81,7 +81,7 @@ def orthogonalize(
 
     The Gram form computes `a = x @ x.H; q = 1`, and in each step `p = c0 + c1*a + c2*a@a;
     q = p @ q; a = p @ a @ p`, and at the end `q @ x`. In half precision, or if
-    `jax.default_matmul_precision` is reduced, it starts anew from `x = q @ x` after two steps:
+    `jax.default_matmul_precision` is reduced, it starts again from `x = q @ x` after two steps:
     rounding errors in `a`, relative to its largest eigenvalue, would grow beyond its small ones.
     Otherwise its products have the highest precision.
 

@@ -18,9 +18,9 @@ def polar_express(
 ) -> tuple[Polynomial, ...]:
     """Returns the coefficients of the Polar Express iteration, one polynomial for each step.
 
-    Each polynomial `c0*x + c1*x**3 + c2*x**5` has the smallest largest distance from 1 on the
-    interval `[l, u]` to which the steps before it have brought the singular values; its values are
-    centred on 1. From `l = lower_bound` and `u = 1`::
+    Each polynomial `c0*x + c1*x**3 + c2*x**5` minimizes the maximum distance from 1 on the interval
+    `[l, u]` to which the steps before it have brought the singular values; its values are centred
+    on 1. From `l = lower_bound` and `u = 1`::
 
         l, u = p(l), 2 - p(l)
 
@@ -74,7 +74,7 @@ def _value(c: np.ndarray, x: float) -> float:
 
 
 def _nearest_to_1(low: float, high: float) -> np.ndarray:
-    """Returns the odd polynomial of degree 5 with the smallest largest distance from 1.
+    """Returns the odd polynomial of degree 5 that minimizes the maximum distance from 1.
 
     Its error has the same size and alternating signs at four points: both ends, and the two extrema
     between them.

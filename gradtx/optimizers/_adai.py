@@ -61,7 +61,7 @@ def adai(
     `nu = b2*nu + (1-b2)*g^2; b1 = clip(1 - b0 * nu / mean(nu), 0, 1 - eps)` for each element,
     with the mean over all leaves; `mu = b1*mu + (1-b1)*g; p - learning_rate * (mu / (1-c) +
     weight_decay*p)`, where `c` is the product of all `b1` so far. Learning rates are 10 times those
-    of SGD with momentum of 0.9, whose gradients are not averaged but added up. It aims at the
+    of SGD with momentum of 0.9, whose gradients are not averaged but summed. It aims at the
     minima of SGD, and passes saddle points as fast as Adam.
 
     Args:

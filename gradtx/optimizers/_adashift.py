@@ -47,7 +47,7 @@ def adashift(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-10,
 ) -> GradientTransformation:
-    """AdaShift: Adam with a second moment from gradients that the momentum has no longer.
+    """AdaShift: Adam with a second moment from gradients that the momentum no longer contains.
 
     With `g[i]` the gradient `i` steps ago: `m = sum(b1**i * g[i]) / sum(b1**i)` over the last
     `keep` gradients; `nu = b2*nu + (1-b2) * max(|g[keep]|^2)`, one number for each leaf;

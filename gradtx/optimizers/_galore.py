@@ -82,7 +82,7 @@ def scale_by_galore(
     `m * rank + 2 * n * rank` numbers in place of `2 * m * n`. If the rank is not below the shorter
     side, the longer side is projected instead, to the size of the shorter. Other leaves go to the
     base optimizer unchanged. Matrices of one shape are processed in one batch, and singular
-    vectors are computed only at the steps that renew `P`.
+    vectors are computed only at the steps that recompute `P`.
 
     The signs of singular vectors are arbitrary: each new vector gets the sign (for complex numbers
     the phase) for which its inner product with the vector that it replaces is positive. So the
@@ -287,14 +287,14 @@ def _check(updates: Updates, state: GaLoreState, places: dict[int, Place], rank:
             told = "no array" if held is None else f"shape {held}"
             raise LeafError(
                 ValueError,
-                f"updates{path}: has shape {shape}, for which state.projector must have shape "
+                f"updates{path} has shape {shape}, for which state.projector must have shape "
                 f"{wanted}, got {told}{_held_beside(state, path, p)}",
             )
         if jnp.iscomplexobj(leaves[i]) and not jnp.iscomplexobj(p):
             dtype = jnp.result_type(leaves[i])
             raise LeafError(
                 TypeError,
-                f"updates{path}: this is {dtype}, but state.projector is {p.dtype}; call init with "
+                f"updates{path} is {dtype}, but state.projector is {p.dtype}; call init with "
                 "complex parameters",
             )
 
@@ -371,7 +371,7 @@ def galore(
 ) -> GradientTransformation:
     """GaLore: Adam, or another optimizer, on low-rank projections of matrices.
 
-    `p - learning_rate * (scale * P @ base(P.H @ g) + weight_decay * p)`, where `P` is computed anew
+    `p - learning_rate * (scale * P @ base(P.H @ g) + weight_decay * p)`, where `P` is recomputed
     every `update_proj_gap` steps; see `scale_by_galore`. Leaves that are not matrices get
     `base(g)`.
 

@@ -98,10 +98,10 @@ def scale_by_kron(
 
     The two factors are fitted where the expected values of `a @ a.H` and `b @ b.H` are equal, and
     updates then have the mean square 1, however large the gradients are. `norm` is a lower bound of
-    the spectral norm: that after one power iteration from the longest column. A factor of a side
-    that is too long or too skew is diagonal; its norm is the largest element. Both factors are
-    fitted from the same `a` and `b`, and only at some of the steps, which are random, and the same
-    for all matrices and on every mesh.
+    the spectral norm: that after one power iteration from the longest column. The factor of a side
+    that is too long, or too long compared with the other one, is diagonal; its norm is the largest
+    element. Both factors are fitted from the same `a` and `b`, and only at some of the steps, which
+    are random, and the same for all matrices and on every mesh.
 
     Between steps one factor is multiplied by a number and the other divided by it, so that their
     largest elements are equal. This changes no update; the authors' programs do it with

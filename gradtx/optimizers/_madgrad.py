@@ -51,7 +51,7 @@ def scale_by_madgrad(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      momentum: the fraction of the way to `z` that is left after a step. Default: 0.9.
+      momentum: the fraction of the distance to `z` that remains after a step. Default: 0.9.
       eps: added to the cube root. Default: 1e-6.
 
     Raises:
@@ -117,7 +117,7 @@ def madgrad(
 
     Args:
       learning_rate: a number, a scalar array or a schedule.
-      momentum: the fraction of the way to `z` that is left after a step. Default: 0.9.
+      momentum: the fraction of the distance to `z` that remains after a step. Default: 0.9.
       weight_decay: the coefficient of L2 regularization, a number or a schedule:
         `weight_decay * p` is added to the gradient. Default: 0.
       eps: added to the cube root. Default: 1e-6.

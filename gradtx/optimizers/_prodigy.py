@@ -83,8 +83,8 @@ def prodigy(
         d = max(d, estim_lr_coef * r / sum(|s|))
         p - w * (m / (sqrt(v) + d * eps) + weight_decay * p)
 
-    where sums and products are over all leaves, and `w` in the last line is that of the first. The
-    start `p_0` is stored in float32 or wider.
+    where sums and products are over all leaves. The last line uses the `w` computed in the first
+    line. The start `p_0` is stored in float32 or wider.
 
     Args:
       learning_rate: a factor of `d`, preferably a schedule that starts or peaks at 1; a number, a

@@ -30,12 +30,13 @@ def stable_adamw(
 ) -> GradientTransformation:
     """StableAdamW: AdamW with shorter steps where gradients exceed their second moment.
 
-    `mu` and `nu` are Adam's moments and `mu_hat`, `nu_hat` without bias;
+    `mu` and `nu` are Adam's moments, and `mu_hat`, `nu_hat` the bias-corrected ones;
     `u = mu_hat / (sqrt(nu_hat) + eps) + weight_decay * p`;
     `p - learning_rate / max(1, sqrt(mean(|g|^2 / max(nu_hat, eps^2)))) * u`, with the mean over one
     leaf: the update clipping of Adafactor. It is for large models whose loss spikes because the
     second moment is out of date, in place of clipping by the norm. `stable_rms_clip` is the same
-    around any optimizer. The decay rates of the paper's Algorithm 2 are the bias correction.
+    around any optimizer. The step-dependent decay rates of the paper's Algorithm 2 are
+    equivalent to bias correction.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the authors' is 2e-3.

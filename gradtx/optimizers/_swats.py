@@ -71,7 +71,7 @@ def swats(
     average is the rate `r` for the rest of the run: `v = b1*v + g;
     p - learning_rate * r * (1-b1) * v`, where `v` starts at 0. It is for convolutional networks
     that begin well with Adam but end better with SGD. Whether and when it switches depends on a
-    coincidence of two numbers: with `tolerance` too small in float32 it is Adam for ever, and with
+    coincidence of two numbers: with `tolerance` too small in float32 it never switches, and with
     noise the switch is at a random step. The learning rate and its schedule multiply the steps of
     SGD too, and so `tolerance` is relative to it; the paper's is 1e-9 for the rate 1e-3.
 

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from gradtx import catalog
 from gradtx._arguments import counted
+from gradtx._table import filled, terminal_width
 from gradtx.draw.style import png
 from gradtx.racing.entrants import enter, rate_range
 from gradtx.racing.grid import Problem
@@ -28,6 +30,10 @@ DESCRIPTION = (
 FIELD = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "lion")
 PROBLEMS = {"digits": 0.95, "text": 2.2}
 """The problems and their targets, a test accuracy and a loss."""
+
+
+OTHER_NAMES = {"--lr": "--rates", "--learning-rate": "--rates", "--learning-rates": "--rates"}
+"""Options by names that they have elsewhere."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +128,13 @@ def _race(args: argparse.Namespace) -> None:
     extra("matplotlib.figure", "to draw the race")  # before hours of training
     rates = None if args.rates is None else _rates(args.rates)
     field = enter(args.names or FIELD, rates)
+    for entrant in field:
+        if rates is not None and catalog.get(entrant.name).scale_free:
+            print(
+                f"gradtx race: {entrant.name} is learning-rate-free, so that --rates do not apply; "
+                "it runs with multiples of its default",
+                file=sys.stderr,
+            )
     one_of("problem", args.problem, PROBLEMS)
     epochs = _number("--epochs", args.epochs, int)
     seeds = _number("--seeds", args.seeds, int)
@@ -132,7 +145,8 @@ def _race(args: argparse.Namespace) -> None:
     out = Path(args.out or Path("runs") / f"race-{name}")
 
     def finish(result: Race) -> None:
-        print(f"\n{result.table()}\n\n{_note(problem, result)}")
+        width = terminal_width()
+        print(f"\n{result.table(width)}\n\n{filled(_note(problem, result), width)}")
         for name, figure in (("curves", result.curves()), ("rates", result.rates())):
             write_atomically(out / f"{name}.png", png(figure))
         print(f"see {out}: race.jsonl, curves.png, rates.png")

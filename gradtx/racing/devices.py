@@ -40,10 +40,11 @@ def local_devices(number: int | None) -> np.ndarray:
 
 
 def division(seeds: int, rates: int, devices: int) -> tuple[int, int]:
-    """Returns into how many parts seeds and rates are divided; their product is `devices`.
+    """Returns the numbers of parts into which seeds and rates are divided.
 
-    It is the division with the fewest runs on a device, padding included. Of several, it is the one
-    with the fewest parts of the rates, because runs of one seed share the gathering of examples.
+    Their product is `devices`. It is the division with the fewest runs on a device, padding
+    included. Of several, it is the one with the fewest parts of the rates, because runs of one seed
+    share the gathering of examples.
 
     Args:
       seeds: the number of seeds.

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gradtx._table import text_table
+from gradtx._table import filled, text_table
 from gradtx.racing.pictures import draw_curves, draw_rates
 from gradtx.racing.results import Results, Standing
 
@@ -25,8 +25,11 @@ class Race(Results):
       unit: the unit of the loss. Default: none.
     """
 
-    def table(self) -> str:
+    def table(self, width: int | None = None) -> str:
         """Returns the leaderboard: each optimizer with its best rate, medians and ranges.
+
+        Args:
+          width: the number of columns into which it should fit, by wrapping. Default: any.
 
         Example:
           >>> import jax.numpy as jnp
@@ -62,7 +65,10 @@ class Race(Results):
                     f"{s.steps_to_target:.0f}", f"{s.seconds_to_target:.3g}"
                 ]  # fmt: skip
             rows.append([*row, f"{s.diverged}/{s.runs}"])
-        return "\n".join([text_table(header, rows, align), *self._notes(standings)])
+        notes = self._notes(standings)
+        if width is not None:
+            notes = [filled(note, width) for note in notes]
+        return "\n".join([text_table(header, rows, align, width), *notes])
 
     def _notes(self, standings: list[Standing]) -> list[str]:
         notes = [

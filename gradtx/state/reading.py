@@ -74,9 +74,9 @@ def metrics(state: OptState) -> dict[str, Array]:
     """Returns the measurements of monitors, guards, line searches and accumulation, by name.
 
     Among them are the measurements of `monitor` and `snapshot` under their given names, the norms
-    of `watch`, the counts of `counted`, `skipped` of `skip_outliers`, `notfinite_count` and others
-    of `apply_if_finite`, and `mini_step` of `MultiSteps`. Labels, names and numbers are added to
-    them as in `hyperparams`.
+    of `watch`, the counts of `counted`, `skipped` of `skip_outliers` in place of that of `watch`,
+    `notfinite_count` and others of `apply_if_finite`, and `mini_step` of `MultiSteps`. Labels,
+    names and numbers are added to them as in `hyperparams`.
 
     Args:
       state: the state of an optimizer, or any pytree that contains one.
@@ -98,7 +98,13 @@ def metrics(state: OptState) -> dict[str, Array]:
       last_finite False
       total_notfinite 1
     """
-    found = [reading for part in parts(state) if _is_metric(part) for reading in _of_part(part)]
+    metrics = [part for part in parts(state) if _is_metric(part)]
+    found = [
+        reading
+        for part in metrics
+        if not (part.role.repeats and any(_is_inside(other, part) for other in metrics))
+        for reading in _of_part(part)
+    ]
     return _numbered([("/".join((*r.scope, r.name)), r.value) for r in found])
 
 
@@ -120,6 +126,13 @@ def _is_hyperparameter(part: Part) -> bool:
 
 def _is_metric(part: Part) -> bool:
     return part.role.told is not None and part.role.kind != "hyperparameter"
+
+
+def _is_inside(part: Part, outer: Part) -> bool:
+    """Returns whether a part is in a state inside of that of another with the same name."""
+    around = part.around[:-1]
+    same = part.scope == outer.scope and part.field == outer.field
+    return same and any(state is outer.around[-1][1] for _, state in around)
 
 
 def _is_injected(part: Part) -> bool:

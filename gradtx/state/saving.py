@@ -75,7 +75,7 @@ class LoadReport:
 
 
 class StateMismatch(ValueError):
-    """An error: the saved arrays do not match the template.
+    """Raised if the saved arrays do not match the template.
 
     Attributes:
       report: a `LoadReport` of the differences.

@@ -42,8 +42,9 @@ def store(
     """Stores arrays of a state in fewer bytes; the arithmetic stays as it is.
 
     Before a step, `x = decode(parts)`; after it, `parts = encode(x)`. Rules of single arrays do so
-    leaf by leaf, in the kernels of the step. For transformations that couple leaves, for methods on
-    matrices, and for those of other libraries, the whole state is decoded.
+    leaf by leaf, in the kernels of the step. For transformations whose update of a leaf depends on
+    other leaves, for methods on matrices, and for those of other libraries, the whole state is
+    decoded.
 
     The patterns are matched with the role of an array and its name in `gradtx.state_dict`, such as
     `slot/scale_by_adam/nu/layer/kernel`, as those of `by_path` are: `"nu"` or `"*/nu"` is every

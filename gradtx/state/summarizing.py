@@ -1,6 +1,7 @@
 """Summaries of optimizers: what acts on which parameters, and the memory of the state."""
 
 import dataclasses
+import itertools
 import math
 import re
 from collections import Counter
@@ -28,7 +29,7 @@ from gradtx.engine.base import (
 from gradtx.engine.links import Link
 from gradtx.engine.masks import hide
 from gradtx.engine.paths import is_none
-from gradtx.engine.pipeline import pipeline_of
+from gradtx.engine.pipeline import inner_of, pipeline_of
 from gradtx.state.belonging import roles
 from gradtx.state.selecting import DEFAULT, ByPattern
 from gradtx.tree.walking import parts, path_name
@@ -42,7 +43,7 @@ class Group:
       rule: the label of a partition or the pattern of `by_path` that defines the group, if known.
       paths: the paths of the parameters.
       parameters: the number of their elements.
-      optimizer: the pieces that act on them, in order.
+      optimizer: the pieces that act on them, in order, those inside of a wrapper in parentheses.
       frozen: whether they are frozen.
       weight_decay: that of `add_decayed_weights`: a number, or `"schedule"`; `None` if there is
         none. Decay inside a method's own equations is not included.
@@ -115,9 +116,9 @@ def summary(tx: TransformationLike, params: Params) -> Summary:
     """Returns a summary of what acts on which parameters, and of the memory of the state.
 
     Parameters on which the same pieces act are a group. Nothing is allocated. Chains, masks,
-    partitions, guards, `watch` and `MultiSteps` are described by their parts. Transformations of
-    other libraries, and those that are made again at every step, as in `inject_hyperparams`, are
-    described by their states.
+    partitions and wrappers are described by their parts, such as `watch(clip, adamw)`; optimizers
+    of the catalog have their own names. Transformations of other libraries are described by their
+    states.
 
     If parameters have a `NamedSharding`, a column has the memory of each device's part of the
     state, after `zero`, `shard` and `offload`, too. Shardings over a `jax.sharding.AbstractMesh`
@@ -213,6 +214,7 @@ class _Acting(NamedTuple):
       active: for each leaf, whether the link acts on it.
       patterns: for each leaf, the pattern by which that was decided, if any.
       factors: for each leaf, the number by which the link multiplies, if that is all it does.
+      around: the wrappers around the link, the outermost first.
     """
 
     name: str
@@ -221,6 +223,7 @@ class _Acting(NamedTuple):
     active: tuple[bool, ...]
     patterns: list[str | re.Pattern[str] | None]
     factors: list[float | None]
+    around: tuple[Link, ...]
 
 
 def _acting(tx: TransformationLike, tree: PyTree) -> Iterator[_Acting]:
@@ -238,7 +241,8 @@ def _acting(tx: TransformationLike, tree: PyTree) -> Iterator[_Acting]:
             factors = _spread(_of_leaves(by(seen), seen), active)
             if isinstance(by, ByPattern):
                 patterns = _spread(_of_leaves(by.patterns(seen), seen), active)
-        yield _Acting(_name(link, seen), link, "/".join(labels), active, patterns, factors)
+        name, label = _name(link, seen), "/".join(labels)
+        yield _Acting(name, link, label, active, patterns, factors, effect.around)
 
 
 def _of_leaves(values: PyTree, tree: PyTree) -> list[PyTree]:
@@ -254,10 +258,48 @@ def _spread(column: Sequence[T], active: Sequence[bool]) -> list[T | None]:
 
 
 def _name(link: Link, seen: PyTree) -> str:
-    if link.name:
+    if link.name or inner_of(link):
         return link.owner or link.name
     pieces = dict.fromkeys(part.piece for part in parts(jax.eval_shape(link.init_seen, seen)))
     return ", ".join(filter(None, pieces)) or "other"
+
+
+def _described(acting: Iterable[_Acting], depth: int = 0) -> list[str]:
+    """Returns the names of links, those of wrappers with the names of what they contain.
+
+    Args:
+      acting: the links, each wrapper before what it contains.
+      depth: the number of wrappers around all of them. Default: 0.
+    """
+    names: dict[str, None] = {}
+    for _, members in itertools.groupby(acting, lambda a: (*a.around, a.link)[depth]):
+        outer, *within = members
+        frozen = outer.link.traits.get("frozen")
+        inside = [*_described(within, depth + 1), *_passed_on(outer.link)]
+        names |= dict.fromkeys(_named("frozen" if frozen else outer.name, outer.link, inside))
+    return list(names)
+
+
+def _named(name: str, link: Link, inside: Sequence[str]) -> list[str]:
+    """Returns the name of a link with those inside, or these alone if the link has no name."""
+    inside = [x for x in dict.fromkeys(inside) if x != name]
+    if not name or not inside or link.owner:
+        return [name] if name else inside
+    return [f"{name}({', '.join(inside)})"]
+
+
+def _passed_on(link: Link) -> Iterator[str]:
+    """Yields the names of what a wrapper calls with other parameters than its own."""
+    for tx in link.traits.get("passes_to") or ():
+        if not any(tx is inner for inner in link.traits.get("inner", ())):
+            yield from _names(tx)
+
+
+def _names(tx: TransformationLike) -> Iterator[str]:
+    """Yields the names of a transformation's links, whatever the parameters are."""
+    for link in pipeline_of(tx).links:
+        within = [name for inner in inner_of(link) for name in _names(inner)]
+        yield from _named(link.owner or link.name, link, [*within, *_passed_on(link)])
 
 
 def _by_parameter(
@@ -309,7 +351,6 @@ def _group(
 ) -> Group:
     mine = [a for a in acting if a.active[where[0]]]
     frozen = any(a.link.traits.get("frozen") for a in mine)
-    names = dict.fromkeys(a.name for a in mine if not a.link.traits.get("frozen"))
     labels = dict.fromkeys(a.label for a in mine if a.label)
     near = [a for a in acting if not a.label or a.label in labels]
     patterns = dict.fromkeys(a.patterns[i] for i in where for a in near if a.patterns[i])
@@ -324,7 +365,7 @@ def _group(
         ", ".join(rules),
         tuple(paths[i] for i in where),
         sum(int(np.prod(shape)) for shape, _ in shapes),
-        ", ".join((*filter(None, names), *(["frozen"] if frozen else []))),
+        ", ".join(_described(mine)),
         frozen,
         (decays[0] if len(decays) == 1 else ", ".join(map(str, decays))) if decays else None,
         float(np.prod(factors)) if factors and not frozen else None,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -19,8 +20,11 @@ from gradtx.train.loop import Progress, begin, fit
 from gradtx.train.models import MODELS, Model, count_parameters
 from gradtx.train.optimizer import Recipe, build_optimizer, check_trains, default_learning_rate
 from gradtx.train.options import Options, flag
-from gradtx.train.report import Display, display, durations, summary
+from gradtx.train.report import Display, display, durations, loss_text, summary
 from gradtx.train.schedules import Length, same_until
+
+_SOME_STEPS = 10**6
+"""A number of steps in an epoch, to check schedules before the data are loaded."""
 
 
 class Job(NamedTuple):
@@ -85,6 +89,7 @@ def run(
     """
     began = time.perf_counter()
     folder = RunFolder(options.folder if out is None else out)
+    _recipe(options, Length(options.epochs, _SOME_STEPS))  # wrong settings, before the data
     _resumes(folder, resume, overwrite)  # before the data are loaded
     extra("matplotlib.figure", "to draw the curves")  # before hours of training
     job = prepare(options)
@@ -141,9 +146,21 @@ def _trained(job: Job, folder: RunFolder, start: Progress, began: float) -> Prog
             f"{options.title}, {count_parameters(end.state.params):,} parameters",
             summary(end.history),
             f"{job.recipe.summary}{_earlier(job.config)}\n"
-            f"{durations(end.history, start.epoch, elapsed)}; see {folder.path}",
+            f"{durations(end.history, start.epoch, elapsed)}; see {folder.path}"
+            f"{_remark(end.history[-1].train_loss, job.data.classes)}",
         )
     return end
+
+
+def _remark(loss: float, classes: int) -> str:
+    """Returns a line on a final loss that is worse than that of equal probabilities, or nothing."""
+    guessing = math.log(classes)
+    if loss <= guessing:
+        return ""
+    return (
+        f"\nthe final loss, {loss_text(loss)}, is above that of equal probabilities, "
+        f"{guessing:.2f}: try a smaller --learning-rate, or more --epochs"
+    )
 
 
 def prepare(options: Options) -> Job:
@@ -294,6 +311,8 @@ def _introduce(job: Job, folder: RunFolder, start: Progress, shown: Display) -> 
     shown.say(f"folder     {folder.path}")
     if start.epoch:
         shown.say(f"resumed    after epoch {start.epoch}{_earlier(job.config)}")
+        if start.epoch == job.length.epochs:
+            shown.say("note       all epochs are trained; give a larger --epochs to train more")
         saved = folder.config()
         for name in ("versions", "device"):
             if saved[name] != job.config[name]:

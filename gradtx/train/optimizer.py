@@ -142,7 +142,8 @@ def build_optimizer(
             piece = reduce_on_plateau(**plateau, accumulation_size=length.steps_per_epoch)
             parts.append((f"reduce on plateau({_list(plateau)})", piece))
     except (TypeError, ValueError) as error:
-        raise TrainingError(f"{name} does not accept these settings: {error}") from None
+        told = str(error).removeprefix(f"{name}: ")
+        raise TrainingError(f"{name} does not accept these settings: {told}") from None
     texts, pieces = zip(*parts, strict=True)
     tx = pieces[0] if len(pieces) == 1 else chain(*pieces)
     return Recipe(tx, rate, " -> ".join(texts))

@@ -68,7 +68,7 @@ def graft(direction: TransformationLike, magnitude: TransformationLike) -> Gradi
         v, of_v = of_magnitude.update(updates, state.magnitude, params, **extra)
         return _scaled(u, v), GraftState(of_u, of_v)
 
-    traits = {"passes_to": (of_direction, of_magnitude)}
+    traits = {"passes_to": (of_direction, of_magnitude), "inner": (of_direction, of_magnitude)}
     return wrapped(init, update, name="graft", state=GraftState, traits=traits)
 
 

@@ -34,7 +34,8 @@ class GrokfastMaState(NamedTuple):
     """The state of `grokfast_ma`.
 
     Attributes:
-      count: the number of steps taken; at the largest int32, a multiple of `window` less.
+      count: the number of steps taken; before int32 overflows, a multiple of `window` is
+        subtracted.
       history: the last `window` gradients; before so many steps, with zeros among them.
     """
 

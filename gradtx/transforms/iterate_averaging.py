@@ -183,7 +183,8 @@ def schedule_free(
         steps, base, z = _step(move, b1, c, updates, state, params, at_z=False)
         return steps, state._replace(**new, base_optimizer_state=base, z=z)
 
-    traits = {"passes_to": (base_optimizer,), "reads": ("learning_rate",)}
+    inner = (base_optimizer,)
+    traits = {"passes_to": inner, "inner": inner, "reads": ("learning_rate",)}
     return coupled(
         ScheduleFreeState, init, update, name="schedule_free", params=True, traits=traits
     )
@@ -261,7 +262,7 @@ def primal_averaging(
             z=z,
         )
 
-    traits = {"passes_to": (base_optimizer,)}
+    traits = {"passes_to": (base_optimizer,), "inner": (base_optimizer,)}
     return coupled(
         PrimalAveragingState, init, update, name="primal_averaging", params=True, traits=traits
     )

@@ -50,7 +50,7 @@ def maximize(inner: TransformationLike) -> GradientTransformation:
             extra[name] = _with_negated_result(extra[name])
         return inner.update(_negated(updates), state, params, **extra)
 
-    return wrapped(inner.init, update, inner)
+    return wrapped(inner.init, update, inner, name="maximize")
 
 
 @compiled_when_concrete

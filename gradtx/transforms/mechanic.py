@@ -151,5 +151,5 @@ def mechanize(
         moves, state = tune(updates, moves, state, params)
         return moves, state._replace(base_optimizer_state=base)
 
-    traits = {"passes_to": (base_optimizer,)}
+    traits = {"passes_to": (base_optimizer,), "inner": (base_optimizer,)}
     return coupled(MechanicState, init, update, name="mechanize", params=True, traits=traits)

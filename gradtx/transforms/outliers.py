@@ -35,8 +35,8 @@ class SkipOutliersState(NamedTuple):
     """The state of `skip_outliers`; `gradtx.metrics` returns `skipped`.
 
     Attributes:
-      count: the number of finite measurements so far; at the largest int32, a multiple of `window`
-        less.
+      count: the number of finite measurements so far; before int32 overflows, a multiple of
+        `window` is subtracted.
       history: the last `window` finite measurements, each a norm of the gradients and a loss.
       skipped: the number of skipped steps.
       inner_state: the state of the optimizer.

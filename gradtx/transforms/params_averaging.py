@@ -65,7 +65,8 @@ class LawaState(NamedTuple):
     """The state of `lawa`.
 
     Attributes:
-      count: the number of steps taken; at the largest int32, a multiple of `window * every` less.
+      count: the number of steps taken; before int32 overflows, a multiple of `window * every` is
+        subtracted.
       history: the parameters at the last `window` collections, and initial ones before so many.
       collected: the number of collections among them.
     """

@@ -29,7 +29,8 @@ class MomentumResetState(NamedTuple):
     """The state of `momentum_reset`.
 
     Attributes:
-      count: the number of steps taken; at the largest int32, a multiple of `every` less.
+      count: the number of steps taken; before int32 overflows, a multiple of `every` is
+        subtracted.
       inner_state: the state of the transformation.
     """
 
@@ -102,5 +103,5 @@ def momentum_reset(
         update,
         name="momentum_reset",
         params=True,
-        traits={"passes_to": (inner,)},
+        traits={"passes_to": (inner,), "inner": (inner,)},
     )

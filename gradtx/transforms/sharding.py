@@ -144,12 +144,12 @@ def zero(
     those of the transformation.
 
     A leaf is divided along its longest axis among those whose length on a device is a multiple of
-    the mesh axis's length; a leaf without one, such as a scalar, is kept whole. A leaf that is
+    the mesh axis's length; a leaf without one, such as a scalar, is replicated. A leaf that is
     divided over the mesh axis already stays as it is.
 
     Gradients come reduced or not. Reduced ones are the same on all devices, and taking a part costs
     nothing. Unreduced ones, which `jax.shard_map` returns with
-    `out_specs=PartitionSpec(unreduced={axis})` over explicit axes, have to be added up over the
+    `out_specs=PartitionSpec(unreduced={axis})` over explicit axes, have to be reduced over the
     devices; `zero` does that by a reduce-scatter, which moves half as much as the all-reduce that
     it replaces.
 

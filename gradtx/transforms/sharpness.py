@@ -184,7 +184,7 @@ def sam(
         name="sam",
         needs=("grad_fn",) if opaque_mode else (),
         params=True,
-        traits={"passes_to": (optimizer, adv_optimizer)},
+        traits={"passes_to": (optimizer, adv_optimizer), "inner": (optimizer,)},
     )
 
 

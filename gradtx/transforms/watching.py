@@ -34,14 +34,15 @@ class WatchState(NamedTuple):
       update_ratio: `update_norm` over the norm of the parameters before the step; 0 if these were
         zero, or not given.
       skipped: the number of steps with a zero update for a nonzero gradient, or with a
-        `gradient_norm` that was not finite.
+        `gradient_norm` that was not finite. If a state inside has its own count of this name, as
+        that of `skip_outliers`, `metrics` returns that one.
       inner_state: the state of the optimizer.
     """
 
     gradient_norm: Reading
     update_norm: Reading
     update_ratio: Reading
-    skipped: Reading
+    skipped: Annotated[Array, Role("reading", told="", repeats=True)]
     inner_state: Inner
 
 

@@ -15,6 +15,7 @@ from gradtx import catalog
 from gradtx.__main__ import main
 from gradtx.crosschecking import (
     KNOWN,
+    Comparison,
     Known,
     check_known,
     comparison_table,
@@ -152,7 +153,8 @@ def test_settings_move_each_hyperparameter_once():
         assert changed == {name} or name == "mu_dtype"
 
 
-def test_command(capsys):
+def test_command(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["crosscheck", "sgd", "rprop", "--steps", "5"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^sgd .* agrees$", out, re.M)
@@ -190,6 +192,19 @@ def test_the_version_of_optax_is_named_where_it_is_missing(monkeypatch, capsys):
     )
 
 
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_comparison_fits_into_the_terminal(width, monkeypatch, capsys):
+    rows = [Comparison("optimistic_adam_v2", 1e-9, "", 9.5, (1, 1e9), (2, np.inf), note="as " * 9)]
+    monkeypatch.setattr("gradtx.__main__.crosscheck_catalog", lambda *args, **kwargs: rows)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["crosscheck"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width
+    words = re.findall(r"[^\s-]+", out)
+    assert {"optimistic_adam_v2", "inf:", "Ulps", "trajectory."} <= set(words)
+    assert words.count("as") >= 9
+
+
 def test_command_fails_if_a_row_fails(monkeypatch, capsys):
     monkeypatch.setattr(optax, "sgd", lambda **kwargs: optax.adam(0.1))
     assert main(["crosscheck", "sgd", "--steps", "3"]) == 1
@@ -211,6 +226,17 @@ def test_list_shows_the_catalog(capsys, monkeypatch, columns):
         assert ("only real" in words) != entry.takes_complex
     assert main(["list", "--markdown"]) == 0
     assert f"| `{catalog.names()[0]}` |" in capsys.readouterr().out
+
+
+def test_list_shows_what_is_named(capsys):
+    assert main(["list", "adam", "lion"]) == 0
+    out = capsys.readouterr().out
+    assert catalog.get("lion").source.split(",")[0] in out and "adamw" not in out
+    assert main(["list", "--markdown", "lion"]) == 0
+    assert capsys.readouterr().out.count("\n") == 3
+    assert main(["list", "adma"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("gradtx list: no optimizer is named 'adma'; did you mean")
 
 
 def test_version(capsys):

@@ -10,7 +10,7 @@ from gradtx import draw, problems
 from gradtx.__main__ import main
 from gradtx.draw import gallery, plane
 from gradtx.draw.panels import best_azimuth
-from gradtx.draw.style import line_styles, new_figure, png
+from gradtx.draw.style import finish, line_styles, new_figure, png
 
 BOX = ((-1.0, 1.0), (-1.0, 1.0))
 
@@ -549,3 +549,16 @@ def test_bad_commands_get_one_message(arguments, words, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert words.replace("FILE", str(tmp_path / "file")) in err and out == ""
     assert err.startswith("gradtx draw: ") and err.count("\n") == 1
+
+
+def test_ticks_of_short_logarithmic_axes_are_numbers():
+    figure = new_figure(3, 3)
+    short, long = figure.subplots(2)
+    for axes, highest in ((short, 9.0), (long, 1e4)):
+        axes.plot([1.0, 2.0], [4.0, highest])
+        axes.set_yscale("log")
+    finish(short, long)
+    figure.draw_without_rendering()
+    told = [x.get_text() for x in short.get_yticklabels(which="both") if x.get_text()]
+    assert {float(x) for x in told} >= {4.0, 6.0}
+    assert any("10^" in x.get_text() for x in long.get_yticklabels())

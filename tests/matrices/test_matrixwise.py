@@ -342,15 +342,15 @@ def scaled(**settings):
 def test_integers_are_refused_and_not_rounded(make):
     tx, whole, real = make(), {"w": jnp.ones((2, 3), jnp.int32)}, {"w": jnp.ones((2, 3))}
     for call in (lambda: tx.init(whole), lambda: tx.update(whole, tx.init(real))):
-        with pytest.raises(TypeError, match=r"(scaled|by_rows): (params|updates)\['w'\]: .*int32"):
+        with pytest.raises(TypeError, match=r"(scaled|by_rows): (params|updates)\['w'\] .*int32"):
             call()
-    with pytest.raises(TypeError, match=r"params\['s'\]: this is the string .*, not an array"):
+    with pytest.raises(TypeError, match=r"params\['s'\] is the string .*, not an array"):
         tx.init({"s": "a word"})
 
 
 def test_real_rules_refuse_complex_matrices():
     tx = scaled(real_only=True)
-    with pytest.raises(TypeError, match=r"scaled: params\['w'\]: this is complex64"):
+    with pytest.raises(TypeError, match=r"scaled: params\['w'\] is complex64"):
         tx.init({"w": jnp.ones((2, 2), jnp.complex64)})
 
 

@@ -25,8 +25,9 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "race.jsonl").read_text().splitlines()][1:]
 
 
-def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys):
+def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "race"
+    monkeypatch.setenv("COLUMNS", "200")
     assert race("sgd", *small, "--out", folder) == 0
     out, err = capsys.readouterr()
     assert err == "" and "\x1b" not in out and "\r" not in out
@@ -34,6 +35,13 @@ def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys):
     assert all((folder / n).read_bytes()[:4] == b"\x89PNG" for n in ("curves.png", "rates.png"))
     assert "2 epochs of 4 steps, 2 seeds" in out and "sgd: 6 runs, 3 rates from 0.01 to 1" in out
     assert re.search(r"^1 +sgd +(0\.\d+|1 >) ", out, re.MULTILINE) and "steps to 95 %" in out
+
+    monkeypatch.setenv("COLUMNS", "80")
+    assert race("sgd", *small, "--out", folder) == 0
+    narrow = capsys.readouterr().out.split("\n\n", 1)[1].split("\nsee ")[0]
+    assert max(map(len, narrow.splitlines())) <= 80
+    wide = out.split("\n\n", 1)[1].split("\nsee ")[0]
+    assert sorted(re.findall(r"[^\s-]+", narrow)) == sorted(re.findall(r"[^\s-]+", wide))
 
     found = rows(folder)
     assert [(r["learning_rate"], r["seed"]) for r in found] == [
@@ -87,10 +95,21 @@ def test_bad_input_gets_one_message(small, tmp_path, arguments, words, capsys):
     assert not (tmp_path / "race").exists()
 
 
+def test_rates_that_do_not_apply_are_told(small, tmp_path, capsys):
+    assert race("dog", "sgd", *small, "--epochs", 1, "--out", tmp_path / "race") == 0
+    err = capsys.readouterr().err
+    assert "gradtx race: dog is learning-rate-free, so that --rates do not apply" in err
+    assert "sgd is" not in err
+    found = rows(tmp_path / "race")
+    assert {x["learning_rate"] for x in found if x["optimizer"] == "sgd"} == {0.01, 0.1, 1.0}
+    assert {0.1, 1.0, 10.0} <= {x["learning_rate"] for x in found if x["optimizer"] == "dog"}
+
+
 def test_a_race_on_text(tmp_path, monkeypatch, capsys):
     small = language_model(width=16, layers=1, heads=2, context=8, batch_size=32, examples=64)
     monkeypatch.setattr("gradtx.racing.command.language_model", lambda: small)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
     settings = ("--problem", "text", "--seeds", 1, "--epochs", 1, "--rates", "0.1,1")
     assert race("sgd", *settings) == 0
     out, err = capsys.readouterr()

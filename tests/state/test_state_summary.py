@@ -1,5 +1,6 @@
 """`summary`: what acts on which parameters, and what it costs, before anything is allocated."""
 
+import inspect
 import re
 from collections import Counter
 
@@ -14,6 +15,7 @@ from trees import Layer
 
 import gradtx
 from gradtx import by_path, summary
+from gradtx.engine.base import TransformationLike
 
 PARAMS = {
     "embed": {"kernel": jnp.ones((4, 3))},
@@ -88,16 +90,17 @@ def test_labels_decays_and_multipliers_through_wrappers():
         gradtx.partition(parts, HOLD),
         gradtx.multiply_by_path({re.compile("^head"): 10.0}),
     )
-    for tx in (
-        chained,
-        gradtx.watch(chained),
-        gradtx.apply_if_finite(chained, 5),
-        gradtx.conditionally_mask(chained, lambda step: step < 3),
-        gradtx.named_chain(("it", gradtx.masked(chained, True))),
+    for tx, form in (
+        (chained, "{}"),
+        (gradtx.watch(chained), "watch({})"),
+        (gradtx.apply_if_finite(chained, 5), "apply_if_finite({})"),
+        (gradtx.conditionally_mask(chained, lambda step: step < 3), "conditionally_mask({})"),
+        (gradtx.named_chain(("it", gradtx.masked(chained, True))), "{}"),
     ):
         found = summary(tx, PARAMS)
         head = row(found, "head/kernel")
-        assert head.optimizer == "clip_by_global_norm, adamw, multiply_by_path"
+        pieces = "counted(clip_by_global_norm), adamw, multiply_by_path"
+        assert head.optimizer == form.format(pieces)
         assert head.weight_decay == "schedule" and head.rate_multiplier == 10.0
         assert head.rule == "tune, ^head"
         bias = row(found, "body/bias")
@@ -217,6 +220,70 @@ def test_faults_of_masks_are_told():
         summary(gradtx.adam(0.1), {"n": jnp.arange(3)})
 
 
+MATRICES = {"a": jnp.zeros((16, 8)), "b": jnp.zeros((8, 32))}
+FURTHER = {
+    "MultiSteps": (2,),
+    "apply_if_finite": (3,),
+    "conditionally_mask": (lambda step: step < 3,),
+    "conditionally_transform": (lambda step: step < 3,),
+    "graft": (gradtx.sgd(0.1),),
+    "lookahead": (5, 0.5),
+    "sam": (gradtx.sgd(0.1),),
+    "schedule_free": (0.1,),
+    "store": ({"mu": "int8"},),
+    "zero": ("x",),
+}
+"""The further arguments that wrappers need."""
+OTHERS = {
+    "crosscheck", "extra_args", "masked", "optax_layout", "selective_transform", "state_sharding",
+    "store_as", "strict", "summary", "to_optax", "with_extra_args_support",
+}  # fmt: skip
+"""What takes a transformation and returns it, of fewer leaves or in another form, or a report."""
+
+
+def wrappers():
+    """The names of all public functions and classes that wrap a transformation."""
+    for name, member in sorted(vars(gradtx).items()):
+        if callable(member) and member is not gradtx.Schedule and not name.startswith("_"):
+            first = next(iter(inspect.signature(member).parameters.values()), None)
+            if first is None or first.kind is first.VAR_POSITIONAL or name in OTHERS:
+                continue
+            if first.annotation in (TransformationLike, gradtx.GradientTransformation):
+                yield name
+
+
+@pytest.mark.parametrize("name", [*wrappers()])
+def test_wrappers_are_named_with_what_is_in_them(name):
+    params, further = on_mesh(MATRICES, {"x": 8}, P()), FURTHER.get(name, ())
+    if name == "shard":
+        mesh = jax.make_mesh((1,), ("x",), axis_types=(AxisType.Auto,))
+        params = jax.device_put(MATRICES, NamedSharding(mesh, P()))
+        further = (params,)
+    if name == "lookahead":
+        params = gradtx.LookaheadParams(params, params)
+    inner = gradtx.chain(gradtx.clip(1.0), gradtx.adam(0.1))
+    found = summary(getattr(gradtx, name)(inner, *further), params)
+    others = ", sgd" if name in ("graft", "sam") else ""
+    assert [group.optimizer for group in found.rows] == [f"{name}(clip, adam{others})"]
+
+
+def test_wrappers_in_wrappers_are_named():
+    inner = gradtx.chain(gradtx.spike_aware_clip(), gradtx.scale_by_adam())
+    last = gradtx.scale_by_learning_rate(0.1)
+    tx = gradtx.cautious(gradtx.chain(gradtx.momentum_reset(inner), last))
+    (group,) = summary(tx, MATRICES).rows
+    within = "momentum_reset(spike_aware_clip, scale_by_adam), scale_by_learning_rate"
+    assert group.optimizer == f"cautious({within})"
+    masked = summary(gradtx.kahan(gradtx.masked(inner, {"a": True, "b": False})), MATRICES)
+    assert row(masked, "a").optimizer == "kahan(spike_aware_clip, scale_by_adam)"
+    assert row(masked, "b").optimizer == "kahan"
+    parts = {"tune": gradtx.adamw(0.1, weight_decay=0.01), "hold": gradtx.set_to_zero()}
+    tx = gradtx.momentum_reset(gradtx.partition(parts, by_path({"a": "hold"}, "tune")))
+    held, tuned = summary(tx, MATRICES).rows
+    assert (held.optimizer, held.frozen) == ("momentum_reset(frozen)", True)
+    assert (tuned.optimizer, tuned.weight_decay) == ("momentum_reset(adamw)", 0.01)
+
+
 def on_mesh(tree, sizes, spec):
     """The shapes of a tree with shardings over a mesh whose devices need not be there."""
     kinds = (AxisType.Explicit,) * len(sizes)
@@ -225,7 +292,6 @@ def on_mesh(tree, sizes, spec):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
-MATRICES = {"a": jnp.zeros((16, 8)), "b": jnp.zeros((8, 32))}
 STATE, SCALARS = 2 * 4 * (16 * 8 + 8 * 32), 12  # of Adam: two moments; two counts and a rate
 
 

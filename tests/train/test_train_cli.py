@@ -118,6 +118,10 @@ def test_a_run_is_not_lost_by_accident(small, tmp_path, capsys):
     before = (folder / "checkpoint.npz").read_bytes()
     assert train(*small, "--epochs", 1, "--out", folder) == 2
     assert "already has a run" in capsys.readouterr().err
+    # Wrong settings are wrong in any folder.
+    assert train(*small, "--set", "b1=3", "--out", folder) == 2
+    err = capsys.readouterr().err
+    assert err == "gradtx train: adam does not accept these settings: b1 must be in [0, 1), got 3\n"
     assert (folder / "checkpoint.npz").read_bytes() == before
     (folder / "mine.txt").write_text("stays")
     assert train(*small, "--epochs", 2, "--out", folder, "--overwrite") == 0
@@ -139,7 +143,9 @@ def test_a_resumed_run_needs_no_options_and_may_be_longer(small, tmp_path, capsy
     assert leaves(short) == leaves(long)
     assert without_seconds(metrics(short)) == without_seconds(metrics(long))
     (short / "curves.png").unlink()
+    assert "all epochs are trained" not in out
     assert train("--resume", "--out", short) == 0  # nothing left to train: files are made good
+    assert "all epochs are trained; give a larger --epochs" in capsys.readouterr().out
     assert {p.name for p in short.iterdir()} == FILES
 
 
@@ -292,6 +298,21 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(small, tmp_path, ca
     assert "--resume --learning-rate 10 --out" in capsys.readouterr().err
 
 
+def test_a_run_that_learns_nothing_is_remarked(small, tmp_path, capsys):
+    remark = "is above that of equal probabilities"
+    # Equal images with different labels, of which each step forgets those of the last one.
+    x, y = np.ones((8, 4, 4), np.float32), np.arange(8) % 2
+    np.savez(tmp_path / "equal.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    arguments = ("--model", "softmax", "--optimizer", "sgd", "--epochs", 2, "--batch", 3)
+    equal = ("--data", tmp_path / "equal.npz")
+    assert train(*arguments, *equal, "--learning-rate", "300", "--out", tmp_path / "far") == 0
+    assert remark in capsys.readouterr().out
+    assert metrics(tmp_path / "far")[-1]["train_loss"] > 3
+    arguments = (*small, "--optimizer", "sgd", "--epochs", 2)
+    assert train(*arguments, "--learning-rate", "0.1", "--out", tmp_path / "near") == 0
+    assert remark not in capsys.readouterr().out
+
+
 def test_a_run_is_resumed_at_another_rate(small, tmp_path, capsys):
     folder = tmp_path / "run"
     assert train(*small, "--epochs", 2, "--out", folder) == 0
@@ -315,13 +336,26 @@ def test_unknown_options_get_near_ones(capsys):
         ("train", ("--lr", "0.1"), "there is no option --lr; did you mean --learning-rate?"),
         ("train", ("--optimiser=sgd",), "no option --optimiser=sgd; did you mean --optimizer?"),
         ("race", ("--epoch-count", "1"), "no option --epoch-count; see `gradtx race --help`"),
-        ("train", ("adam",), "there is no option adam; see `gradtx train --help`"),
+        ("race", ("--lr", "0.1"), "there is no option --lr; did you mean --rates?"),
+        ("race", ("--learning-rate=0.1",), "--learning-rate=0.1; did you mean --rates?"),
+        ("train", ("adam",), "the argument adam is one too many; see `gradtx train --help`"),
     ):
         with pytest.raises(SystemExit) as caught:
             main([command, *given])
         out, err = capsys.readouterr()
         assert caught.value.code == 2 and out == "" and err.count("\n") == 1
         assert err.startswith(f"gradtx {command}: ") and words in err
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"), [("tran", "did you mean train?"), ("optimize", "see `gradtx --help`")]
+)
+def test_unknown_commands_get_near_ones(command, hint, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--epochs", "1"])
+    out, err = capsys.readouterr()
+    assert caught.value.code == 2 and out == ""
+    assert err == f"gradtx: there is no command {command}; {hint}\n"
 
 
 def test_the_help_has_the_settings_of_all_schedules(capsys, monkeypatch):

@@ -269,7 +269,7 @@ def test_what_cannot_be_right_is_refused():
         tx.update(PARAMS, tx.init({**PARAMS, "b": jnp.ones(2)}), PARAMS)
     opaque = gradtx.sam(gradtx.sgd(0.1), gradtx.sgd(0.1), opaque_mode=True)
     state = opaque.init(PARAMS)
-    with refused(TypeError, "sam", "the function that returns the gradient", "grad_fn=..."):
+    with refused(TypeError, "sam", "the gradient function", "grad_fn=..."):
         opaque.update(PARAMS, state, PARAMS)
     with refused(ValueError, "sam", "grad_fn(params, 0)", "['b']"):
         opaque.update(PARAMS, state, PARAMS, grad_fn=lambda q, i: {"a": q["a"], "c": q["c"]})

@@ -66,6 +66,24 @@ def test_skipped_steps_are_counted():
     assert told(state)["skipped"] == 2  # the micro-steps between
 
 
+def test_what_a_guard_inside_counts_is_told_once():
+    params = jnp.ones(2)
+    guarded = gradtx.skip_outliers(gradtx.chain(gradtx.clip(9.0), gradtx.sgd(0.1)))
+    for tx in (gradtx.watch(guarded), gradtx.watch(gradtx.counted(guarded))):
+        state = tx.init(params)
+        for g in (1.0, jnp.nan, 0.5):
+            _, state = tx.update(g * params, state, params)
+        assert told(state)["skipped"] == 1 and "skipped#2" not in told(state)
+    twice = gradtx.watch(gradtx.chain(gradtx.clip(9.0), gradtx.watch(gradtx.sgd(0.1))))
+    found = told(twice.init(params))
+    assert "gradient_norm#2" in found and "skipped#2" not in found  # norms may differ
+    two = gradtx.partition(
+        {"a": gradtx.watch(gradtx.sgd(0.1)), "b": gradtx.skip_outliers(gradtx.sgd(0.1))},
+        {"x": "a", "y": "b"},
+    )
+    assert {"a/skipped", "b/skipped"} <= told(two.init({"x": params, "y": params})).keys()
+
+
 def test_counted_counts_the_steps_that_changed_something():
     tx = gradtx.counted(gradtx.chain(gradtx.clip(1.0), gradtx.zero_nans()), "bounded")
     state = tx.init(jnp.zeros(2))
