@@ -84,8 +84,9 @@ class Link:
       owner: the optimizer of which it is a part, for error messages, or empty.
       masks: its masks, the innermost first; it acts on the leaves for which all are true.
       origin: how it was made, if known.
-      traits: further properties. For descriptions of optimizers: `frozen`, `factors`, and `inner`,
-        the transformations that a wrapper calls with the parameters as they are. For their extra
+      traits: further properties. For descriptions of optimizers: `frozen`, `factors`, `part`, the
+        optimizer of a part of the parameters to which it belongs, and `inner`, the transformations
+        that a wrapper calls with the parameters as they are. For their extra
         arguments: `passes_to`, the transformations to which these are passed on, or `None` if any
         may be read; `reads`, names that are read but are not in the signature of `update`; and
         `weights`, names of those that must not be negative.

@@ -259,7 +259,7 @@ def _spread(column: Sequence[T], active: Sequence[bool]) -> list[T | None]:
 
 def _name(link: Link, seen: PyTree) -> str:
     if link.name or inner_of(link):
-        return link.owner or link.name
+        return link.traits.get("part") or link.owner or link.name
     pieces = dict.fromkeys(part.piece for part in parts(jax.eval_shape(link.init_seen, seen)))
     return ", ".join(filter(None, pieces)) or "other"
 

@@ -16,8 +16,10 @@ from gradtx.engine.base import (
     is_function,
 )
 from gradtx.engine.equality import Value
+from gradtx.engine.links import Link
 from gradtx.engine.made import Freezer, Frozen, Made
 from gradtx.engine.paths import is_none
+from gradtx.engine.pipeline import with_links
 from gradtx.matrices.layout import MatrixAxes, axes_of_leaves
 from gradtx.transforms.partitioning import partition
 from gradtx.tree.walking import path_name
@@ -205,4 +207,9 @@ def for_matrices(
         treedef = jax.tree.structure(tree, is_leaf=is_none)
         return treedef.unflatten(labels[a is None] for a in axes_or_none(axes, tree))
 
+    def as_part(link: Link) -> Link:
+        """Keeps the link's own name for descriptions, beside that of the optimizer of matrices."""
+        return dataclasses.replace(link, traits={**link.traits, "part": link.owner or link.name})
+
+    of_the_rest = with_links(of_the_rest, as_part)
     return partition(dict(zip(labels, (of_matrices, of_the_rest), strict=True)), label)
