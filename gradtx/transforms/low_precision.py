@@ -253,9 +253,13 @@ def _bits_like(params: Params, count: Array, seed: int) -> PyTree:
 
 
 def _unit(p: ArrayLike) -> Array:
-    """Returns a 254th of the distance of a number's neighbours: half of it is 127 units."""
+    """Returns a 254th of the distance of a number's neighbours: half of it is 127 units.
+
+    Of numbers below 2^-108 it is that of 2^-108, because XLA takes numbers below 2^-126 for zero.
+    """
     info = jnp.finfo(jnp.result_type(p))
-    _, exponent = jnp.frexp(jnp.maximum(jnp.abs(widen(p)), float(info.smallest_normal)))
+    least = max(float(info.smallest_normal), 2.0**-108)
+    _, exponent = jnp.frexp(jnp.maximum(jnp.abs(widen(p)), least))
     return jnp.ldexp(jnp.float32(1 / 254), exponent - 1 - info.nmant)
 
 
