@@ -85,7 +85,10 @@ class Link:
       traits: further properties. For descriptions of optimizers: `frozen` and `factors`. For their
         extra arguments: `passes_to`, the transformations to which these are passed on, or `None` if
         any may be read; `reads`, names that are read but are not in the signature of `update`; and
-        `weights`, names of those that must not be negative.
+        `weights`, names of those that must not be negative. For their order in a chain: `last`,
+        whether its updates are those of the parameters, so that nothing may change them; and
+        `follows`, whether it may come after such a link, because it does not change updates, or
+        only rounds them.
     """
 
     name: str = ""

@@ -72,6 +72,7 @@ def keep_params_nonnegative() -> GradientTransformation:
         name="keep_params_nonnegative",
         params=True,
         real_only=True,
+        traits={"last": True},
     )
 
 

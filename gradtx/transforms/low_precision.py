@@ -51,7 +51,8 @@ def master_weights(inner: TransformationLike) -> GradientTransformation:
     """Keeps a float32 copy of half-precision parameters, and updates that.
 
     `u = inner(g, m); m = m + u; p = round(m)`, where `m` is the copy. The wrapped transformation
-    sees only float32 gradients and parameters. Parameters must be changed by its updates only.
+    sees only float32 gradients and parameters. Parameters must be changed by its updates only, so
+    that nothing that changes them may follow in a chain.
 
     Args:
       inner: the transformation, with the learning rate.
@@ -89,7 +90,10 @@ def master_weights(inner: TransformationLike) -> GradientTransformation:
             master, inner_state
         )
 
-    return wrapped(init, update, inner, name="master_weights", state=MasterWeightsState)
+    traits = {"last": True}
+    return wrapped(
+        init, update, inner, name="master_weights", state=MasterWeightsState, traits=traits
+    )
 
 
 @declared
@@ -116,7 +120,8 @@ def kahan(
 
     `u = inner(g, p + c); y = c + u; p_new = round(p + y); c = y - (p_new - p)`, where `c` is the
     residual, in 2 bytes or 1 for each parameter. It is rounded stochastically, so that errors
-    average out. The wrapped transformation sees only float32 gradients and parameters.
+    average out. The wrapped transformation sees only float32 gradients and parameters. Nothing that
+    changes the updates may follow in a chain.
 
     Args:
       inner: the transformation, with the learning rate.
@@ -167,7 +172,8 @@ def kahan(
         kept = jax.tree.map(_stored, lacking, moved, bits, state.residual)
         return result, KahanState(safe_increment(state.count), kept, inner_state)
 
-    return wrapped(init, update, inner, name="kahan", state=KahanState)
+    traits = {"last": True}
+    return wrapped(init, update, inner, name="kahan", state=KahanState, traits=traits)
 
 
 @declared
@@ -224,7 +230,13 @@ def stochastic_round(seed: int = 0) -> GradientTransformation:
         return new, StochasticRoundState(safe_increment(state.count))
 
     return coupled(
-        StochasticRoundState, init, update, name="stochastic_round", params=True, real_only=True
+        StochasticRoundState,
+        init,
+        update,
+        name="stochastic_round",
+        params=True,
+        real_only=True,
+        traits={"last": True, "follows": True},
     )
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from declared_error import LIMITED, NORMAL, bound_of
 from hypothesis import example, given, settings, strategies as st
 from one_program import one_program
 
@@ -13,14 +14,10 @@ import gradtx
 from gradtx.codecs import CODECS, blocks, random_bits
 
 SHAPE = (2, 64)  # each row is a block of all codecs that have blocks
-LIMITED = {"float16": 2.0**-14, "float8_e4m3fn": 2.0**-6, "float8_e5m2": 2.0**-14}
-"""The smallest normal number of the codecs that have no block."""
-
-
 SHAPES = [SHAPE, (70,), (96, 5), (2, 3, 1), (4, 128), ()]
 """Whole blocks, a vector with padding, blocks of an inner axis, of one row, of 128; a scalar."""
 
-LARGEST, NORMAL = float(jnp.finfo(jnp.float32).max), 2.0**-126
+LARGEST = float(jnp.finfo(jnp.float32).max)
 
 
 def magnitudes(seed, low, span, shape):
@@ -30,17 +27,6 @@ def magnitudes(seed, low, span, shape):
     x[random.uniform(size=shape) < 0.1] = 0
     x[random.uniform(size=shape) < 0.1] = 2.0**low
     return np.minimum(x, LARGEST).astype(np.float32)
-
-
-def largest_of_blocks(name, x):
-    """For each entry the largest magnitude in its block; for codecs without blocks 0."""
-    most = {"8": 64, "4": 128}[name.split("_")[0][-1]] if "int" in name else 0
-    if not most:
-        return np.zeros(x.shape)
-    cut = blocks.blocks_of(x.shape, most, 2 if most == 128 else 1)
-    split = cut.split(jnp.abs(x))
-    most = jnp.broadcast_to(jnp.max(split, axis=cut.within, keepdims=True), split.shape)
-    return np.asarray(cut.join(most), np.float64)
 
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
@@ -63,17 +49,6 @@ def signs_of(name, x):
     )
 
 
-def bound_of(name, x):
-    """The declared error of rounding to nearest, for each entry."""
-    codec, size = CODECS[name], np.abs(x).astype(np.float64)
-    largest = largest_of_blocks(name, x)
-    if "int4" in name:
-        largest = np.maximum(largest, 2.0**-118 * (size > 0))
-    small = LIMITED.get(name.removesuffix("_stochastic"), NORMAL)
-    # the last bits of float32 in the products of scale and code
-    return codec.relative * np.maximum(size, small) + (codec.absolute + 2.0**-22) * largest
-
-
 @pytest.mark.parametrize("name", CODECS)
 @few
 @given(
@@ -91,7 +66,7 @@ def test_the_error_is_within_the_declared_one(name, seed, low, span, shape):
     if name.removesuffix("_stochastic") in (*LIMITED, "bfloat16"):
         x = np.minimum(x, np.float32(jnp.finfo(jnp.dtype(name.split("_st")[0])).max))
     x = signs_of(name, x)
-    bound = bound_of(name, x)
+    bound = bound_of(CODECS[name], x)
     for times, more in {1: {}, 2: {"seed": np.uint32(seed)}}.items():
         if times == 1 or codec.stochastic:
             found = np.asarray(coder[name](x=x, **more), np.float64)
@@ -111,7 +86,8 @@ def test_finite_numbers_stay_finite(name):
     for more in ({}, *({"seed": np.uint32(seed)} for seed in range(8))):
         found = np.asarray(coder[name](x=x, **more))
         assert np.isfinite(found).all()
-        assert (np.abs(found / wanted - 1) <= 4 * bound_of(name, wanted) / np.abs(wanted)).all()
+        error = np.abs(found.astype(np.float64) - wanted)
+        assert (error <= 2 * bound_of(CODECS[name], wanted)).all()
     if short in LIMITED or short == "bfloat16":  # from the last number of the dtype to the next
         x[:] = np.linspace(1, 1 + float(jnp.finfo(short).eps) / 2, 64, endpoint=False) * most
         for seed in range(8):
@@ -136,7 +112,7 @@ def test_numbers_that_are_not_normal(name, jitted):
         else:
             with jax.disable_jit():
                 found = np.asarray(through(CODECS[name], jnp.asarray(x), seed))
-        exact, error = x.astype(np.float64), 2 * bound_of(name, x) + NORMAL
+        exact, error = x.astype(np.float64), 2 * bound_of(CODECS[name], x) + NORMAL
         assert (np.abs(found.astype(np.float64) - exact) <= error).all()
         assert not np.isnan(found).any()
         if name.startswith("u"):
