@@ -23,8 +23,12 @@ from gradtx.codecs.codec import Codec, Parts, With
 SIZE = 128
 """The largest number of entries of a block."""
 
-LEAST = 2.0**-118
-"""The least scale: a 225th of it, and 225 divided by it, are normal numbers."""
+LEAST, MOST = 2.0**-118, 2.0**128 * (1 - 2.0**-20)
+"""The least and the largest scale.
+
+A 225th of the least, and 225 divided by it, are normal numbers. Below the largest, products with
+reciprocals are finite however they are rounded.
+"""
 
 
 def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
@@ -35,7 +39,7 @@ def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
         negative = _largest_magnitude(blocks, jnp.minimum(x_split, 0))
         negligible = 2.0**-8 * jnp.maximum(largest, LEAST)
         largest = jnp.where(negative > negligible, jnp.nan, largest)
-    largest = jnp.maximum(largest, LEAST)  # of NaN it is NaN
+    largest = jnp.where(jnp.isfinite(largest), jnp.clip(largest, LEAST, MOST), largest)
     # in units of a code, or of its square; the reciprocal of the largest scales is no normal number
     units = x_split * ((7 if signed else 225) / largest)
     dither = 0.5 if bits is None else blocks.split((bits >> 8).astype(jnp.float32) * 2.0**-24)

@@ -1,4 +1,8 @@
-"""Any optimizer with its state in any codec, for parameters of any dtype and shape."""
+"""Any optimizer with its state in any codec, for parameters of any dtype and shape.
+
+Steps with codes are those from the decoded state, whose results are coded: so the updates are
+equal, and the new state is within the declared error.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -26,38 +30,38 @@ def loss(params):
     return sum(jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(params)) / 2
 
 
-def check(name, codec, dtype, shapes, min_size):
-    """Steps with codes are those from the decoded state, whose results are coded.
-
-    So the updates are equal, and the new state is within the declared error.
-    """
+def check_an_entry(name, codec, dtype, shapes, min_size):
     entry = catalog.get(name)
     plain = entry.make()
     params = {key: numbers(shape, i, dtype) for i, (key, shape) in enumerate(shapes.items())}
     slots = jax.tree.leaves(gradtx.state.roles(jax.eval_shape(plain.init, params), params))
     assume(any(role.kind in ("slot", "statistic", "shared") for role in slots))
-    tx = gradtx.store(plain, {"*": codec}, min_size)
+    state = check(plain, gradtx.store(plain, {"*": codec}, min_size), params, entry)
+    assert min_size > 1 or any(map(is_coded, jax.tree.leaves(state, is_leaf=is_coded)))
+
+
+def check(plain, tx, params, entry=None, steps=2):
+    """Checks a few steps of a transformation with and without codes; returns the last state."""
 
     @jax.jit
     def run(params):
         state, found = tx.init(params), []
-        for _ in range(2):
+        for _ in range(steps):
             g = jax.grad(loss)(params)
-            extra = needed(entry, loss, params, g)
+            extra = needed(entry, loss, params, g) if entry else {}
             exact = plain.update(g, gradtx.decoded(state), params, **extra)
             updates, state = tx.update(g, state, params, **extra)
             found.append((updates, state, *exact))
             params = gradtx.apply_updates(params, updates)
         return found
 
-    for updates, state, exact_updates, exact_state in run(params):
-        if min_size == 1:
-            assert any(map(is_coded, jax.tree.leaves(state, is_leaf=is_coded)))
+    found = run(params)
+    for updates, state, exact_updates, exact_state in found:
         for u, exact, p in zip(
             *map(jax.tree.leaves, (updates, exact_updates, params)), strict=True
         ):
             assert u.dtype == exact.dtype == p.dtype
-            close(u, exact, 2 * float(jnp.finfo(dtype).eps) + 1e-5)
+            close(u, exact, 2 * float(jnp.finfo(p.dtype).eps) + 1e-5)
         for x, exact in zip(
             jax.tree.leaves(state, is_leaf=is_coded), jax.tree.leaves(exact_state), strict=True
         ):
@@ -65,6 +69,7 @@ def check(name, codec, dtype, shapes, min_size):
                 within_the_declared_error(x, exact)
             elif jnp.issubdtype(exact.dtype, jnp.floating):
                 close(x, exact, 2 * float(jnp.finfo(exact.dtype).eps) + 1e-5)
+    return found[-1][1]
 
 
 def close(x, exact, error):
@@ -98,11 +103,75 @@ drawn = given(
 @settings(max_examples=6, deadline=None, derandomize=True)
 @drawn
 def test_some_optimizers_in_some_codecs(name, codec, dtype, shapes, min_size):
-    check(name, codec, dtype, SHAPES[shapes], min_size)
+    check_an_entry(name, codec, dtype, SHAPES[shapes], min_size)
 
 
 @pytest.mark.thorough
 @settings(max_examples=100, deadline=None, derandomize=True)
 @drawn
 def test_many_optimizers_in_many_codecs(name, codec, dtype, shapes, min_size):
-    check(name, codec, dtype, SHAPES[shapes], min_size)
+    check_an_entry(name, codec, dtype, SHAPES[shapes], min_size)
+
+
+# ---- Compositions -------------------------------------------------------------------------------
+
+PARAMS = {
+    "embed": {"kernel": numbers((16, 24), 1)},
+    "body": {"kernel": numbers((24, 32), 2), "bias": numbers((24,), 3)},
+}
+WRAPPERS = {
+    "MultiSteps": lambda tx: gradtx.MultiSteps(tx, 2).gradient_transformation(),
+    "partition": lambda tx: gradtx.partition(
+        {"a": tx, "b": gradtx.sgd(0.1, momentum=0.9)}, gradtx.by_path({"embed": "b"}, "a")
+    ),
+    "masked": lambda tx: gradtx.masked(tx, gradtx.by_path({"bias": False}, True)),
+}
+FEW = {
+    "lbfgs": {"diff_*": "int8"},
+    "shampoo": {"left": "int8", "right": "int8", "*_root": "int8_nearest", "slot": "int4"},
+    "soap": {
+        "left": "int8",
+        "right": "int8",
+        "*_basis": "int4_nearest",
+        "nu": "int4",
+        "mu": "bfloat16",
+    },
+    **{name: {"*": "int8"} for name in WRAPPERS},
+}
+WAYS = {"float32": {}, "16": {"*": "bfloat16"}, "4": {"*": "int4"}}
+
+
+def composed(name):
+    """A transformation, and what it needs."""
+    if name in WRAPPERS:
+        return WRAPPERS[name](gradtx.adamw(0.1)), None
+    return catalog.get(name).make(), catalog.get(name)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_compositions_and_loading_into_another_codec(name):
+    """What is loaded is what was saved, to the errors of the codec into which it is loaded."""
+    plain, entry = composed(name)
+    tx = gradtx.store(plain, FEW[name], min_size=1)
+    state = check(plain, tx, PARAMS, entry, steps=3)
+    codecs = {x.codec.name for x in jax.tree.leaves(state, is_leaf=is_coded) if is_coded(x)}
+    assert {codec.removeprefix("u") for codec in codecs} == set(FEW[name].values())
+    saved, exact = gradtx.state_dict(state), jax.tree.leaves(gradtx.decoded(state))
+    for way in (FEW[name], *WAYS.values()):
+        other = gradtx.store(plain, way, min_size=1) if way else plain
+        template = other.init(PARAMS)
+        loaded = gradtx.load_state_dict(template, saved)
+        assert jax.tree.structure(loaded) == jax.tree.structure(template)
+        for x, y in zip(jax.tree.leaves(loaded, is_leaf=is_coded), exact, strict=True):
+            if is_coded(x) and way != FEW[name]:
+                within_the_declared_error(x, y)
+            else:
+                np.testing.assert_allclose(x, y, rtol=2**-22)  # of two programs
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers_around_codes(name):
+    plain = WRAPPERS[name](gradtx.adamw(0.1))
+    tx = WRAPPERS[name](gradtx.store(gradtx.adamw(0.1), {"*": "int4"}, min_size=1))
+    state = check(plain, tx, PARAMS, steps=3)
+    assert any(map(is_coded, jax.tree.leaves(state, is_leaf=is_coded)))
