@@ -15,6 +15,29 @@ from jax.typing import DTypeLike
 from gradtx.codecs.codec import Codec, Parts, With
 
 
+def nearest(x: Array, dtype: DTypeLike) -> Array:
+    """Returns numbers rounded to those that a shorter dtype has, in their own dtype.
+
+    XLA may omit the conversion to a dtype and back (`xla_allow_excess_precision`), so that what
+    depends on the rounding needs this one.
+
+    Args:
+      x: the numbers; if the dtype is not shorter than theirs, they are returned as they are.
+      dtype: the shorter dtype.
+    """
+    own, info = jnp.finfo(x.dtype), jnp.finfo(dtype)
+    if info.nmant >= own.nmant:
+        return x
+    # Numbers below the normal ones, which `reduce_precision` takes for zero, are multiples of the
+    # smallest one, and so is each number of the size of `large`.
+    large = 1.5 * 2.0**own.nmant * float(info.smallest_subnormal)
+    return jnp.where(
+        jnp.abs(x) < float(info.smallest_normal),
+        (x + large) - large,
+        lax.reduce_precision(x, info.nexp, info.nmant),
+    )
+
+
 def stochastically(x: Array, bits: Array, dtype: DTypeLike) -> Array:
     """Returns float32 numbers that a shorter dtype has, rounded up or down at random.
 

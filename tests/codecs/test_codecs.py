@@ -11,7 +11,7 @@ from hypothesis import example, given, settings, strategies as st
 from one_program import one_program
 
 import gradtx
-from gradtx.codecs import CODECS, blocks, random_bits
+from gradtx.codecs import CODECS, blocks, nearest, random_bits
 
 SHAPE = (2, 64)  # each row is a block of all codecs that have blocks
 SHAPES = [SHAPE, (70,), (96, 5), (2, 3, 1), (4, 128), ()]
@@ -222,3 +222,22 @@ def test_codecs_are_values():
 def test_unknown_codecs_are_refused():
     with pytest.raises(ValueError, match=r"store: a codec must be .*bfloat16.*got 'int7'"):
         gradtx.store(gradtx.adam(0.1), {"mu": "int7"})
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_rounding_to_nearest_is_that_of_conversions(dtype):
+    """Of all sizes that the dtype has, those below the normal ones included, and above them."""
+    random = np.random.default_rng(0)
+    low = -28 if dtype == "float16" else -124
+    x = (random.normal(size=4096) * 2.0 ** random.integers(low, 126, 4096)).astype(np.float32)
+    ties = np.asarray(jnp.arange(2049, 4096, 2) / 2**30, np.float32)  # of float16
+    x = np.concatenate([x, ties, -ties, [0, -0.0, np.inf, -np.inf, np.nan]]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        wanted = x.astype(jnp.dtype(dtype)).astype(np.float32)
+    x, wanted = (np.where(np.abs(each) < NORMAL, 0, each) for each in (x, wanted))
+    found = jax.jit(lambda x: nearest(x.astype(dtype).astype(jnp.float32), dtype))(x)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(nearest(jnp.asarray(x), dtype), wanted)
+    np.testing.assert_array_equal(
+        jax.jit(jax.vmap(jax.grad(lambda x: nearest(x, dtype))))(x[:9]), 1
+    )

@@ -158,6 +158,40 @@ def test_mistakes():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("residual", ["float", "int8"])
+def test_the_residual_is_what_the_rounded_parameters_lack(residual, dtype):
+    """Also in compiled code, where XLA omits conversions to half precision and back."""
+    random, shape = np.random.default_rng(0), (64, 64)
+    w, *grads = (jnp.asarray(random.normal(size=shape), dtype) for _ in range(3))
+    tx = gradtx.kahan(gradtx.sgd(0.1), residual)
+
+    @jax.jit
+    def both(w):
+        state = tx.init(w)
+        for g in grads:
+            updates, state = tx.update(g, state, w)
+            w = gradtx.apply_updates(w, updates)
+        return w, state
+
+    exact, state = np.asarray(w, np.float64), tx.init(w)
+    together = both(w)
+    for g in grads:
+        updates, state = jax.jit(tx.update)(g, state, w)
+        w = gradtx.apply_updates(w, updates)
+        exact = exact - np.float32(0.1) * np.asarray(g, np.float64)
+    for moved, after in ((w, state), together):
+        w = np.asarray(moved, np.float64)
+        lacks = np.asarray(after.residual, np.float64)
+        spacing = np.exp2(np.frexp(w)[1]) * float(jnp.finfo(dtype).eps) / 2
+        lacks = lacks * spacing / 254 if residual == "int8" else lacks
+        error = np.abs(w + lacks - exact)
+        # Each of two steps rounds the residual by less than a unit. A byte does not hold what the
+        # rounding of a larger update leaves of a small parameter.
+        assert error.max() <= 0.1 * float(jnp.finfo(dtype).eps) * (4 if residual == "int8" else 1)
+        assert np.mean(error > 2 * spacing / 254 + 1e-6) < (0.06 if residual == "int8" else 1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", WAYS)
 def test_at_the_ends_of_the_range(name, dtype):
     """Zero, the smallest normal number and the largest ones: they stay finite, and move on."""
