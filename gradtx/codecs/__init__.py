@@ -15,5 +15,5 @@ from gradtx.codecs.coded import (
     is_coded as is_coded,
 )
 from gradtx.codecs.dither import random_bits as random_bits
-from gradtx.codecs.floats import stochastically as stochastically
+from gradtx.codecs.floats import nearest as nearest, stochastically as stochastically
 from gradtx.codecs.named import CODECS as CODECS, UNSIGNED as UNSIGNED, codec_of as codec_of

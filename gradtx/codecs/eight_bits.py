@@ -5,8 +5,9 @@ it spans 32 powers of two as a second moment does where its gradients span 16. T
 float32 number, moved by a multiple of the block's power of two, so that shifts and additions of
 integers code and decode them. (XLA's casts to float8 are slow on CPUs.)
 
-A positive entry never has the unsigned code of zero: a second moment of zero would divide by zero.
-The largest codes are those of infinity and NaN.
+A positive entry never has an unsigned code of less than 2^-126, the smallest positive number that
+XLA does not take for zero: a second moment of zero would divide by zero. The largest codes are
+those of infinity and NaN, to which no finite entry is rounded.
 """
 
 import jax.numpy as jnp
@@ -22,6 +23,9 @@ SIZE = 64
 INFINITY, HALF_CODE, CODE = 0x7F800000, 1 << 19, 20
 """The bits of infinity, half the distance of two codes, and the number of bits that are dropped."""
 
+LARGEST, SMALLEST = (INFINITY - 1) >> CODE, (1 << 23) >> CODE
+"""The codes of the largest finite number and of the smallest positive one, without an offset."""
+
 
 def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
     blocks = blocks_of(x.shape, SIZE)
@@ -34,8 +38,10 @@ def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
     dither = HALF_CODE
     if bits is not None:
         dither = blocks.split((bits >> (32 - CODE)).astype(jnp.int32))
-    code = ((magnitude + dither) >> CODE) - _offset(exponent, signed)
-    code = jnp.maximum(code, 0 if signed else jnp.minimum(magnitude, 1))
+    offset = _offset(exponent, signed)
+    code = jnp.minimum((magnitude + dither) >> CODE, LARGEST) - offset
+    least = 0 if signed else jnp.where(magnitude > 0, jnp.maximum(SMALLEST - offset, 1), 0)
+    code = jnp.maximum(code, least)
     top = 126 if signed else 254
     code = jnp.where(magnitude < INFINITY, code, top + (magnitude > INFINITY))
     if signed:

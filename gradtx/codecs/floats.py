@@ -15,10 +15,34 @@ from jax.typing import DTypeLike
 from gradtx.codecs.codec import Codec, Parts, With
 
 
+def nearest(x: Array, dtype: DTypeLike) -> Array:
+    """Returns numbers rounded to those that a shorter dtype has, in their own dtype.
+
+    XLA may omit the conversion to a dtype and back (`xla_allow_excess_precision`), so that what
+    depends on the rounding needs this one.
+
+    Args:
+      x: the numbers; if the dtype is not shorter than theirs, they are returned as they are.
+      dtype: the shorter dtype.
+    """
+    own, info = jnp.finfo(x.dtype), jnp.finfo(dtype)
+    if info.nmant >= own.nmant:
+        return x
+    # Numbers below the normal ones, which `reduce_precision` takes for zero, are multiples of the
+    # smallest one, and so is each number of the size of `large`.
+    large = 1.5 * 2.0**own.nmant * float(info.smallest_subnormal)
+    return jnp.where(
+        jnp.abs(x) < float(info.smallest_normal),
+        (x + large) - large,
+        lax.reduce_precision(x, info.nexp, info.nmant),
+    )
+
+
 def stochastically(x: Array, bits: Array, dtype: DTypeLike) -> Array:
     """Returns float32 numbers that a shorter dtype has, rounded up or down at random.
 
-    Its derivative is 1, the expected one.
+    Numbers between the largest finite one of the dtype and the next are rounded down. Its
+    derivative is 1, the expected one.
 
     Args:
       x: the numbers; those in another dtype are returned as they are.
@@ -34,29 +58,33 @@ def stochastically(x: Array, bits: Array, dtype: DTypeLike) -> Array:
       [1.        1.0078125] 1.002
     """
     dropped = 23 - jnp.finfo(dtype).nmant
-    return x if x.dtype != jnp.float32 or dropped <= 0 else _rounded(x, bits, dropped)
+    return x if x.dtype != jnp.float32 or dropped <= 0 else _rounded(x, bits, jnp.dtype(dtype))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _rounded(x: Array, bits: Array, dropped: int) -> Array:
-    whole = lax.bitcast_convert_type(x, jnp.uint32)
-    rounded = (whole + (bits >> (32 - dropped))) & jnp.uint32(2**32 - 2**dropped)
-    return jnp.where(jnp.isfinite(x), lax.bitcast_convert_type(rounded, jnp.float32), x)
+def _rounded(x: Array, bits: Array, dtype: np.dtype) -> Array:
+    dropped = 23 - jnp.finfo(dtype).nmant
+    whole, kept = lax.bitcast_convert_type(x, jnp.uint32), jnp.uint32(2**32 - 2**dropped)
+    down, near = (
+        lax.bitcast_convert_type(found & kept, jnp.float32)
+        for found in (whole, whole + (bits >> (32 - dropped)))
+    )
+    near = jnp.where(jnp.abs(down) == float(jnp.finfo(dtype).max), down, near)
+    return jnp.where(jnp.isfinite(x), near, x)
 
 
 @_rounded.defjvp
 def _(
-    dropped: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+    dtype: np.dtype, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
-    return _rounded(*primals, dropped), tangents[0]
+    return _rounded(*primals, dtype), tangents[0]
 
 
 def _encode(x: Array, bits: Array | None, dtype: DTypeLike) -> Parts:
-    if bits is not None:
-        x = stochastically(x, bits, dtype)
     most = float(jnp.finfo(dtype).max)
-    codes = jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)
-    return {"codes": _held(codes)}
+    x = jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most))
+    x = x if bits is None else stochastically(x, bits, dtype)
+    return {"codes": _held(x.astype(dtype))}
 
 
 def _decode(parts: Parts, shape: tuple[int, ...], dtype: np.dtype) -> Array:

@@ -2,9 +2,10 @@
 
 A signed code `k` from -7 to 7 is `k / 7` of the block's largest magnitude; an unsigned one, from 0
 to 15, is the square of `k / 15` of it, because it is the square root of a second moment that
-divides. A positive entry never has the unsigned code 0. A block with an infinity or NaN, or for
-unsigned codes with a negative entry beyond rounding errors, has no finite entry; entries above
-2^126 count as infinite.
+divides. A positive entry never has the unsigned code 0, and the scale is at least 2^-118, so that
+the code 1 is at least 2^-126, the smallest positive number that XLA does not take for zero. A block
+with an infinity or NaN, or for unsigned codes with a negative entry beyond rounding errors, has no
+finite entry.
 
 Source: Li et al., "Memory Efficient Optimizers with 4-bit States", arXiv:2309.01507, on blocks and
 on codes without zero.
@@ -22,8 +23,12 @@ from gradtx.codecs.codec import Codec, Parts, With
 SIZE = 128
 """The largest number of entries of a block."""
 
-TINY, HUGE = 2.0**-126, 2.0**126
-"""The smallest positive number that XLA does not round to zero, and its reciprocal."""
+LEAST, MOST = 2.0**-118, 2.0**128 * (1 - 2.0**-20)
+"""The least and the largest scale.
+
+A 225th of the least, and 225 divided by it, are normal numbers. Below the largest, products with
+reciprocals are finite however they are rounded.
+"""
 
 
 def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
@@ -32,19 +37,22 @@ def _encode(x: Array, bits: Array | None, signed: bool) -> Parts:
     largest = _largest_magnitude(blocks, x_split)
     if not signed:
         negative = _largest_magnitude(blocks, jnp.minimum(x_split, 0))
-        largest = jnp.where(negative > 2.0**-8 * largest, jnp.nan, largest)
-    largest = jnp.where(largest > HUGE, jnp.inf, largest)
-    usual = jnp.isfinite(largest) & (largest > 0)
-    ratio = jnp.where(usual, x_split / jnp.where(usual, largest, 1), 0)
+        negligible = 2.0**-8 * jnp.maximum(largest, LEAST)
+        largest = jnp.where(negative > negligible, jnp.nan, largest)
+    largest = jnp.where(jnp.isfinite(largest), jnp.clip(largest, LEAST, MOST), largest)
+    # in units of a code, or of its square; the reciprocal of the largest scales is no normal number
+    units = x_split * ((7 if signed else 225) / largest)
     dither = 0.5 if bits is None else blocks.split((bits >> 8).astype(jnp.float32) * 2.0**-24)
     if signed:
-        code = jnp.clip(jnp.floor(7 * ratio + dither), -7, 7)
+        code = jnp.clip(jnp.floor(units + dither), -7, 7)
     else:
-        ratio = jnp.maximum(ratio, 0)
-        below = jnp.minimum(jnp.floor(15 * jnp.sqrt(ratio)), 14)
+        units = jnp.maximum(units, 0)
+        below = jnp.minimum(jnp.floor(jnp.sqrt(units)), 14)
         # the squares of the next code and of this one differ by `2 * below + 1`
-        above = 225 * ratio - below**2 >= (1 - dither) * (2 * below + 1)
-        code = jnp.maximum(below + above, jnp.where(x_split > 0, 1, 0))
+        above = units - below**2 >= (1 - dither) * (2 * below + 1)
+        # as integers, of which the smallest are positive, too
+        positive = lax.bitcast_convert_type(x_split, jnp.int32) > 0
+        code = jnp.maximum(below + above, jnp.where(positive, 1, 0))
     bits_of_code = code.astype(jnp.int32).astype(jnp.uint8) & 15
     low, high = jnp.split(bits_of_code, 2, axis=blocks.within)
     codes = _halved(blocks).join(_apart(low | (high << 4), largest))
@@ -62,7 +70,6 @@ def _decode(parts: Parts, shape: tuple[int, ...], signed: bool) -> Array:
     else:
         code = code.astype(jnp.float32)
         x = code * code * (1 / 225) * scale
-        x = jnp.where(code > 0, jnp.maximum(x, TINY), x)
     return placed_with(blocks.join(x), parts["codes"])
 
 

@@ -11,8 +11,9 @@ A call of `adamw(1e-3).update(updates, state, params)` passes through these modu
    libraries, and `Stacked` of `gradtx.matrices` for rules of stacks of matrices. Each
    implements `init`, `update`, `narrow`, `effects` and `freeze`.
 3. `pipeline`. `chain` puts the links in one flat row, a `Pipeline`; the nesting is in the skeleton
-   of its state. The pair that the user holds is `Init(pipeline)` and `Update(pipeline)`. `update`
-   splits the state, runs one segment after another, and adds the titles of links to errors.
+   of its state. (`order` refuses links after those that must be last.) The pair that the user holds
+   is `Init(pipeline)` and `Update(pipeline)`. `update` splits the state, runs one segment after
+   another, and adds the titles of links to errors.
 4. `segment`. Neighbours that can be compiled together are a `Segment`. Inside `jit` it runs its
    links as they are. Outside, it calls one compiled function, which JAX caches by the value of the
    links without their numbers (`made`). Inside it the links are made again, with `Number`s

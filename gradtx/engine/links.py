@@ -86,10 +86,12 @@ class Link:
       origin: how it was made, if known.
       traits: further properties. For descriptions of optimizers: `frozen`, `factors`, `part`, the
         optimizer of a part of the parameters to which it belongs, and `inner`, the transformations
-        that a wrapper calls with the parameters as they are. For their extra
-        arguments: `passes_to`, the transformations to which these are passed on, or `None` if any
-        may be read; `reads`, names that are read but are not in the signature of `update`; and
-        `weights`, names of those that must not be negative.
+        that a wrapper calls with the parameters as they are. For their extra arguments:
+        `passes_to`, the transformations to which these are passed on, or `None` if any may be read;
+        `reads`, names that are read but are not in the signature of `update`; and `weights`, names
+        of those that must not be negative. For their order in a chain: `last`, whether its updates
+        are those of the parameters, so that nothing may change them; and `follows`, whether it may
+        come after such a link, because it does not change updates, or only rounds them.
     """
 
     name: str = ""

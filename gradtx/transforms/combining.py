@@ -2,6 +2,7 @@
 
 from gradtx._arguments import described, require_transformation
 from gradtx.engine.base import EmptyState, GradientTransformation, TransformationLike
+from gradtx.engine.order import refuse_after_last
 from gradtx.engine.pipeline import Pipeline, gather, pipeline_of
 
 
@@ -31,6 +32,8 @@ def chain(*args: TransformationLike) -> GradientTransformation:
 
     Raises:
       TypeError: an argument has no `init` and `update`.
+      ValueError: a part that must be last, such as `kahan`, is followed by one that changes its
+        updates.
 
     Example:
       >>> import jax.numpy as jnp
@@ -42,7 +45,9 @@ def chain(*args: TransformationLike) -> GradientTransformation:
     """
     for i, tx in enumerate(args):
         require_transformation(tx, f"chain: argument {i}")
-    links, skeletons = gather([pipeline_of(tx) for tx in args])
+    parts = {f"argument {i}": pipeline_of(tx) for i, tx in enumerate(args)}
+    refuse_after_last(parts, "chain")
+    links, skeletons = gather([*parts.values()])
     return Pipeline(links, tuple(skeletons)).transformation()
 
 
@@ -53,7 +58,8 @@ def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation
       *args: pairs `(name, transformation)`, with different names.
 
     Raises:
-      ValueError: a name occurs twice.
+      ValueError: a name occurs twice, or a part that must be last is followed by one that changes
+        its updates.
       TypeError: an argument is not such a pair.
 
     Example:
@@ -76,5 +82,7 @@ def named_chain(*args: tuple[str, TransformationLike]) -> GradientTransformation
         )
     for name, tx in args:
         require_transformation(tx, f"named_chain: {name!r}")
-    links, skeletons = gather([pipeline_of(tx) for _, tx in args])
+    parts = {repr(name): pipeline_of(tx) for name, tx in args}
+    refuse_after_last(parts, "named_chain")
+    links, skeletons = gather([*parts.values()])
     return Pipeline(links, dict(zip(names, skeletons, strict=True))).transformation()

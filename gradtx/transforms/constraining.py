@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx._roles import Statistic, Told, declared
+from gradtx.codecs import nearest
 from gradtx.engine.base import (
     Array,
     EmptyState,
@@ -72,6 +73,7 @@ def keep_params_nonnegative() -> GradientTransformation:
         name="keep_params_nonnegative",
         params=True,
         real_only=True,
+        traits={"last": True},
     )
 
 
@@ -84,7 +86,7 @@ def _stop_at_zero(updates: Updates, params: Params) -> Updates:
         g = jnp.maximum(g, -p)
         if g.dtype == dtype:
             return g
-        g = g.astype(dtype)
+        g = nearest(g, dtype).astype(dtype)
         at = lax.stop_gradient(g)  # `nextafter` has no derivative
         return g + jnp.where(p + g < 0, jnp.nextafter(at, jnp.zeros_like(at)) - at, 0)
 

@@ -12,11 +12,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradtx._apply import apply_updates
 from gradtx._roles import Count, Inner, Slot, declared
-from gradtx.codecs import random_bits, stochastically
+from gradtx.codecs import nearest, random_bits, stochastically
 from gradtx.engine.base import (
     GradientTransformation,
     Params,
@@ -51,7 +51,8 @@ def master_weights(inner: TransformationLike) -> GradientTransformation:
     """Keeps a float32 copy of half-precision parameters, and updates that.
 
     `u = inner(g, m); m = m + u; p = round(m)`, where `m` is the copy. The wrapped transformation
-    sees only float32 gradients and parameters. Parameters must be changed by its updates only.
+    sees only float32 gradients and parameters. Parameters must be changed by its updates only, so
+    that nothing that changes them may follow in a chain.
 
     Args:
       inner: the transformation, with the learning rate.
@@ -89,7 +90,10 @@ def master_weights(inner: TransformationLike) -> GradientTransformation:
             master, inner_state
         )
 
-    return wrapped(init, update, inner, name="master_weights", state=MasterWeightsState)
+    traits = {"last": True}
+    return wrapped(
+        init, update, inner, name="master_weights", state=MasterWeightsState, traits=traits
+    )
 
 
 @declared
@@ -116,7 +120,8 @@ def kahan(
 
     `u = inner(g, p + c); y = c + u; p_new = round(p + y); c = y - (p_new - p)`, where `c` is the
     residual, in 2 bytes or 1 for each parameter. It is rounded stochastically, so that errors
-    average out. The wrapped transformation sees only float32 gradients and parameters.
+    average out. The wrapped transformation sees only float32 gradients and parameters. Nothing that
+    changes the updates may follow in a chain.
 
     Args:
       inner: the transformation, with the learning rate.
@@ -156,18 +161,21 @@ def kahan(
         check_given((), True, params, {})
         check_pairs(updates, params)
         held = jax.tree.map(_read, state.residual, params)
-        whole = jax.tree.map(lambda p, c: widen(p) + c, params, held)
+        whole = jax.tree.map(lambda p, c: _exactly(p) + c, params, held)
         g = jax.tree.map(widen, updates)
         new, inner_state = tx.update(g, state.inner_state, whole, **extra)
         sums = jax.tree.map(lambda c, u: c + widen(u), held, new)
-        result = jax.tree.map(lambda y, p, g: _update(y, widen(p) + y, p, g), sums, params, updates)
-        moved = apply_updates(params, result)
-        lacking = jax.tree.map(lambda y, q, p: y - (widen(q) - widen(p)), sums, moved, params)
+        result = jax.tree.map(
+            lambda y, p, g: _update(y, _exactly(p) + y, p, g), sums, params, updates
+        )
+        moved = jax.tree.map(_moved, params, result)
+        lacking = jax.tree.map(lambda y, q, p: y - (q - _exactly(p)), sums, moved, params)
         bits = _bits_like(params, state.count, 0)
-        kept = jax.tree.map(_stored, lacking, moved, bits, state.residual)
+        kept = jax.tree.map(_stored, lacking, moved, params, bits, state.residual)
         return result, KahanState(safe_increment(state.count), kept, inner_state)
 
-    return wrapped(init, update, inner, name="kahan", state=KahanState)
+    traits = {"last": True}
+    return wrapped(init, update, inner, name="kahan", state=KahanState, traits=traits)
 
 
 @declared
@@ -217,14 +225,20 @@ def stochastic_round(seed: int = 0) -> GradientTransformation:
         bits = _bits_like(params, state.count, seed)
 
         def rounded(u: ArrayLike, p: ArrayLike, b: Array) -> Array:
-            target = stochastically(widen(p) + widen(u), b, jnp.result_type(p))
+            target = stochastically(_exactly(p) + widen(u), b, jnp.result_type(p))
             return _update(u, target, p, u)
 
         new = jax.tree.map(rounded, updates, params, bits)
         return new, StochasticRoundState(safe_increment(state.count))
 
     return coupled(
-        StochasticRoundState, init, update, name="stochastic_round", params=True, real_only=True
+        StochasticRoundState,
+        init,
+        update,
+        name="stochastic_round",
+        params=True,
+        real_only=True,
+        traits={"last": True, "follows": True},
     )
 
 
@@ -239,8 +253,19 @@ def _update(step: ArrayLike, target: Array, p: ArrayLike, g: ArrayLike) -> Array
     """
     dtype = jnp.result_type(p)
     if not dtype == target.dtype == jnp.result_type(g):  # rounded, so what is lost comes next time
-        step = widen(target.astype(dtype)) - widen(p)
-    return jnp.asarray(step).astype(jnp.result_type(g))
+        step = nearest(target, dtype) - _exactly(p)
+    dtype = jnp.result_type(g)
+    return nearest(jnp.asarray(step), dtype).astype(dtype)
+
+
+def _exactly(p: ArrayLike) -> Array:
+    """Returns parameters in float32, rounded to their dtype even if XLA omitted that."""
+    return nearest(widen(p), jnp.result_type(p))
+
+
+def _moved(p: ArrayLike, u: ArrayLike) -> Array:
+    """Returns in float32 what `apply_updates` returns."""
+    return nearest(_exactly(p) + _exactly(u), jnp.result_type(p))
 
 
 def _bits_like(params: Params, count: Array, seed: int) -> PyTree:
@@ -252,20 +277,25 @@ def _bits_like(params: Params, count: Array, seed: int) -> PyTree:
     return treedef.unflatten(bits)
 
 
-def _unit(p: ArrayLike) -> Array:
-    """Returns a 254th of the distance of a number's neighbours: half of it is 127 units."""
-    info = jnp.finfo(jnp.result_type(p))
-    _, exponent = jnp.frexp(jnp.maximum(jnp.abs(widen(p)), float(info.smallest_normal)))
+def _unit(p: Array, dtype: DTypeLike) -> Array:
+    """Returns a 254th of the distance of a number's neighbours: half of it is 127 units.
+
+    Of numbers below 2^-108 it is that of 2^-108, because XLA takes numbers below 2^-126 for zero.
+    """
+    info = jnp.finfo(dtype)
+    least = max(float(info.smallest_normal), 2.0**-108)
+    _, exponent = jnp.frexp(jnp.maximum(jnp.abs(p), least))
     return jnp.ldexp(jnp.float32(1 / 254), exponent - 1 - info.nmant)
 
 
 def _read(residual: Array, p: ArrayLike) -> Array:
-    whole = residual.astype(jnp.float32)
-    return whole * _unit(p) if residual.dtype == jnp.int8 else widen(residual)
+    if residual.dtype != jnp.int8:
+        return widen(residual)
+    return residual.astype(jnp.float32) * _unit(_exactly(p), jnp.result_type(p))
 
 
-def _stored(c: Array, p: ArrayLike, bits: Array, like: Array) -> Array:
+def _stored(c: Array, q: Array, p: ArrayLike, bits: Array, like: Array) -> Array:
     if like.dtype != jnp.int8:
         return stochastically(c, bits, like.dtype).astype(like.dtype)
     up = (bits >> 8).astype(jnp.float32) * 2.0**-24
-    return jnp.clip(jnp.floor(c / _unit(p) + up), -127, 127).astype(jnp.int8)
+    return jnp.clip(jnp.floor(c / _unit(q, jnp.result_type(p)) + up), -127, 127).astype(jnp.int8)

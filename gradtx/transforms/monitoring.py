@@ -81,7 +81,8 @@ def snapshot(measure_name: str, measure: Callable[[Updates], PyTree]) -> Gradien
         value = _store(measure(updates), state.measurement[measure_name], "snapshot", measure_name)
         return updates, SnapshotState({measure_name: value})
 
-    return wrapped(init, update, name="snapshot", state=SnapshotState)
+    traits = {"follows": True}
+    return wrapped(init, update, name="snapshot", state=SnapshotState, traits=traits)
 
 
 def monitor(
@@ -133,8 +134,8 @@ def monitor(
             states.append(new)
         return updates, MonitorState(measurements, tuple(states))
 
-    inner = tuple(parts.values())
-    return wrapped(init, update, name="monitor", state=MonitorState, traits={"passes_to": inner})
+    traits = {"passes_to": tuple(parts.values()), "follows": True}
+    return wrapped(init, update, name="monitor", state=MonitorState, traits=traits)
 
 
 def measure_with_ema(

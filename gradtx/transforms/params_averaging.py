@@ -88,6 +88,10 @@ class LawaState(NamedTuple):
         return jax.tree.map(mean, self.history)
 
 
+LAST = {"last": True, "follows": True}
+"""Of averages: they do not change the updates, and need those of the parameters."""
+
+
 @functools.partial(piece, ranges={"decay": DECAY})
 def params_ema(
     decay: ScalarOrSchedule = 0.999,
@@ -101,7 +105,7 @@ def params_ema(
     or `d = decay` without warm-up. The average starts at the initial parameters, whose weight the
     warm-up reduces quickly. The updates are not changed.
 
-    It belongs at the end of a chain, where `u` are the finished updates, and `p + u` the next
+    It must be at the end of a chain, where `u` are the finished updates, and `p + u` the next
     parameters before they are rounded to their dtype; several averages may follow one another.
     `averaged_params` returns the average.
     Inside `MultiSteps` it averages after each window.
@@ -148,6 +152,7 @@ def params_ema(
         params=True,
         scalars={"decay": decay},
         per_step=least_weight if warmup else None,
+        traits=LAST,
         name="params_ema",
     )
     return store_as(tx, average=accumulator_dtype)
@@ -165,7 +170,7 @@ def params_mean(
 
     With `every=1` this is Polyak's average, or with a `start` that of its tail, as in ASGD. With
     the length of a cycle of the learning rate, or of an epoch, it is stochastic weight averaging
-    (SWA). It belongs at the end of a chain; see `params_ema`.
+    (SWA). It must be at the end of a chain; see `params_ema`.
 
     Args:
       start: the number of steps before the mean. Default: 0.
@@ -203,7 +208,13 @@ def params_mean(
         return u, Slots(average=s.average + times(s.weight, p + u - s.average))
 
     tx = leafwise(
-        ParamsMeanState, _copied, update, params=True, per_step=weight, name="params_mean"
+        ParamsMeanState,
+        _copied,
+        update,
+        params=True,
+        per_step=weight,
+        traits=LAST,
+        name="params_mean",
     )
     return store_as(tx, average=accumulator_dtype)
 
@@ -216,7 +227,7 @@ def lawa(
 
     After every `every` steps, the parameters `p + u` replace the oldest of the last `window`. Until
     there are `window`, the mean is over those that there are, and before the first it is the
-    initial parameters. The updates are not changed. It belongs at the end of a chain; see
+    initial parameters. The updates are not changed. It must be at the end of a chain; see
     `params_ema`. `averaged_params` returns the mean.
 
     Args:
@@ -260,6 +271,7 @@ def lawa(
         params=True,
         scalars={"collected": _collected(window, every)},
         counter=Counter(advance=functools.partial(next_count, period=window * every)),
+        traits=LAST,
         name="lawa",
     )
     return store_as(tx, history=accumulator_dtype)

@@ -12,12 +12,18 @@ import gradtx
 
 STEPS, RATE, WIDTH = 10_000, 1e-4, 256
 SGD = gradtx.sgd(RATE)
-WAYS = {
-    "master_weights": gradtx.master_weights(SGD),
-    "kahan": gradtx.kahan(SGD),
-    "kahan int8": gradtx.kahan(SGD, "int8"),
-    "stochastic_round": gradtx.chain(SGD, gradtx.stochastic_round()),
-}
+
+
+def ways(tx):
+    return {
+        "master_weights": gradtx.master_weights(tx),
+        "kahan": gradtx.kahan(tx),
+        "kahan int8": gradtx.kahan(tx, "int8"),
+        "stochastic_round": gradtx.chain(tx, gradtx.stochastic_round()),
+    }
+
+
+WAYS = ways(SGD)
 
 
 def dtypes_of(tree):
@@ -149,3 +155,60 @@ def test_mistakes():
         gradtx.kahan(SGD, "int4")
     with pytest.raises(TypeError, match="complex64, but must be real"):
         gradtx.kahan(SGD).init(jnp.ones(2, jnp.complex64))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("residual", ["float", "int8"])
+def test_the_residual_is_what_the_rounded_parameters_lack(residual, dtype):
+    """Also in compiled code, where XLA omits conversions to half precision and back."""
+    random, shape = np.random.default_rng(0), (64, 64)
+    w, *grads = (jnp.asarray(random.normal(size=shape), dtype) for _ in range(3))
+    tx = gradtx.kahan(gradtx.sgd(0.1), residual)
+
+    @jax.jit
+    def both(w):
+        state = tx.init(w)
+        for g in grads:
+            updates, state = tx.update(g, state, w)
+            w = gradtx.apply_updates(w, updates)
+        return w, state
+
+    exact, state = np.asarray(w, np.float64), tx.init(w)
+    together = both(w)
+    for g in grads:
+        updates, state = jax.jit(tx.update)(g, state, w)
+        w = gradtx.apply_updates(w, updates)
+        exact = exact - np.float32(0.1) * np.asarray(g, np.float64)
+    for moved, after in ((w, state), together):
+        w = np.asarray(moved, np.float64)
+        lacks = np.asarray(after.residual, np.float64)
+        spacing = np.exp2(np.frexp(w)[1]) * float(jnp.finfo(dtype).eps) / 2
+        lacks = lacks * spacing / 254 if residual == "int8" else lacks
+        error = np.abs(w + lacks - exact)
+        # Each of two steps rounds the residual by less than a unit. A byte does not hold what the
+        # rounding of a larger update leaves of a small parameter.
+        assert error.max() <= 0.1 * float(jnp.finfo(dtype).eps) * (4 if residual == "int8" else 1)
+        assert np.mean(error > 2 * spacing / 254 + 1e-6) < (0.06 if residual == "int8" else 1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", WAYS)
+def test_at_the_ends_of_the_range(name, dtype):
+    """Zero, the smallest normal number and the largest ones: they stay finite, and move on."""
+    info = jnp.finfo(dtype)
+    most, least = float(info.max), float(info.smallest_normal)
+    ends = [0.0, least, 2.0**-110, 1.0, most / 2, most]
+    w = jnp.tile(jnp.asarray([*ends, *(-x for x in ends)], dtype), (32, 1))
+    start = w.astype(jnp.float32)
+    tx = ways(gradtx.sgd(1.0))[name]
+    state, step = tx.init(w), jax.jit(tx.update)
+    # outwards; at the ends in all by less than half the distance of two numbers
+    g = jnp.where(start < 0, 2.0**-10, -(2.0**-10))
+    g = jnp.where(abs(start) < 2, g, -start * info.eps / 32).astype(dtype)
+    for count in range(1, 5):
+        updates, state = step(g, state, w)
+        w = gradtx.apply_updates(w, updates)
+        assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((w, state)))
+        exact = start - count * g.astype(jnp.float32)
+        close = count * float(info.eps) * np.maximum(abs(exact), least)
+        assert (abs(w.astype(jnp.float32) - exact) <= close).all()
