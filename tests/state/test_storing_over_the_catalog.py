@@ -100,14 +100,14 @@ drawn = given(
 )
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @drawn
 def test_some_optimizers_in_some_codecs(name, codec, dtype, shapes, min_size):
     check_an_entry(name, codec, dtype, SHAPES[shapes], min_size)
 
 
 @pytest.mark.thorough
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @drawn
 def test_many_optimizers_in_many_codecs(name, codec, dtype, shapes, min_size):
     check_an_entry(name, codec, dtype, SHAPES[shapes], min_size)
