@@ -85,7 +85,7 @@ def test_rules_of_ones_own_name_their_argument():
 )
 def test_axes_of_units(name, argument, more, axis):
     tx = call(name, **{argument: axis}, **more)
-    told = f"['a']['w']: has 2 axes, so {argument} must be from -2 to 1, got {axis}"
+    told = f"['a']['w'] has 2 axes, so {argument} must be from -2 to 1, got {axis}"
     for run in (step, jax.jit(step, static_argnums=0)):
         with refused(ValueError, name, told):
             run(tx, MATRIX)

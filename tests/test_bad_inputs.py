@@ -312,7 +312,12 @@ def test_names_that_are_not_in_the_catalog():
     with refused(gradtx.catalog.UnknownOptimizer, "'adamm'", "'adam'"):
         gradtx.catalog.get("adamm")
     with pytest.raises(ValueError, match="'adam' is already registered by"):
-        gradtx.catalog.optimizer("nowhere", probe={})(gradtx.adam)
+        gradtx.catalog.optimizer("nowhere", family="Adam", probe={})(gradtx.adam)
+    with refused(ValueError, "family of nothing", "'adam'", "'Adam'"):
+
+        @gradtx.catalog.optimizer("nowhere", family="adam", probe={})
+        def nothing():
+            return gradtx.identity()
 
 
 def test_storing_slots_that_are_not_there():

@@ -24,6 +24,12 @@ def nearest(x: Array, dtype: DTypeLike) -> Array:
     Args:
       x: the numbers; if the dtype is not shorter than theirs, they are returned as they are.
       dtype: the shorter dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gradtx.codecs import nearest
+      >>> print(nearest(jnp.array([1.001, 1.009]), jnp.bfloat16))
+      [1.        1.0078125]
     """
     own, info = jnp.finfo(x.dtype), jnp.finfo(dtype)
     if info.nmant >= own.nmant:
