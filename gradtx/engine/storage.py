@@ -87,10 +87,13 @@ def first_slots(
 
     def own(slot: Array, dtype: DTypeLike | None) -> Array:
         """Returns a slot in a separate buffer, so that parameters and state can be donated."""
-        slot = jnp.array(slot, copy=True) if id(slot) in taken else jnp.asarray(slot)
+        if id(slot) in taken:
+            slot = jnp.array(slot, copy=True)
+        elif not isinstance(slot, jax.Array):
+            slot = jnp.asarray(slot)
         taken.add(id(slot))
         if dtype is None:
-            return store(slot, slot.dtype)
+            return lax.convert_element_type(slot, slot.dtype) if slot.weak_type else slot
         # For a complex slot stored as a real one, the first update raises an error.
         real = not jnp.issubdtype(dtype, jnp.complexfloating)
         return lax.convert_element_type(jnp.real(slot) if real else slot, dtype)
