@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 
-from gradtx._devices import placed, placed_like
+from gradtx._devices import explicit_mesh, placed, placed_like
 from gradtx.engine.base import Array, PyTree
 from gradtx.engine.scalars import finished
 from gradtx.matrices.layout import Place, place_of_slots
-from gradtx.matrices.stacks import Column
+from gradtx.matrices.stacks import Column, Part
 
 
 def shared_key(key: Array) -> Array:
@@ -49,11 +49,15 @@ def keys_of_leaves(data: Array, leaves: dict[int, PyTree], places: dict[int, Pla
       places: their places.
     """
     column, start = Column({}, {}, "the random keys"), 0
+    alone = explicit_mesh(leaves[i] for i in places) is None
     for i, place in places.items():
         stop = start + place.layout.matrices
         mine = column.places[i] = place_of_slots(place, data.shape[1:])
-        typed = placed_like(leaves[i], place.layout, mine.layout, data.dtype)
-        part = data[start:stop].reshape(mine.layout.shape)
-        column.arrays[i] = placed(part, typed.sharding)
+        part = Part(data, start, mine.layout.shape)
+        if alone:
+            column.arrays[i] = part
+        else:
+            typed = placed_like(leaves[i], place.layout, mine.layout, data.dtype)
+            column.arrays[i] = placed(data[start:stop].reshape(part.shape), typed.sharding)
         start = stop
     return column

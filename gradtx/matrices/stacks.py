@@ -7,11 +7,13 @@ the device, see
 """
 
 import functools
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from gradtx._devices import (
@@ -27,12 +29,36 @@ from gradtx.engine.storage import store
 from gradtx.matrices.layout import Layout, Place
 
 
+class Part(NamedTuple):
+    """A part of an array, which is cut out together with others.
+
+    Attributes:
+      whole: the array.
+      start: the number of its first row.
+      shape: the shape of the part: all its axes but those of a row are rows.
+    """
+
+    whole: Array
+    start: int
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype."""
+        return self.whole.dtype
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The numbers of its rows."""
+        return self.start + np.arange(math.prod(self.shape[: 1 - self.whole.ndim or None]))
+
+
 class Column(NamedTuple):
     """An argument or a result of a function of stacks, for each leaf.
 
     Attributes:
       arrays: the arrays, by the leaves' numbers; of results only the shapes, dtypes and shardings
-        are used.
+        are used. Those of arguments may be parts of one array.
       places: their places in the stacks.
       name: the name in error messages.
       after: `after(matrices, layout)`, a function applied to the results for one leaf, or `None`.
@@ -93,7 +119,9 @@ def map_stacks(
     for i in given[0].arrays:
         shapes = tuple((c.places[i].shape, compute_dtype(c.arrays[i].dtype)) for c in given)
         groups.setdefault(shapes, []).append(i)
-    mesh = explicit_mesh(x for column in given for x in column.arrays.values())
+    mesh = explicit_mesh(
+        x for column in given for x in column.arrays.values() if not isinstance(x, Part)
+    )
     if mesh is not None:
         return divided(function, given, results, list(groups.values()), mesh)
     # All leaves are cut out of their stacks at the end, in one branch for each platform.
@@ -122,8 +150,13 @@ def _kinds(group: Sequence[int], columns: Sequence[Column]) -> list[list[int]]:
     return list(found.values())
 
 
-def _joined(stacks: Sequence[Array]) -> Array:
-    return stacks[0] if len(stacks) == 1 else lax.concatenate(stacks, 0)
+def _joined(stacks: Sequence[Any]) -> Array:
+    first = stacks[0]
+    if isinstance(first, Part):
+        rows = np.concatenate([part.rows for part in stacks])
+        found = first.whole.at[rows].get(mode="promise_in_bounds", unique_indices=True)
+        return lax.reshape(found, (len(stacks) * first.shape[0], *first.shape[1:]))
+    return first if len(stacks) == 1 else lax.concatenate(stacks, 0)
 
 
 def _cut(stacks: list[Array], counts: Sequence[int]) -> Sequence[Sequence[Array]]:

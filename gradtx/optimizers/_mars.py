@@ -15,6 +15,7 @@ from gradtx.linear_algebra.orthogonalizing import (
     Named,
     coefficients_of,
 )
+from gradtx.matrices.layout import MatrixAxes
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.optimizers._matrices import HIDDEN, with_rest
 from gradtx.optimizers._orthogonal_momentum import orthogonal_momentum
@@ -67,7 +68,7 @@ def mars_muon(
       learning_rate: a number, a scalar array or a schedule.
       gamma: the strength of the correction; 0 for none. Default: 0.025.
       b1: the decay rate of the average of corrected gradients. Default: 0.95.
-      max_norm: the largest norm of a leaf's corrected gradient; `math.inf` for no limit. Default:
+      max_norm: the largest norm of a matrix's corrected gradient; `math.inf` for no limit. Default:
         1.
       eps: added to the norm before the orthogonalization. Default: 1e-8.
       weight_decay: the coefficient of decoupled weight decay, a number or a schedule; the learning
@@ -99,8 +100,9 @@ def mars_muon(
       [[-0.028  0.   ]
        [ 0.    -0.028]]
     """
+    axes = MatrixAxes() if weight_dimension_numbers is None else weight_dimension_numbers
     directions = chain(
-        mars(gamma, b1, max_norm),
+        mars(gamma, b1, max_norm, weight_dimension_numbers=axes),
         orthogonal_momentum(
             coefficients_of(ns_coeffs, ns_steps, "mars_muon"),
             ns_steps,

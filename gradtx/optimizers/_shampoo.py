@@ -22,12 +22,13 @@ from gradtx.engine.base import (
     ScalarOrSchedule,
     TransformationLike,
 )
-from gradtx.engine.leafwise import leafwise, piece
+from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import abs_sq, ema, over, value_of
 from gradtx.engine.rules import Slots
 from gradtx.linear_algebra.inverse_roots import RootMethod, inverse_roots
 from gradtx.matrices.blocks import in_blocks
 from gradtx.matrices.guard import guarded
+from gradtx.matrices.layout import MatrixAxes
 from gradtx.matrices.matrixwise import matrixwise
 from gradtx.matrices.renewal import next_ages, renewed
 from gradtx.matrices.sides import (
@@ -273,9 +274,9 @@ def shampoo(
         returns one. Default: all.
       precondition_frequency: the number of steps for which roots are kept, a Python integer, at
         least 1. Default: 10; the papers use 1 to 100.
-      grafting: the method that gives the norm of each leaf's update: "adam" with `b1` and `b2`;
+      grafting: the method that gives the norm of each matrix's update: "adam" with `b1` and `b2`;
         "rmsprop" with `b2` and bias correction; "adagrad"; "sgd" for the gradient itself; any
-        transformation; or `None`, for updates that are not scaled, as in the first paper. Leaves
+        transformation; or `None`, for updates that are not scaled, as in the first paper. Matrices
         whose squares are not finite are zeros for it. Default: "adam".
       grafting_eps: `eps` of that method. Default: 1e-8.
       accumulation: "average" or "sum" of second moments. Default: "average".
@@ -333,7 +334,8 @@ def shampoo(
         magnitude = _magnitude(magnitude, b1, b2, grafting_eps)
     if magnitude is not None:
         require_transformation(magnitude, "shampoo: grafting")
-        direction = graft(direction, chain(_finite(), magnitude))
+        axes = MatrixAxes() if weight_dimension_numbers is None else weight_dimension_numbers
+        direction = graft(direction, chain(_finite(axes), magnitude), weight_dimension_numbers=axes)
     of_matrices = chain(
         direction,
         add_decayed_weights(weight_decay, mask),
@@ -345,14 +347,17 @@ def shampoo(
 
 
 @piece
-def _finite() -> GradientTransformation:
-    """Replaces leaves whose squares are not finite by zeros, as the rule of `scale_by_shampoo` does
-    for matrices, so that they do not reach the averages of the grafted method."""
+def _finite(axes: PyTree | Callable[[Params], PyTree]) -> GradientTransformation:
+    """Replaces matrices whose squares are not finite by zeros, as `scale_by_shampoo` does, so that
+    they do not reach the averages of the grafted method."""
 
     def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
-        return jnp.where(jnp.isfinite(jnp.sum(abs_sq(g))), g, 0), Slots()
+        finite = jnp.isfinite(jnp.sum(abs_sq(g), (1, 2), keepdims=True))
+        return jnp.where(finite, g, 0), Slots()
 
-    return leafwise(EmptyState, None, update, name="shampoo")
+    return matrixwise(
+        EmptyState, None, update, axes=axes, argument="weight_dimension_numbers", name="shampoo"
+    )
 
 
 def _magnitude(name: Grafting, b1: Scalar, b2: Scalar, eps: Scalar) -> GradientTransformation:

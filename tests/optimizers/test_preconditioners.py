@@ -174,3 +174,28 @@ def test_a_function_of_the_parameters_may_give_the_axes(entry):
         tx = entry.factory(**{**entry.probe, "weight_dimension_numbers": given})
         found.append(jax.eval_shape(lambda p, tx=tx: tx.update(p, tx.init(p), p), params))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in ON_MATRICES if "key" not in e.hyperparameters], ids=lambda e: e.name
+)
+def test_layers_in_one_leaf_are_updated_as_leaves_of_their_own(entry, x64):
+    """One of them has gradients of zero, and one has a gradient that is not finite.
+
+    Methods with random keys have other keys for the matrices of one leaf than for several leaves.
+    """
+    rows, columns, steps = 5, 3, 3
+    gradients = normals(0, steps, 4, rows, columns) * np.array([1, 10, 0, 0.1])[:, None, None]
+    gradients[1, 3, 0, 0] = np.nan
+    params = normals(1, 4, rows, columns)
+    found = []
+    for axes, of in ((gradtx.MatrixAxes(1, 2), jnp.asarray), (gradtx.MatrixAxes(), list)):
+        tx = entry.factory(**{**entry.probe, "weight_dimension_numbers": axes})
+        state, updates = tx.init(of(params)), []
+        step = jax.jit(tx.update)
+        for g in gradients:
+            u, state = step(of(g), state, of(params))
+            updates.append(jnp.stack(list(u)))
+        found.append(np.stack(updates))
+    np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-12)
+    assert np.isfinite(found[0][:, :3]).all() and np.abs(found[0][:, :2]).min() > 0

@@ -60,6 +60,7 @@ def mars_muon(
     {**DECAYS, "gamma": 0.5, "max_norm": np.inf, "eps": 0.0, "weight_decay": 0.0},
     (-0.1, -0.2 * 4 / sqrt(18), 0.3 * 8 / 7 / sqrt(22)),
     moved=CORRECTION,
+    cancels=True,
 )
 def mars_adamw(
     gradients,
@@ -83,6 +84,8 @@ def mars_adamw(
     {"gamma": 0.5, "b1": 0.5, "max_norm": np.inf, "weight_decay": 0.5},
     (-0.1 * 1.5, -0.2 * 1.425, -0.3 * (-1 + 0.2825)),
     moved=CORRECTION,
+    cancels=True,
+    ulps=16,  # the correction multiplies roundings by gamma * b1 / (1 - b1), here 5.7
 )
 def mars_lion(
     gradients,

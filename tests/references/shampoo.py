@@ -60,7 +60,9 @@ def scale_by_shampoo(
 SIGN = gradtx.scale_by_sign()
 OF_MATRICES = {
     "eps": [1e-2],
-    "precondition_frequency": [3, 5],
+    # Roots of the first gradient's second moment meet the others in its null space, where their
+    # condition is that of `eps` beside the largest eigenvalue.
+    "precondition_frequency": [{"precondition_frequency": n, "eps": 100.0} for n in (3, 5)],
     "accumulation": ["sum"],
     "exponent_override": [2],
     "root": ["newton"],

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import gradtx
 
@@ -28,3 +29,26 @@ def test_directions_of_zero_and_large_norms():
     half = jnp.array([3.0, 4.0], jnp.bfloat16)
     updates, _ = tx.update(half, tx.init(half))
     assert updates.dtype == jnp.bfloat16
+
+
+def test_matrices_are_scaled_one_by_one():
+    """A stack of layers is scaled as its layers on their own are."""
+    rng = np.random.default_rng(0)
+    layers = jnp.asarray(rng.normal(size=(3, 4, 5)) * np.array([1, 10, 0])[:, None, None])
+    axes = gradtx.MatrixAxes(1, 2)
+    pair = gradtx.scale_by_sign(), gradtx.identity()
+    whole = gradtx.graft(*pair, weight_dimension_numbers=axes)
+    each = gradtx.graft(*pair)
+    updates, _ = whole.update(layers, whole.init(layers))
+    alone, _ = each.update(list(layers), each.init(list(layers)))
+    np.testing.assert_allclose(updates, jnp.stack(alone), rtol=1e-6)
+    norms = np.linalg.norm(layers, axis=(1, 2))
+    np.testing.assert_allclose(np.linalg.norm(updates, axis=(1, 2)), norms, rtol=1e-6)
+
+
+def test_a_wrong_axis_is_named():
+    tx = gradtx.graft(
+        gradtx.identity(), gradtx.identity(), weight_dimension_numbers=gradtx.MatrixAxes(0, 2)
+    )
+    with pytest.raises(ValueError, match=r"graft: params\['w'\].*weight_dimension_numbers"):
+        tx.update({"w": jnp.ones((2, 2))}, tx.init({"w": jnp.ones((2, 2))}))
