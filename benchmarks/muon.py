@@ -5,7 +5,8 @@
 The parameters are the 48 matrices, of 4 shapes, of a transformer with 12 layers of width 64, and of
 width 256 for a second measurement of the step. "gradtx, Gram" takes four steps of Polar Express in
 the Gram form, whose singular values are as near to 1 as those of five classic steps, see
-`orthogonalize.py`.
+`orthogonalize.py`. "By hand" is the same method in plain JAX for these matrices alone, without
+a library: what tracing it has to cost.
 """
 
 from collections.abc import Callable
@@ -44,6 +45,27 @@ def matrices(width: int = 64) -> list[jax.Array]:
     return [jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in shapes]
 
 
+def by_hand(params: list, state: list, grads: list) -> tuple[list, list]:
+    """A step of Muon written for matrices of few shapes."""
+    mu = [0.95 * m + g for m, g in zip(state, grads, strict=True)]
+    nesterov = [0.95 * m + g for m, g in zip(mu, grads, strict=True)]
+    where: dict[tuple[int, ...], list[int]] = {}
+    for i, x in enumerate(params):
+        where.setdefault(x.shape, []).append(i)
+    new = list(params)
+    for shape, mine in where.items():
+        x = jnp.stack([nesterov[i] for i in mine])
+        x = x / (jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-8)
+        x = x.mT if (tall := shape[0] > shape[1]) else x
+        for _ in range(5):
+            a = x @ x.mT
+            x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+        x = (x.mT if tall else x) * max(1, shape[1] / shape[0]) ** 0.5
+        for i, u in zip(mine, x, strict=True):
+            new[i] = params[i] - 1e-3 * u
+    return new, mu
+
+
 def step_of(name: str) -> Callable:
     """Returns the training step of a library: update and apply."""
     tx, apply = LIBRARIES[name]
@@ -74,7 +96,13 @@ def main() -> None:
         jax.clear_caches()
         return timed(lambda: lowered(name) and 0)
 
-    found = side_by_side({name: lambda n=name: trace(n) for name in LIBRARIES}, 11)
+    def trace_by_hand() -> float:
+        jax.clear_caches()
+        step = jax.jit(by_hand, donate_argnums=(0, 1))
+        return timed(lambda: step.trace(params, params, params).lower() and 0)
+
+    runs = {name: lambda n=name: trace(n) for name in LIBRARIES}
+    found = side_by_side({**runs, "by hand": trace_by_hand}, 11)
     report("trace + lower, caches empty", found, "optax", "at most 0.2")
 
     def compile_(name: str) -> float:
