@@ -141,6 +141,7 @@ def apply_every(k: int = 1) -> GradientTransformation:
             factor = finished(jnp.where(total == 0, 0, k / jnp.where(total == 0, 1, total)))
         given, gathered = present(updates, updates=updates, **{"state.grad_acc": state.grad_acc})
 
+        @jax.jit  # traced once for each shape
         def one(g: ArrayLike, a: Array) -> tuple[Array, Array]:
             x = gather(g, widen(a), None, weight)
             whole = x if factor is None else times(factor, x)
