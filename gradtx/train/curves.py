@@ -45,10 +45,12 @@ def draw_curves(history: Sequence[Row], title: str) -> "Figure":
         losses.plot(epochs, [getattr(row, f"{part}_loss") for row in history], **style)
         accuracy = [100 * getattr(row, f"{part}_accuracy") for row in history]
         accuracies.plot(epochs, accuracy, **style)
-    losses.set_yscale("log")
-    losses.yaxis.set_major_formatter("{x:g}")
-    losses.yaxis.set_minor_formatter(ticker.LogFormatter(minor_thresholds=(1.5, 0.4)))
-    losses.set_ylabel("loss (log scale)")
+    losses.set_ylabel("loss")
+    if any(max(row.train_loss, row.test_loss) > 0 for row in history):
+        losses.set_yscale("log")
+        losses.yaxis.set_major_formatter("{x:g}")
+        losses.yaxis.set_minor_formatter(ticker.LogFormatter(minor_thresholds=(1.5, 0.4)))
+        losses.set_ylabel("loss (log scale)")
     losses.legend()
     accuracies.set_ylabel("accuracy (%)")
     # The final accuracies must be legible: the steep beginning may be cut off below.

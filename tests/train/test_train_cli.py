@@ -18,7 +18,7 @@ from small_data import write_small
 
 from gradtx import catalog
 from gradtx.__main__ import main
-from gradtx.train import SCHEDULES, Row, RunFolder, files, job, schedule_settings
+from gradtx.train import SCHEDULES, Row, RunFolder, draw_curves, files, job, schedule_settings
 from gradtx.train.report import display
 from gradtx.train.settings import show
 
@@ -511,3 +511,11 @@ def test_a_reader_that_goes_away_gets_no_traceback(small, tmp_path):
     err = process.stderr.read()
     process.stderr.close()
     assert process.returncode == 1 and "output closed" in err and "Traceback" not in err
+
+
+def test_curves_of_losses_that_are_all_zero(tmp_path):
+    """They have no logarithm; matplotlib would warn."""
+    figure = draw_curves([Row(1, 23, 0.0, 1.0, 0.0, 1.0, 0.01, 1.0)], "a run")
+    figure.savefig(tmp_path / "curves.png")
+    assert [axes.get_yscale() for axes in figure.axes] == ["linear"] * 3
+    assert figure.axes[0].get_ylabel() == "loss"
