@@ -62,12 +62,17 @@ def lowered(tx: Any, params: list[jax.Array], state: Any) -> Any:
 
 
 def of_the_catalog() -> dict[str, Callable[[], Any]]:
-    """Returns the optimizers that have rules for matrices, with their defaults."""
-    return {
+    """Returns the optimizers that act on matrices, with their defaults, AdamW, and optax's Muon."""
+    found: dict[str, Callable[[], Any]] = {
         entry.name: lambda entry=entry: entry.factory(1e-3)
         for entry in gradtx.catalog.entries()
-        if "weight_dimension_numbers" in entry.hyperparameters
+        if entry.acts_on == "matrices" or entry.name == "adamw"
     }
+    try:
+        from optax import contrib
+    except ImportError:
+        return found
+    return found | {"optax_muon": lambda: contrib.muon(1e-3)}
 
 
 def moved(params: list[jax.Array], state: Any, grads: list[jax.Array]) -> Any:
