@@ -54,6 +54,7 @@ PIECES = {
     "kahan": lambda: gradtx.kahan(gradtx.sgd(0.1)),
     "stochastic_round": lambda: gradtx.stochastic_round(),
     "store": lambda: gradtx.store(gradtx.adamw(0.1), NEAREST, min_size=1),
+    "scale_by_tensor_shampoo": lambda: gradtx.scale_by_tensor_shampoo(eps=100.0, max_dim=8),
     "grokfast_ema": lambda: gradtx.grokfast_ema(),
     "grokfast_ma": lambda: gradtx.grokfast_ma(window=2),
     "grams": lambda: gradtx.grams(gradtx.adam(0.1)),

@@ -119,9 +119,9 @@ def scale_by_shampoo(
     A matrix whose gradient is not finite, or so large that its squares are not, counts as having a
     gradient of zeros; see `rejected` in `gradtx.metrics`. Its elements that are not finite are
     returned as they are, for `gradtx.apply_if_finite` to find. Tensors with more than two axes are
-    matrices by `weight_dimension_numbers`: they have a second moment of the merged rows and one of
-    the merged columns, with `p = 4`, not one for each axis with `p` twice their number. Derivatives
-    treat roots as constants.
+    matrices by `weight_dimension_numbers`, with a second moment of the merged rows and one of the
+    merged columns; `scale_by_tensor_shampoo` has one for each axis. Derivatives treat roots as
+    constants.
 
     Args:
       b1: decay rate of the average of gradients, in [0, 1); 0 for no momentum. Default: 0.9.

@@ -235,6 +235,10 @@ from gradtx.transforms.splitting import (
 from gradtx.transforms.storing import (
     store_as as store_as,
 )
+from gradtx.transforms.tensor_shampoo import (
+    ScaleByTensorShampooState as ScaleByTensorShampooState,
+    scale_by_tensor_shampoo as scale_by_tensor_shampoo,
+)
 from gradtx.transforms.trust_ratio import (
     ScaleByTrustRatioState as ScaleByTrustRatioState,
     scale_by_trust_ratio as scale_by_trust_ratio,

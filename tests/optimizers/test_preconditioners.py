@@ -199,3 +199,42 @@ def test_layers_in_one_leaf_are_updated_as_leaves_of_their_own(entry, x64):
         found.append(np.stack(updates))
     np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-12)
     assert np.isfinite(found[0][:, :3]).all() and np.abs(found[0][:, :2]).min() > 0
+
+
+@pytest.mark.parametrize("dtype", [np.float64, complex], ids=["real", "complex"])
+def test_a_matrix_is_a_tensor_of_two_axes(dtype, x64):
+    settings = {"precondition_frequency": 2, "eps": 0.1}
+    steps = []
+    for tx in (gradtx.scale_by_shampoo(**settings), gradtx.scale_by_tensor_shampoo(**settings)):
+        state = tx.init(jnp.zeros((5, 3), dtype))
+        for seed in range(3):
+            u, state = tx.update(jnp.asarray(normals(seed, 5, 3, dtype=dtype)), state)
+            steps.append(u)
+    np.testing.assert_allclose(steps[:3], steps[3:], rtol=1e-10)
+
+
+def test_a_rotated_tensor_has_rotated_updates(x64):
+    """Each axis has a root of its own, so that rotations along all axes pass through."""
+    q = [np.linalg.qr(normals(i, n, n))[0] for i, n in enumerate((4, 2, 3))]
+    tx = gradtx.scale_by_tensor_shampoo()
+    states, updates = [tx.init(jnp.zeros((4, 2, 3)))] * 2, [None, None]
+    for seed in range(3):
+        g = normals(seed, 4, 2, 3)
+        for k, x in enumerate((g, np.einsum("ia,jb,kc,abc->ijk", *q, g))):
+            updates[k], states[k] = tx.update(jnp.asarray(x), states[k])
+    np.testing.assert_allclose(
+        np.einsum("ia,jb,kc,abc->ijk", *q, updates[0]), updates[1], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_a_bad_gradient_does_not_reach_the_moments_of_tensors(bad):
+    tx = gradtx.scale_by_tensor_shampoo(precondition_frequency=1)
+    p = jnp.zeros((2, 3, 2))
+    good = jnp.asarray(normals(0, 2, 3, 2), jnp.float32)
+    updates, state = tx.update(good.at[0, 0, 0].set(bad), tx.init(p))
+    wanted = 0.0 if np.isfinite(bad) else bad
+    np.testing.assert_array_equal(updates[0, 0, 0], wanted)
+    assert int(gradtx.metrics(state)["rejected"]) == 1
+    updates, _ = tx.update(good, state)
+    assert np.isfinite(updates).all() and np.abs(updates).max() > 0

@@ -90,6 +90,51 @@ def magnitudes(grafting, gradients, b1, b2, eps):
     return [np.sign(g) for g in gradients] if grafting is SIGN else gradients
 
 
+@piece(
+    required={"eps": 0.1},
+    moved={
+        "eps": [1e-2],
+        "precondition_frequency": [{"precondition_frequency": n, "eps": 100.0} for n in (3, 5)],
+        "accumulation": ["sum"],
+        "exponent_override": [2],
+        "root": ["newton"],
+        "max_dim": [3, 2, 1, None],
+    },
+    shape=(4, 2, 3),
+    cancels=True,
+    ulps=1000,
+)
+def scale_by_tensor_shampoo(
+    gradients,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-12,
+    precondition_frequency=10,
+    accumulation="average",
+    exponent_override=None,
+    root="eigh",
+    max_dim=1024,
+):
+    """Gupta et al., arXiv:1802.09568, Algorithm 2, for tensors of three axes."""
+    letters, out, m = "abc", [], 0.0
+    axes = [i for i, n in enumerate(gradients[0].shape) if max_dim is None or n <= max_dim]
+    moments, roots = dict.fromkeys(axes, 0.0), {}
+    for t, g in enumerate(gradients, start=1):
+        m = b1 * m + (1 - b1) * g
+        u = m / (1 - b1**t)
+        for i in axes:
+            x = letters[i]
+            new = np.einsum(f"abc,{letters.replace(x, 'z')}->{x}z", g, g.conj())
+            sums = accumulation == "sum"
+            moments[i] = moments[i] + new if sums else b2 * moments[i] + (1 - b2) * new
+            if (t - 1) % precondition_frequency == 0:
+                p = exponent_override or 2 * len(axes)
+                roots[i] = inverse_root(moments[i] / (1 if sums else 1 - b2**t), p, eps)
+            u = np.einsum(f"z{x},abc->{letters.replace(x, 'z')}", roots[i], u)
+        out.append(u)
+    return out
+
+
 # Numbers are no matrices and take AdamW's steps.
 @optimizer(
     {**DECAYS, "grafting_eps": 0.0, "weight_decay": 0.5},
