@@ -7,6 +7,7 @@ that repeats, as layers do, is one call of another `jit`.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -109,8 +110,9 @@ class Sweep:
     def __init__(self, rules: Sequence[Rule]):
         self.rules = rules
         kernels = tuple(rule.kernel for rule in rules)
-        self._leaf = jax.jit(functools.partial(update_leaf, kernels), static_argnums=0)
-        self._block = jax.jit(self._each, static_argnums=0)
+        self._leaf = functools.partial(update_leaf, kernels)
+        self._leaf_again = jax.jit(self._leaf, static_argnums=0)
+        self._block = jax.jit(self._each, static_argnums=(0, 1))
 
     def update(
         self,
@@ -170,19 +172,27 @@ class Sweep:
         pairs = zip(plans, cells, strict=True)
         signatures = tuple((plan, _signature(cell)) for plan, cell in pairs)
         results: list[Updated] = []
+        everywhere = Counter(signatures)
         for a, b in pieces(signatures):
-            run = self._each if b == a + 1 else self._block
+            single = b == a + 1
+            run = self._each if single else self._block
+            times = everywhere if single else Counter(signatures[a:b])
+            once = tuple(times[x] == 1 for x in signatures[a:b])
             try:
-                results.extend(run(tuple(plans[a:b]), cells[a:b], *shared))
+                results.extend(run(tuple(plans[a:b]), once, cells[a:b], *shared))
             except _InCell as e:
                 raise _InCell(e.error, a + e.number) from None
         return results
 
-    def _each(self, plans: tuple[Plan, ...], cells: Sequence[Cell], *shared: Any) -> list[Updated]:
+    def _each(
+        self, plans: tuple[Plan, ...], once: tuple[bool, ...], cells: Sequence[Cell], *shared: Any
+    ) -> list[Updated]:
+        """Updates cells one by one; those whose signature occurs once need no inner `jit`."""
         results = []
-        for number, (plan, cell) in enumerate(zip(plans, cells, strict=True)):
+        for number, (plan, alone, cell) in enumerate(zip(plans, once, cells, strict=True)):
+            run = self._leaf if alone else self._leaf_again
             try:
-                results.append(self._leaf(plan, cell, *shared))
+                results.append(run(plan, cell, *shared))
             except LeafError as e:
                 raise _InCell(e, number) from None
         return results

@@ -52,7 +52,13 @@ def dion(gradients, start, learning_rate, weight_decay=0.01, of_rest=None, **of_
 TABLES = {steps: gradtx.polar_express(steps) for steps in (2, 3, 5)}
 
 
-@piece(**ATTRIBUTES)
+# Polar Express multiplies small singular values, and rounding errors beside them, by up to 8 at the
+# first step and by 4 at the next ones; the momentum of a few columns has such values more often
+# than all of it.
+OF_FEW = {**ATTRIBUTES, "ulps": 512}
+
+
+@piece(**OF_FEW)
 def scale_by_dion2(
     gradients,
     parts=4,
@@ -82,7 +88,7 @@ def scale_by_dion2(
     return out
 
 
-@optimizer({"weight_decay": 0.0}, by_hand(), **ATTRIBUTES)
+@optimizer({"weight_decay": 0.0}, by_hand(), **OF_FEW)
 def dion2(
     gradients,
     start,
