@@ -117,9 +117,10 @@ def crosscheck(
 
 
 def _draws(tx: TransformationLike, params: Params) -> bool:
-    """Returns whether a transformation keeps a random key."""
-    state = jax.tree.leaves(jax.eval_shape(tx.init, params))
-    return any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in state)
+    """Returns whether a transformation keeps a random key, or draws numbers in `init`."""
+    init = jax.make_jaxpr(tx.init)(params)
+    kept = any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in init.out_avals)
+    return kept or "random_bits" in str(init)
 
 
 def _trajectory(

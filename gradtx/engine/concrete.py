@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import PyTree
@@ -39,7 +39,9 @@ def spans_devices(x: ArrayLike) -> bool:
       x: an array or a Python number.
     """
     sharding = None if isinstance(x, Tracer) else getattr(x, "sharding", None)
-    return sharding is not None and len(sharding.device_set) > 1
+    if sharding is None or isinstance(sharding, SingleDeviceSharding):
+        return False
+    return len(sharding.device_set) > 1
 
 
 def beside(state: PyTree, params: PyTree) -> PyTree:
