@@ -1,8 +1,8 @@
 """The first slots of the leaves of a pytree, for a rule of one array.
 
 Inside `jit`, repeated blocks of leaves are traced once. Outside, one compiled function returns the
-slots of all leaves. It takes as long without the leaves as arguments, because the time is that of
-its results.
+slots of all leaves, on their device: leaves whose values it does not need are arguments too. The
+time of a call is that of its results, so that this costs little.
 """
 
 import functools
@@ -37,7 +37,7 @@ class First:
     def __init__(self, kernel: Kernel, key: Array | None):
         self._kernel, self._key = kernel, key
         self._in_pieces = _in_pieces(kernel)
-        self._compiled = jax.jit(self._in_pieces, static_argnums=0)
+        self._compiled = jax.jit(self._in_pieces, static_argnums=0, keep_unused=True)
 
     def rows(
         self,
@@ -107,7 +107,7 @@ def _in_pieces(kernel: Kernel) -> Make:
     return make
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
+@functools.partial(jax.jit, static_argnums=(0, 2), keep_unused=True)
 def _of_frozen(
     frozen: Frozen, numbers: Sequence[PyTree], names: tuple[str, ...], *args: PyTree
 ) -> Rows:

@@ -273,7 +273,8 @@ class Stacked(Link):
         """Returns the first slots, for each of their names, by the leaves' numbers.
 
         Each leaf has a call of a function that is compiled once for each shape: a program for all
-        leaves, with an output for each slot of each leaf, would take long to compile.
+        leaves, with an output for each slot of each leaf, would take long to compile. The leaves
+        are arguments even if their values are not needed, so that the slots are on their device.
         """
         mine = {i: jnp.asarray(leaves[i]) for i in places}
         keys = None if self.key is None else key_data(first_key(self.key), places)
@@ -315,7 +316,7 @@ class Stacked(Link):
 
     @functools.cached_property
     def _first_compiled(self) -> Callable[..., list[Array]]:
-        return jax.jit(self.first_of_leaf, static_argnums=0)
+        return jax.jit(self.first_of_leaf, static_argnums=0, keep_unused=True)
 
     def _first(self, stack: Array, *keys: Array) -> list[PyTree]:
         """Returns the first slots of a stack, for the data of the matrices' random keys if any."""
@@ -382,7 +383,7 @@ class Stacked(Link):
                     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
+@functools.partial(jax.jit, static_argnums=(0, 2), keep_unused=True)
 def _first_of_frozen(
     frozen: Frozen, numbers: Sequence[PyTree], place: Place, *args: Any
 ) -> list[Array]:
