@@ -117,9 +117,10 @@ def crosscheck(
 
 
 def _draws(tx: TransformationLike, params: Params) -> bool:
-    """Returns whether a transformation keeps a random key."""
-    state = jax.tree.leaves(jax.eval_shape(tx.init, params))
-    return any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in state)
+    """Returns whether a transformation keeps a random key, or derives one in `init`."""
+    init = jax.make_jaxpr(tx.init)(params)
+    arrays = [*init.out_avals, *(x.aval for step in init.eqns for x in step.outvars)]
+    return any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in arrays)
 
 
 def _trajectory(

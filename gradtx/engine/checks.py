@@ -1,6 +1,6 @@
 """Checks of leaves and arguments, shared by all kinds of links."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ def check_leaves(
     name: str,
     active: Sequence[bool] | None = None,
     *,
+    leaves: Sequence[PyTree] | None = None,
     integers: bool = False,
     real_only: bool = False,
 ) -> None:
@@ -54,23 +55,25 @@ def check_leaves(
       tree: the pytree.
       name: its name in error messages.
       active: which leaves to check. Default: all.
+      leaves: the leaves of the pytree, with `None` as a leaf. Default: they are computed.
       integers: whether they may be integers. Default: False.
       real_only: whether they must not be complex. Default: False.
 
     Raises:
       LeafError: a leaf is not valid.
     """
-    good: set[Hashable] = set()  # the dtypes and types checked so far: there are few
-    for i, leaf in enumerate(jax.tree.leaves(tree, is_leaf=is_none)):
-        if leaf is None or (active is not None and not active[i]):
-            continue
-        kind = getattr(leaf, "dtype", type(leaf))
-        if kind not in good:
+    if leaves is None:
+        leaves = jax.tree.leaves(tree, is_leaf=is_none)
+    kinds = [None if x is None else getattr(x, "dtype", type(x)) for x in leaves]
+    if active is not None:
+        kinds = [kind if mine else None for kind, mine in zip(kinds, active, strict=True)]
+    for kind in dict.fromkeys(kinds):  # the different dtypes and types: there are few
+        if kind is not None:
+            i = kinds.index(kind)
             try:
-                check_leaf(leaf, integers=integers, real_only=real_only)
+                check_leaf(leaves[i], integers=integers, real_only=real_only)
             except LeafError as e:
                 raise e.at(f"{name}{nth_path(tree, i)}") from None
-            good.add(kind)
 
 
 def located(

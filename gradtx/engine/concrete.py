@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import PyTree
@@ -32,37 +32,44 @@ def is_traced(tree: PyTree) -> bool:
     return isinstance(next(iter(jax.tree.leaves(tree)), None), Tracer)
 
 
-def spans_devices(x: ArrayLike) -> bool:
-    """Returns whether an array is concrete and on several devices.
+def is_committed(x: Any) -> bool:
+    """Returns whether an object is a concrete array that is bound to its devices."""
+    return not isinstance(x, Tracer) and getattr(x, "committed", False)
 
-    Args:
-      x: an array or a Python number.
-    """
-    sharding = None if isinstance(x, Tracer) else getattr(x, "sharding", None)
-    return sharding is not None and len(sharding.device_set) > 1
+
+def spans_devices(x: Any) -> bool:
+    """Returns whether an object is a concrete array on several devices."""
+    return is_committed(x) and len(x.sharding.device_set) > 1
 
 
 def beside(state: PyTree, params: PyTree) -> PyTree:
-    """Returns a state whose arrays are on all devices of the parameters.
+    """Returns a state whose arrays are on the devices of the parameters.
 
-    Without it, a count would be moved from one device to all at the first step, and the step would
-    be compiled again for the second.
+    Without it, a count would be moved from the default device to those of the parameters at the
+    first step, and the step would be compiled again for the second.
 
     Args:
       state: the state.
-      params: the parameters; nothing is done unless they are concrete and on several devices.
+      params: the parameters; nothing is done unless they are bound to devices.
     """
-    spread = next((x for x in jax.tree.leaves(params) if spans_devices(x)), None)
-    if spread is None or not isinstance(spread.sharding, NamedSharding):
+    bound = [x.sharding for x in jax.tree.leaves(params) if is_committed(x)]
+    if not bound:
         return state
-    everywhere = NamedSharding(spread.sharding.mesh, PartitionSpec())
+    there = max(bound, key=lambda sharding: len(sharding.device_set))
+    if isinstance(there, NamedSharding):
+        there = NamedSharding(there.mesh, PartitionSpec())
+    elif len(there.device_set) == 1:
+        there = SingleDeviceSharding(next(iter(there.device_set)))
+    else:
+        return state
 
     # `device_put` is faster, but cannot reach the devices of other processes.
-    move = jax.device_put if everywhere.is_fully_addressable else _constrained
+    move = jax.device_put if there.is_fully_addressable else _constrained
 
     def put(x: PyTree) -> PyTree:
-        alone = isinstance(x, jax.Array) and not isinstance(x, Tracer) and not spans_devices(x)
-        return move(x, everywhere) if alone else x
+        if isinstance(x, Tracer) or not isinstance(x, jax.Array):
+            return x
+        return x if x.committed and x.sharding.device_set == there.device_set else move(x, there)
 
     return jax.tree.map(put, state)
 

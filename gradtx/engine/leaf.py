@@ -120,9 +120,10 @@ def _check_slots(kernel: Kernel, like: ArrayLike, slots: dict[str, PyTree], stag
     shape = jnp.shape(like)
     if all(getattr(x, "shape", None) == shape for x in slots.values()):
         return  # the slots of nearly all rules
-    init = kernel.init or (lambda p: Slots())
-    aval = jax.ShapeDtypeStruct(shape, compute_dtype(jnp.result_type(like)))
-    expected = jax.eval_shape(lambda p: vars(init(p)), aval)
+    init = kernel.init or (lambda *given: Slots())
+    given: list[Any] = [jax.ShapeDtypeStruct(shape, compute_dtype(jnp.result_type(like)))]
+    given += [jax.random.key(0)] if kernel.keyed else []
+    expected = jax.eval_shape(lambda *given: vars(init(*given)), *given)
     of_leaf = [name for name, want in expected.items() if getattr(want, "shape", None) == shape]
     for name in dict.fromkeys([*of_leaf, *expected]):  # the simplest first
         want = expected[name]

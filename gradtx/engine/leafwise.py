@@ -20,7 +20,7 @@ P = ParamSpec("P")
 @checked
 def leafwise(
     state: type,
-    init: Callable[[Array], Slots] | None,
+    init: Callable[..., Slots] | None,
     update: Callable[..., tuple[Array, Slots]],
     *,
     params: bool = False,
@@ -48,6 +48,7 @@ def leafwise(
         learning rate of the last step. A field with the name of another scalar has its value at the
         last step. Every other field is a slot: a pytree like the parameters.
       init: `init(p) -> Slots(...)`, the first slots of one array; `None` for a rule without slots.
+        With `key` it is `init(p, key)`, with a random key for each leaf.
       update: `update(g, s, step, p) -> (g, Slots(...))` for one array. `step` is an int32 scalar,
         0 at the first step, or `None` if the state has no `count`; `p` is `None` unless `params`.
       params: whether the rule needs the parameters. Default: False.
@@ -64,8 +65,9 @@ def leafwise(
       per_step: `per_step(step)`, a function that returns a dict of scalars that depend only on the
         step count, such as bias corrections. It is called once per step, inside compiled code; the
         rule reads the scalars as `s.name`. Default: there are none.
-      key: a random key from which the engine derives a new key for every leaf and step, read as
-        `s.rng_key`; the state needs the field `rng_key`. Default: there are no keys.
+      key: a random key from which the engine derives a new key for every leaf: for `init`, and, if
+        the state has the field `rng_key`, for each step, read as `s.rng_key`. Default: there are no
+        keys.
       counter: the step counter of the state if it is not an int32 `count`; the rule reads it as
         `step`. Default: the `count`.
       integers: whether an integer update stays an integer, if the scalars are integers too.
@@ -113,7 +115,9 @@ def leafwise(
         needs_params=params,
         real_only=real_only,
         traits=traits or {},
-        kernel=Kernel(state, init, update, per_step, counter, integers, real_only),
+        kernel=Kernel(
+            state, init, update, per_step, counter, integers, real_only, keyed=key is not None
+        ),
         scalars={**(scalars or {}), **({} if rate is None else {"learning_rate": rate})},
         shared=shared,
         key=key,

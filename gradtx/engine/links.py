@@ -7,12 +7,11 @@ matrices are in `gradtx.matrices`, those for wrappers in `gradtx.engine.pipeline
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from gradtx.engine.base import (
     Array,
@@ -25,19 +24,17 @@ from gradtx.engine.base import (
     ScalarOrSchedule,
     Updates,
 )
-from gradtx.engine.blocks import pieces
 from gradtx.engine.checks import check_given, check_leaves, check_pairs, located
-from gradtx.engine.concrete import is_traced, shape_and_dtype, spans_devices
-from gradtx.engine.made import Freezer, Frozen, InTurn, Made, Opaque, Source, is_known, thaw
+from gradtx.engine.concrete import is_traced
+from gradtx.engine.first import First, FrozenForms
+from gradtx.engine.made import Freezer, Frozen, Made, Opaque, Source, is_known, thaw
 from gradtx.engine.masks import Mask, hide, hide_extra, merge, narrowed
 from gradtx.engine.numerics import default_float, safe_increment, value_of
 from gradtx.engine.paths import is_none
-from gradtx.engine.rules import Kernel, LeafError, MaskedNode, field, rate_at, rate_kept, value_at
-from gradtx.engine.storage import first_slots, new_number
+from gradtx.engine.rules import Kernel, LeafError, field, rate_at, rate_kept, value_at
+from gradtx.engine.storage import new_number
 
 Active = tuple[bool, ...] | None
-FrozenForms = Sequence[tuple[Frozen, Sequence[PyTree]]]
-FirstSlots = Callable[..., list[list[PyTree]]]
 
 
 class Origin(NamedTuple):
@@ -124,8 +121,10 @@ class Link:
 
     def activity(self, tree: PyTree, tree_name: str) -> Active:
         """Returns for each leaf of a pytree whether the link acts on it; `None` means on all."""
-        around = list(narrowed(self.masks, tree, tree_name, self.sees_all))
-        return tuple(around[-1][3]) if around else None
+        if not self.masks:
+            return None
+        *_, (_, _, _, active) = narrowed(self.masks, tree, tree_name, self.sees_all)
+        return tuple(active)
 
     def init(self, params: Params, active: Active, frozen: FrozenForms = ()) -> OptState:
         """Returns the first state.
@@ -237,7 +236,7 @@ class Rule(Link):
         can be overridden at each call.
       shared: `shared(step, extra)`, a function that returns a dict of more scalars, or `None`. It
         is called outside compiled code, so that it may be any Python function.
-      key: a random key, or `None`; with it, each leaf has a different key in `s.rng_key`.
+      key: a random key, or `None`; from it each leaf has its own keys, in `init` and in `update`.
     """
 
     kernel: Kernel
@@ -249,13 +248,9 @@ class Rule(Link):
     couples = False
 
     @functools.cached_property
-    def _first(self) -> FirstSlots:
-        """The function that returns first slots, cached with the rule."""
-        return _first_in_pieces(self.kernel)
-
-    @functools.cached_property
-    def _first_compiled(self) -> FirstSlots:
-        return jax.jit(self._first, static_argnums=0)
+    def _first(self) -> First:
+        """The first slots, with their compiled code."""
+        return First(self.kernel, self.key)
 
     def init(self, params: Params, active: Active, frozen: FrozenForms = ()) -> OptState:
         """Returns the first state; see `Link.init`."""
@@ -272,38 +267,20 @@ class Rule(Link):
             if name in known:
                 fields[name] = new(value_of(known[name]), default_float())
         integers = self.kernel.integers and all(map(_is_integer, known.values()))
-        check_leaves(params, "params", takes, integers=integers, real_only=self.real_only)
+        check_leaves(
+            params, "params", takes, leaves=leaves, integers=integers, real_only=self.real_only
+        )
         if names := self.kernel.slots(known):
             try:
-                rows = self._rows(names, leaves, takes, frozen)
+                rows = self._first.rows(names, leaves, takes, frozen)
             except LeafError as e:
                 where = [i for i, takes_part in enumerate(takes) if takes_part]
                 raise located(
-                    e, params, where, lambda i: self._rows(names, [leaves[i]], [True], ())
+                    e, params, where, lambda i: self._first.rows(names, [leaves[i]], [True])
                 ) from e.__cause__
             for number, name in enumerate(names):
                 fields[name] = treedef.unflatten([row[number] for row in rows])
         return self.state(**fields)
-
-    def _rows(
-        self, names: tuple[str, ...], leaves: list[PyTree], takes: list[bool], frozen: FrozenForms
-    ) -> list[list[PyTree]]:
-        """Returns the first slots of each leaf, in the order of their names."""
-        where = [i for i, takes_part in enumerate(takes) if takes_part]
-        # a variable of flax converts itself to an array, but cannot be an argument of compiled code
-        mine = [jnp.asarray(x) if hasattr(x := leaves[i], "__jax_array__") else x for i in where]
-        make: FirstSlots = self._first
-        if any(map(spans_devices, mine)):  # in compiled code their shardings are not available
-            make = functools.partial(first_slots, self.kernel)
-        elif is_traced(mine[:1]):
-            make = functools.partial(self._first, placed=True)
-        else:
-            kept = [functools.partial(_first_of_frozen, *f) for f in frozen]
-            make = InTurn([*kept, self._first_compiled])
-        rows: list[PyTree] = [[None if x is None else MaskedNode()] * len(names) for x in leaves]
-        for i, row in zip(where, make(names, mine), strict=True):
-            rows[i] = row
-        return rows
 
     @functools.cached_property
     def opaque(self) -> tuple[str, ...]:
@@ -363,26 +340,6 @@ class Rule(Link):
         if nested and not freezer.whole and (self.opaque or self.shared is not None):
             raise Opaque(self.title)
         return super().freeze(freezer, nested)
-
-
-def _first_in_pieces(kernel: Kernel) -> FirstSlots:
-    """Returns the function for the first slots of leaves; repeated blocks are traced once."""
-    piece = jax.jit(functools.partial(first_slots, kernel), static_argnums=(0, 2))
-
-    def make(
-        names: tuple[str, ...], leaves: list[ArrayLike], placed: bool = False
-    ) -> list[list[PyTree]]:
-        cuts = pieces(tuple(map(shape_and_dtype, leaves)))
-        return [row for a, b in cuts for row in piece(names, leaves[a:b], placed)]
-
-    return make
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _first_of_frozen(
-    frozen: Frozen, numbers: Sequence[PyTree], names: tuple[str, ...], leaves: list[ArrayLike]
-) -> list[list[PyTree]]:
-    return _first_in_pieces(thaw(frozen, Source(numbers)).kernel)(names, leaves)
 
 
 def _is_integer(x: Scalar) -> bool:

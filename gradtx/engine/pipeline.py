@@ -153,7 +153,8 @@ class Init:
 
     def __call__(self, params: Params) -> OptState:
         """Returns the first state; for shapes and dtypes, those of the state."""
-        if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
+        kinds = set(map(type, jax.tree.leaves(params)))
+        if any(issubclass(kind, jax.ShapeDtypeStruct) for kind in kinds):
             return jax.eval_shape(self.pipeline.init, params)
         return self.pipeline.init(params)
 

@@ -77,13 +77,14 @@ class Kernel(NamedTuple):
 
     Attributes:
       state: the NamedTuple class of the state.
-      init: `init(p) -> Slots`, or `None` for a rule without slots.
+      init: `init(p) -> Slots`, or `None` for a rule without slots; see `keyed`.
       update: `update(g, s, step, p) -> (g, Slots)`.
       per_step: `per_step(step)`, a function that returns a dict of scalars, or `None`.
       counter: the step counter, used if the state has its field.
       integers: whether an integer update stays an integer, if the scalars are integers too.
       real_only: whether complex updates are an error.
       stored: the dtypes in which slots are stored, by name, if they are not those of `init`.
+      keyed: whether `init` has a second argument, a random key or those of the matrices.
     """
 
     state: Any
@@ -94,6 +95,7 @@ class Kernel(NamedTuple):
     integers: bool = False
     real_only: bool = False
     stored: tuple[tuple[str, DTypeLike], ...] = ()
+    keyed: bool = False
 
     def slots(self, known: Mapping[str, Scalar]) -> tuple[str, ...]:
         """Returns the fields of the state that are slots.

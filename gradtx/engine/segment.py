@@ -16,7 +16,8 @@ import numpy as np
 
 from gradtx.engine.base import ExtraArgs, OptState, Params, PyTree, Scalar, Updates
 from gradtx.engine.concrete import is_traced
-from gradtx.engine.links import Active, FrozenForms, Link
+from gradtx.engine.first import FrozenForms
+from gradtx.engine.links import Active, Link
 from gradtx.engine.made import Freezer, Frozen, InTurn, Opaque, Source, thaw
 from gradtx.engine.masks import filled
 from gradtx.engine.paths import StructureError

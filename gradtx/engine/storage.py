@@ -69,7 +69,11 @@ def _new(x: Array) -> Array:
 
 
 def first_slots(
-    kernel: Kernel, names: tuple[str, ...], leaves: Sequence[ArrayLike], placed: bool = False
+    kernel: Kernel,
+    names: tuple[str, ...],
+    leaves: Sequence[ArrayLike],
+    keys: Array | Sequence[Array] | None = None,
+    placed: bool = False,
 ) -> list[list[PyTree]]:
     """Returns the first slots of leaves: strongly typed, in separate buffers.
 
@@ -77,6 +81,8 @@ def first_slots(
       kernel: the rule.
       names: the slots' names, in the order of the results.
       leaves: parameters, or stacks of their matrices.
+      keys: for each of them the second argument of `init`, its random key or its matrices' keys.
+        Default: `None`, `init` has one argument.
       placed: whether slots are sharded like their leaves where the compiler decides. Default:
         False, because that costs a little.
 
@@ -99,11 +105,12 @@ def first_slots(
         return lax.convert_element_type(jnp.real(slot) if real else slot, dtype)
 
     rows = []
-    for leaf in leaves:
+    for number, leaf in enumerate(leaves):
         made = Slots()
         if kernel.init is not None:
             with errors_of("init", {"the parameter": leaf}):
-                made = kernel.init(widen(leaf))
+                more = () if keys is None else (keys[number],)
+                made = kernel.init(widen(leaf), *more)
         slots = vars(checked_slots(made, names, "init must return"))
         row = [jax.tree.map(lambda x, n=n: own(x, wanted.get(n)), slots[n]) for n in names]
         rows.append(jax.tree.map(lambda x, p=leaf: placed_as(x, p), row) if placed else row)

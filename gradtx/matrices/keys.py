@@ -10,16 +10,6 @@ from gradtx.matrices.layout import Place, place_of_slots
 from gradtx.matrices.stacks import Column, Part
 
 
-def shared_key(key: Array) -> Array:
-    """Returns the random key of a step that all matrices share.
-
-    Args:
-      key: the key in the state before the step. The engine splits it in two, which are its children
-        0 and 1; this is child 2.
-    """
-    return jax.random.fold_in(key, 2)
-
-
 def key_data(key: Array, places: dict[int, Place]) -> Array:
     """Returns the data of a random key for each matrix of the leaves, one after another.
 

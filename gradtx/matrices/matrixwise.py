@@ -34,14 +34,16 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.checks import check_given, check_leaves, check_pairs, located
 from gradtx.engine.concrete import is_traced, spans_devices
-from gradtx.engine.links import Active, FrozenForms, Link
+from gradtx.engine.first import FrozenForms
+from gradtx.engine.keys import first_key, shared_key
+from gradtx.engine.links import Active, Link
 from gradtx.engine.made import Frozen, InTurn, Source, thaw
 from gradtx.engine.numerics import compute_dtype, safe_increment
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.pipeline import Pipeline
 from gradtx.engine.rules import Kernel, LeafError, MaskedNode, Slots, field, run_rule
 from gradtx.engine.storage import first_slots
-from gradtx.matrices.keys import key_data, keys_of_leaves, shared_key
+from gradtx.matrices.keys import key_data, keys_of_leaves
 from gradtx.matrices.layout import (
     Layout,
     Place,
@@ -98,12 +100,12 @@ def matrixwise(
         the transposition. Default: `None`, nothing is applied.
       params: whether the rule needs the parameters. Default: False.
       real_only: whether complex parameters are an error. Default: False.
-      key: a random key from which the engine derives a new key for every matrix and step, read as
-        `s.rng_key`, of shape `(n,)`; the state needs the field `rng_key`. Default: there are no
-        keys.
+      key: a random key from which the engine derives a new key for every matrix: for `init`, and,
+        if the state has the field `rng_key`, for each step, read as `s.rng_key`, of shape `(n,)`.
+        Default: there are no keys.
       per_step: `per_step(step)`, a function that returns a dict of scalars, read as `s.name`. With
-        `key` it is `per_step(step, key)`, with a random key of the step for decisions that are the
-        same for all matrices. Default: there are none.
+        `s.rng_key` it is `per_step(step, key)`, with a random key of the step for decisions that
+        are the same for all matrices. Default: there are none.
       name: the name of the rule in error messages. Default: the function in which `update` is
         defined.
       argument: the name of `axes` in error messages, such as that of the argument by which your
@@ -131,7 +133,7 @@ def matrixwise(
         state=state,
         needs_params=params,
         real_only=real_only,
-        kernel=Kernel(state, init, update, per_step),
+        kernel=Kernel(state, init, update, per_step, keyed=key is not None),
         axes=axes,
         lying=lying,
         after=after,
@@ -181,7 +183,7 @@ class Stacked(Link):
         values = {f: treedef.unflatten(column) for f, column in columns.items()}
         if "count" in self.state._fields:
             values["count"] = jnp.zeros((), jnp.int32)
-        if self.key is not None:
+        if "rng_key" in self.state._fields and self.key is not None:
             values["rng_key"] = jnp.copy(self.key)  # the state may be donated
         return self.state(**values)
 
@@ -219,8 +221,8 @@ class Stacked(Link):
         def on_stacks(g: Array, *rest: Array) -> list[Array]:
             p, held = (rest[0], rest[1:]) if with_params else (None, rest)
             mine = dict(zip(names, held, strict=False))
-            if self.key is not None:
-                impl = jax.random.key_impl(self.key)
+            if rng_key is not None:
+                impl = jax.random.key_impl(rng_key)
                 mine["rng_key"] = jax.random.wrap_key_data(held[-1], impl=impl)
             s = Slots(**mine, **scalars)
             try:
@@ -271,10 +273,11 @@ class Stacked(Link):
         """Returns the first slots, for each of their names, by the leaves' numbers.
 
         Each leaf has a call of a function that is compiled once for each shape: a program for all
-        leaves, with an output for each slot of each leaf, would take long to compile.
+        leaves, with an output for each slot of each leaf, would take long to compile. The leaves
+        are arguments even if their values are not needed, so that the slots are on their device.
         """
         mine = {i: jnp.asarray(leaves[i]) for i in places}
-        keys = None if self.key is None else key_data(self.key, places)
+        keys = None if self.key is None else key_data(first_key(self.key), places)
         if explicit_mesh(mine.values()) is not None or any(map(spans_devices, mine.values())):
             given = [Column(mine, places)]
             given += [] if keys is None else [keys_of_leaves(keys, leaves, places)]
@@ -313,15 +316,14 @@ class Stacked(Link):
 
     @functools.cached_property
     def _first_compiled(self) -> Callable[..., list[Array]]:
-        return jax.jit(self.first_of_leaf, static_argnums=0)
+        return jax.jit(self.first_of_leaf, static_argnums=0, keep_unused=True)
 
     def _first(self, stack: Array, *keys: Array) -> list[PyTree]:
         """Returns the first slots of a stack, for the data of the matrices' random keys if any."""
-        kernel, init = self.kernel, self.kernel.init
-        if self.key is not None and init is not None:
-            mine = jax.random.wrap_key_data(keys[0], impl=jax.random.key_impl(self.key))
-            kernel = kernel._replace(init=lambda p: init(p, mine))
-        return first_slots(kernel, kernel.slots({}), [stack])[0]
+        names, mine = self.kernel.slots({}), None
+        if self.key is not None:
+            mine = [jax.random.wrap_key_data(keys[0], impl=jax.random.key_impl(self.key))]
+        return first_slots(self.kernel, names, [stack], mine)[0]
 
     @functools.cached_property
     def _shapes(self) -> Callable[..., list[PyTree]]:
@@ -381,7 +383,7 @@ class Stacked(Link):
                     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
+@functools.partial(jax.jit, static_argnums=(0, 2), keep_unused=True)
 def _first_of_frozen(
     frozen: Frozen, numbers: Sequence[PyTree], place: Place, *args: Any
 ) -> list[Array]:

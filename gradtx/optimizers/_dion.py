@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradtx._roles import KEPT, RandomKey, Slot, Statistic, declared
+from gradtx._roles import Slot, Statistic, declared
 from gradtx.catalog import optimizer
 from gradtx.engine.base import (
     Array,
@@ -46,12 +46,10 @@ class ScaleByDionState(NamedTuple):
       mu: the sum of gradients without what the steps used of it.
       q: the columns, of norm 1, that span approximately the leading singular vectors of `mu` on the
         side of the inputs, `[..., rows, rank]`.
-      rng_key: the random key of which the first `q` was drawn.
     """
 
     mu: Slot
     q: Statistic
-    rng_key: RandomKey = KEPT
 
 
 @piece

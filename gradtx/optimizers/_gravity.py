@@ -4,16 +4,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
 
 from gradtx._arguments import DECAY, NOT_NEGATIVE
-from gradtx._roles import Count, RandomKey, Rate, Slot, declared_as
+from gradtx._roles import Count, Rate, Slot, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
 from gradtx.engine.leafwise import leafwise
 from gradtx.engine.numerics import abs_sq, ema, times, value_of
-from gradtx.engine.rules import Slots
-from gradtx.engine.scalars import finished
+from gradtx.engine.rules import Slots, value_at
 from gradtx.transforms.noise import as_key
 from gradtx.tree.moments import step_number
 
@@ -25,13 +24,11 @@ class GravityState(NamedTuple):
     Attributes:
       count: the number of steps taken.
       velocity: moving average of the bounded gradients, which starts at random numbers.
-      rng_key: the random key of the first step.
       learning_rate: the learning rate of the last step.
     """
 
     count: Count
     velocity: Slot
-    rng_key: RandomKey
     learning_rate: Rate
 
 
@@ -56,10 +53,12 @@ def gravity(
     `z = g / (1 + (|g| * max(|g|))**2)`, with the maximum over one leaf;
     `b = (beta*step + 1) / (step + 2); v = b*v + (1-b)*z; p - learning_rate * v`, where `step` is 0
     at the first step, and `v` starts at `normal() * alpha / learning_rate`. So the parameters are
-    moved by noise of about `alpha`, whatever the learning rate is, in the first steps. `z` depends
-    on the unit of the loss: it is the gradient where gradients are much smaller than 1, and where
-    `|g| * max(|g|)` is above 1, larger gradients give smaller steps. The paper's evidence is from
-    VGG networks on small images.
+    moved by noise of about `alpha`, whatever the learning rate is, in the first steps. `init` draws
+    it for the learning rate of step 0, also if that step is taken with
+    `update(..., learning_rate=...)`, and for 1 if the rate is 0. `z` depends on the unit of the
+    loss: it is the gradient where gradients are much smaller than 1, and where `|g| * max(|g|)` is
+    above 1, larger gradients give smaller steps. The paper's evidence is from VGG networks on small
+    images.
 
     Args:
       learning_rate: a number, a scalar array or a schedule; the authors' is 0.1.
@@ -85,23 +84,19 @@ def gravity(
         t = step_number(step)
         return {"decay": (times(beta, t - 1) + 1) / (t + 1)}
 
-    def init(p: Array) -> Slots:
-        return Slots(velocity=jnp.zeros_like(p))
+    def init(p: Array, key: Array) -> Slots:
+        with jax.ensure_compile_time_eval():  # a schedule may be any Python function
+            rate = value_of(value_at(learning_rate, np.int32(0)))
+        deviation = value_of(alpha) / jnp.where(rate > 0, rate, 1)
+        # The sum is sharded like the parameter.
+        normal = jnp.zeros_like(p) + jax.random.normal(key, p.shape, p.dtype)
+        return Slots(velocity=times(deviation, normal))
 
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         g = g / 1  # integers become floating
-        rate = value_of(s.learning_rate)
-        deviation = value_of(alpha) / jnp.where(rate > 0, rate, 1)
-
-        def drawn() -> Array:
-            return times(
-                deviation, jax.random.normal(finished(s.rng_key), g.shape, s.velocity.dtype)
-            )
-
-        first = lax.cond(step == 0, drawn, lambda: jnp.zeros(g.shape, s.velocity.dtype))
         bounded = g / (1 + abs_sq(g * jnp.max(jnp.abs(g), initial=0)))
-        v = ema(bounded, s.velocity + first, s.decay)
-        return times(-rate, v), Slots(velocity=v)
+        v = ema(bounded, s.velocity, s.decay)
+        return times(-value_of(s.learning_rate), v), Slots(velocity=v)
 
     return leafwise(
         GravityState,

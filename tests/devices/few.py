@@ -2,9 +2,20 @@
 
 import functools
 
+import jax
 import pytest
 from jax.sharding import AxisType
-from meshes import SETTINGS, largest_difference, moved, numbers, on_many, on_one, placed, share
+from meshes import (
+    SETTINGS,
+    check_on,
+    largest_difference,
+    moved,
+    numbers,
+    on_many,
+    on_one,
+    placed,
+    share,
+)
 
 import gradtx
 
@@ -12,6 +23,11 @@ OPTIMIZERS = {
     "leafwise": lambda: gradtx.adamw(0.1),
     "matrixwise": lambda: gradtx.inject_hyperparams(gradtx.muon)(0.1),
     "coupled": lambda: gradtx.prodigy(1.0),
+}
+WITH_KEYS = {
+    "leafwise, drawn": lambda: gradtx.gravity(0.1),
+    "leafwise, noise": lambda: gradtx.noisy_sgd(0.1),
+    "matrixwise, drawn": lambda: gradtx.kron(0.1),
 }
 WAYS = {
     "explicit": ("2x4", AxisType.Explicit, lambda tx: tx),
@@ -38,3 +54,12 @@ def test_steps(name, way):
     assert all(moved(params, updates) == [] for updates in found.updates)
     assert all(moved(found.states[0], state) == [] for state in found.states[1:])
     assert share(found.states[0]) <= 0.18
+
+
+@pytest.mark.parametrize(
+    "make", {**OPTIMIZERS, **WITH_KEYS}.values(), ids={**OPTIMIZERS, **WITH_KEYS}
+)
+@pytest.mark.parametrize("number", [0, 1])
+def test_states_are_on_the_device_of_the_parameters(make, number):
+    device = jax.devices()[number]
+    check_on(device, make(), jax.device_put(numbers(), device))

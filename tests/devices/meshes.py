@@ -125,6 +125,17 @@ def on_many(tx, mesh, specs, shapes=SHAPES, dtype=np.float64, entry=None, number
 # ---- What must hold ---------------------------------------------------------------------------
 
 
+def check_on(device, tx, params):
+    """The first state is on a device, and its step is compiled once."""
+    state = tx.init(params)
+    for x in jax.tree.leaves(state):
+        assert x.devices() == {device} and x.committed
+    step = jax.jit(tx.update)
+    for _ in range(2):
+        _, state = step(params, state, params)
+    assert step._cache_size() == 1
+
+
 def arrays(tree):
     """The leaves as NumPy's arrays; random keys by their data."""
     return [

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from meshes import (
     SETTINGS,
+    check_on,
     collectives_of,
     gradients_of,
     in_context,
@@ -232,3 +233,10 @@ def test_many_methods_are_elementwise():
         "yogi",
     }
     assert not names & {"lamb", "lars", "adafactor", "sm3", "muon", "prodigy", "lbfgs"}
+
+
+@pytest.mark.parametrize("entry", [x for x in ENTRIES if not x.needs], ids=lambda entry: entry.name)
+def test_states_are_on_the_device_of_the_parameters(entry):
+    device = jax.devices()[1]
+    params = {"w": np.ones((2, 3), np.float32), "b": np.ones(3, np.float32)}
+    check_on(device, entry.make(), jax.device_put(params, device))
