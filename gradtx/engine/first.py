@@ -6,6 +6,7 @@ time of a call is that of its results, so that this costs little.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import jax
@@ -94,15 +95,19 @@ def _keys(key: Array, leaves: Array) -> Array:
 
 
 def _in_pieces(kernel: Kernel) -> Make:
-    """Returns the function for the first slots of leaves; repeated blocks are traced once."""
-    piece = jax.jit(functools.partial(first_slots, kernel), static_argnums=(0, 3))
+    """Returns the function for the first slots of leaves; those that repeat are traced once."""
+    plain = functools.partial(first_slots, kernel)
+    piece = jax.jit(plain, static_argnums=(0, 3))
 
     def make(
         names: tuple[str, ...], leaves: list[ArrayLike], keys: Array | None, placed: bool = False
     ) -> Rows:
-        cuts = pieces(tuple(map(shape_and_dtype, leaves)))
-        parts = [(leaves[a:b], None if keys is None else keys[a:b]) for a, b in cuts]
-        return [row for part in parts for row in piece(names, *part, placed)]
+        signatures = tuple(map(shape_and_dtype, leaves))
+        times, rows = Counter(signatures), []
+        for a, b in pieces(signatures):
+            run = plain if b == a + 1 and times[signatures[a]] == 1 else piece
+            rows.extend(run(names, leaves[a:b], None if keys is None else keys[a:b], placed))
+        return rows
 
     return make
 
