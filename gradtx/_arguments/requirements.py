@@ -43,10 +43,17 @@ class Requirements:
       name: its name in error messages.
       ranges: the ranges of arguments whose names mean something else here than in `RANGES`; an
         argument with `None` may be anything.
+      schedulable: whether `inject_hyperparams` can replace numbers by schedules. Default: True.
     """
 
-    def __init__(self, factory: Callable[..., Any], name: str, ranges: Mapping[str, Range | None]):
-        self.name = name
+    def __init__(
+        self,
+        factory: Callable[..., Any],
+        name: str,
+        ranges: Mapping[str, Range | None],
+        schedulable: bool = True,
+    ):
+        self.name, self.schedulable = name, schedulable
         parameters = inspect.signature(factory).parameters
         self.order = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
         self.of: dict[str, Requirement] = {}
@@ -95,7 +102,7 @@ class Requirements:
             if callable(x):
                 return f"call it: {name_of(x)}(...)"
             return f"the order of arguments is {self.name}({', '.join(self.order)})"
-        if required.range is not None and callable(x):
+        if required.range is not None and callable(x) and self.schedulable:
             return f"to schedule it, use inject_hyperparams({self.name})(..., {name}=schedule)"
         if name == "learning_rate" and (isinstance(x, Mapping) or hasattr(x, "shape")):
             return "parameters are given to init(params)"
