@@ -109,9 +109,9 @@ def _with_equations(text: str) -> str:
     shown = ""
     for i, part in enumerate(parts):
         if i % 2 == 0:
-            # after an equation, the comma or the full stop that ended it is not repeated
+            # after an equation, the punctuation that ended it is not repeated
             if shown.endswith("$$\n\n"):
-                part = re.sub(r"^[.,;]?\s*", "", part)
+                part = re.sub(r"^[.,;:]?\s*", "", part)
                 part = re.sub(r"^see\b", "See", part)
             shown += linked(part)
             continue

@@ -103,6 +103,8 @@ def test_a_docstring_becomes_markdown(extension):
     assert shown[10:12] == ["- **`b1`**: the decay rate, see", f"  {paper}. Default: 0.9."]
     assert shown[13] == f"**Source**: Kingma, {paper}."
     assert shown[-4:] == ["```pycon", ">>> 1 + 1", "2", "```"]
+    shown = extension.docstrings.markdown("With `e = predictions - targets`::\n\n    loss = e**2")
+    assert ":" not in shown and shown.count("$$") == 4
 
 
 def test_every_public_name_has_its_page(extension):
