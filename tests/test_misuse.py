@@ -84,6 +84,15 @@ def test_values_of_a_wrong_kind(entry):
 
 
 @each_entry
+def test_arguments_that_do_not_exist(entry):
+    rate = entry.rate
+    with refused(TypeError, f"{entry.name}: no argument is named {rate}s; did you mean {rate}?"):
+        entry.factory(**{f"{rate}s": 0.1})
+    with refused(TypeError, f"{entry.name}: no argument is named xyz; the arguments are", rate):
+        entry.factory(xyz=1)
+
+
+@each_entry
 def test_rates_that_are_none_or_negative(entry):
     rate = entry.factory.requirements.of[entry.rate]
     assert rate.range is RANGES["learning_rate"]
@@ -371,6 +380,19 @@ def test_ranges_in_docstrings_are_those_that_are_checked(name):
 )
 def test_unusual_values_that_have_a_meaning(make):
     make()
+
+
+def test_arguments_of_pieces_and_schedules_that_do_not_exist():
+    with refused(TypeError, "cosine_decay_schedule: no argument is named step; the arguments are"):
+        gradtx.cosine_decay_schedule(0.1, step=10)  # type: ignore
+    with refused(TypeError, "MultiSteps: no argument is named k; the arguments are opt, every_k"):
+        gradtx.MultiSteps(gradtx.sgd(0.1), k=2)  # type: ignore
+
+    @gradtx.piece
+    def lenient(**settings: float):
+        return gradtx.scale(settings["by"])
+
+    lenient(by=2.0)  # any name is right
 
 
 def test_a_piece_of_ones_own_is_checked_by_its_annotations():

@@ -13,6 +13,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
 from extension import links, mathml
+from extension.docstrings import breakable
 
 LOGGER = logging.getLogger(__name__)
 FOLDERS = {
@@ -69,6 +70,20 @@ def link_folders(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = re.sub(rf"\]\((?:\.\./)?{folder}/?\)", f"](/{page})", source[0])
 
 
+def break_names(app: Sphinx, page: str, template: str, context: dict, tree: object) -> None:
+    """Lets long names in a page's title break between their words, as phones need.
+
+    Args:
+      app: the application.
+      page: not used.
+      template: not used.
+      context: what the page is made of; its body is changed.
+      tree: not used.
+    """
+    if "body" in context:
+        context["body"] = breakable(context["body"])
+
+
 class LinkNames(SphinxPostTransform):
     """Makes links of the names of gradtx that stand as code in a page."""
 
@@ -117,6 +132,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write_reference)
     app.connect("env-before-read-docs", spread_notebooks)
     app.connect("source-read", link_folders)
+    app.connect("html-page-context", break_names)
     app.connect("build-finished", check)
     app.add_post_transform(LinkNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

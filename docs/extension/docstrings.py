@@ -53,6 +53,21 @@ def linked(text: str) -> str:
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", escaped(text))
 
 
+def breakable(page: str) -> str:
+    """Returns a page in HTML whose title may break between the words of a name.
+
+    Args:
+      page: the page.
+
+    Example:
+      >>> breakable("<h1>ScaleByAdamState</h1>"), breakable("<h1>scale_by_adam<a>")
+      ('<h1>Scale<wbr>By<wbr>Adam<wbr>State</h1>', '<h1>scale_<wbr>by_<wbr>adam<a>')
+    """
+    between = r"(?<=[_.])(?=\w)|(?<=[a-z])(?=[A-Z])"
+    title = r"(?<=<h1>)[\w.]+(?=<)"
+    return re.sub(title, lambda name: re.sub(between, "<wbr>", name[0]), page, count=1)
+
+
 def prose(text: str) -> str:
     """Returns paragraphs, lists and blocks of code or of equations as Markdown.
 
@@ -94,9 +109,9 @@ def _with_equations(text: str) -> str:
     shown = ""
     for i, part in enumerate(parts):
         if i % 2 == 0:
-            # after an equation, the comma or the full stop that ended it is not repeated
+            # after an equation, the punctuation that ended it is not repeated
             if shown.endswith("$$\n\n"):
-                part = re.sub(r"^[.,;]?\s*", "", part)
+                part = re.sub(r"^[.,;:]?\s*", "", part)
                 part = re.sub(r"^see\b", "See", part)
             shown += linked(part)
             continue

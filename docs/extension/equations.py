@@ -1,7 +1,8 @@
 """Equations of docstrings, which are written as code, in LaTeX.
 
 `mu = b1*mu + (1-b1)*g; p - learning_rate * mu` is parsed as Python. What is not an expression of
-numbers, names and functions of one letter or word stays as it is.
+numbers, names and functions of one letter or word stays as it is. Cases are lines that begin with
+`t < start:` or `otherwise:`.
 """
 
 import ast
@@ -61,24 +62,38 @@ def is_long(text: str) -> bool:
 
 
 def _joined(text: str) -> str:
-    """Joins lines that begin with an operator to the line before, and columns of equals signs."""
+    """Joins continued lines and columns: of equals signs, and of what is said of cases."""
     text = re.sub(r"\n\s*([-+*/])\s", r" \1 ", text)
+    text = re.sub(r",\n[ ]+", ", ", text)
+    text = re.sub(r":[ ]+", ": ", text)
     return re.sub(r"[ ]{2,}=", " =", text)
 
 
 def _statement(text: str) -> str:
+    case, colon, told = text.partition(": ")
+    if colon:
+        return rf"{_statement(told)} \quad {_case(case)}"
+    left, equals, right = text.partition(" = ")
+    if not equals:
+        return f"&{_expression(_parsed(text))}"
+    return f"{_expression(_parsed(left))} &= {_expression(_parsed(right))}"
+
+
+def _case(text: str) -> str:
+    if text == "otherwise":
+        return r"\text{otherwise}"
+    condition = _parsed(text.replace(" = ", " == "))
+    if not isinstance(condition, ast.Compare):
+        raise NoEquation(text)
+    return rf"\text{{for }} {_expression(condition)}"
+
+
+def _parsed(text: str) -> ast.expr:
     code = text.replace("^", "**")
     code = re.sub(r", (each|over) (\w+)\)", r", \1_\2)", code)  # the axis of a norm or a mean
     code = re.sub(r"<([^<>,]+),([^<>]+)>", r"inner(\1,\2)", code)
     for _ in range(3):  # absolute values, from the inside
         code = re.sub(r"\|([^|]+)\|", r"abs(\1)", code)
-    left, equals, right = code.partition(" = ")
-    if not equals:
-        return f"&{_expression(_parsed(code))}"
-    return f"{_expression(_parsed(left))} &= {_expression(_parsed(right))}"
-
-
-def _parsed(code: str) -> ast.expr:
     try:
         return _MinusInFront().visit(ast.parse(code.strip(), mode="eval").body)
     except (SyntaxError, ValueError):

@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from gradtx._arguments.descriptions import described, name_of
 from gradtx._arguments.ranges import FLOATING, NUMBER, RANGES, Range
+from gradtx._arguments.similar import near
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,10 +44,17 @@ class Requirements:
       name: its name in error messages.
       ranges: the ranges of arguments whose names mean something else here than in `RANGES`; an
         argument with `None` may be anything.
+      schedulable: whether `inject_hyperparams` can replace numbers by schedules. Default: True.
     """
 
-    def __init__(self, factory: Callable[..., Any], name: str, ranges: Mapping[str, Range | None]):
-        self.name = name
+    def __init__(
+        self,
+        factory: Callable[..., Any],
+        name: str,
+        ranges: Mapping[str, Range | None],
+        schedulable: bool = True,
+    ):
+        self.name, self.schedulable = name, schedulable
         parameters = inspect.signature(factory).parameters
         self.order = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
         self.of: dict[str, Requirement] = {}
@@ -56,6 +64,7 @@ class Requirements:
             if found is not None:
                 self.of[n] = found
         self._defaults = {n: p.default for n, p in parameters.items()}
+        self._takes_any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self._positions = [(n, self.of.get(n)) for n in self.order]
 
     def check(self, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
@@ -66,7 +75,7 @@ class Requirements:
           kwargs: the keyword arguments.
 
         Raises:
-          TypeError: an argument is of a wrong kind.
+          TypeError: an argument is of a wrong kind, or there is none of a name.
           ValueError: an argument is out of its range, or a string is not among the options.
         """
         for (name, required), x in zip(self._positions, args, strict=False):
@@ -74,8 +83,17 @@ class Requirements:
                 self._refuse(name, required, x)
         for name, x in kwargs.items():
             required = self.of.get(name)
-            if required is not None and not required.accepts(x):
+            if required is None:
+                if name not in self._defaults and not self._takes_any_name:
+                    self._refuse_name(name)
+            elif not required.accepts(x):
                 self._refuse(name, required, x)
+
+    def _refuse_name(self, name: str) -> None:
+        known = [n for n in self._defaults if n != "self"]
+        way_out = "".join(f"did you mean {n}?" for n in near(name, known))
+        way_out = way_out or f"the arguments are {', '.join(known)}"
+        raise TypeError(f"{self.name}: no argument is named {name}; {way_out}")
 
     def _refuse(self, name: str, required: Requirement, x: Any) -> None:
         if x is self._defaults[name]:
@@ -95,7 +113,7 @@ class Requirements:
             if callable(x):
                 return f"call it: {name_of(x)}(...)"
             return f"the order of arguments is {self.name}({', '.join(self.order)})"
-        if required.range is not None and callable(x):
+        if required.range is not None and callable(x) and self.schedulable:
             return f"to schedule it, use inject_hyperparams({self.name})(..., {name}=schedule)"
         if name == "learning_rate" and (isinstance(x, Mapping) or hasattr(x, "shape")):
             return "parameters are given to init(params)"

@@ -35,8 +35,8 @@ def check_gradients(
 ) -> GradientReport:
     """Compares `jax.grad` with central differences, leaf by leaf, and prints a table.
 
-        numeric = (fun(x + h) - fun(x - h)) / (2 h),                h = eps * max(1, |x|)
-        error   = |analytic - numeric| / max(|analytic|, |numeric|, atol / rtol)
+        numeric = (fun(x + h) - fun(x - h)) / (2 * h),   h = eps * max(1, |x|)
+        error = |analytic - numeric| / max(|analytic|, |numeric|, atol / rtol)
 
     in one element after another. A leaf passes when its largest error is at most `rtol`, that is,
     when `|analytic - numeric| <= max(rtol * max(|analytic|, |numeric|), atol)` everywhere.

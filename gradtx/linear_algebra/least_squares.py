@@ -19,7 +19,7 @@ def nnls(
 
     From `x = y = 0` and `t = 1`, it repeats::
 
-        x_new = max(0, y - A^T (A y - b) / L);   t_new = (1 + sqrt(1 + 4 t^2)) / 2
+        x_new = max(0, y - A.T @ (A @ y - b) / L);   t_new = (1 + sqrt(1 + 4 * t**2)) / 2
         y = x_new + (t - 1) / t_new * (x_new - x)
 
     where the momentum is restarted, `t = 1`, whenever it points uphill,

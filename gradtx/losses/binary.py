@@ -17,8 +17,8 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
 
     With a logit `z` and the probability `y`::
 
-        loss = -y log(sigmoid(z)) - (1 - y) log(1 - sigmoid(z))
-             = y softplus(-z) + (1 - y) softplus(z)
+        loss = -y * log(sigmoid(z)) - (1 - y) * log(1 - sigmoid(z))
+        loss = y * softplus(-z) + (1 - y) * softplus(z)
 
     where a term of probability 0 is 0, even at an infinite logit. Its gradient is `sigmoid(z) - y`.
     Classes that do not exclude each other have one such loss each.
@@ -56,9 +56,11 @@ def sigmoid_focal_loss(
 
     With a logit `z` and the probability `y`::
 
-        q    = sigmoid(z) y + (1 - sigmoid(z)) (1 - y)        probability of the label
-        w    = alpha y + (1 - alpha) (1 - y)                  1 without alpha
-        loss = w (1 - q)^gamma sigmoid_binary_cross_entropy(z, y)
+        q    = y * sigmoid(z) + (1 - y) * (1 - sigmoid(z))
+        w    = y * alpha + (1 - y) * (1 - alpha)
+        loss = w * (1 - q)**gamma * sigmoid_binary_cross_entropy(z, y)
+
+    where `q` is the probability of the label, and `w` is 1 without `alpha`.
 
     "Focal loss for dense object detection" (arXiv:1708.02002).
 

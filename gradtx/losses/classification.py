@@ -62,7 +62,8 @@ def softmax_cross_entropy_with_integer_labels(
 
     With the logits `z` of one example and its class `y`::
 
-        loss = -log(softmax(z)[y]) = log(sum_k exp(z[k])) - z[y]
+        loss = -log(softmax(z)[y])
+        loss = log(sum(exp(z[k]), over k)) - z[y]
 
     computed in float32 at least, with the largest logit subtracted first, so that it neither
     overflows nor loses small differences between large logits. Its gradient is `softmax(z)`, minus
@@ -130,7 +131,7 @@ def softmax_cross_entropy(
 
     With the logits `z` of one example and the probabilities `p` of its classes::
 
-        loss = -sum_k p[k] log(softmax(z)[k])
+        loss = -sum(p[k] * log(softmax(z)[k]), over k)
 
     where a class of probability 0 contributes nothing, even at a logit of `-inf`. It is
     computed in float32 at least, with the largest logit subtracted first. Where the probabilities
@@ -192,8 +193,9 @@ def _two_distributions(
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     """Cross entropy of a softmax and a distribution, for logits that may be `-inf`.
 
-    `loss = -sum_k p[k] log(softmax(z)[k])`, which is `softmax_cross_entropy` along the last axis:
-    that function and its gradient are already safe. This name exists for compatibility with optax.
+    `loss = -sum(p[k] * log(softmax(z)[k]), over k)`, which is `softmax_cross_entropy` along the
+    last axis: that function and its gradient are already safe. This name exists for compatibility
+    with optax.
 
     Args:
       logits: unnormalized log-probabilities `z`, floating-point, `[..., classes]`.
@@ -232,7 +234,7 @@ def poly_loss_cross_entropy(
 
     With the logits `z` of one example, the probabilities `p` of its classes and `q = softmax(z)`::
 
-        loss = -sum_k p[k] log(q[k]) + epsilon * sum_k p[k] (1 - q[k])
+        loss = -sum(p[k] * log(q[k]), over k) + epsilon * sum(p[k] * (1 - q[k]), over k)
 
     where the second sum is the first term of the expansion `-log(q) = sum_j (1 - q)^j / j`.
     "PolyLoss: a polynomial expansion perspective of classification loss functions"

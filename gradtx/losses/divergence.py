@@ -21,7 +21,7 @@ def kl_divergence(
 
     With the predicted log-probabilities `log_q` and the true probabilities `p`::
 
-        loss = sum_k p[k] (log(p[k]) - log_q[k])
+        loss = sum(p[k] * (log(p[k]) - log_q[k]), over k)
 
     where a class of probability 0 contributes nothing, even if predicted at `-inf`. "On information
     and sufficiency" (Kullback and Leibler, 1951).
@@ -65,7 +65,7 @@ def kl_divergence_with_log_targets(
 
     With the predicted log-probabilities `log_q` and the true ones `log_p`::
 
-        loss = sum_k exp(log_p[k]) (log_p[k] - log_q[k])
+        loss = sum(exp(log_p[k]) * (log_p[k] - log_q[k]), over k)
 
     where a class at `log_p = -inf` contributes nothing, even if predicted at `-inf`. "On
     information and sufficiency" (Kullback and Leibler, 1951).
@@ -112,7 +112,7 @@ def generalized_kl_divergence(
 
     With the predicted logarithms `log_q` and the true values `p`::
 
-        loss = sum_k p[k] (log(p[k]) - log_q[k]) - p[k] + exp(log_q[k])
+        loss = sum(p[k] * (log(p[k]) - log_q[k]) - p[k] + exp(log_q[k]), over k)
 
     No term is negative, and the loss is jointly convex in `p` and `q`; for distributions it
     equals `kl_divergence`. It is the Bregman divergence of the negative entropy: "Clustering with
@@ -153,7 +153,7 @@ def convex_kl_divergence(
 ) -> Array:
     """The former name of `generalized_kl_divergence`, with a `DeprecationWarning`.
 
-    `loss = sum_k p[k] (log(p[k]) - log_q[k]) - p[k] + exp(log_q[k])`.
+    `loss = sum(p[k] * (log(p[k]) - log_q[k]) - p[k] + exp(log_q[k]), over k)`.
 
     Args:
       log_predictions: the logarithms `log_q`, floating-point, `[..., classes]`.

@@ -22,7 +22,7 @@ def ranking_softmax_loss(
 
     With the scores `s` of a list's items, their relevance `y` and their weights `w`::
 
-        loss = -sum_i w[i] y[i] log(exp(s[i]) / sum_j exp(s[j]))
+        loss = -sum(w[i] * y[i] * log(exp(s[i]) / sum(exp(s[j]), over j)), over i)
 
     ListNet's loss, with the relevance in place of its softmax: "Learning to rank: from pairwise
     approach to listwise approach" (Cao et al., ICML 2007), "An alternative cross entropy loss for

@@ -87,8 +87,8 @@ def huber_loss(
 
     With the error `e = predictions - targets`::
 
-        loss = e^2 / 2                      where |e| <= delta
-               delta (|e| - delta / 2)      elsewhere
+        |e| <= delta: loss = e**2 / 2
+        otherwise:    loss = delta * (|e| - delta / 2)
 
     whose gradient is the error, clipped to `[-delta, delta]`. "Robust estimation of a location
     parameter" (Huber, 1964).

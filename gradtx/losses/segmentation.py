@@ -91,10 +91,10 @@ def dice_loss(
 
     For each class, with the predicted probabilities `p` and the targets `t` of its pixels::
 
-        both   = sum p t
-        excess = sum p (1 - t)
-        missed = sum (1 - p) t
-        loss   = 1 - (both + smooth) / (both + alpha excess + beta missed + smooth)
+        both   = sum(p * t)
+        excess = sum(p * (1 - t))
+        missed = sum((1 - p) * t)
+        loss   = 1 - (both + smooth) / (both + alpha * excess + beta * missed + smooth)
 
     "V-Net: fully convolutional neural networks for volumetric medical image segmentation"
     (arXiv:1606.04797); with other `alpha` and `beta`, "Tversky loss function for image segmentation
@@ -221,7 +221,7 @@ def binary_dice_loss(
 
     With the probabilities `p` and the targets `t` of an image's pixels::
 
-        loss = 1 - (sum p t + smooth) / (sum (p + t) / 2 + smooth)
+        loss = 1 - (sum(p * t) + smooth) / (sum(p + t) / 2 + smooth)
 
     which is `dice_loss` of one class. "V-Net: fully convolutional neural networks for volumetric
     medical image segmentation" (arXiv:1606.04797).

@@ -25,7 +25,7 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07)
     With `s[i, j]` the cosine of the angle between the embeddings `i` and `j`, divided by the
     temperature, each pair `(i, j)` of the same label, `i != j`, has the loss::
 
-        loss[i, j] = -log(exp(s[i, j]) / (exp(s[i, j]) + sum_k exp(s[i, k])))
+        loss[i, j] = -log(exp(s[i, j]) / (exp(s[i, j]) + sum(exp(s[i, k]), over k)))
 
     where `k` runs over the examples of other labels. The result is the mean of these losses. With
     two views of each image, labelled by the image, this is the loss of "A simple framework for
@@ -87,7 +87,7 @@ def triplet_margin_loss(
 
     With an anchor `a`, its positive `p` and negative `n`::
 
-        d(x, y) = (sum |x - y|^norm_degree + eps)^(1 / norm_degree)
+        d(x, y) = (sum(|x - y|**norm_degree) + eps)**(1 / norm_degree)
         loss    = max(0, d(a, p) - d(a, n) + margin)
 
     "Learning local feature descriptors with triplets and shallow convolutional neural networks"

@@ -26,7 +26,7 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
     With a score `z`, the probability `y`, and `plus(z)`, which is 0 below -1, `z` above 1 and
     `(z + 1)^2 / 4` in between::
 
-        loss = y plus(-z) + (1 - y) plus(z) - y (1 - y)
+        loss = y * plus(-z) + (1 - y) * plus(z) - y * (1 - y)
 
     It is 0 if and only if `y` is the sparse sigmoid `min(max((z + 1) / 2, 0), 1)`. Section 4.4 of
     "Learning with Fenchel-Young losses" (arXiv:1901.02324).
@@ -62,7 +62,7 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
     With the scores `s` of one example, its class `y` and `p = projection_simplex(s)`::
 
-        loss = sum_k p[k] s[k] - sum_k p[k]^2 / 2 - s[y] + 1/2
+        loss = sum(p[k] * s[k] - p[k]**2 / 2, over k) - s[y] + 1 / 2
 
     Its gradient is `p`, minus 1 at `y`. It is 0 where the score of `y` exceeds all others by at
     least 1. "From softmax to sparsemax" (arXiv:1602.02068).

@@ -68,7 +68,7 @@ def scale_by_lbfgs(
     From the last pairs `s = p - p_before`, `y = g - g_before` with weights `w = 1 / <s, y>`, oldest
     first, the matrix is `H = gamma * I` and then for each pair
 
-        H = (I - w s y') H (I - w y s') + w s s'.
+        H = (I - w * s @ y.T) @ H @ (I - w * y @ s.T) + w * s @ s.T
 
     It is never formed: `H g` takes two loops over the pairs. `gamma = <s, y> / <y, y>` of the
     latest pair, and `min(1, 1 / norm(g))` before there is one. A pair with `<s, y> <= 0` would make

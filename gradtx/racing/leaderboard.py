@@ -25,6 +25,10 @@ class Race(Results):
       unit: the unit of the loss. Default: none.
     """
 
+    def __str__(self) -> str:
+        """Returns the table."""
+        return self.table()
+
     def table(self, width: int | None = None) -> str:
         """Returns the leaderboard: each optimizer with its best rate, medians and ranges.
 
@@ -78,7 +82,8 @@ class Race(Results):
         ]
         if self.target is not None:
             notes.append(
-                "time: of these steps, as a run's share of its grid's time, without compilation"
+                "time: of the steps to the target, without compilation; an optimizer's runs are "
+                "trained together, and share the time equally"
             )
         return notes
 

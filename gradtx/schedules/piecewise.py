@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gradtx._arguments import described
 from gradtx.engine.base import Array, Scalar, Schedule
 from gradtx.schedules.curves import cosine, mix
 from gradtx.schedules.made import known_schedule
@@ -132,7 +133,11 @@ def _values_at(
     function: str, init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None
 ) -> tuple[list[int], list[Scalar]]:
     """Returns the boundaries in order, and the values: the first, then one for each boundary."""
-    ordered = sorted((boundaries_and_scales or {}).items())
+    given = {} if boundaries_and_scales is None else boundaries_and_scales
+    if not isinstance(given, Mapping):
+        told = f"a mapping from steps to factors, such as {{100: 0.1}}, got {described(given)}"
+        raise TypeError(f"{function}: boundaries_and_scales must be {told}")
+    ordered = sorted(given.items())
     for boundary, scale in ordered:
         check_not_negative(function, boundary=boundary, scale=scale)
     scales = [exact(scale) for _, scale in ordered]

@@ -18,7 +18,8 @@ def rectified_schedule(value: Scalar, b2: Scalar = 0.999) -> Schedule:
 
         rho = rho_inf - 2 * (t+1) * b2**(t+1) / (1 - b2**(t+1)),  rho_inf = 2 / (1-b2) - 1
         r = sqrt((rho-4) * (rho-2) * rho_inf / ((rho_inf-4) * (rho_inf-2) * rho))
-        value(t) = value * r if rho > 4, and 0 before
+        rho > 4:   value(t) = value * r
+        otherwise: value(t) = 0
 
     It is the warm-up of `radam` without its first steps, in which only momentum counts. With it,
     `schedule_free_adamw(rectified_schedule(2.5e-3), b2=0.999)` is schedule-free RAdam: the first

@@ -62,7 +62,7 @@ def warmup_cosine_decay_schedule(
 
         t < warmup_steps: value(t) = init_value + (peak_value - init_value) * t / warmup_steps
         otherwise:        value(t) = end_value + (peak_value - end_value) * w**exponent
-        w(t) = (1 + cos(pi * min((t - warmup_steps) / (decay_steps - warmup_steps), 1))) / 2
+        w = (1 + cos(pi * min((t - warmup_steps) / (decay_steps - warmup_steps), 1))) / 2
 
     Args:
       init_value: the value at the first step, a float scalar.

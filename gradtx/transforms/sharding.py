@@ -219,7 +219,8 @@ def _mesh_with(tree: PyTree, axis: str) -> Any:
         )
     if axis not in explicit_axes(mesh):
         told = ", ".join(map(repr, explicit_axes(mesh)))
-        raise ValueError(f"zero: axis must be an explicit axis of the mesh, {told}, got {axis!r}")
+        kind = "an axis" if explicit_axes(mesh) == mesh.axis_names else "an explicit axis"
+        raise ValueError(f"zero: axis must be {kind} of the mesh, {told}, got {axis!r}")
     return mesh
 
 

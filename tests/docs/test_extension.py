@@ -64,7 +64,16 @@ def test_equations_are_typeset_only_where_they_are_equations(extension):
     assert r"\left(1 - b_{1}\right) \, \left|g\right|^{2}" in latex("(1-b1) * |g|^2")
     assert r"\sum_{i} \left(y_{i} - a\right)^{2}" in latex("sum((y_i - a)^2, over i)")
     assert r"Q^{\mathsf H} \, \left(a \, b\right)" in latex("Q.H @ (a @ b)")
-    for text in ("update(updates, state, params=None)", "t < 3: value", 'f("x") + 1', "sum x y"):
+    assert latex("|e| <= 1:  loss = e^2\notherwise: loss = |e|") == (
+        r"\begin{aligned}\mathrm{loss} &= e^{2} \quad \text{for } \left|e\right| \le 1\\"
+        r"\mathrm{loss} &= \left|e\right| \quad \text{otherwise}\end{aligned}"
+    )
+    assert r"&1 \quad \text{for } t = 0" in latex("t = 0: 1")
+    assert latex("a = min(b,\n        c)") == latex("a = min(b, c)")
+    for text in (
+        *("update(updates, state, params=None)", 'f("x") + 1', "sum x y"),
+        *("repeat: x = x / 2", "t: value", "otherwise:"),
+    ):
         with pytest.raises(refused):
             latex(text)
     assert not extension.equations.is_long("scale_by_zoom_linesearch/learning_rate")
@@ -94,6 +103,8 @@ def test_a_docstring_becomes_markdown(extension):
     assert shown[10:12] == ["- **`b1`**: the decay rate, see", f"  {paper}. Default: 0.9."]
     assert shown[13] == f"**Source**: Kingma, {paper}."
     assert shown[-4:] == ["```pycon", ">>> 1 + 1", "2", "```"]
+    shown = extension.docstrings.markdown("With `e = predictions - targets`::\n\n    loss = e**2")
+    assert ":" not in shown and shown.count("$$") == 4
 
 
 def test_every_public_name_has_its_page(extension):

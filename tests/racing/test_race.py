@@ -684,7 +684,9 @@ def test_accuracy_is_a_target_to_be_exceeded():
 
 
 def test_the_table_says_it():
-    lines = Race(ROWS, target=2.0, unit="nats").table().splitlines()
+    race = Race(ROWS, target=2.0, unit="nats")
+    assert str(race) == race.table()
+    lines = race.table().splitlines()
     assert lines[0].split() == [
         *("optimizer", "best", "rate", "loss", "(nats)", "range", "steps", "to", "2"),
         *("time", "(s)", "diverged"),
@@ -693,7 +695,7 @@ def test_the_table_says_it():
     assert lines[3].split() == ["2", "a", "0.1", "<", "2", "1", "to", "6", "20", "1", "2/6"]
     assert lines[4].split() == ["3", "c", "0.1", "inf", "-", "-", "1/1"]
     assert lines[5] == "< unfinished: the smallest rate of the race; try smaller rates"
-    assert lines[6].startswith("time: of these steps, as a run's share") and len(lines) == 7
+    assert lines[6].startswith("time: of the steps to the target, without comp") and len(lines) == 7
 
 
 def drawn(figure, tmp_path):

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from functools import partial
 from itertools import pairwise
 
 import jax
@@ -13,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from representatives import first_of_each
 
 from gradtx import schedules
+from gradtx.engine.base import Scalar
 from gradtx.schedules import (
     constant_schedule,
     cosine_decay_schedule,
@@ -835,7 +837,10 @@ def test_near_the_end_a_cosine_keeps_its_relative_accuracy():
         (lambda: polynomial_schedule(1.0, 0.0, 1, math.inf), "transition_steps=inf"),
         (lambda: linear_schedule(1.0, 0.0, 10, -3), "linear_schedule: transition_begin"),
         (lambda: exponential_decay(1.0, 10, -0.5), "decay_rate=-0.5"),
-        (lambda: exponential_decay(1.0, math.nan, 0.5), "transition_steps=nan"),
+        (
+            lambda: exponential_decay(1.0, math.nan, 0.5),
+            "transition_steps must be .* got nan",
+        ),
         (lambda: exponential_decay(1.0, 10, 0.5, -3), "transition_begin=-3"),
         (lambda: step_decay_schedule(1.0, 0), "period=0"),
         (lambda: step_decay_schedule(1.0, 5, -0.5), "factor=-0.5"),
@@ -858,7 +863,10 @@ def test_near_the_end_a_cosine_keeps_its_relative_accuracy():
         (lambda: linear_onecycle_schedule(10, 1.0, div_factor=0), "div_factor=0"),
         (lambda: cosine_onecycle_schedule(0, 1.0), "transition_steps=0"),
         (lambda: cosine_onecycle_schedule(10, 1.0, 1.1), "pct_start=1.1"),
-        (lambda: cosine_onecycle_schedule(10, 1.0, math.nan), "pct_start=nan"),
+        (
+            lambda: cosine_onecycle_schedule(10, 1.0, math.nan),
+            "pct_start must be .* got nan",
+        ),
         (lambda: join_schedules([], []), "0 schedules and 0 boundaries"),
         (lambda: join_schedules([constant_schedule(1.0)], [5]), "1 schedule and 1 boundary"),
         (lambda: join_schedules([constant_schedule(1.0)] * 3, [5, 2]), "5 before 2"),
@@ -891,6 +899,39 @@ def test_refuses_by_type():
         jax.jit(lambda n: linear_onecycle_schedule(n, 1.0)(0))(10)
     with pytest.raises(TypeError, match="decay_steps"):
         sgdr_schedule([{"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 2}])
+
+
+NUMBERS = [
+    pytest.param(factory, name, id=f"{factory.__name__}-{name}")
+    for factory in vars(schedules).values()
+    if inspect.isfunction(factory)
+    for name, parameter in inspect.signature(factory).parameters.items()
+    if parameter.annotation is Scalar
+]
+
+
+@pytest.mark.parametrize(("factory", "name"), NUMBERS)
+def test_refuses_what_is_no_number(factory, name):
+    parameters = inspect.signature(factory).parameters
+    others = {n: 1 for n, p in parameters.items() if p.default is p.empty and n != name}
+    for wrong, told in (
+        ("3", "the string '3'"),
+        ([1.0], "[1.0]"),
+        (constant_schedule(1.0), "the function schedule"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            factory(**{name: wrong, **others})
+        kind = "a number or a scalar array"
+        assert str(caught.value) == f"{factory.__name__}: {name} must be {kind}, got {told}"
+
+
+def test_refuses_boundaries_that_are_no_mapping():
+    for factory in (
+        piecewise_constant_schedule,
+        partial(piecewise_interpolate_schedule, "linear"),
+    ):
+        with pytest.raises(TypeError, match=r"must be a mapping .*, got \[100, 200\]"):
+            factory(1.0, [100, 200])  # type: ignore
 
 
 # ---- Whatever the numbers -------------------------------------------------------------------
