@@ -129,7 +129,7 @@ def test_parameters_and_state_in_each_others_place(entry):
         tx.update(PARAMS, PARAMS, state, **more(entry))
     with refused(TypeError, entry.name, "a dict", "update(updates, state, params)"):
         tx.update(state, PARAMS, PARAMS, **more(entry))
-    with refused(TypeError, entry.name, "a NoneType"):
+    with refused(TypeError, entry.name, "the state is None"):
         tx.update(PARAMS, None, PARAMS, **more(entry))
 
 

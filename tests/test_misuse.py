@@ -709,3 +709,31 @@ def of_objective(entry, g, params):
         elif name in ("value", "grad"):
             found[name] = negated(x)
     return found
+
+
+def test_a_schedule_for_one_step_is_refused():
+    """Under `jit` and without it; it is an argument of the optimizer."""
+    tx, params = gradtx.adam(0.1), {"w": jnp.ones(2)}
+    schedule = gradtx.cosine_decay_schedule(0.1, 10)
+    told = r"adam.*learning_rate must be a number or a scalar array, got .*; a schedule is an argum"
+    with pytest.raises(TypeError, match=told):
+        tx.update(params, tx.init(params), params, learning_rate=schedule)
+    with pytest.raises(TypeError, match=told):
+        jax.jit(lambda p: tx.update(p, tx.init(p), p, learning_rate=schedule))(params)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda f: gradtx.masked(gradtx.adam(0.1), f),
+        lambda f: gradtx.adamw(0.1, mask=f),
+        lambda f: gradtx.partition({True: gradtx.adam(0.1), False: gradtx.sgd(0.1)}, f),
+        lambda f: gradtx.muon(0.1, muon_weight_dimension_numbers=f),
+        lambda f: gradtx.lars(0.1, trust_ratio_mask=f),
+    ],
+    ids=["masked", "mask", "labels", "axes", "lars"],
+)
+def test_a_function_of_one_leaf_in_place_of_the_tree_is_explained(make):
+    with pytest.raises(AttributeError) as raised:
+        make(lambda p: p.ndim > 1).init({"w": jnp.ones((2, 2))})
+    assert "is called with the whole pytree" in raised.value.__notes__[0]

@@ -53,6 +53,8 @@ def outline(state: object, depth: int = 1) -> str:
       state: a state; types may stand for some of the states in it.
       depth: how many levels of tuples and dicts are described. Default: 1.
     """
+    if state is None:
+        return "None"
     name = state.__name__ if isinstance(state, type) else type(state).__name__
     if isinstance(state, type) or depth < 1:
         return name
@@ -75,7 +77,7 @@ def outlines(wanted: object, given: object) -> tuple[str, str]:
     both = [(outline(wanted, depth), outline(given, depth)) for depth in range(1, 8)]
     pair = next((pair for pair in both if pair[0] != pair[1]), both[-1])
     short = (textwrap.shorten(text, 300, placeholder=" ...") for text in pair)
-    first, second = (f"{_article(text)} {text}" for text in short)
+    first, second = (text if text == "None" else f"{_article(text)} {text}" for text in short)
     return first, second
 
 

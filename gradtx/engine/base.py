@@ -179,3 +179,24 @@ def with_extra_args_support(tx: TransformationLike) -> GradientTransformation:
         return tx.update(updates, state, params, **known)
 
     return GradientTransformation(tx.init, update)
+
+
+def for_tree(given: PyTree | Callable[[PyTree], PyTree], tree: PyTree, name: str) -> PyTree:
+    """Returns a pytree that is given, or that a function returns for another pytree.
+
+    Args:
+      given: the pytree, or the function.
+      tree: the argument of the function.
+      name: what it returns, for a note to its errors.
+    """
+    if not is_function(given):
+        return given
+    try:
+        return given(tree)
+    except Exception as e:
+        if not hasattr(e, "__notes__"):  # labels are masks as well
+            e.add_note(
+                f"The function that returns {name} is called with the whole pytree. For one that "
+                "looks at a single leaf: lambda params: jax.tree.map(function, params)"
+            )
+        raise

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._arguments import described
-from gradtx.engine.base import ExtraArgs, MaskOrFn, Params, PyTree, Updates, is_function
+from gradtx.engine.base import ExtraArgs, MaskOrFn, Params, PyTree, Updates, for_tree
 from gradtx.engine.paths import StructureError, align, is_none, nth_path
 from gradtx.engine.rules import MaskedNode
 
@@ -38,7 +38,7 @@ def flags(mask: MaskOrFn, tree: PyTree, tree_name: str) -> list[bool]:
       tree_name: its name in error messages.
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
-    whole = spread(mask(tree) if is_function(mask) else mask, tree)
+    whole = spread(for_tree(mask, tree, "a mask"), tree)
     found = align(treedef, whole, "the mask", tree, tree_name)
     for i, (flag, leaf) in enumerate(zip(found, leaves, strict=True)):
         if leaf is not None and not _is_boolean(flag):

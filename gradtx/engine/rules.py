@@ -263,9 +263,17 @@ def rate_at(learning_rate: ScalarOrSchedule, step: Any, extra: ExtraArgs) -> Sca
       learning_rate: a number, a scalar array, or a schedule.
       step: the step count.
       extra: the extra arguments of `update`.
+
+    Raises:
+      LeafError: the learning rate of the call is no number.
     """
     given = extra.get("learning_rate")
-    return value_at(learning_rate, step) if given is None else jnp.asarray(given)
+    if given is None:
+        return value_at(learning_rate, step)
+    if callable(given) or isinstance(given, str):
+        told = f"learning_rate must be a number or a scalar array, got {described(given)}"
+        raise LeafError(TypeError, f"{told}; a schedule is an argument of the optimizer")
+    return jnp.asarray(given)
 
 
 def rate_kept(rate: Array, count: ArrayLike) -> Array:

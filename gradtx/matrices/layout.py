@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx._arguments import MisfitError, axes_within
-from gradtx.engine.base import Array, PyTree, is_function
+from gradtx.engine.base import Array, PyTree, for_tree
 from gradtx.engine.leaf import store
 from gradtx.engine.masks import spread
 from gradtx.engine.numerics import widen
@@ -170,7 +170,7 @@ def axes_of_leaves(axes: PyTree, tree: PyTree, argument: str = "axes") -> list[M
       StructureError: the two have different structures.
     """
     treedef = jax.tree.structure(tree, is_leaf=is_none)
-    found = axes(_unmasked(tree)) if is_function(axes) else axes
+    found = for_tree(axes, _unmasked(tree), "the axes of matrices")
     if found is None or isinstance(found, MatrixAxes):
         return [found] * treedef.num_leaves
     whole = spread(found, tree, lambda x: x is None or isinstance(x, MatrixAxes))

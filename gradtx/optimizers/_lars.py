@@ -12,7 +12,7 @@ from gradtx.engine.base import (
     PyTree,
     Scalar,
     ScalarOrSchedule,
-    is_function,
+    for_tree,
 )
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
@@ -124,7 +124,7 @@ def _opposite(mask: MaskOrFn) -> MaskOrFn:
     """Returns the mask that is true where another is not."""
 
     def opposite(params: Params) -> PyTree:
-        return jax.tree.map(lambda x: not x, mask(params) if is_function(mask) else mask)
+        return jax.tree.map(lambda x: not x, for_tree(mask, params, "a mask"))
 
     return opposite
 

@@ -13,7 +13,7 @@ from gradtx.engine.base import (
     Params,
     PyTree,
     TransformationLike,
-    is_function,
+    for_tree,
 )
 from gradtx.engine.equality import Value
 from gradtx.engine.links import Link
@@ -180,7 +180,7 @@ def axes_or_none(axes: Axes, tree: PyTree) -> list[MatrixAxes | None]:
       tree: the pytree.
     """
     leaves = jax.tree.leaves(tree, is_leaf=is_none)
-    found = axes(tree) if callable(axes) and is_function(axes) else axes
+    found = for_tree(axes, tree, "the axes of matrices")
     if found is None:
         return [MatrixAxes() if getattr(x, "ndim", 0) == 2 else None for x in leaves]
     if isinstance(found, MatrixAxes):  # it cannot apply to vectors and scalars

@@ -13,7 +13,7 @@ from gradtx.engine.base import (
     Params,
     PyTree,
     TransformationLike,
-    is_function,
+    for_tree,
 )
 from gradtx.engine.equality import Value
 from gradtx.engine.made import Freezer, Frozen, Made
@@ -115,7 +115,7 @@ class HasLabel(Value):
     def __call__(self, tree: PyTree) -> PyTree:
         """Returns a tree of booleans."""
         leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
-        labels = self.labels(tree) if is_function(self.labels) else self.labels
+        labels = for_tree(self.labels, tree, "labels")
         labels = align(treedef, spread(labels, tree), "the labels", tree, "params")
         for i, (found, leaf) in enumerate(zip(labels, leaves, strict=True)):
             if leaf is not None and found not in self.known:
