@@ -1,4 +1,4 @@
-"""The first slots of rules that draw them at random."""
+"""The first states of all optimizers, and slots that are drawn at random."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from trees import assert_equal, avals
+from test_donation import buffers
+from trees import assert_equal, avals, numbers
 
 import gradtx
-from gradtx import Slots
+from gradtx import Slots, catalog
+
+ENTRIES = catalog.entries()
+each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+LEAVES = {
+    "jax": {"a": numbers((2, 3)), "b": numbers((3,)), "half": numbers((3,), dtype=jnp.bfloat16)},
+    "numpy": {"a": np.ones((2, 3), np.float32), "number": 1.0},
+}
+
+
+@pytest.mark.thorough
+@each_entry
+@pytest.mark.parametrize("kind", LEAVES)
+def test_init_gives_the_same_with_and_without_jit(entry, kind):
+    params = LEAVES[kind]
+    tx = entry.make()
+    found, jitted = tx.init(params), jax.jit(tx.init)(params)
+    assert_equal(found, jitted)
+    assert avals(found) == avals(jitted)
+    for state in (found, jitted):
+        there = buffers((state, params))
+        assert [names for names in there.values() if len(names) > 1] == []
 
 
 class DrawnState(NamedTuple):
