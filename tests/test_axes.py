@@ -33,9 +33,10 @@ OF_MATRICES = {
 
 
 def call(name, **more):
-    """Makes the transformation of a name, with a learning rate if it has one."""
-    rate = {"learning_rate": 0.1} if "learning_rate" in arguments(name) else {}
-    return getattr(gradtx, name)(**rate, **more)
+    """Makes the transformation of a name, with the arguments that it requires."""
+    known = {"learning_rate": 0.1, **dict.fromkeys(("direction", "magnitude"), gradtx.identity())}
+    given = {n: x for n, x in known.items() if n in arguments(name)}
+    return getattr(gradtx, name)(**given, **more)
 
 
 def step(tx, x):

@@ -75,7 +75,7 @@ PIECES = {
 MODULES = (
     "adaptive_clipping averaging centering clipping constraining decay_kinds flattening freezing "
     "gradient_norms gradient_signs grokfast low_precision monitoring outliers params_averaging "
-    "resetting spikes update_clipping watching"
+    "resetting spikes tensor_shampoo update_clipping watching"
 )
 OF_STATE = {"store"}  # of gradtx.state
 REAL_ONLY = {"clip", "keep_params_nonnegative", "master_weights", "kahan", "stochastic_round"}

@@ -59,7 +59,7 @@ def graft(
         parameters that returns one. Default: `None`, each leaf is scaled as a whole.
 
     Raises:
-      ValueError: by `update`: the axes do not match a leaf's shape.
+      ValueError: by `init` and `update`: the axes do not match a leaf's shape.
 
     Source: Agarwal et al., "Disentangling Adaptive Gradient Methods from Learning Rates",
     arXiv:2002.11803.
@@ -73,27 +73,28 @@ def graft(
       [ 3.535534 -3.535534]
     """
     of_direction, of_magnitude = map(with_extra_args_support, (direction, magnitude))
+    matrices = None
+    if weight_dimension_numbers is not None:
+        matrices = matrixwise(
+            EmptyState, None, _of_stack, axes=weight_dimension_numbers, params=True,
+            argument="weight_dimension_numbers", name="graft",
+        )  # fmt: skip
 
     def init(params: Params) -> GraftState:
-        return GraftState(of_direction.init(params), of_magnitude.init(params))
+        state = GraftState(of_direction.init(params), of_magnitude.init(params))
+        if matrices is not None:
+            matrices.init(params)  # it checks the axes
+        return state
 
     def update(
         updates: Updates, state: GraftState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, GraftState]:
         u, of_u = of_direction.update(updates, state.direction, params, **extra)
         v, of_v = of_magnitude.update(updates, state.magnitude, params, **extra)
-        return scaled(u, v), GraftState(of_u, of_v)
-
-    def of_matrices(u: Updates, v: Updates) -> Updates:
-        return matrices.update(u, matrices.init(u), v)[0]
-
-    scaled = _scaled
-    if weight_dimension_numbers is not None:
-        scaled = of_matrices
-        matrices = matrixwise(
-            EmptyState, None, _of_stack, axes=weight_dimension_numbers, params=True,
-            argument="weight_dimension_numbers", name="graft",
-        )  # fmt: skip
+        new = GraftState(of_u, of_v)
+        if matrices is None:
+            return _scaled(u, v), new
+        return matrices.update(u, EmptyState(), v)[0], new
 
     traits = {"passes_to": (of_direction, of_magnitude), "inner": (of_direction, of_magnitude)}
     return wrapped(init, update, name="graft", state=GraftState, traits=traits)
