@@ -67,13 +67,15 @@ def check_leaves(
     kinds = [None if x is None else getattr(x, "dtype", type(x)) for x in leaves]
     if active is not None:
         kinds = [kind if mine else None for kind, mine in zip(kinds, active, strict=True)]
-    for kind in dict.fromkeys(kinds):  # the different dtypes and types: there are few
-        if kind is not None:
-            i = kinds.index(kind)
-            try:
-                check_leaf(leaves[i], integers=integers, real_only=real_only)
-            except LeafError as e:
-                raise e.at(f"{name}{nth_path(tree, i)}") from None
+    first: dict[object, int] = {}  # of the different dtypes and types: there are few
+    for i, kind in enumerate(kinds):
+        if kind is not None:  # NumPy holds float64 equal to None
+            first.setdefault(kind, i)
+    for i in first.values():
+        try:
+            check_leaf(leaves[i], integers=integers, real_only=real_only)
+        except LeafError as e:
+            raise e.at(f"{name}{nth_path(tree, i)}") from None
 
 
 def located(
