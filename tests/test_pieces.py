@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import references
 import trees
 from representatives import engines, first_of_each
 from test_bad_inputs import refused
@@ -54,7 +55,7 @@ PIECES = {
     "kahan": lambda: gradtx.kahan(gradtx.sgd(0.1)),
     "stochastic_round": lambda: gradtx.stochastic_round(),
     "store": lambda: gradtx.store(gradtx.adamw(0.1), NEAREST, min_size=1),
-    "scale_by_tensor_shampoo": lambda: gradtx.scale_by_tensor_shampoo(eps=100.0, max_dim=8),
+    "scale_by_tensor_shampoo": lambda: gradtx.scale_by_tensor_shampoo(eps=0.1),
     "grokfast_ema": lambda: gradtx.grokfast_ema(),
     "grokfast_ma": lambda: gradtx.grokfast_ma(window=2),
     "grams": lambda: gradtx.grams(gradtx.adam(0.1)),
@@ -109,6 +110,12 @@ def test_all_are_here():
     # It gives a measurement in the place of updates, and stands in a monitor.
     assert found == set(PIECES) - OF_STATE | {"measure_with_ema"}
     assert all(getattr(gradtx, name) is getattr(gradtx.transforms, name) for name in found)
+
+
+def magnified(name):
+    """How many ulps a piece makes of a rounding, where it must lose more than most."""
+    known = references.PIECES.get(name)
+    return (known and known.ulps) or 0
 
 
 def small(name):
@@ -187,7 +194,9 @@ def test_scan_with_donated_buffers(name):
         return jax.lax.scan(step, (params, state), gradients)[0]
 
     params, state = train(params, tx.init(params), stacked)
-    assert_ulps((params, state), (params_by_hand, state_by_hand), 4, of_largest=True)
+    assert_ulps(
+        (params, state), (params_by_hand, state_by_hand), max(4, magnified(name)), of_largest=True
+    )
     # and an eager step's results may be given away too
     updates, state = tx.update(trees.like(params), state, params)
     jax.jit(lambda *x: x, donate_argnums=(0, 1, 2))(updates, state, params)
@@ -204,7 +213,7 @@ def test_vmap_over_parameters_and_state(name):
         return jax.tree.map(lambda *xs: jnp.stack(xs), *many)
 
     together = jax.vmap(lambda p, g: walk(tx, p, [g, g]))(stack(rows), stack(gradients))
-    assert_ulps(together, stack(one_by_one), 4, of_largest=True)
+    assert_ulps(together, stack(one_by_one), max(4, magnified(name)), of_largest=True)
 
 
 @each_engine
