@@ -20,7 +20,7 @@ from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.storing import store_as
-from gradtx.tree.filling import real_full_like
+from gradtx.tree.filling import real_full_like, zeros_like
 from gradtx.tree.moments import gathered_weight, step_number
 
 ADAM = "Kingma and Ba, 'Adam: A Method for Stochastic Optimization', arXiv:1412.6980"
@@ -45,7 +45,7 @@ class ScaleByAdamState(NamedTuple):
 
 def zero_moments(p: Array) -> Slots:
     """Returns the two moments of one array before any step."""
-    return Slots(mu=jnp.zeros_like(p), nu=real_full_like(p, 0))
+    return Slots(mu=zeros_like(p), nu=real_full_like(p, 0))
 
 
 def moment_weights(

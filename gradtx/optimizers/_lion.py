@@ -17,6 +17,7 @@ from gradtx.transforms.combining import chain
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 from gradtx.transforms.storing import store_as
+from gradtx.tree.filling import zeros_like
 
 
 @declared
@@ -82,7 +83,7 @@ def scale_by_lion(
         return bounds[mode](c)
 
     def init(p: Array) -> Slots:
-        return Slots(mu=jnp.zeros_like(p))
+        return Slots(mu=zeros_like(p))
 
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:
         return bound(ema(g, s.mu, b1)), Slots(mu=ema(g, s.mu, b2))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx import numerics
@@ -12,6 +11,7 @@ from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.rules import Slots
 from gradtx.transforms.storing import store_as
+from gradtx.tree.filling import zeros_like
 
 
 @declared
@@ -57,7 +57,7 @@ def ema(
     """
 
     def init(p: Array) -> Slots:
-        return Slots(ema=jnp.zeros_like(p))
+        return Slots(ema=zeros_like(p))
 
     def weight(step: Array) -> Mapping[str, Array]:
         return (

@@ -3,7 +3,6 @@
 import functools
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
@@ -14,6 +13,7 @@ from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import times
 from gradtx.engine.rules import Slots
 from gradtx.transforms.storing import store_as
+from gradtx.tree.filling import zeros_like
 
 
 @declared
@@ -59,7 +59,7 @@ def trace(
     """
 
     def init(p: Array) -> Slots:
-        return Slots(trace=jnp.zeros_like(p))
+        return Slots(trace=zeros_like(p))
 
     def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
         v = lax.add(g, times(decay, s.trace))

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.dtypes import canonicalize_dtype
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx._devices import placed_as
@@ -27,7 +29,7 @@ def zeros_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
       >>> tree.zeros_like({"a": jax.numpy.ones(2)})["a"].tolist()
       [0.0, 0.0]
     """
-    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), decoded(tree))
+    return jax.tree.map(lambda x: _zeros(x, dtype), decoded(tree))
 
 
 def ones_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
@@ -93,7 +95,10 @@ def real_full_like(x: Array | jax.ShapeDtypeStruct, value: Scalar) -> Array:
       Array([0.5, 0.5], dtype=float32)
     """
     dtype = jnp.finfo(x.dtype).dtype if jnp.issubdtype(x.dtype, jnp.inexact) else None
-    return lax.full_like(x, value_of(value), dtype)
+    number = value_of(value)
+    if isinstance(number, (int, float)) and number == 0:
+        return _zeros(x, dtype)
+    return lax.full_like(x, number, dtype)
 
 
 def zeros_without(x: Array | jax.ShapeDtypeStruct, axes: int | tuple[int, ...]) -> Array:
@@ -114,3 +119,14 @@ def zeros_without(x: Array | jax.ShapeDtypeStruct, axes: int | tuple[int, ...]) 
 
 
 _sum = jax.jit(jnp.sum, static_argnums=1)  # one function, so that JAX caches its trace
+
+
+def _zeros(x: ArrayLike | jax.ShapeDtypeStruct, dtype: DTypeLike | None) -> Array:
+    """Returns `jnp.zeros_like(x, dtype)`, traced in half the time where no mesh is involved."""
+    if isinstance(x, jax.Array) and is_traced(x):
+        like = jax.typeof(x)
+        wanted = like.dtype if dtype is None else jnp.dtype(dtype)
+        usual = jnp.issubdtype(wanted, jnp.number) and canonicalize_dtype(wanted) == wanted
+        if usual and like.sharding.mesh.empty and not like.weak_type:
+            return lax.broadcast(np.zeros((), wanted), like.shape)
+    return jnp.zeros_like(x, dtype=dtype)
