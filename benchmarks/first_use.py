@@ -9,8 +9,11 @@
 
 import argparse
 import gc
+import os
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -71,11 +74,34 @@ def lowered(name: str, tx: Any, params: Any) -> Any:
     return step.trace(params, state, params).lower()
 
 
+def of_children() -> float:
+    """Returns the processor time of all child processes that have ended, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def resident() -> float:
     """Returns the resident memory of the process, in MiB."""
     gc.collect()
     with open("/proc/self/statm") as f:
         return int(f.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+@row
+def importing(rounds: int) -> None:
+    """Importing the library in a new process, compiled to bytecode as pip does."""
+    with tempfile.TemporaryDirectory() as folder:
+        variables = {n: x for n, x in os.environ.items() if n != "PYTHONDONTWRITEBYTECODE"}
+        variables["PYTHONPYCACHEPREFIX"] = folder
+
+        def run(name: str) -> float:
+            start = of_children()
+            subprocess.run([sys.executable, "-c", f"import {name}"], env=variables, check=True)
+            return of_children() - start
+
+        names = ("optax", "gradtx", "jax")
+        found = side_by_side({n: lambda n=n: run(n) for n in names}, 2 * rounds)
+        report("import, processor time", found, "optax", "at most 1")
 
 
 @row

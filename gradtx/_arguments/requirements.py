@@ -55,17 +55,43 @@ class Requirements:
         schedulable: bool = True,
     ):
         self.name, self.schedulable = name, schedulable
-        parameters = inspect.signature(factory).parameters
-        self.order = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
-        self.of: dict[str, Requirement] = {}
-        for n, p in parameters.items():
-            free = ranges.get(n, NUMBER) is None
-            found = None if free else _requirement(n, p.annotation, ranges.get(n))
-            if found is not None:
-                self.of[n] = found
-        self._defaults = {n: p.default for n, p in parameters.items()}
-        self._takes_any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        self._positions = [(n, self.of.get(n)) for n in self.order]
+        self._factory, self._ranges = factory, ranges
+
+    # Read when they are needed first: importing gradtx defines 300 factories, and uses none.
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        """The factory's signature."""
+        return inspect.signature(self._factory)
+
+    @functools.cached_property
+    def of(self) -> dict[str, Requirement]:
+        """The requirements by the names of arguments, without those that may be anything."""
+        found: dict[str, Requirement] = {}
+        for n, p in self.signature.parameters.items():
+            free = self._ranges.get(n, NUMBER) is None
+            required = None if free else _requirement(n, p.annotation, self._ranges.get(n))
+            if required is not None:
+                found[n] = required
+        return found
+
+    @functools.cached_property
+    def order(self) -> list[str]:
+        """The names of arguments that may be given by position."""
+        parameters = self.signature.parameters.items()
+        return [n for n, p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    @functools.cached_property
+    def _defaults(self) -> dict[str, object]:
+        return {n: p.default for n, p in self.signature.parameters.items()}
+
+    @functools.cached_property
+    def _takes_any_name(self) -> bool:
+        return any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values())
+
+    @functools.cached_property
+    def _positions(self) -> list[tuple[str, Requirement | None]]:
+        return [(n, self.of.get(n)) for n in self.order]
 
     def check(self, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         """Raises unless all arguments of a call are valid.

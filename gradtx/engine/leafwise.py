@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
@@ -169,7 +168,6 @@ def piece(
       >>> print(tx.update(jnp.array([-4.0]), tx.init(jnp.zeros(1)))[0])
       [-2.]
     """
-    signature = inspect.signature(factory)
     requirements = Requirements(factory, factory.__name__.lstrip("_"), ranges or {})
 
     @functools.wraps(factory)
@@ -180,7 +178,8 @@ def piece(
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
         requirements.check(args, kwargs)
         tx = factory(*args, **kwargs)
-        made, numbers = call_of(signature, of_links, args, kwargs, constants), itertools.count()
+        made = call_of(requirements.signature, of_links, args, kwargs, constants)
+        numbers = itertools.count()
 
         def known(link: Link) -> Link:
             origin = Origin(made, next(numbers), len(link.masks))
