@@ -3,31 +3,21 @@
 Every optimizer is a pure pair of functions `(init, update)`, composed of small transformations.
 """
 
+import importlib as _importlib
+import typing as _typing
+
 from gradtx import (
-    assignment as assignment,
     catalog as catalog,
     codecs as codecs,
-    contrib as contrib,
-    crosschecking as crosschecking,
-    draw as draw,
     engine as engine,
-    experimental as experimental,
-    gradcheck as gradcheck,
-    interop as interop,
     linear_algebra as linear_algebra,
     linesearch as linesearch,
     losses as losses,
-    microbatching as microbatching,
     numerics as numerics,
     optimizers as optimizers,
-    perturbations as perturbations,
-    problems as problems,
     projections as projections,
-    racing as racing,
     schedules as schedules,
-    second_order as second_order,
     state as state,
-    train as train,
     transforms as transforms,
     tree as tree,
     tree_utils as tree_utils,
@@ -41,10 +31,7 @@ from gradtx._distributions import (
     MultiNormalDiagFromLogScale as MultiNormalDiagFromLogScale,
     multi_normal as multi_normal,
 )
-from gradtx._minimize import Minimum as Minimum, Stop as Stop, minimize as minimize
-from gradtx._range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
 from gradtx.codecs import Codec as Codec, decoded as decoded
-from gradtx.crosschecking import Comparison as Comparison, crosscheck as crosscheck
 from gradtx.engine.base import (
     EmptyState as EmptyState,
     GradientTransformation as GradientTransformation,
@@ -70,8 +57,6 @@ from gradtx.engine.numerics import (
 )
 from gradtx.engine.pipeline import wrapped as wrapped
 from gradtx.engine.rules import Slots as Slots
-from gradtx.gradcheck import GradientReport as GradientReport, check_gradients as check_gradients
-from gradtx.interop import as_optax as as_optax, to_optax as to_optax
 from gradtx.linear_algebra import (
     matrix_inverse_pth_root as matrix_inverse_pth_root,
     nnls as nnls,
@@ -110,9 +95,7 @@ from gradtx.losses import (
 )
 from gradtx.matrices.layout import MatrixAxes as MatrixAxes
 from gradtx.matrices.matrixwise import matrixwise as matrixwise
-from gradtx.microbatching import microbatch as microbatch
 from gradtx.optimizers import *
-from gradtx.racing import Race as Race, race as race
 from gradtx.schedules import (
     InjectHyperparamsState as InjectHyperparamsState,
     InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
@@ -328,3 +311,65 @@ from gradtx.tree.norms import (
 ArrayTree = _PyTree  # its name in optax
 
 __version__ = "0.1.0"  # the only place: pyproject.toml reads it here
+
+# What no optimizer needs is imported when it is used first: modules, and the names that `gradtx`
+# has from them.
+_LATER: dict[str, tuple[str, ...]] = {
+    "_minimize": ("Minimum", "Stop", "minimize"),
+    "_range_test": ("RangeTest", "lr_range_test"),
+    "assignment": (),
+    "contrib": (),
+    "crosschecking": ("Comparison", "crosscheck"),
+    "draw": (),
+    "experimental": (),
+    "gradcheck": ("GradientReport", "check_gradients"),
+    "interop": ("as_optax", "to_optax"),
+    "microbatching": ("microbatch",),
+    "perturbations": (),
+    "problems": (),
+    "racing": ("Race", "race"),
+    "second_order": (),
+    "train": (),
+}
+if _typing.TYPE_CHECKING:  # the same, for type checkers
+    from gradtx import (
+        assignment as assignment,
+        contrib as contrib,
+        crosschecking as crosschecking,
+        draw as draw,
+        experimental as experimental,
+        gradcheck as gradcheck,
+        interop as interop,
+        microbatching as microbatching,
+        perturbations as perturbations,
+        problems as problems,
+        racing as racing,
+        second_order as second_order,
+        train as train,
+    )
+    from gradtx._minimize import Minimum as Minimum, Stop as Stop, minimize as minimize
+    from gradtx._range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
+    from gradtx.crosschecking import Comparison as Comparison, crosscheck as crosscheck
+    from gradtx.gradcheck import (
+        GradientReport as GradientReport,
+        check_gradients as check_gradients,
+    )
+    from gradtx.interop import as_optax as as_optax, to_optax as to_optax
+    from gradtx.microbatching import microbatch as microbatch
+    from gradtx.racing import Race as Race, race as race
+else:
+
+    def __getattr__(name: str) -> object:
+        for module, names in _LATER.items():
+            if name == module or name in names:
+                found = _importlib.import_module(f"gradtx.{module}")
+                value = globals()[name] = found if name == module else getattr(found, name)
+                return value
+        here = _importlib.import_module(__name__)
+        raise AttributeError(f"module 'gradtx' has no attribute {name!r}", name=name, obj=here)
+
+    def __dir__() -> list[str]:
+        later = (x for module, names in _LATER.items() for x in (module, *names))
+        return sorted({*globals(), *later})
+
+    __all__ = [x for x in __dir__() if not x.startswith("_")]  # for `from gradtx import *`

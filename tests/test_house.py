@@ -258,6 +258,53 @@ def test_gradtx_shows_its_public_submodules_and_no_others():
     assert {name for name in later if not name.startswith("_")} == SUBMODULES
 
 
+def later_for_type_checkers():
+    """The modules of gradtx, and the names from them, that only type checkers import at once."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    blocks = [x for x in tree.body if isinstance(x, ast.If)]
+    found: dict[str, tuple[str, ...]] = {}
+    for node in (x for block in blocks for x in block.body if isinstance(x, ast.ImportFrom)):
+        names = tuple(alias.asname or alias.name for alias in node.names)
+        whole = node.module == "gradtx"
+        found |= dict.fromkeys(names, ()) if whole else {node.module.split(".")[1]: names}
+    return found
+
+
+def test_what_is_imported_later_is_what_type_checkers_see():
+    assert later_for_type_checkers() == gradtx._LATER
+    program = "import gradtx, sys; print(*(name for name in sys.modules if 'gradtx' in name))"
+    at_once = {name.split(".")[1] for name in printed_by(program) if "." in name}
+    assert len(gradtx._LATER) > 10 and not at_once & {*gradtx._LATER}
+    assert "optimizers" in at_once
+
+
+def test_importing_all_of_gradtx_in_traced_code_leaks_no_tracer():
+    """A module may be imported in the middle of somebody's program."""
+    program = """
+import jax, gradtx
+def use(x):
+    return x + len([getattr(gradtx, name) for name in dir(gradtx)])
+with jax.checking_leaks():
+    print(jax.jit(use)(0.0) > 300)
+import sys
+modules = [m for name, m in sys.modules.items() if name.startswith("gradtx")]
+print(*(x for m in modules for x in vars(m).values() if isinstance(x, jax.core.Tracer)))
+"""
+    assert printed_by(program) == ["True"]
+
+
+def test_an_unknown_name_is_refused_as_in_any_module():
+    with pytest.raises(AttributeError, match="module 'gradtx' has no attribute 'adaam'") as error:
+        gradtx.adaam  # noqa: B018
+    assert error.value.obj is gradtx and error.value.name == "adaam"  # Python suggests `adam`
+
+
+def test_a_star_imports_all_public_names():
+    program = "from gradtx import *; print(*dir())"
+    public = {name for name in dir(gradtx) if not name.startswith("_")}
+    assert {x for x in printed_by(program) if not x.startswith("_")} == public
+
+
 def test_few_modules_stand_beside_the_folders():
     assert len([path for path in FILES if path.parent == PACKAGE]) <= 12
 
