@@ -23,7 +23,7 @@ def arguments(name):
         return []
 
 
-FUNCTIONS = [name for name in sorted(vars(gradtx)) if callable(getattr(gradtx, name))]
+FUNCTIONS = [name for name in dir(gradtx) if callable(getattr(gradtx, name))]
 OF_MATRICES = {
     name: argument
     for name in FUNCTIONS

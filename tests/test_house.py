@@ -448,7 +448,7 @@ def check_docstring(function):
 
 PIECES = sorted(
     name
-    for name in vars(gradtx)
+    for name in dir(gradtx)
     if inspect.isfunction(getattr(gradtx, name))
     and inspect.signature(getattr(gradtx, name)).return_annotation is gradtx.GradientTransformation
     and name not in catalog.names()
@@ -460,7 +460,7 @@ def test_every_piece_is_documented(name):
     check_docstring(getattr(gradtx, name))
 
 
-@pytest.mark.parametrize("name", sorted(n for n in vars(gradtx) if not n.startswith("_")))
+@pytest.mark.parametrize("name", sorted(n for n in dir(gradtx) if not n.startswith("_")))
 def test_every_public_name_has_a_docstring(name):
     thing = getattr(gradtx, name)
     if not (inspect.ismodule(thing) or inspect.isclass(thing) or inspect.isroutine(thing)):

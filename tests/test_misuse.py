@@ -330,7 +330,7 @@ def test_rules_are_lifted_with_functions_and_a_class_of_states(lift, arguments, 
 
 CHECKED = sorted(
     name
-    for name, x in vars(gradtx).items()
+    for name, x in inspect.getmembers(gradtx)
     if isinstance(required := getattr(x, "requirements", None), Requirements)
     if any(what.range for what in required.of.values())
 )

@@ -34,7 +34,7 @@ def test_every_optimizer_has_a_reference_and_three_steps_by_hand():
 
 
 def test_every_scale_piece_has_a_reference():
-    pieces = {name for name in vars(gradtx) if name.startswith("scale_by_")} | {"trace"}
+    pieces = {name for name in dir(gradtx) if name.startswith("scale_by_")} | {"trace"}
     assert set(PIECES) == pieces
 
 

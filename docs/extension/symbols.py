@@ -134,7 +134,7 @@ def exported(module: ModuleType) -> Iterator[str]:
 def public_names() -> tuple[Symbol, ...]:
     """Returns all public names, each once, sorted by path."""
     found: dict[str, Symbol] = {}
-    of_top = {name: x for name, x in vars(gradtx).items() if not name.startswith("_")}
+    of_top = {name: x for name, x in inspect.getmembers(gradtx) if not name.startswith("_")}
     for name, x in of_top.items():
         if not inspect.ismodule(x):
             found[f"gradtx.{name}"] = Symbol(f"gradtx.{name}", x)

@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.abc import Loader
@@ -118,7 +119,5 @@ def _names(fullname: str) -> Mapping[str, object] | None:
 
 def _public(name: str) -> dict[str, object]:
     """Returns the public names of a module of gradtx, without its submodules."""
-    names = vars(importlib.import_module(name))
-    return {
-        n: x for n, x in names.items() if not n.startswith("_") and not isinstance(x, ModuleType)
-    }
+    names = inspect.getmembers(importlib.import_module(name))
+    return {n: x for n, x in names if not n.startswith("_") and not isinstance(x, ModuleType)}

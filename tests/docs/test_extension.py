@@ -109,8 +109,10 @@ def test_a_docstring_becomes_markdown(extension):
 
 def test_every_public_name_has_its_page(extension):
     symbols = {symbol.path: symbol for symbol in extension.symbols.public_names()}
-    public = {f"gradtx.{name}" for name, x in vars(gradtx).items() if not name.startswith("_")}
-    modules = {f"gradtx.{name}" for name, x in vars(gradtx).items() if inspect.ismodule(x)}
+    public = {
+        f"gradtx.{name}" for name, x in inspect.getmembers(gradtx) if not name.startswith("_")
+    }
+    modules = {f"gradtx.{name}" for name, x in inspect.getmembers(gradtx) if inspect.ismodule(x)}
     assert public - modules <= set(symbols)
     assert "gradtx.losses.dice_loss" in symbols and "gradtx.problems.booth" in symbols
     assert {s.name for s in symbols.values() if s.is_optimizer} == set(catalog.names())
@@ -202,7 +204,7 @@ def test_the_equation_of_a_problem_is_its_function(extension, name):
 def test_every_schedule_has_a_picture(extension):
     made = {
         name
-        for name, x in vars(gradtx).items()
+        for name, x in inspect.getmembers(gradtx)
         if inspect.isfunction(x) and ".schedules" in x.__module__ and "inject" not in name
     }
     assert made - {"join_schedules"} <= set(extension.pictures.SCHEDULES)

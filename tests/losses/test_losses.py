@@ -101,7 +101,7 @@ def test_every_loss_is_here():
     assert public == set(CALLS)
     assert public == {n for n in dir(optax.losses) if inspect.isfunction(getattr(losses, n, None))}
     assert {n for n in public if hasattr(optax, n) and n != "make_fenchel_young_loss"} <= set(
-        vars(gradtx)
+        dir(gradtx)
     )
 
 

@@ -254,7 +254,7 @@ OTHERS = {
 
 def wrappers():
     """The names of all public functions and classes that wrap a transformation."""
-    for name, member in sorted(vars(gradtx).items()):
+    for name, member in inspect.getmembers(gradtx):
         if callable(member) and member is not gradtx.Schedule and not name.startswith("_"):
             first = next(iter(inspect.signature(member).parameters.values()), None)
             if first is None or first.kind is first.VAR_POSITIONAL or name in OTHERS:
