@@ -15,6 +15,8 @@ from jax.sharding import (
     NamedSharding,
     PartitionSpec,
     explicit_axes as explicit_axes_of,
+    get_abstract_mesh,
+    reshard,
     use_abstract_mesh,
 )
 from jax.typing import ArrayLike
@@ -82,19 +84,23 @@ def placed_as(x: Array, like: Typed) -> Array:
     """Returns an array unchanged, in a form that the compiler shards like another one.
 
     Over automatic axes of a mesh, the compiler decides how arrays are sharded. It gives an array
-    that does not depend on others, such as zeros, whole to every device. So the result depends on
-    `like`, though not on its values.
+    that does not depend on others, such as zeros, whole to every device. Over explicit axes,
+    outside of `jax.set_mesh`, such an array is not sharded, or JAX refuses to compile it for one
+    device. So the result depends on `like`, though not on its values.
 
     Args:
       x: an array of the shape of `like`.
-      like: an array; nothing is done if it is not traced, has no automatic axes, or cannot be on
-        several devices.
+      like: an array; nothing is done if it is not traced, is sharded over explicit axes inside of
+        `jax.set_mesh`, or cannot be on several devices.
     """
     if not isinstance(like, Tracer) or x.shape != like.shape or not x.ndim:
         return x
-    kinds = jax.typeof(like).sharding.mesh.axis_types
-    if AxisType.Auto not in kinds if kinds else jax.device_count() == 1:
+    sharding = jax.typeof(like).sharding
+    kinds, inside = sharding.mesh.axis_types, not get_abstract_mesh().empty
+    if AxisType.Auto not in kinds and (inside if kinds else jax.device_count() == 1):
         return x
+    if AxisType.Explicit in kinds and not inside:
+        x = reshard(x, sharding)
     # With equal operands, the selection would be replaced by one of them before it is sharded.
     return lax.select(lax.eq(like, like), x, lax.optimization_barrier(x))
 

@@ -13,7 +13,7 @@ from gradtx.engine.numerics import abs_sq, ema, over, ratio, times
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
-from gradtx.tree.filling import real_full_like
+from gradtx.tree.filling import real_full_like, stacked_zeros
 from gradtx.tree.moments import gathered_weight, step_number
 
 
@@ -79,7 +79,7 @@ def adashift(
     """
 
     def init(p: Array) -> Slots:
-        last = jnp.broadcast_to(jnp.zeros_like(p), (keep, *p.shape))
+        last = stacked_zeros(p, keep)
         return Slots(last=last, nu=real_full_like(jnp.zeros((), p.dtype), 0))
 
     def update(g: Array, s: Slots, step: Scalar, p: None) -> tuple[Array, Slots]:

@@ -13,6 +13,7 @@ from gradtx.engine.numerics import times
 from gradtx.engine.rules import Slots
 from gradtx.transforms.combining import chain
 from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.tree.filling import stacked_zeros
 
 
 @declared_as("aggmo")
@@ -61,7 +62,7 @@ def aggmo(
     """
 
     def init(p: Array) -> Slots:
-        return Slots(trace=jnp.broadcast_to(jnp.zeros_like(p), (len(betas), *p.shape)))
+        return Slots(trace=stacked_zeros(p, len(betas)))
 
     def update(g: Array, s: Slots, step: None, p: None) -> tuple[Array, Slots]:
         v = jnp.stack([lax.add(times(beta, s.trace[i]), g) for i, beta in enumerate(betas)])

@@ -241,7 +241,7 @@ def _first(leaf: ArrayLike, place: Place, rank: int) -> tuple[Array, Array]:
     low = placed_like(leaf, place.layout, place.with_rows(shape[-1]).layout, dtype)
     wanted = placed_like(leaf, place.layout, mine.layout, dtype)
     units = jnp.broadcast_to(jnp.eye(*shape[-2:], dtype=dtype), shape)
-    return lax.full_like(low, 0), placed(units, wanted.sharding)
+    return placed(jnp.zeros(low.shape, dtype), low.sharding), placed(units, wanted.sharding)
 
 
 def _place_of_projector(place: Place, shape: tuple[int, ...]) -> Place:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import axes_within
+from gradtx._devices import placed_as
 from gradtx._roles import Count, Rate, UnsignedStatistic, declared_as
 from gradtx.catalog import optimizer
 from gradtx.engine.base import Array, GradientTransformation, Scalar, ScalarOrSchedule
@@ -106,7 +107,8 @@ def nero(
     def init(p: Array) -> Slots:
         lengths = size(projected(p))
         scale = jnp.sum(lengths) / max(lengths.size, 1)
-        return Slots(nu=jnp.zeros_like(lengths), scale=jnp.where(scale > 0, scale, 0.01))
+        nu = placed_as(jnp.zeros_like(lengths), lengths)
+        return Slots(nu=nu, scale=jnp.where(scale > 0, scale, 0.01))
 
     def per_step(step: Scalar) -> dict[str, Array]:
         return {"nu_weight": gathered_weight(b2, step_number(step))}

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx._arguments import DECAY
-from gradtx._devices import placed_as
 from gradtx._roles import Count, Slot, Statistic, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
 from gradtx.engine.numerics import ema, times
 from gradtx.engine.rules import Counter, Slots
+from gradtx.tree.filling import stacked_zeros
 from gradtx.tree.moments import next_count
 
 
@@ -107,8 +107,7 @@ def grokfast_ma(window: int = 100, lamb: Scalar = 5.0) -> GradientTransformation
     """
 
     def init(p: Array) -> Slots:
-        zeros = placed_as(jnp.zeros_like(p), p)
-        return Slots(history=jnp.broadcast_to(zeros, (window, *p.shape)))
+        return Slots(history=stacked_zeros(p, window))
 
     def update(g: Array, s: Slots, step: Array, p: None) -> tuple[Array, Slots]:
         history = lax.dynamic_update_index_in_dim(s.history, g, step % window, 0)

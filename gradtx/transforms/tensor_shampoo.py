@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from gradtx._devices import placed_with, whole
 from gradtx._roles import Count, Slot, Statistic, Tally, declared
 from gradtx.engine.base import Array, GradientTransformation, Scalar
 from gradtx.engine.leafwise import leafwise, piece
@@ -126,13 +127,13 @@ def scale_by_tensor_shampoo(
             return g, Slots(mu=s.mu, moments=s.moments, roots=s.roots, rejected=s.rejected)
         good = jnp.isfinite(jnp.sum(abs_sq(g)))
         clean, sides = jnp.where(good, g, 0), preconditioned(g)
-        moments = []
+        moments, undivided = [], whole(clean)
         for i, held in zip(sides, s.moments, strict=True):
-            new = _second_moment(clean, i)
+            new = _second_moment(undivided, i)
             held = held.astype(g.dtype)
             moments.append(ema(new, held, b2) if average else held + new)
         mu, bad = ema(clean, s.mu, b1), 0
-        u, roots = over(mu, s.of_mu), [x.astype(g.dtype) for x in s.roots]
+        u, roots = over(whole(mu), s.of_mu), [x.astype(g.dtype) for x in s.roots]
         if sides:
             stacks, rejected = renewed(
                 roots_of,
@@ -144,6 +145,7 @@ def scale_by_tensor_shampoo(
             roots, bad = [x[0] for x in stacks], rejected[0]
         for i, x in zip(sides, roots, strict=True):
             u = _times(x, u, i)
+        u = placed_with(u, g)
         return jnp.where(jnp.isfinite(g), u, g), Slots(
             mu=mu, moments=moments, roots=roots, rejected=finished(s.rejected + ~good + bad)
         )

@@ -1,5 +1,6 @@
 """A method of each kind over explicit axes, and each wrapper for devices: what the walks do."""
 
+import contextlib
 import functools
 
 import jax
@@ -54,6 +55,21 @@ def test_steps(name, way):
     assert all(moved(params, updates) == [] for updates in found.updates)
     assert all(moved(found.states[0], state) == [] for state in found.states[1:])
     assert share(found.states[0]) <= 0.18
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("way", ["explicit", "zero"])
+def test_steps_outside_of_set_mesh(name, way):
+    """The arrays have their mesh with them: nothing is refused, or put whole on one device."""
+    setting, kind, wrap = WAYS[way]
+    mesh, specs = SETTINGS[setting].mesh(kind), SETTINGS[setting].specs
+    tx, outside = wrap(OPTIMIZERS[name]()), contextlib.nullcontext
+    found = on_many(tx, mesh, specs, context=outside)
+    inside = on_many(tx, mesh, specs)
+    assert largest_difference(found.updates, reference(name).updates) <= 1e-12
+    assert moved(inside.updates[0], found.updates[0]) == []
+    for state in found.states:
+        assert moved(inside.states[0], state) == []
 
 
 @pytest.mark.parametrize(

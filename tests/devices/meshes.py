@@ -55,7 +55,7 @@ def placed(tree, mesh, specs):
 
 
 def in_context(mesh):
-    """Explicit axes need their mesh in context where arrays are made anew."""
+    """The context in which JAX shards arrays that are made anew, over explicit axes."""
     explicit = AxisType.Explicit in mesh.axis_types
     return jax.set_mesh(mesh) if explicit else contextlib.nullcontext()
 
@@ -113,12 +113,22 @@ def on_one(tx, shapes=SHAPES, dtype=np.float64, entry=None, number=3, loss=loss)
     )
 
 
-def on_many(tx, mesh, specs, shapes=SHAPES, dtype=np.float64, entry=None, number=3, jitted=True):
+def on_many(
+    tx,
+    mesh,
+    specs,
+    shapes=SHAPES,
+    dtype=np.float64,
+    entry=None,
+    number=3,
+    jitted=True,
+    context=in_context,
+):
     """The steps on all devices; `tx` may be a function of the parameters."""
     params = placed(numbers(shapes, 0, dtype), mesh, specs)
     arrays = [placed(g, mesh, specs) for g in gradients_of(shapes, dtype, number)]
     tx = tx if hasattr(tx, "init") else tx(params)
-    with in_context(mesh):
+    with context(mesh):
         return walk(tx, params, arrays, jitted, entry=entry)
 
 

@@ -105,6 +105,17 @@ def check_explicit_axes(entry, setting, jitted):
 
 
 @each_entry
+def test_first_states_outside_of_set_mesh(entry):
+    """The parameters have their mesh with them; JAX's own zeros would be on one device."""
+    mesh, tx = SETTINGS["2x4"].mesh(AxisType.Explicit), entry.make()
+    params = placed(numbers(), mesh, SETTINGS["2x4"].specs)
+    with in_context(mesh):
+        inside = jax.jit(tx.init)(params)
+    states = [[x for x in jax.tree.leaves(s) if x.ndim] for s in (inside, jax.jit(tx.init)(params))]
+    assert moved(*states) == []
+
+
+@each_entry
 @pytest.mark.parametrize(("setting", "jitted"), [("2x4", True)])
 def test_shard_over_automatic_axes(entry, setting, jitted):
     mesh = SETTINGS[setting].mesh(AxisType.Auto)

@@ -122,3 +122,15 @@ def test_flatten_gathers_and_divides_again(way):
     for name, u in found.updates[0].items():
         assert u.sharding.is_equivalent_to(NamedSharding(mesh, setting.specs[name]), u.ndim)
     assert moved(found.states[0], found.states[-1]) == []
+
+
+@pytest.mark.parametrize("way", ["explicit", "shard"])
+def test_tensor_shampoo_gathers_and_divides_again(way):
+    setting, tx = SETTINGS["2x4"], gradtx.scale_by_tensor_shampoo(eps=0.1)
+    mesh = setting.mesh(AxisType.Explicit if way == "explicit" else AxisType.Auto)
+    over = functools.partial(gradtx.shard, tx) if way == "shard" else tx
+    found = on_many(over, mesh, setting.specs)
+    assert largest_difference(found.updates, on_one(tx).updates) <= 1e-10
+    for name, u in found.updates[0].items():
+        assert u.sharding.is_equivalent_to(NamedSharding(mesh, setting.specs[name]), u.ndim)
+    assert moved(found.states[0], found.states[-1]) == []
