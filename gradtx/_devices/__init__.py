@@ -21,6 +21,7 @@ from gradtx._devices.types import (
     explicit_types as explicit_types,
     explicitly as explicitly,
     named_mesh as named_mesh,
+    over_automatic_axes as over_automatic_axes,
     over_explicit_axes as over_explicit_axes,
     partition_spec as partition_spec,
     placed_as as placed_as,

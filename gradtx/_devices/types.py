@@ -80,6 +80,18 @@ def partition_spec(axes: Sequence[Sequence[str]]) -> PartitionSpec:
     return PartitionSpec(*(tuple(a) if len(a) > 1 else a[0] if a else None for a in axes))
 
 
+def over_automatic_axes(x: Typed) -> bool:
+    """Returns whether an array is traced, and the compiler may divide it over several devices.
+
+    Args:
+      x: an array.
+    """
+    if not isinstance(x, Tracer):
+        return False
+    kinds = jax.typeof(x).sharding.mesh.axis_types
+    return AxisType.Auto in kinds if kinds else jax.device_count() > 1
+
+
 def placed_as(x: Array, like: Typed) -> Array:
     """Returns an array unchanged, in a form that the compiler shards like another one.
 
@@ -96,11 +108,11 @@ def placed_as(x: Array, like: Typed) -> Array:
     if not isinstance(like, Tracer) or x.shape != like.shape or not x.ndim:
         return x
     sharding = jax.typeof(like).sharding
-    kinds, inside = sharding.mesh.axis_types, not get_abstract_mesh().empty
-    if AxisType.Auto not in kinds and (inside if kinds else jax.device_count() == 1):
-        return x
-    if AxisType.Explicit in kinds and not inside:
+    outside = AxisType.Explicit in sharding.mesh.axis_types and get_abstract_mesh().empty
+    if outside:
         x = reshard(x, sharding)
+    elif not over_automatic_axes(like):
+        return x
     # With equal operands, the selection would be replaced by one of them before it is sharded.
     return lax.select(lax.eq(like, like), x, lax.optimization_barrier(x))
 

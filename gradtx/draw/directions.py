@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, Params
+from gradtx.engine.draws import drawn
 from gradtx.engine.paths import describe_difference, nth_path
 
 Plane = tuple[Params, Params]
@@ -53,18 +53,26 @@ def random_direction(key: Array, params: Params) -> Params:
 
 @jax.jit
 def _random_direction(key: Array, params: Params) -> Params:
-    leaves, structure = jax.tree.flatten(params)
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
     keys = jax.random.split(key, len(leaves))
-    return structure.unflatten(map(_filter_normalized, keys, leaves))
+    filtered = [
+        i for i, p in enumerate(leaves) if p.ndim >= 2 and jnp.issubdtype(p.dtype, jnp.inexact)
+    ]
+    kinds = [(p.shape, jnp.promote_types(p.dtype, jnp.float32)) for p in leaves]
+    found = drawn(
+        lambda key, kind: jax.random.normal(key, *kind),
+        keys[np.array(filtered, int)],
+        [kinds[i] for i in filtered],
+    )
+    directions = list(map(jnp.zeros_like, leaves))
+    for i, d in zip(filtered, found, strict=True):
+        directions[i] = _filter_normalized(d, leaves[i])
+    return structure.unflatten(directions)
 
 
-def _filter_normalized(key: Array, p: ArrayLike) -> Array:
-    p = jnp.asarray(p)
-    if p.ndim < 2 or not jnp.issubdtype(p.dtype, jnp.inexact):
-        return jnp.zeros_like(p)
-    wide = jnp.promote_types(p.dtype, jnp.float32)
-    d, p = jax.random.normal(key, p.shape, wide), p.astype(wide)
+def _filter_normalized(d: Array, p: Array) -> Array:
     axes = tuple(range(p.ndim - 1))
+    p = p.astype(d.dtype)
     ours, theirs = (jnp.sqrt(jnp.sum(jnp.abs(x) ** 2, axes, keepdims=True)) for x in (d, p))
     return d * (theirs / ours)
 

@@ -6,13 +6,10 @@ the device, see
 `gradtx._devices`.
 """
 
-import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -24,6 +21,7 @@ from gradtx._devices import (
     typed_like as typed_like,
 )
 from gradtx.engine.base import Array
+from gradtx.engine.cutting import cut
 from gradtx.engine.numerics import compute_dtype, widen
 from gradtx.engine.storage import store
 from gradtx.matrices.layout import Layout, Place
@@ -135,8 +133,8 @@ def map_stacks(
             for kind, part in zip(kinds, parts, strict=True):
                 whole.append((number, kind, results[number].unstack_all(kind, part)))
     found = [dict[int, Array]() for _ in results]
-    cut = _cut([x for _, _, x in whole], [len(kind) for _, kind, _ in whole])
-    for (number, kind, _), leaves in zip(whole, cut, strict=True):
+    parts = cut([x for _, _, x in whole], [len(kind) for _, kind, _ in whole])
+    for (number, kind, _), leaves in zip(whole, parts, strict=True):
         found[number] |= dict(zip(kind, leaves, strict=True))
     return found
 
@@ -157,49 +155,3 @@ def _joined(stacks: Sequence[Any]) -> Array:
         found = first.whole.at[rows].get(mode="promise_in_bounds", unique_indices=True)
         return lax.reshape(found, (len(stacks) * first.shape[0], *first.shape[1:]))
     return first if len(stacks) == 1 else lax.concatenate(stacks, 0)
-
-
-def _cut(stacks: list[Array], counts: Sequence[int]) -> Sequence[Sequence[Array]]:
-    """Cuts each of several arrays into equal parts, along the first axis.
-
-    XLA on CPUs fuses a part into the kernels of its leaf. With the first row as a constant, the
-    kernels of leaves of one shape differ, and each is compiled; so it is passed at run time there.
-
-    Args:
-      stacks: the arrays.
-      counts: for each of them, the number of parts.
-    """
-    if all(count == 1 for count in counts):
-        return [[stack] for stack in stacks]
-    sizes = [len(stack) // count for stack, count in zip(stacks, counts, strict=True)]
-
-    def at_run_time(stacks: list[Array]) -> list[list[Array]]:
-        starts = {k * size for size, n in zip(sizes, counts, strict=True) for k in range(n)}
-        rows = _at_run_time(sorted(starts))
-        return [
-            [stack] if n == 1 else [_rows(stack, rows[k * size], size) for k in range(n)]
-            for stack, size, n in zip(stacks, sizes, counts, strict=True)
-        ]
-
-    def default(stacks: list[Array]) -> list[list[Array]]:
-        return [
-            list(lax.split(stack, [size] * n))
-            for stack, size, n in zip(stacks, sizes, counts, strict=True)
-        ]
-
-    return lax.platform_dependent(stacks, cpu=at_run_time, default=default)
-
-
-@functools.partial(jax.jit, static_argnums=2)  # traced once for each shape
-def _rows(stack: Array, start: Array, size: int) -> Array:
-    return lax.dynamic_slice_in_dim(stack, start[0], size)
-
-
-def _at_run_time(numbers: Sequence[int]) -> dict[int, Array]:
-    """Returns integers as arrays, each twice, that are computed at run time, by a sort.
-
-    The compiler does not replace the results of the sort by constants.
-    """
-    key = lax.optimization_barrier(jnp.zeros(2, jnp.int32))
-    columns = [lax.full((2,), number, jnp.int32) for number in numbers]
-    return dict(zip(numbers, lax.sort((key, *columns), num_keys=1)[1:], strict=True))

@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx.engine.base import Array, PyTree, Scalar
+from gradtx.engine.draws import drawn
 from gradtx.engine.numerics import compute_dtype, default_float, widen
 from gradtx.perturbations.noise import Gumbel, Noise
 
@@ -73,11 +74,9 @@ def make_perturbed_fun(
         paths, structure = jax.tree_util.tree_flatten_with_path(x)
         leaves = [_floating(path, leaf) for path, leaf in paths]
         centers, scale = lax.stop_gradient((leaves, sigma))
-        keys = jax.random.split(key, max(len(leaves), 1))
-        noises = [
-            noise.sample(k, (num_samples, *leaf.shape), compute_dtype(leaf.dtype))
-            for k, leaf in zip(keys, leaves, strict=False)
-        ]
+        shapes = [((num_samples, *leaf.shape), compute_dtype(leaf.dtype)) for leaf in leaves]
+        keys = jax.random.split(key, max(len(leaves), 1))[: len(leaves)]
+        noises = drawn(lambda k, shape_and_dtype: noise.sample(k, *shape_and_dtype), keys, shapes)
 
         def evaluate(zs: list[Array]) -> tuple[PyTree, Array]:
             """Returns `fun` at one sample, and the logarithm of its density."""

@@ -24,11 +24,11 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.concrete import compiled_when_concrete
 from gradtx.engine.coupled import coupled
+from gradtx.engine.draws import drawn, sampled, type_of
 from gradtx.engine.leafwise import piece
 from gradtx.engine.numerics import over, times, widen
 from gradtx.engine.paths import align, is_none, nth_path
 from gradtx.engine.rules import LeafError
-from gradtx.engine.scalars import finished
 from gradtx.transforms.combining import chain, identity
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.noise import as_key
@@ -110,19 +110,20 @@ def differentially_private_aggregate(
     @compiled_when_concrete
     def aggregate(updates: Updates, key: Array) -> tuple[Updates, Array]:
         leaves, treedef = jax.tree.flatten(updates)
+        keys = jax.random.split(key, 1 + len(leaves))
         if not leaves:
-            return updates, jax.random.split(key, 1)[0]
-        key, *keys = jax.random.split(key, 1 + len(leaves))
+            return updates, keys[0]
         sums, _ = per_example_global_norm_clip(list(map(widen, leaves)), l2_norm_clip)
         size = jnp.shape(leaves[0])[0]
         # Without noise the deviation is 0, also for an infinite bound.
         deviation = jnp.where(noise_multiplier == 0, 0, noise_multiplier * l2_norm_clip)
+        noises = drawn(_normal, keys[1:], list(map(type_of, sums)))
         means = [
-            over(total + times(deviation, _normal(k, total)), size)
-            for k, total in zip(keys, sums, strict=True)
+            over(total + times(deviation, noise), size)
+            for noise, total in zip(noises, sums, strict=True)
         ]
         rounded = [m.astype(jnp.result_type(u)) for m, u in zip(means, leaves, strict=True)]
-        return treedef.unflatten(rounded), key
+        return treedef.unflatten(rounded), keys[0]
 
     def update(
         updates: Updates,
@@ -186,10 +187,10 @@ def dpsgd(
     )
 
 
-def _normal(key: Array, like: Array) -> Array:
+def _normal(key: Array, like: jax.ShapeDtypeStruct) -> Array:
     """Draws normal numbers; in complex ones, each part has variance 1."""
-    noise = jax.random.normal(finished(key), like.shape, like.dtype)
-    return times(2**0.5, noise) if jnp.iscomplexobj(like) else noise
+    noise = sampled(jax.random.normal)(key, like)
+    return times(2**0.5, noise) if jnp.iscomplexobj(noise) else noise
 
 
 def _is_positive(x: Scalar) -> bool:

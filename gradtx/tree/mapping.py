@@ -1,6 +1,7 @@
 """Applying a function of arrays to the leaves of pytrees, with errors that name the leaf."""
 
-from collections.abc import Callable, Hashable
+import contextlib
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
@@ -60,13 +61,28 @@ def map_leaves(
                 odd, odd_tree = (names[1], trees[1]) if xs[0] is None else (name, tree)
                 told = describe_difference(names[0], first, odd, odd_tree)
                 raise StructureError(f"{where}: {told}")
-        try:
+        with errors_at(where, lambda i=i: f"{names[0]}{nth_path(first, i)}"):
             results.append(f(*xs))
-        except (TypeError, ValueError) as e:
-            if type(e) not in (TypeError, ValueError):  # subclasses of JAX are raised as they are
-                raise
-            raise type(e)(f"{where}: at {names[0]}{nth_path(first, i)}: {e}") from e
     return treedef.unflatten(results)
+
+
+@contextlib.contextmanager
+def errors_at(where: str, leaf: Callable[[], str]) -> Iterator[None]:
+    """Adds the name of a leaf to the errors that are raised in a `with` statement.
+
+    Args:
+      where: the name of the calling function.
+      leaf: a function that returns the name of the leaf.
+
+    Raises:
+      TypeError, ValueError: the same kind of error, with the names.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as e:
+        if type(e) not in (TypeError, ValueError):  # subclasses of JAX are raised as they are
+            raise
+        raise type(e)(f"{where}: at {leaf()}: {e}") from e
 
 
 def numbers_in(where: str, tree: PyTree, name: str = "tree") -> list[ArrayLike]:

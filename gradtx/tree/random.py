@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.engine.base import Array, PyTree
-from gradtx.engine.scalars import finished
-from gradtx.tree.mapping import map_leaves
+from gradtx.engine.draws import drawn, sampled, type_of
+from gradtx.engine.paths import nth_path
+from gradtx.tree.mapping import errors_at, map_leaves
 
 
 def split_key_like(rng_key: ArrayLike, target_tree: PyTree) -> PyTree:
@@ -53,11 +54,21 @@ def random_like(
       (2, 3)
     """
 
-    def draw(x: ArrayLike, key: Array) -> Array:
-        return sampler(finished(key), jnp.shape(x), jnp.result_type(x) if dtype is None else dtype)
+    where = "tree.random_like"
 
-    keys = split_key_like(rng_key, target_tree)
-    return map_leaves("tree.random_like", draw, target_tree, keys, names=("target_tree", "keys"))
+    def kind_of(x: ArrayLike) -> jax.ShapeDtypeStruct:
+        kind = type_of(x)
+        return kind if dtype is None else kind.update(dtype=jnp.dtype(dtype))
+
+    found = map_leaves(where, kind_of, target_tree, names=("target_tree",))
+    kinds, treedef = jax.tree.flatten(found)
+    sample = sampled(sampler)
+
+    def draw(key: Array, kind: jax.ShapeDtypeStruct) -> Array:
+        with errors_at(where, lambda: f"target_tree{nth_path(found, kinds.index(kind))}"):
+            return sample(key, kind)
+
+    return treedef.unflatten(drawn(draw, jax.random.split(rng_key, len(kinds)), kinds))
 
 
 def unwrap_random_key_data(input_tree: PyTree) -> PyTree:
