@@ -35,6 +35,12 @@ class _Parser(argparse.ArgumentParser):
 
     other_names: Mapping[str, str] = {}
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # What begins like a negative number is a value, such as -1e-3 or -1:1:3, as it is from
+        # Python 3.14 on; before, only plain numbers are, and the others are taken for options.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = super().parse_known_args(args, namespace)
         if not unknown:

@@ -18,7 +18,7 @@ Loss = Callable[[Params, PyTree, PyTree], Array]
 
 
 def hvp(loss: Loss, v: ArrayLike, params: Params, inputs: PyTree, targets: PyTree) -> Array:
-    r"""Multiplies the Hessian of a loss with a vector: `H v`, where `H = d^2 loss / d params^2`.
+    r"""Multiplies the Hessian `H` of a loss with a vector `v`: `H @ v`.
 
     This derivative of the gradient in the direction of `v`, forward over reverse, costs a few
     evaluations of the loss and never forms `H`.

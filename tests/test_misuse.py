@@ -70,7 +70,8 @@ def test_values_of_a_wrong_kind(entry):
         if what.kind == "a function":
             wrong["0.5"] = 0.5
         if what.range is not None and "schedule" not in what.kind:
-            wrong["use inject_hyperparams"] = lambda count: 0.5
+            way_out = "the function" if what.range.whole else "use inject_hyperparams"
+            wrong[way_out] = lambda count: 0.5
         if entry.hyperparameters[name] is not None and not what.accepts(None):
             wrong["None"] = None
         if "dtype" in what.kind:
@@ -221,6 +222,15 @@ def test_defaults_of_pieces_are_in_range(name):
             lambda: gradtx.adam(0.1, b1=gradtx.constant_schedule(0.9)),
             "adam: b1 must be a number or a scalar array, got the function schedule; to schedule "
             "it, use inject_hyperparams(adam)(..., b1=schedule)",
+        ),
+        (
+            lambda: gradtx.scale(gradtx.constant_schedule(0.9)),
+            "scale: step_size must be a number or a scalar array, got the function schedule; to "
+            "schedule it, use scale_by_schedule(schedule)",
+        ),
+        (
+            lambda: gradtx.galore(0.1, rank=gradtx.constant_schedule(4.0)),
+            "galore: rank must be a number or a scalar array, got the function schedule",
         ),
         (
             lambda: gradtx.polyak_sgd(variant="sps++"),

@@ -101,6 +101,12 @@ CASES = [
     for entry in ENTRIES
     for move in moves(OPTIMIZERS[entry.name], entry.hyperparameters)
 ]
+IN_DOUBLE = [
+    (entry, {name: value})
+    for entry in ENTRIES
+    for name, values in OPTIMIZERS[entry.name].in_double.items()
+    for value in values
+]
 PLAIN = [(entry, move) for entry, move in CASES if not move]
 # Of a hyperparameter that several optimizers have, the first of them represents the others. What
 # one has alone is moved in CI, as the tests of single methods are.
@@ -237,6 +243,7 @@ def assert_close(ours, wanted, relative, reference=None):
     [
         *(pytest.param(*case) for case in PLAIN),
         *first_of_each(lambda entry, move: frozenset(move), IN_SEVERAL),
+        *(pytest.param(*case) for case in IN_DOUBLE),
         *(pytest.param(*case, marks=pytest.mark.thorough) for case in IN_ONE),
     ],
     ids=label,
@@ -278,7 +285,7 @@ def test_float32_agrees_with_the_reference_to_rounding(entry, move):
     reference = OPTIMIZERS[entry.name]
     wanted = wanted_steps(reference, gradients, start, settings)
     assert all(u.dtype == x.dtype for u, x in zip(ours[0].values(), start.values(), strict=True))
-    ulps = reference.ulps or ULPS
+    ulps = max([reference.ulps or ULPS, *(reference.wider.get(name, 0) for name in move)])
     assert_close(ours, wanted, ulps * float(np.finfo(np.float32).eps), reference)
 
 

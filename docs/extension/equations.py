@@ -2,7 +2,8 @@
 
 `mu = b1*mu + (1-b1)*g; p - learning_rate * mu` is parsed as Python. What is not an expression of
 numbers, names and functions of one letter or word stays as it is. Cases are lines that begin with
-`t < start:` or `otherwise:`.
+`t < start:` or `otherwise:`. `sum(x[i], over i)` is a sum over an index, `[i != j]` is 1 or 0, and
+`x[1] + ... + x[n]` leaves terms out.
 """
 
 import ast
@@ -19,6 +20,8 @@ OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: r"\,", ast.MatMult: r"\,", as
 RELATIONS = {
     **{ast.Lt: "<", ast.LtE: r"\le", ast.Gt: ">", ast.GtE: r"\ge", ast.Eq: "=", ast.NotEq: r"\ne"},
 }
+FOLDS = {"sum": r"\sum", "prod": r"\prod", "max": r"\max", "min": r"\min"}
+"""Functions that may be taken over an index."""
 
 
 class NoEquation(ValueError):
@@ -76,7 +79,12 @@ def _statement(text: str) -> str:
     left, equals, right = text.partition(" = ")
     if not equals:
         return f"&{_expression(_parsed(text))}"
-    return f"{_expression(_parsed(left))} &= {_expression(_parsed(right))}"
+    return f"{_several(_parsed(left))} &= {_several(_parsed(right))}"
+
+
+def _several(node: ast.expr) -> str:
+    """Returns one side of an equation, which may be of several that hold at once."""
+    return ", ".join(map(_expression, node.elts if isinstance(node, ast.Tuple) else [node]))
 
 
 def _case(text: str) -> str:
@@ -111,17 +119,18 @@ class _MinusInFront(ast.NodeTransformer):
         return node
 
 
-def _summed(node: ast.expr) -> tuple[ast.expr, str] | None:
-    """Returns the terms and the index of a sum `sum(terms, over i)`; `None` for anything else."""
+def _folded(node: ast.expr) -> tuple[str, ast.expr, str] | None:
+    """Returns the sign, the terms and the index of `sum(terms, over i)`; `None` for all else."""
     match node:
-        case ast.Call(func=ast.Name(id="sum"), args=[terms, ast.Name(id=axis)], keywords=[]):
-            return (terms, axis[-1]) if re.fullmatch(r"over_\w", axis) else None
+        case ast.Call(func=ast.Name(id=name), args=[terms, ast.Name(id=axis)], keywords=[]):
+            known = name in FOLDS and re.fullmatch(r"over_\w", axis)
+            return (FOLDS[name], terms, axis[-1]) if known else None
     return None
 
 
 def _strength(node: ast.expr) -> int:
     """Returns how strongly the parts of an expression are bound."""
-    if _summed(node):
+    if _folded(node):
         return 2
     if isinstance(node, ast.BinOp):
         return {ast.Add: 1, ast.Sub: 1, ast.Div: 9, ast.Pow: 4}.get(type(node.op), 2)
@@ -129,14 +138,16 @@ def _strength(node: ast.expr) -> int:
 
 
 def _inside(node: ast.expr, least: int) -> str:
+    if isinstance(node, ast.Constant) and node.value is ...:
+        return r"\cdots"
     text = _expression(node)
     return text if _strength(node) >= least else rf"\left({text}\right)"
 
 
 def _expression(node: ast.expr) -> str:
-    if found := _summed(node):
-        terms, index = found
-        return rf"\sum_{{{index}}} {_inside(terms, 2)}"
+    if found := _folded(node):
+        sign, terms, index = found
+        return rf"{sign}_{{{index}}} {_inside(terms, 2)}"
     match node:
         case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
             return _number(node.value)
@@ -149,8 +160,15 @@ def _expression(node: ast.expr) -> str:
             return f"{{{_expression(value)}}}_{{{', '.join(_expression(part) for part in parts)}}}"
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return f"-{_inside(operand, 2)}"
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in RELATIONS:
-            return f"{_expression(left)} {RELATIONS[type(op)]} {_expression(right)}"
+        case ast.List(elts=[ast.Compare() as condition]):
+            return rf"\left[{_expression(condition)}\right]"
+        case ast.Compare(left=left, ops=ops, comparators=rest) if RELATIONS.keys() >= set(
+            map(type, ops)
+        ):
+            more = (
+                f" {RELATIONS[type(op)]} {_expression(x)}" for op, x in zip(ops, rest, strict=True)
+            )
+            return _expression(left) + "".join(more)
         case ast.BinOp(left=left, op=ast.Div(), right=right):
             return rf"\frac{{{_expression(left)}}}{{{_expression(right)}}}"
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
@@ -166,6 +184,8 @@ def _expression(node: ast.expr) -> str:
             return f"{_inside(left, strength)} {between} {second}"
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name not in PROGRAMS:
             return _call(name, [_expression(argument) for argument in args])
+        case ast.Call(func=ast.Subscript() as function, args=[argument], keywords=[]):
+            return rf"{_expression(function)}\left({_expression(argument)}\right)"
     raise NoEquation(ast.unparse(node))
 
 
@@ -201,7 +221,7 @@ def _name(name: str) -> str:
     if name.endswith("_hat"):
         return rf"\hat{{{_name(name.removesuffix('_hat'))}}}"
     found = re.fullmatch(
-        r"([a-zA-Z]|mu|nu|beta|gamma)_?(\d|[a-z]|last|max|min|old|new|row|col)", name
+        r"(?!betas$)([a-zA-Z]|mu|nu|beta|gamma)_?(\d|[a-z]|last|max|min|old|new|row|col)", name
     )
     if found and name not in GREEK:
         base, index = found.groups()

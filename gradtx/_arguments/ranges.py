@@ -80,6 +80,9 @@ _NAMES = {
 RANGES = {name: range_ for range_, names in _NAMES.items() for name in names.split()}
 """The range of each hyperparameter, by its name; a factory may declare another range for it."""
 
+SCHEDULED = {("scale", "step_size"): "scale_by_schedule"}
+"""For numbers of pieces the pieces that take a schedule in their place."""
+
 FLOATING = (
     "mu_dtype", "accumulator_dtype", "state_dtype", "dtype_momentum", "param_dtype",
     "statistics_dtype",

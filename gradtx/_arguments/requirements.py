@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx._arguments.descriptions import described, name_of
-from gradtx._arguments.ranges import FLOATING, NUMBER, RANGES, Range
+from gradtx._arguments.ranges import FLOATING, NUMBER, RANGES, SCHEDULED, Range
 from gradtx._arguments.similar import near
 
 P = ParamSpec("P")
@@ -140,7 +140,11 @@ class Requirements:
                 return f"call it: {name_of(x)}(...)"
             return f"the order of arguments is {self.name}({', '.join(self.order)})"
         if required.range is not None and callable(x) and self.schedulable:
-            return f"to schedule it, use inject_hyperparams({self.name})(..., {name}=schedule)"
+            if (other := SCHEDULED.get((self.name, name))) is not None:
+                return f"to schedule it, use {other}(schedule)"
+            # Most whole numbers are lengths of arrays and loops, which cannot change.
+            if not required.range.whole:
+                return f"to schedule it, use inject_hyperparams({self.name})(..., {name}=schedule)"
         if name == "learning_rate" and (isinstance(x, Mapping) or hasattr(x, "shape")):
             return "parameters are given to init(params)"
         return ""

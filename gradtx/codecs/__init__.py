@@ -16,4 +16,9 @@ from gradtx.codecs.coded import (
 )
 from gradtx.codecs.dither import random_bits as random_bits
 from gradtx.codecs.floats import nearest as nearest, stochastically as stochastically
-from gradtx.codecs.named import CODECS as CODECS, UNSIGNED as UNSIGNED, codec_of as codec_of
+from gradtx.codecs.named import (
+    CODECS as CODECS,
+    SIGNED as SIGNED,
+    UNSIGNED as UNSIGNED,
+    codec_of as codec_of,
+)

@@ -14,6 +14,9 @@ CODECS = {
 UNSIGNED = {codec: CODECS[f"u{name}"] for name, codec in CODECS.items() if f"u{name}" in CODECS}
 """For each signed codec the unsigned one with as many bits and the same rounding."""
 
+SIGNED = {unsigned: signed for signed, unsigned in UNSIGNED.items()}
+"""For each unsigned codec the signed one with as many bits and the same rounding."""
+
 
 def codec_of(codec: str | Codec, function: str) -> Codec:
     """Returns a codec.

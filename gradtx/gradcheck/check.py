@@ -56,6 +56,10 @@ def check_gradients(
     of the slopes on both sides, and `jax.grad` may rightly return another. The row fails, with the
     note "kink?" when `jax.grad` is between the two slopes: move the point, and check again.
 
+    *NaN.* Where the function itself is NaN or infinite, the report says so, and no leaf passes.
+    Where it is so only after a step, at the edge of its domain, the row fails with the note "the
+    function is not finite nearby".
+
     *Complex leaves.* For `z = x + i y` and a real `fun`, `jax.grad` returns `dfun/dx - i dfun/dy`,
     the conjugate of the direction of steepest ascent; the difference is formed in the same way.
 
@@ -119,12 +123,13 @@ def check_gradients(
             max_elements=max_elements,
         )
         gradients = jax.grad(check.value)(check.moving, check.rest)
+        here = float(check.value(check.moving, check.rest))
         rng = np.random.default_rng(seed)
         rows = [
             check.row(i, path, np.asarray(gradient), rng)
             for i, (path, gradient) in enumerate(zip(paths, gradients, strict=True))
         ]
-    report = GradientReport(tuple(rows), dtype, check.eps, check.rtol)
+    report = GradientReport(tuple(rows), dtype, check.eps, check.rtol, here)
     if show:
         print(report)
     return report
@@ -180,9 +185,10 @@ class _Check:
         worst = int(np.argmax(errors))
         a, n = analytic[worst], central[worst]
 
-        right, notes = bool(errors[worst] <= self.rtol), []
-        if not np.isfinite([a, n]).all():
-            notes.append("not finite")
+        right, notes = math.isfinite(here) and bool(errors[worst] <= self.rtol), []
+        if not np.isfinite([a, n, here]).all():
+            edge = math.isfinite(here) and not np.isfinite(n)
+            notes.append("the function is not finite nearby" if edge else "not finite")
         elif not right and _is_between(a, forward[worst], backward[worst], self.rtol):
             notes.append("kink?")
         row = GradientRow(

@@ -45,28 +45,43 @@ class GradientReport:
       dtype: the coarsest floating dtype that the function computes in.
       eps: the relative step of the differences.
       rtol: the largest relative error that passes.
+      value: the value of the function at the point. If it is not finite, the function has no
+        gradient there, and no leaf passes.
     """
 
     rows: tuple[GradientRow, ...]
     dtype: np.dtype
     eps: float
     rtol: float
+    value: float
 
     @property
     def ok(self) -> bool:
-        """Returns whether every leaf passed."""
-        return all(row.ok for row in self.rows)
+        """Returns whether the function is finite, and every leaf passed."""
+        return math.isfinite(self.value) and all(row.ok for row in self.rows)
 
     def raise_if_bad(self) -> None:
         """Raises an `AssertionError` with the table unless every leaf passed."""
+        if not math.isfinite(self.value):
+            raise AssertionError(f"check_gradients: {self._no_value()}\n{self}")
         if not self.ok:
             bad = ", ".join(row.path for row in self.rows if not row.ok)
             raise AssertionError(f"check_gradients: wrong gradient at {bad}\n{self}")
 
+    def _no_value(self) -> str:
+        return f"the function is {self.value} at the given point, and has no gradient there"
+
     def __str__(self) -> str:
         """Returns an aligned table, one line a leaf."""
         head = ("path", "shape", "checked", "error", "at", "jax.grad", "numeric", "")
-        table = text_table(head, [_cells(row) for row in self.rows])
+        finite = math.isfinite(self.value)
+        table = text_table(head, [_cells(row, finite) for row in self.rows])
+        if not finite:
+            switch = "jax_debug_nans" if math.isnan(self.value) else "jax_debug_infs"
+            return (
+                f"{table}\n{self._no_value()}: check another point, or find the operation with\n"
+                f'jax.config.update("{switch}", True)'
+            )
         bad = sum(not row.ok for row in self.rows)
         wrong = (
             f"{bad} of {counted(len(self.rows), 'leaf', 'leaves')} {'is' if bad == 1 else 'are'}"
@@ -78,11 +93,11 @@ class GradientReport:
         return f"{table}\n{verdict} ({how}){more}"
 
 
-def _cells(row: GradientRow) -> tuple[str, ...]:
+def _cells(row: GradientRow, finite: bool) -> tuple[str, ...]:
     def number(x: complex) -> str:
         return f"{x:.6g}"
 
-    verdict = "ok" if row.ok else "WRONG"
+    verdict = "ok" if row.ok else "WRONG" if finite else "unknown"
     return (
         row.path,
         str(row.shape),

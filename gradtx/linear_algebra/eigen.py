@@ -25,7 +25,7 @@ def power_iteration(
 ) -> tuple[Array, PyTree]:
     r"""Finds the eigenvalue of largest magnitude and its eigenvector.
 
-    Repeats `v = w / |w|; w = A v; eigenvalue = <v, w>` until the residual is small,
+    Repeats `v = w / |w|; w = A @ v; eigenvalue = <v, w>` until the residual is small,
     `|w - eigenvalue * v| <= error_tolerance * |eigenvalue|`. For a symmetric (or Hermitian) `A` the
     residual bounds the distance to an eigenvalue of `A`. In each iteration the error
     of the eigenvalue falls by the factor `|lambda_2| / |lambda_1|`, of the two largest magnitudes;

@@ -24,10 +24,13 @@ def matrix_inverse_pth_root(
     r"""Computes `A**(-1/p)` for a symmetric positive semi-definite matrix.
 
     With `B = A + ridge_epsilon * largest_eigenvalue * I`, Newton's method for the inverse root,
-    coupled with the matrix `M = X**p B`, which converges to `I`::
+    coupled with the matrix `M = X**p @ B`, which converges to `I`::
 
-        z = (1 + p) / (2 * largest_eigenvalue);   X = z**(1/p) I;   M = z B
-        repeat:  T = ((1 + p) I - M) / p;   X = X T;   M = T**p M
+        z = (1 + p) / (2 * largest_eigenvalue);   X = z**(1/p) * I;   M = z * B
+
+    and in each iteration::
+
+        T = ((1 + p) * I - M) / p;   X = X @ T;   M = T**p @ M
 
     The eigenvalues of `M` start in `(0, (1+p)/2]` and tend to 1. Small ones grow by a factor of
     `((1+p)/p)**p`, 2 to 2.72, in each iteration; near 1 the convergence is quadratic. All products

@@ -83,9 +83,10 @@ def scale_by_backtracking_linesearch(
 
     For the updates `u` the rate is the first of `r, r * decrease_factor, ...` with
 
-        f(p + rate * u) <= (1 + rtol) * f(p) + slope_rtol * rate * <u, grad f(p)> + atol,
+        f(p + rate * u) <= (1 + rtol) * f(p) + slope_rtol * rate * <u, g> + atol
 
-    where `r = min(increase_factor * last_rate, max_learning_rate)`, and `max_learning_rate` after a
+    with the gradient `g` of the loss `f` at `p`. The first rate is
+    `r = min(increase_factor * last_rate, max_learning_rate)`, and `max_learning_rate` after a
     search that ended with rate 0. Losses that are not finite count as too large. If
     `max_backtracking_steps` reductions do not suffice, the last rate is taken, or 0 if the loss was
     not finite there.

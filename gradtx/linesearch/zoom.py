@@ -65,15 +65,17 @@ def scale_by_zoom_linesearch(
 ) -> GradientTransformation:
     """Scales updates by a rate that satisfies the strong Wolfe conditions.
 
-    With `phi(rate) = f(p + rate * u)` for the updates `u`, the rate is such that
+    With `phi(rate) = f(p + rate * u)` for the updates `u`, and its derivative `slope`, the rate is
+    such that
 
-        phi(rate) <= phi(0) + slope_rtol * rate * phi'(0) + tol     (sufficient decrease)
-        |phi'(rate)| <= curv_rtol * |phi'(0)| + tol                 (curvature).
+        phi(rate) <= phi(0) + slope_rtol * rate * slope(0) + tol
+        |slope(rate)| <= curv_rtol * |slope(0)| + tol
 
-    Rates grow by `increase_factor` until an interval holds a solution. Then the interval shrinks
-    around the minimum of an interpolating cubic or parabola, or around its middle. Close to a
-    minimum, where rounding hides a decrease, the first condition may be replaced by that of Hager
-    and Zhang: `phi'(rate) <= (2 * slope_rtol - 1) * phi'(0)`, if
+    the conditions of sufficient decrease and of curvature. Rates grow by `increase_factor` until an
+    interval holds a solution. Then the interval shrinks around the minimum of an interpolating
+    cubic or parabola, or around its middle. Close to a minimum, where rounding hides a decrease,
+    the first condition may be replaced by that of Hager and Zhang:
+    `slope(rate) <= (2 * slope_rtol - 1) * slope(0)`, if
     `phi(rate) <= phi(0) + approx_dec_rtol * |phi(0)|`. Losses that are not finite count as too
     large.
 

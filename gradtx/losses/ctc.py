@@ -28,11 +28,11 @@ def ctc_loss(
     remains after its repetitions are merged and then its blanks removed. With
     `q = softmax(logits)`::
 
-        loss = -log(sum over alignments a of the labels of  prod_t q[t, a[t]])
+        loss = -log(sum(prod(q[t, a[t]], over t), over a))
 
-    The sum is taken by the recursion of `ctc_loss_with_forward_probs`. "Connectionist temporal
-    classification: labelling unsegmented sequence data with recurrent neural networks" (Graves et
-    al., ICML 2006).
+    over the alignments `a` of the labels. The sum is taken by the recursion of
+    `ctc_loss_with_forward_probs`. "Connectionist temporal classification: labelling unsegmented
+    sequence data with recurrent neural networks" (Graves et al., ICML 2006).
 
     Args:
       logits: unnormalized log-probabilities, floating-point, `[batch, frames, classes]`.
@@ -83,9 +83,9 @@ def ctc_loss_with_forward_probs(
     as the first `n` labels and frame `t` is a blank, and `label[t, n]` that they do and frame `t`
     is label `n`::
 
-        blank[t, n] = q[t, blank_id] (blank[t-1, n] + label[t-1, n])
-        label[t, n] = q[t, labels[n]] (label[t-1, n] + blank[t-1, n-1]
-                                       + label[t-1, n-1] [labels[n] != labels[n-1]])
+        blank[t, n] = q[t, blank_id] * (blank[t-1, n] + label[t-1, n])
+        label[t, n] = q[t, labels[n]] * (label[t-1, n] + blank[t-1, n-1]
+                                         + label[t-1, n-1] * [labels[n] != labels[n-1]])
         loss        = -log(blank[T, N] + label[T, N])
 
     where the condition in brackets is 1 or 0. It is computed in logarithms, starting from

@@ -14,8 +14,8 @@ from gradtx.losses.arguments import accumulator, broadcast_shape, common_dtype, 
 def make_fenchel_young_loss(max_fun: Callable[..., Array]) -> Callable[..., Array]:
     r"""Returns the Fenchel-Young loss of a convex function of the scores.
 
-    With `max_fun(s) = max_y <s, y> - r(y)`, whose gradient, the maximizing `y`, is the prediction
-    for the scores `s`::
+    With `max_fun(s) = max(<s, y> - r(y), over y)`, whose gradient, the maximizing `y`, is the
+    prediction for the scores `s`::
 
         loss(s, y) = max_fun(s) - <s, y>
 

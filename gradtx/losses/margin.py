@@ -97,7 +97,7 @@ def scores_and_labels(
 
 
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
-    """Hinge loss of several classes: `max_k (s[k] + [k != y]) - s[y]`.
+    """Hinge loss of several classes: `max(s[k] + [k != y], over k) - s[y]`.
 
     `[k != y]` is 1 or 0. The loss is 0 where the score of the right class `y` exceeds all others by
     at least 1.

@@ -173,11 +173,12 @@ def multiclass_generalized_dice_loss(
 
     With the Dice losses `loss[c]` of the classes (see `dice_loss`)::
 
-        w[c]   = 1 / (sum of the targets of c in the whole batch)^2
-        result = mean over the batch of  sum_c w[c] loss[c] / sum_c w[c]
+        w[c]   = 1 / n[c]^2
+        result = mean(sum(w[c] * loss[c], over c) / sum(w[c], over c))
 
-    A class that does not occur in the batch has weight 0. The weights are those of "Generalised
-    Dice overlap as a deep learning loss function for highly unbalanced segmentations"
+    where `n[c]` is the sum of the targets of `c` in the whole batch, and the mean is over the
+    batch. A class that does not occur in the batch has weight 0. The weights are those of
+    "Generalised Dice overlap as a deep learning loss function for highly unbalanced segmentations"
     (arXiv:1707.03237), which applies them inside of one fraction for all classes; this mean of
     fractions is what optax computes under this name.
 

@@ -64,11 +64,12 @@ def microbatch(
 
     For a function that sums over its batch, `microbatch(fun, 0, 4)(batch)` is::
 
-        sum(fun(part) for part in the parts of batch with 4 examples)
+        sum(fun(b[i]), over i)
 
-    as a loop that needs the memory of `fun` for one part only. The examples of a part are those of
-    `reshape_batch_axis`. The accumulator must fit the function: `MEAN` for one that takes a mean,
-    `CONCAT` for one that returns something for each example.
+    for the parts `b[i]` of `batch` with 4 examples, as a loop that needs the memory of `fun` for
+    one part only. The examples of a part are those of `reshape_batch_axis`. The accumulator must
+    fit the function: `MEAN` for one that takes a mean, `CONCAT` for one that returns something for
+    each example.
 
     The loop can be differentiated in forward mode, and in reverse mode unless
     `num_real_microbatches` is traced. In reverse mode it stores what `fun` needs for every part. To

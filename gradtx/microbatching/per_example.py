@@ -123,12 +123,13 @@ def micro_grad(
 ) -> Callable[..., tuple[PyTree, Aux]]:
     """Returns a function that computes, transforms and combines per-example gradients.
 
-    With `g[e]` the gradient of `fun` at example `e` alone, the result is::
+    With `g[e]` the gradient of `fun` at example `e` alone, the results are::
 
-        sum of transform_fn(g[e]) over e,   Aux(values[e], metrics_fn(g[e]), aux[e])
+        sum(transform_fn(g[e]), over e)
 
-    so that each gradient can be clipped, squared or measured, as in private or robust training,
-    while no more than `microbatch_size` of them are stored at once.
+    and `Aux(values[e], metrics_fn(g[e]), aux[e])`, so that each gradient can be clipped, squared or
+    measured, as in private or robust training, while no more than `microbatch_size` of them are
+    stored at once.
 
     Args:
       fun: a loss, `fun(params, batch, ...)`, a scalar.

@@ -75,9 +75,9 @@ def adamp(
 ) -> GradientTransformation:
     """AdamP: AdamW without the part of steps that only lengthens scale-invariant weights.
 
-    `u` is the direction of `adam`. If `max |cos(p, g)| < delta / sqrt(n)`, with one cosine for each
-    channel of `n` elements, `u = u - p/|p| * (p/|p| . u)` for each channel, and `weight_decay` is
-    multiplied by `wd_ratio`; otherwise the same is tried with the whole leaf as one channel;
+    `u` is the direction of `adam`. If `max(|cos(p, g)|) < delta / sqrt(n)`, with one cosine for
+    each channel of `n` elements, `u = u - p * <p, u> / |p|^2` for each channel, and `weight_decay`
+    is multiplied by `wd_ratio`; otherwise the same is tried with the whole leaf as one channel;
     `p - learning_rate * (u + weight_decay * p)`. Leaves with fewer than two axes are left alone.
 
     Weights before a normalization have gradients that are orthogonal to them. Momentum makes their

@@ -127,8 +127,8 @@ def adan(
 
     `p - learning_rate * ((m_hat + b2 * v_hat) / (sqrt(n_hat + eps_root) + eps) + weight_decay*p)`,
     see `scale_by_adan`. With `proximal`, the decay is that of the paper:
-    `(p - learning_rate * (m_hat + b2 * v_hat) / ...) / (1 + learning_rate * weight_decay)`. The
-    paper has no `eps_root`.
+    `(p - learning_rate * (m_hat + b2 * v_hat) / (sqrt(n_hat + eps_root) + eps))
+    / (1 + learning_rate * weight_decay)`. The paper has no `eps_root`.
 
     Args:
       learning_rate: a number, a scalar array or a schedule.

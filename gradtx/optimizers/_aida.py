@@ -36,7 +36,7 @@ def aida(
     """Aida: AdaBelief whose step sizes differ less, by projections of gradient and momentum.
 
     `mu = b1*mu + (1-b1)*g`. Then `m, h = mu, g`, and `projections` times
-    `m, h = (m.h / |h|^2) * h, (m.h / |m|^2) * m`, with products and norms over one leaf;
+    `m, h = <m, h> / |h|^2 * h, <m, h> / |m|^2 * m`, with products and norms over one leaf;
     `nu = b2*nu + (1-b2)*|h - m|^2 + eps_root;
     p - learning_rate * mu / (1-b1**t) / (sqrt(nu / (1-b2**t)) + eps)`, where `t` is 1 at the first
     step. With an even number of projections, `h - m` is `cos(mu, g)**projections * (g - mu)`: where

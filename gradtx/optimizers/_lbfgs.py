@@ -256,7 +256,7 @@ def lbfgs(
 ) -> GradientTransformation:
     """L-BFGS: quasi-Newton steps from the last gradients, with a line search.
 
-    `p - rate * learning_rate * H g`, with `H` as in `scale_by_lbfgs` and the `rate` from the line
+    `p - rate * learning_rate * H @ g`, with `H` as in `scale_by_lbfgs` and the `rate` from the line
     search. L-BFGS is for losses without noise, where it needs far fewer evaluations than gradient
     descent. `update` needs the arguments of the line search: `value=`, `grad=` and `value_fn=`. If
     the loss is the same function at every step, `value_and_grad_from_state` saves an evaluation.

@@ -70,8 +70,11 @@ def scale_by_racs(
     The scales `q` of rows and `s` of columns, with which `q @ s.T` is nearest to the squares of the
     gradient, are found by a fixed-point iteration from `q = 1`::
 
-        repeat:  s = sum(q * abs(g)**2, over rows) / sum(q**2)
-                 q = sum(s * abs(g)**2, over columns) / sum(s**2)
+        s = sum(q * |g|^2, over rows) / sum(q^2)
+        q = sum(s * |g|^2, over columns) / sum(s^2)
+
+    Averages of them divide the gradient::
+
         columns = beta*columns + (1-beta)*s;   rows = beta*rows + (1-beta)*q
         u = g / sqrt(rows * columns)
         update = u * min(1, gamma * norm / |u|);   norm = |update|

@@ -37,7 +37,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
     """Divides by a bound of each element's sum of squares, kept as one vector for each axis.
 
     For a matrix: `v[i,j] = b2 * min(row[i], column[j]) + w * |g[i,j]|^2`, with `w = 1` if `b2` is 1
-    and `1 - b2` otherwise; `row[i] = max_j v[i,j]; column[j] = max_i v[i,j];
+    and `1 - b2` otherwise; `row[i] = max(v[i,j], over j); column[j] = max(v[i,j], over i);
     nu = b1*nu + (1-b1) * g / sqrt(v + eps)`. The result is `nu`. In other tensors each axis has a
     vector; for vectors and scalars this is AdaGrad.
 

@@ -66,7 +66,7 @@ def swats(
     """SWATS: Adam that switches to SGD with momentum, and estimates its learning rate, once.
 
     With the step `p - learning_rate * u` of `adam`, and products over all leaves,
-    `r = u.u / u.g; suggested = b2*suggested + (1-b2)*r`. After the first step at which
+    `r = <u, u> / <u, g>; suggested = b2*suggested + (1-b2)*r`. After the first step at which
     `|suggested / (1-b2**t) - r| < tolerance`, the average being positive and `t` above 1, that
     average is the rate `r` for the rest of the run: `v = b1*v + g;
     p - learning_rate * r * (1-b1) * v`, where `v` starts at 0. It is for convolutional networks

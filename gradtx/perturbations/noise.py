@@ -59,7 +59,7 @@ class Gumbel:
 
 
 class Normal:
-    """The standard normal distribution, with density `exp(-z^2 / 2) / sqrt(2 pi)`.
+    """The standard normal distribution, with density `exp(-z^2 / 2) / sqrt(2 * pi)`.
 
     Example:
       >>> from gradtx.perturbations import Normal

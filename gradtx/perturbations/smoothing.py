@@ -26,12 +26,13 @@ def make_perturbed_fun(
     ranking becomes soft. Its derivatives are averages too, with `y = x + sigma * z` held fixed and
     `p` the density of `y`::
 
-        d/dx E[fun(y)] = E[fun(y) * d/dx log p(y)]
-        log p(y) = log_prob((y - x) / sigma) - log(sigma)
+        grad(E(fun(y))) = E(fun(y) * grad(log(p(y))))
+        log(p(y)) = log_prob((y - x) / sigma) - log(sigma)
 
-    summed over all elements of `x`, so that `fun` itself is never differentiated. Each sample is
-    weighted by `exp(log p - stop_gradient(log p))`, which is 1 and has that derivative; so all
-    orders of derivatives are unbiased estimates. Their variance is large: that of a gradient is
+    with the mean `E` over the noise, and the derivative `grad` by `x` or `sigma`, summed over all
+    elements of `x`, so that `fun` itself is never differentiated. Each sample is weighted by
+    `exp(log(p(y)) - stop_gradient(log(p(y))))`, which is 1 and has that derivative; so all orders
+    of derivatives are unbiased estimates. Their variance is large: that of a gradient is
     proportional to `1 / (num_samples * sigma^2)`. The same key gives the same noise.
 
     Args:

@@ -16,7 +16,7 @@ from gradtx.schedules.steps import as_float, check_not_negative, elapsed, is_num
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) -> Schedule:
     """Returns a schedule made of several schedules in turn, each of which starts at its own step 0.
 
-        value(t) = schedules[i](t - boundaries[i - 1])  for boundaries[i - 1] <= t < boundaries[i]
+        boundaries[i-1] <= t < boundaries[i]:  value(t) = schedules[i](t - boundaries[i-1])
 
     A schedule is never called with a negative step: before its turn, it is called with step 0.
 

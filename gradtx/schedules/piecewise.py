@@ -29,7 +29,9 @@ def piecewise_constant_schedule(
 ) -> Schedule:
     """Returns a piecewise constant schedule, whose value is multiplied at each boundary.
 
-        value(t) = init_value * product of scales[b] over the boundaries b <= t
+        value(t) = init_value * prod(scales[b], over b)
+
+    over the boundaries `b <= t`.
 
     Args:
       init_value: the value before the first boundary, a float scalar.
@@ -66,11 +68,12 @@ def piecewise_interpolate_schedule(
 ) -> Schedule:
     """Returns a schedule that interpolates between boundaries, linearly or along half cosines.
 
-        value(b_i) = init_value * scales[b_1] * ... * scales[b_i],  value(0) = init_value
-        value(t)   = value(b_i) + (value(b_i+1) - value(b_i)) * c(p)  for b_i <= t < b_i+1
-        p = (t - b_i) / (b_i+1 - b_i);  c(p) = p, or (1 - cos(pi p)) / 2
+        value(b[i]) = init_value * scales[b[1]] * ... * scales[b[i]];   value(0) = init_value
+        b[i] <= t < b[i+1]:  value(t) = value(b[i]) + (value(b[i+1]) - value(b[i])) * c(s)
 
-    After the last boundary, its value is held. A boundary at step 0 scales the first value.
+    for the boundaries `b`, where `s = (t - b[i]) / (b[i+1] - b[i])`, and `c(s)` is `s` or
+    `(1 - cos(pi * s)) / 2`. After the last boundary, its value is held. A boundary at step 0 scales
+    the first value.
 
     Args:
       interpolate_type: `"linear"` or `"cosine"`.

@@ -27,12 +27,14 @@ class LeafRole:
       parameter: the path of the parameter to which it belongs, such as `layer/kernel`; `None` if it
         belongs to none. The path of a single array is empty.
       signed: whether its numbers may be negative, as those of arrays that declare nothing may.
+      declared: whether its state declares `signed`, as the types of slots and statistics do.
     """
 
     kind: Kind
     name: str
     parameter: str | None = None
     signed: bool = True
+    declared: bool = False
 
     def __str__(self) -> str:
         owner = "" if self.parameter is None else f" of {self.parameter or 'the parameter'}"
@@ -97,6 +99,7 @@ def _role(
         kind = "key"
     if kind not in ("slot", "statistic", "unknown"):
         return LeafRole(kind, name)
+    sign = part.role.signed, part.role.kind in ("slot", "statistic")
     keys, shape = (*part.of, *_keys(path)), jnp.shape(leaf)
     owner = _owner(keys, known, anywhere=kind == "unknown")
     like = owner is not None and shape == known[owner]
@@ -104,12 +107,12 @@ def _role(
         owner = None  # the empty path of a single array matches everywhere
     if owner is None:
         if complete or (kind == "unknown" and (known or not shape)):
-            return LeafRole("shared", name, signed=part.role.signed)
+            return LeafRole("shared", name, None, *sign)
         kind = "slot" if kind == "unknown" else kind
-        return LeafRole(kind, name, "/".join(keys), part.role.signed)
+        return LeafRole(kind, name, "/".join(keys), *sign)
     if kind == "unknown" or complete:
         kind = "slot" if like and kind != "statistic" else "statistic"
-    return LeafRole(kind, name, "/".join(owner), part.role.signed)
+    return LeafRole(kind, name, "/".join(owner), *sign)
 
 
 def _owner(keys: Names, known: Mapping[Names, Shape], anywhere: bool) -> Names | None:

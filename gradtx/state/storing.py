@@ -14,7 +14,16 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from gradtx._arguments import described
-from gradtx.codecs import UNSIGNED, Codec, Coded, codec_of, coded_like, decoded, is_coded
+from gradtx.codecs import (
+    SIGNED,
+    UNSIGNED,
+    Codec,
+    Coded,
+    codec_of,
+    coded_like,
+    decoded,
+    is_coded,
+)
 from gradtx.engine.base import (
     GradientTransformation,
     OptState,
@@ -83,7 +92,8 @@ def store(
       seed: the seed of stochastic rounding. Default: 0.
 
     Raises:
-      ValueError: there is no codec of a name; or, by `init`, a pattern matches no array.
+      ValueError: there is no codec of a name; or, by `init`, a pattern matches no array, or an
+        array that is declared to have negative numbers would be stored in an unsigned codec.
 
     Source: Dettmers et al., "8-bit Optimizers via Block-wise Quantization", arXiv:2110.02861, for
     blocks; Zamirai et al., "Revisiting BFloat16 Training", arXiv:2010.06192, for stochastic
@@ -190,8 +200,15 @@ def _stored(
         if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             return x
         codec = wanted[0]
-        if codec is not None and not role.signed:
+        if not role.signed:
             codec = UNSIGNED.get(codec, codec)
+        elif role.declared and codec in SIGNED:
+            raise ValueError(
+                f"store: {matching[0]!r} would store {name}, whose numbers may be negative, in the "
+                f"unsigned codec {codec.name!r}, where negative numbers become NaN; use the signed "
+                f"codec {SIGNED[codec].name!r}, or declare an UnsignedSlot or UnsignedStatistic "
+                "of gradtx.state in a state of your own whose numbers are never negative"
+            )
         first_seed = np.uint32(zlib.crc32(f"{seed}/{name}".encode()))
         return _first(x, codec, first_seed, inside)
 

@@ -83,9 +83,10 @@ def grokfast_ema(alpha: Scalar = 0.98, lamb: Scalar = 2.0) -> GradientTransforma
 def grokfast_ma(window: int = 100, lamb: Scalar = 5.0) -> GradientTransformation:
     """Adds a multiple of the mean of the last gradients to gradients.
 
-    `g + lamb * mean(last window gradients)`, this one included; the first `window - 1` gradients
-    are not changed. It belongs before an optimizer, and keeps `window` gradients in memory;
-    `grokfast_ema` needs one. `store_as(..., history=jnp.bfloat16)` halves that.
+    `g + lamb * mean(history)` of the last `window` gradients, this one included; the first
+    `window - 1` gradients are not changed. It belongs before an optimizer, and keeps `window`
+    gradients in memory; `grokfast_ema` needs one. `store_as(..., history=jnp.bfloat16)` halves
+    that.
 
     Args:
       window: the number of gradients in the mean, at least 1. Default: 100.

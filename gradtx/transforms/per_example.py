@@ -23,8 +23,9 @@ from gradtx.tree.norms import safe_sqrt
 def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Scalar) -> tuple[Updates, Array]:
     """Clips each example's gradient to a global norm, and sums over the examples.
 
-    `sum_i g_i * min(1, l2_norm_clip / norm(g_i))`, with norms over all leaves, in float32 or wider.
-    The bound holds for every finite gradient: neither its squares nor their sum can overflow.
+    `sum(g_i * min(1, l2_norm_clip / norm(g_i)), over i)`, with norms over all leaves, in float32 or
+    wider. The bound holds for every finite gradient: neither its squares nor their sum can
+    overflow.
 
     Args:
       grads: a pytree of arrays, each with the examples on its first axis.

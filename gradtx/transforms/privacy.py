@@ -57,9 +57,9 @@ def differentially_private_aggregate(
 ) -> GradientTransformation:
     """Averages the clipped gradients of examples, with noise that hides any one of them.
 
-    `(sum_i g_i * min(1, C / norm(g_i)) + noise_multiplier * C * normal()) / B` for the gradients
-    `g_i` of `B` examples, with norms over all leaves, and `C = l2_norm_clip`. The incoming
-    updates have the examples on the first axis of every leaf, as returned by
+    `(sum(g_i * min(1, C / norm(g_i)), over i) + noise_multiplier * C * normal()) / B` for the
+    gradients `g_i` of `B` examples, with norms over all leaves, and `C = l2_norm_clip`. The
+    incoming updates have the examples on the first axis of every leaf, as returned by
     `jax.vmap(jax.grad(loss), (None, 0))`; the result does not have this axis. The noise of all
     elements and all steps is independent. In a complex number, the real and the imaginary part each
     have the full variance, because the bound is on both together. Sum and noise are computed in

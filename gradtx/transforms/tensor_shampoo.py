@@ -57,16 +57,16 @@ def scale_by_tensor_shampoo(
     With `t` 1 at the first step, and `unfold(g, i)` the matrix whose rows are axis `i`::
 
         mu = b1*mu + (1-b1)*g
-        moments[i] = b2*moments[i] + (1-b2) * unfold(g, i) @ unfold(g, i).H   for each axis i
+        moments[i] = b2*moments[i] + (1-b2) * unfold(g, i) @ unfold(g, i).H
         u = mu / (1-b1**t)
-        u = root(moments[i] / (1-b2**t)) @ unfold(u, i), folded back,         for each axis i
+        unfold(u, i) = root(moments[i] / (1-b2**t)) @ unfold(u, i)
 
-    where `root(A) = (A + eps * I)**(-1/p)`, and `p` is twice the number of axes that are
-    preconditioned. For matrices this is `scale_by_shampoo`, which computes many at once and is
-    faster. Roots are computed at the first step and every `precondition_frequency` steps. The
-    gradient of a leaf which is not finite, or so large that its squares are not, counts as zeros;
-    see `rejected` in `gradtx.metrics`. Its elements that are not finite are returned as they are.
-    Derivatives treat roots as constants.
+    for each axis `i` in turn, where `root(A) = (A + eps * I)**(-1/p)`, and `p` is twice the number
+    of axes that are preconditioned. For matrices this is `scale_by_shampoo`, which computes many at
+    once and is faster. Roots are computed at the first step and every `precondition_frequency`
+    steps. The gradient of a leaf which is not finite, or so large that its squares are not, counts
+    as zeros; see `rejected` in `gradtx.metrics`. Its elements that are not finite are returned as
+    they are. Derivatives treat roots as constants.
 
     Args:
       b1: decay rate of the average of gradients, in [0, 1); 0 for no momentum. Default: 0.9.

@@ -64,6 +64,19 @@ def test_equations_are_typeset_only_where_they_are_equations(extension):
     assert r"\left(1 - b_{1}\right) \, \left|g\right|^{2}" in latex("(1-b1) * |g|^2")
     assert r"\sum_{i} \left(y_{i} - a\right)^{2}" in latex("sum((y_i - a)^2, over i)")
     assert r"Q^{\mathsf H} \, \left(a \, b\right)" in latex("Q.H @ (a @ b)")
+    assert r"-\log\left(\sum_{a} \prod_{t} {q}_{t, {a}_{t}}\right)" in latex(
+        "-log(sum(prod(q[t, a[t]], over t), over a))"
+    )
+    assert r"\max_{k} \left({s}_{k} + \left[k \ne y\right]\right) - {s}_{y}" in latex(
+        "max(s[k] + [k != y], over k) - s[y]"
+    )
+    assert latex("l, u = f[i](l), 2 - l") == (
+        r"\begin{aligned}l, u &= {f}_{i}\left(l\right), 2 - l\end{aligned}"
+    )
+    assert r"{\mathrm{betas}}_{i} \, \beta_{i}" in latex("betas[i] * beta_i")
+    assert r"1 - a_{1} \, \cdots \, a_{n} \quad \text{for } 0 \le t < b" in latex(
+        "0 <= t < b: 1 - a_1 * ... * a_n"
+    )
     assert latex("|e| <= 1:  loss = e^2\notherwise: loss = |e|") == (
         r"\begin{aligned}\mathrm{loss} &= e^{2} \quad \text{for } \left|e\right| \le 1\\"
         r"\mathrm{loss} &= \left|e\right| \quad \text{otherwise}\end{aligned}"
@@ -73,10 +86,24 @@ def test_equations_are_typeset_only_where_they_are_equations(extension):
     for text in (
         *("update(updates, state, params=None)", 'f("x") + 1', "sum x y"),
         *("repeat: x = x / 2", "t: value", "otherwise:"),
+        *("f(x, ...)", "a, b", "[a, b]", "..."),
     ):
         with pytest.raises(refused):
             latex(text)
     assert not extension.equations.is_long("scale_by_zoom_linesearch/learning_rate")
+
+
+def test_blocks_of_docstrings_are_equations_or_loops(extension):
+    """What stands apart in the docstring of a public name is typeset, unless it is a loop."""
+    plain, typeset = [], 0
+    for symbol in extension.symbols.public_names():
+        head, _ = extension.docstrings.sections(symbol.doc)
+        shown = extension.docstrings.prose(head)
+        blocks = re.findall(r"```text\n(.*?)\n```", shown, re.DOTALL)
+        plain += [f"{symbol.path}: {text}" for text in blocks if not re.search(r":$", text, re.M)]
+        typeset += shown.count("$$") // 2
+    assert not plain
+    assert typeset > 300
 
 
 DOCSTRING = """Divides an average by a root.

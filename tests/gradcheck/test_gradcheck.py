@@ -260,11 +260,45 @@ def test_a_kink_is_said_to_be_one():
     assert check_gradients(lambda x: jnp.sum(jax.nn.relu(x)), x + 0.01).ok
 
 
-def test_what_is_not_finite_is_wrong():
+def test_a_gradient_that_is_not_finite_is_wrong():
     x = jnp.array([1.0, 0.0])
-    (row,) = check_gradients(lambda x: jnp.sum(jnp.sqrt(x)), x).rows
+    report = check_gradients(lambda x: jnp.sum(jnp.sqrt(x**2)), x)
+    (row,) = report.rows
     assert not row.ok and row.index == (1,) and row.note == "not finite"
     assert np.isinf(row.error)
+    with pytest.raises(AssertionError, match=r"^check_gradients: wrong gradient at args\[0\]\n"):
+        report.raise_if_bad()
+
+
+def test_the_edge_of_a_domain_is_said_to_be_one():
+    x = jnp.array([1.0, 0.0])
+    (row,) = check_gradients(lambda x: jnp.sum(jnp.sqrt(x)), x).rows
+    assert not row.ok and row.index == (1,) and row.note == "the function is not finite nearby"
+    assert np.isinf(row.error)
+
+
+@pytest.mark.parametrize(
+    ("f", "value", "switch"),
+    [
+        (lambda p: jnp.sum(jnp.log(p["a"])) + jnp.sum(p["b"] ** 2), "nan", "jax_debug_nans"),
+        (lambda p: jnp.sum(jnp.log(p["a"] ** 2)), "nan", "jax_debug_nans"),
+        (lambda p: jnp.sum(p["b"]) / (p["a"][0] + 1), "inf", "jax_debug_infs"),
+        # Finite on both sides, where the differences happen to be those of `jax.grad`:
+        (lambda p: jnp.where(p["a"][0] == -1, -jnp.inf, 0.0) * 1, "-inf", "jax_debug_infs"),
+    ],
+)
+def test_a_function_that_is_not_finite_has_no_wrong_gradient(f, value, switch):
+    """It is the function that has to be mended, or the point."""
+    a = jnp.array([-1.0, jnp.nan if "nan" in value else 2.0])
+    report = check_gradients(f, {"a": a, "b": jnp.ones(2)})
+    assert str(report.value) == value and not report.ok
+    assert not any(row.ok for row in report.rows)
+    told = f"the function is {value} at the given point, and has no gradient there"
+    assert f"\n{told}: check another point" in str(report)
+    assert str(report).endswith(f'jax.config.update("{switch}", True)')
+    assert "wrong" not in str(report).lower()
+    with pytest.raises(AssertionError, match=f"^check_gradients: {told}\n"):
+        report.raise_if_bad()
 
 
 # ---- Precision -----------------------------------------------------------------------------------

@@ -75,6 +75,8 @@ def test_a_race_leaves_its_files_and_goes_on(small, tmp_path, capsys, monkeypatc
         (("--rates", "1:0.1:3"), "must have 0 < low < high .* got 3 from 1 to 0.1"),
         (("--rates", "0.1,fast"), "--rates must be a number, got 'fast'"),
         (("--rates", "0.1,-1"), "must be positive numbers"),
+        (("--rates", "-1:1:3"), "must have 0 < low < high .* got 3 from -1 to 1"),
+        (("--rates", "-.1,0.1"), "must be positive numbers"),
         (("--seeds", "some"), "--seeds must be an integer, got 'some'"),
         (("--seeds", "0"), "seeds must be a number of seeds, at least 1"),
         (("--epochs", "0"), "--epochs must be an integer of at least 1, got 0"),

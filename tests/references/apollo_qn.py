@@ -11,6 +11,7 @@ from references.common import descend, optimizer
     (-0.2, -0.2 * 10 / 3, -0.3 * 2 / 7),
     # With b1 = 0, differences of raw gradients amplify rounding errors from step to step.
     moved={"rebound": [0.05], "b1": [0.3]},
+    in_double={"b1": [0.0]},
     cancels=True,
 )
 def apollo_qn(

@@ -27,11 +27,14 @@ class Reference:
         out by hand. Where nothing else is said, the learning rates are 0.1, 0.2, 0.3.
       required: arguments of a piece that have no default.
       moved: for some hyperparameters what they are moved to, in place of `MOVED`.
+      in_double: for some hyperparameters what else they are moved to in float64, where float32
+        makes too much of its rounding errors.
       coupled: whether leaves act on each other; the reference then sees them as one vector, and
         errors are relative to the largest number in it.
       cancels: whether differences of near numbers are taken, however the gradients are signed;
         errors are then relative to the largest step that the leaf takes.
       ulps: the error in float32 that passes, where a method must lose more than most.
+      wider: the same where these hyperparameters are moved, and it must lose more than otherwise.
       shape: the shape of the leaves that it is tried on.
       draws: whether random numbers are drawn; the statement then takes the arguments `leaf`, the
         place of the leaf in the tree, and `dtype`, that of the leaf and of the numbers.
@@ -41,9 +44,11 @@ class Reference:
     by_hand: tuple[Mapping[str, Any], Sequence[float]] | None = None
     required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     moved: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    in_double: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     coupled: bool = False
     cancels: bool = False
     ulps: float | None = None
+    wider: Mapping[str, float] = dataclasses.field(default_factory=dict)
     shape: tuple[int, ...] = (3,)
     draws: bool = False
 

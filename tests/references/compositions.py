@@ -60,7 +60,10 @@ Y = 1.0, (Z[0] + X[0]) / 2, (Z[1] + X[1]) / 2, (Z[2] + X[2]) / 2
     (Y[1] - Y[0], Y[2] - Y[1], Y[3] - Y[2]),
     moved={"mu_x": [0.5], "mu_y": [0.3]},
     cancels=True,
-    ulps=400,  # steps are differences of parameters, which are hundreds of times larger
+    # Steps are differences of parameters, which are hundreds of times larger: 28 ulps were seen,
+    # and 207 with `mu_x=0.5`.
+    ulps=64,
+    wider={"mu_x": 400},
 )
 def gpa_adamw(
     gradients,

@@ -54,8 +54,8 @@ TABLES = {steps: gradtx.polar_express(steps) for steps in (2, 3, 5)}
 
 # Polar Express multiplies small singular values, and rounding errors beside them, by up to 8 at the
 # first step and by 4 at the next ones; the momentum of a few columns has such values more often
-# than all of it.
-OF_FEW = {**ATTRIBUTES, "ulps": 512}
+# than all of it. 56 ulps were seen, 95 with `beta=0.5`, and 178 with `parts=3`.
+OF_FEW = {**ATTRIBUTES, "ulps": 128, "wider": {"parts": 512, "beta": 256}}
 
 
 @piece(**OF_FEW)

@@ -1,7 +1,7 @@
 """States stored as codes: which arrays, in how many bytes, and around which transformations."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -535,3 +535,45 @@ def test_small_second_moments_stay_positive_whatever_the_pattern():
     tx = gradtx.store(gradtx.scale_by_adam(), {"*": "int8"})
     _, state = tx.update(g, tx.init(g))
     assert bool(jnp.all(gradtx.decoded(state).nu > 0))
+
+
+def test_unsigned_codes_do_not_hold_arrays_that_may_be_negative():
+    w = numbers((64, 64), 1)
+    for pattern, name in (("mu", "uint8"), ("*", "uint4_nearest"), (re.compile("slot"), "uint4")):
+        for tx in (gradtx.adamw(0.1), optax.adamw(0.1), gradtx.chain(gradtx.scale_by_adam())):
+            with pytest.raises(ValueError) as caught:
+                gradtx.store(tx, {pattern: name}).init(w)
+            told = f"store: {pattern!r} would store slot/scale_by_adam/mu, whose numbers may be neg"
+            assert str(caught.value).startswith(told)
+            assert f"codec '{name}'" in str(caught.value)
+            assert f"use the signed codec '{name.removeprefix('u')}'" in str(caught.value)
+    with pytest.raises(ValueError, match=r"'left' would store statistic/.*left.* use .* 'int8'"):
+        gradtx.store(gradtx.soap(0.1), {"left": "uint8"}, min_size=1).init({"w": w})
+    for codecs in ({"mu": None, "*": "uint8"}, {"nu": "uint8"}):
+        assert len(coded_in(gradtx.store(gradtx.adamw(0.1), codecs).init(w))) == 1
+    small = gradtx.store(gradtx.adamw(0.1), {"*": "uint8"}, min_size=10_000)
+    assert coded_in(small.init(w)) == {}
+
+
+def test_what_declares_no_sign_may_have_any_codec():
+    """A state of which nothing is known, and a codec of the user's."""
+
+    class Undeclared(NamedTuple):
+        sums: Any
+
+    positive = optax.GradientTransformation(
+        lambda params: Undeclared(jax.tree.map(jnp.abs, params)),
+        lambda updates, state, params=None: (
+            updates,
+            Undeclared(jax.tree.map(lambda s, g: s + abs(g), state.sums, updates)),
+        ),
+    )
+    bare = optax.GradientTransformation(lambda params: params, lambda g, state, params=None: (g, g))
+    for tx in (positive, bare):
+        w = abs(numbers((64, 64), 1))
+        stored = gradtx.store(tx, {"*": "uint8"})
+        (held,) = coded_in(stored.update(w, stored.init(w))[1]).values()
+        assert held.codec.name == "uint8"
+        assert bool(jnp.all(jnp.isfinite(held.value())))
+    state = gradtx.store(gradtx.adamw(0.1), {"*": SAME}, min_size=1).init(w)
+    assert len(coded_in(state)) == 2

@@ -252,6 +252,7 @@ def test_a_run_that_another_one_overtook_is_not_begun(small, tmp_path, capsys, m
         (("--schedule-set", "final=1"), "schedule constant has no setting 'final'"),
         (("--learning-rate", "fast"), "--learning-rate must be a number, got 'fast'"),
         (("--learning-rate", "-1"), "--learning-rate must be a positive number, got -1"),
+        (("--learning-rate", "-1e-3"), "--learning-rate must be a positive number, got -0.001"),
         (("--batch", "61"), "--batch must be at most 60, the number of training examples, got 61"),
         (("--batch", "half"), "--batch must be a number or full, got 'half'"),
         (("--epochs", "1.5"), "--epochs must be an integer, got '1.5'"),
