@@ -41,7 +41,7 @@ from gradtx._distributions import (
     MultiNormalDiagFromLogScale as MultiNormalDiagFromLogScale,
     multi_normal as multi_normal,
 )
-from gradtx._minimize import Minimum as Minimum, Stop as Stop, minimize as minimize
+from gradtx._minimizing import Minimum as Minimum, Stop as Stop, minimize as minimize
 from gradtx._range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
 from gradtx.codecs import Codec as Codec, decoded as decoded
 from gradtx.crosschecking import Comparison as Comparison, crosscheck as crosscheck
