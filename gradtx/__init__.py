@@ -315,7 +315,7 @@ __version__ = "0.1.0"  # the only place: pyproject.toml reads it here
 # What no optimizer needs is imported when it is used first: modules, and the names that `gradtx`
 # has from them.
 _LATER: dict[str, tuple[str, ...]] = {
-    "_minimize": ("Minimum", "Stop", "minimize"),
+    "_minimizing": ("Minimum", "Stop", "minimize"),
     "_range_test": ("RangeTest", "lr_range_test"),
     "assignment": (),
     "contrib": (),
@@ -347,7 +347,7 @@ if _typing.TYPE_CHECKING:  # the same, for type checkers
         second_order as second_order,
         train as train,
     )
-    from gradtx._minimize import Minimum as Minimum, Stop as Stop, minimize as minimize
+    from gradtx._minimizing import Minimum as Minimum, Stop as Stop, minimize as minimize
     from gradtx._range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
     from gradtx.crosschecking import Comparison as Comparison, crosscheck as crosscheck
     from gradtx.gradcheck import (

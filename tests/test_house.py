@@ -46,7 +46,7 @@ LAYERS = (
     "catalog",
     "optimizers",
     "problems",
-    "_minimize",
+    "_minimizing",
     "state",
     "contrib",
     "_distributions",

@@ -44,7 +44,7 @@ _OF_MODULE = {
     **dict.fromkeys(("engine", "numerics", "catalog", "_arguments"), "writing"),
     **dict.fromkeys(("linear_algebra", "matrices"), "matrices"),
     **dict.fromkeys(("crosschecking", "gradcheck", "racing", "_range_test"), "comparing"),
-    **dict.fromkeys(("_minimize", "problems", "second_order"), "comparing"),
+    **dict.fromkeys(("_minimizing", "problems", "second_order"), "comparing"),
     **dict.fromkeys(("draw",), "draw"),
     **dict.fromkeys(("train",), "train"),
 }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gradtx._arguments import counted
-from gradtx._minimize import Stop, minimize
+from gradtx._minimizing import Stop, minimize
 from gradtx.draw.panels import draw_contours, draw_marks, draw_path, draw_view, end_sizes
 from gradtx.draw.plane import Surface, Window, as_problem, on_grid, outside
 from gradtx.draw.style import line_styles, new_figure, with_rate

@@ -1,6 +1,5 @@
 """Minimizing a deterministic function in one compiled loop."""
 
-import enum
 import functools
 import math
 from collections.abc import Callable
@@ -13,7 +12,13 @@ import numpy as np
 from jax import lax
 
 from gradtx._apply import apply_updates
-from gradtx._arguments import counted
+from gradtx._minimizing.result import Minimum, Stop, Trajectory
+from gradtx._minimizing.searches import (
+    ends_in_a_search,
+    evaluations,
+    not_fulfilled,
+    searches_in,
+)
 from gradtx.engine.base import (
     Array,
     GradientTransformation,
@@ -23,121 +28,12 @@ from gradtx.engine.base import (
     Scalar,
     with_extra_args_support,
 )
-from gradtx.engine.concrete import is_traced
 from gradtx.engine.numerics import compute_dtype
-from gradtx.engine.pipeline import pipeline_of
-from gradtx.linesearch import ScaleByBacktrackingLinesearchState, ScaleByZoomLinesearchState
 from gradtx.optimizers import lbfgs
 from gradtx.tree.norms import global_norm
 
 _LBFGS = lbfgs()
 _RUNNING = 0
-
-
-class Stop(enum.IntEnum):
-    """The reason why `minimize` stopped; `str` returns it in words.
-
-    `GRADIENT`, `STEP` and `VALUE` mean convergence. `DOMAIN` means that a line search met only
-    points where the value or the gradient is not finite, as beyond the edge of a function's domain.
-
-    Example:
-      >>> import gradtx
-      >>> print(gradtx.Stop.GRADIENT)
-      converged: the gradient's norm is at most `tol`
-    """
-
-    GRADIENT = 1
-    STEP = 2
-    VALUE = 3
-    OUT_OF_STEPS = 4
-    NOT_FINITE = 5
-    LINE_SEARCH = 6
-    DOMAIN = 7
-
-    def __str__(self) -> str:
-        return _WORDS[self]
-
-
-def _counts(values: int, grads: int) -> str:
-    if values < 0:
-        return "evaluations unknown"
-    return f"{counted(values, 'value')} and {counted(grads, 'gradient')}"
-
-
-_WORDS = {
-    Stop.GRADIENT: "converged: the gradient's norm is at most `tol`",
-    Stop.STEP: "converged: steps are no longer than `step_tol` times the norm of x",
-    Stop.VALUE: "converged: the value no longer falls by more than `value_tol` times itself",
-    Stop.OUT_OF_STEPS: "out of steps: `max_steps` were taken",
-    Stop.NOT_FINITE: "not finite: the value or the gradient is NaN or infinite after the next "
-    "step, or at the start",
-    Stop.LINE_SEARCH: "line search failed: it found no lower value, even along the negative "
-    "gradient; the precision may be exhausted, or the gradient wrong",
-    Stop.DOMAIN: "line search failed: the value or the gradient is NaN or infinite at all points "
-    "that it tried; x may be at the edge of the function's domain",
-}
-
-
-class Trajectory(NamedTuple):
-    """The points that `minimize` visited: row 0 is the start, row `k` the point after step `k`.
-
-    There are `max_steps + 1` rows; the rows after the last step repeat it.
-    `jax.tree.map(lambda a: a[: steps + 1], trajectory)` drops them.
-
-    Attributes:
-      x: the points, a pytree like `x0` whose leaves have an additional first axis.
-      value: the function's values at the points.
-      gradient_norm: the norms of its gradients at the points.
-    """
-
-    x: Params
-    value: Array
-    gradient_norm: Array
-
-
-class Minimum(NamedTuple):
-    """The result of `minimize`; `str` shows it in a line, or one line for each run of a `vmap`.
-
-    Attributes:
-      x: the last point.
-      value: the function's value at `x`.
-      gradient_norm: the Euclidean norm of its gradient at `x`, over all leaves.
-      stop: the reason why it stopped, a number of `Stop`.
-      steps: the number of steps taken.
-      function_evaluations: the number of function evaluations, those of line searches included; -1
-        if the transformation evaluates the function itself without counting (Sophia, SAM).
-      gradient_evaluations: the same for the gradient.
-      trajectory: the points of all steps, a `Trajectory`, or `None` if it was not requested.
-    """
-
-    x: Params
-    value: Array
-    gradient_norm: Array
-    stop: Array
-    steps: Array
-    function_evaluations: Array
-    gradient_evaluations: Array
-    trajectory: Trajectory | None
-
-    @property
-    def converged(self) -> Array:
-        """True if it stopped because of the gradient, the step, or the value."""
-        return (self.stop >= Stop.GRADIENT) & (self.stop <= Stop.VALUE)
-
-    @property
-    def why(self) -> str | list[str]:
-        """The reason why it stopped, in words; under `vmap`, a nested list of them."""
-        return jax.tree.map(lambda n: str(Stop(n)), self.stop.tolist())
-
-    def __str__(self) -> str:
-        if is_traced(self.stop):
-            return repr(self)
-        runs = zip(*(jnp.ravel(field).tolist() for field in self[1:7]), strict=True)
-        return "\n".join(
-            f"{Stop(stop)}. Value {value:.6g}, gradient norm {norm:.2g} after "
-            f"{counted(steps, 'step')}, {_counts(values, grads)}"
-            for value, norm, stop, steps, values, grads in runs
-        )
 
 
 class _Limits(NamedTuple):
@@ -314,7 +210,7 @@ def _solve(
         return jax.tree.map(jnp.conj, jax.grad(f)(x))
 
     value_dtype = _dtype_of_value(f, x0)
-    keeps_gradient = _ends_in_a_search(tx)
+    keeps_gradient = ends_in_a_search(tx)
 
     def arrived(x: Params, value: Array, grad: Params) -> _Here:
         grad = jax.tree.map(lambda g, p: jnp.conj(g).astype(p.dtype), grad, x)
@@ -327,8 +223,8 @@ def _solve(
         updates, state = tx.update(here.grad, run.state, here.x, **more, grad_fn=ascent)
         state = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), state, run.state)
         x = apply_updates(here.x, updates)
-        counts = run.counts + sum((_evaluations(s) for s in _searches(state)), start=0)
-        last = _searches(state)[-1] if keeps_gradient else None
+        counts = run.counts + sum((evaluations(s) for s in searches_in(state)), start=0)
+        last = searches_in(state)[-1] if keeps_gradient else None
         if last is not None and last.grad is not None:
             return arrived(x, last.value, last.grad), state, counts
         return arrived(x, *jax.value_and_grad(f)(x)), state, counts + 1
@@ -338,12 +234,12 @@ def _solve(
         old, steps = run.here, run.steps + 1
         finite = jnp.isfinite(new.value) & jnp.isfinite(new.norm)
         failed = outside = fresh = jnp.zeros((), bool)
-        for search in _searches(state):
-            fails = _not_fulfilled(search) & ~(new.value < old.value)
+        for search in searches_in(state):
+            fails = not_fulfilled(search) & ~(new.value < old.value)
             failed |= fails
             outside |= fails & ~jnp.isfinite(search.info.decrease_error)
         undone = ~finite | failed
-        if _searches(state):
+        if searches_in(state):
             state = lax.cond(failed, lambda: tx.init(old.x), lambda: state)
             fresh = failed
         here = _choose(undone, old, new)
@@ -369,7 +265,7 @@ def _solve(
     eps = max(float(jnp.finfo(d).eps) for d in dtypes)
     here = arrived(x0, *jax.value_and_grad(f)(x0))
     state = jax.tree.map(jnp.asarray, tx.init(x0))
-    searching = bool(_searches(state))
+    searching = bool(searches_in(state))
     tol = eps ** (2 / 3) if limits.tol is None else limits.tol
     value_tol = (eps if searching else 0.0) if limits.value_tol is None else limits.value_tol
 
@@ -402,39 +298,6 @@ def _hardly_moved(run: _Run, new: _Here, step_tol: Scalar, value_tol: Scalar) ->
     short = (step_tol > 0) & (length <= step_tol * global_norm(new.x))
     flat = (value_tol > 0) & ~(run.least - new.value > value_tol * jnp.abs(run.least))
     return jnp.stack([jnp.asarray(short), jnp.asarray(flat)])
-
-
-def _searches(state: OptState) -> list[Any]:
-    """Returns the line-search states in a state, ours and optax's, in the order of the chain."""
-
-    def is_search(node: Any) -> bool:
-        info = node.info if "info" in getattr(node, "_fields", ()) else None
-        return "num_linesearch_steps" in getattr(info, "_fields", ())
-
-    return [node for node in jax.tree.leaves(state, is_leaf=is_search) if is_search(node)]
-
-
-def _not_fulfilled(search: Any) -> Array:
-    """Returns whether a line search ended without meeting its conditions."""
-    errors = [x for name, x in search.info._asdict().items() if name.endswith("_error")]
-    return functools.reduce(jnp.logical_or, [error > 0 for error in errors])
-
-
-def _evaluations(search: Any) -> Array:
-    """Returns how often a line search evaluated the function and its gradient, `[2]`."""
-    steps = search.info.num_linesearch_steps
-    if "curvature_error" in search.info._fields:
-        return jnp.stack([steps, steps])
-    # Backtracking needs no gradients; it computes at most the one that it keeps.
-    kept = search.grad is not None
-    return jnp.stack([steps, jnp.where(search.learning_rate > 0, int(kept), 0)])
-
-
-def _ends_in_a_search(tx: GradientTransformation) -> bool:
-    """Returns whether the last link is a line search, whose last point is then the next point."""
-    last = pipeline_of(tx).links[-1:]
-    kinds = (ScaleByZoomLinesearchState, ScaleByBacktrackingLinesearchState)
-    return bool(last) and last[0].state in kinds
 
 
 def _checked(
