@@ -108,7 +108,7 @@ def adahessian(
       ...     return 0.5 * jnp.sum(jnp.array([1.0, 100.0]) * p**2)
       >>> tx, p = gradtx.adahessian(0.5, b1=0.0, eps=0.0), jnp.ones(2)
       >>> updates, state = tx.update(jax.grad(loss)(p), tx.init(p), p, obj_fn=loss)
-      >>> print(updates)
+      >>> print(updates.round(3))
       [-0.5 -0.5]
     """
     try:
