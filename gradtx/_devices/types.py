@@ -102,7 +102,9 @@ def placed_as(x: Array, like: Typed) -> Array:
       like: an array; nothing is done if it is not traced, has no automatic axes, or cannot be on
         several devices.
     """
-    if x.shape != like.shape or not x.ndim or not over_automatic_axes(like):
+    if not isinstance(like, Tracer) or x.shape != like.shape or not x.ndim:
+        return x
+    if not over_automatic_axes(like):
         return x
     # With equal operands, the selection would be replaced by one of them before it is sharded.
     return lax.select(lax.eq(like, like), x, lax.optimization_barrier(x))

@@ -30,10 +30,10 @@ A call of `adamw(1e-3).update(updates, state, params)` passes through these modu
    step; the pipeline joins them to the state.
 
 `init` takes the same path, link by link; `first` has a rule's first slots, which
-`storage.first_slots` makes. Random keys are derived in `keys`; `cutting` separates the results of
-leaves that were computed together. Paths of leaves and differences of
-structures are in `paths`; the distinction of traced and concrete arrays in `concrete`; the types in
-`base`. Pipelines are compared and pickled by how they were made
+`storage.first_slots` makes. Random keys are derived in `keys`; `draws` has the random numbers of
+many leaves, in loops, and `cutting` separates the results of leaves that were computed together.
+Paths of leaves and differences of structures are in `paths`; the distinction of traced and concrete
+arrays in `concrete`; the types in `base`. Pipelines are compared and pickled by how they were made
 (`equality`). Shardings and exchanges between devices are in `gradtx._devices`, and the roles of a
 state's fields in `gradtx._roles`.
 
