@@ -7,7 +7,7 @@ keys, and four times the memory would be needed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,13 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from gradtx._devices import explicit_mesh, over_automatic_axes, placed
-from gradtx.engine.base import Array
+from gradtx.engine.base import Array, PyTree
 from gradtx.engine.concrete import is_traced
 from gradtx.engine.cutting import cut
 from gradtx.engine.scalars import finished
 
 Kind = TypeVar("Kind")
-"""What determines the draw for a leaf, besides its key: hashable."""
+"""What determines the result for a leaf, besides its arrays: hashable."""
 
 
 def drawn(draw: Callable[[Array, Kind], Array], keys: Array, kinds: Sequence[Kind]) -> list[Array]:
@@ -34,22 +34,51 @@ def drawn(draw: Callable[[Array, Kind], Array], keys: Array, kinds: Sequence[Kin
       kinds: for each leaf what determines its draw, besides its key, such as its type.
     """
     keys = finished(keys)
-    # The compiler would divide all leaves of a loop over automatic axes in one way.
-    if not is_traced(keys) or over_automatic_axes(keys):
+    if not has_loops(keys):
         return [draw(key, kind) for key, kind in zip(keys, kinds, strict=True)]
+    return in_loops(lambda kind, key: draw(key, kind), kinds, keys)
+
+
+def has_loops(*arrays: ArrayLike) -> bool:
+    """Returns whether the results for leaves are computed by `in_loops`: inside `jit`.
+
+    There the compiler would divide all leaves of a loop over automatic axes of a mesh in one way.
+
+    Args:
+      *arrays: arrays of leaves, or keys.
+    """
+    return is_traced(arrays) and not any(map(over_automatic_axes, arrays))
+
+
+def in_loops(function: Callable[..., PyTree], kinds: Sequence[Kind], *columns: Any) -> list[PyTree]:
+    """Calls a function for each leaf, in compiled code that has it once for each kind of leaves.
+
+    Args:
+      function: `function(kind, *row)`, which returns a pytree of arrays.
+      kinds: for each leaf what determines its result, besides its row.
+      *columns: arrays with a row for each leaf, such as random keys, or sequences with an array for
+        each leaf.
+    """
     groups: dict[Kind, list[int]] = {}
     for i, kind in enumerate(kinds):
         groups.setdefault(kind, []).append(i)
 
-    def stack(kind: Kind, group: list[int]) -> Array:
-        if len(group) == 1:
-            return draw(keys[group[0]], kind)[None]
-        return lax.map(lambda key: draw(key, kind), keys[np.array(group)])
+    def rows(column: Any, group: list[int]) -> Array:
+        if isinstance(column, jax.Array):
+            return column[np.array(group)]
+        return jnp.stack([column[i] for i in group])
 
-    stacks = [stack(kind, group) for kind, group in groups.items()]
-    found: dict[int, Array] = {}
-    for group, parts in zip(groups.values(), cut(stacks, list(map(len, stacks))), strict=True):
-        found |= {i: lax.squeeze(part, (0,)) for i, part in zip(group, parts, strict=True)}
+    stacks, treedef = jax.tree.flatten(
+        [
+            lax.map(lambda row, kind=kind: function(kind, *row), [rows(x, group) for x in columns])
+            for kind, group in groups.items()
+        ]
+    )
+    parts = cut(stacks, list(map(len, stacks)))
+    numbers, found = treedef.unflatten(range(len(stacks))), dict[int, PyTree]()
+    for group, mine in zip(groups.values(), numbers, strict=True):
+        for k, i in enumerate(group):
+            found[i] = jax.tree.map(lambda n, k=k: lax.squeeze(parts[n][k], (0,)), mine)
     return [found[i] for i in range(len(kinds))]
 
 

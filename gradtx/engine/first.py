@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from gradtx.engine.base import Array, PyTree
 from gradtx.engine.blocks import pieces
 from gradtx.engine.concrete import is_traced, shape_and_dtype, spans_devices
+from gradtx.engine.draws import has_loops, in_loops, type_of
 from gradtx.engine.keys import first_key
 from gradtx.engine.made import Frozen, InTurn, Source, thaw
 from gradtx.engine.rules import Kernel, MaskedNode
@@ -71,7 +72,11 @@ class First:
         if any(map(spans_devices, leaves)):  # in compiled code their shardings are not available
             return first_slots(self._kernel, names, leaves, keys)
         if is_traced(leaves[:1]):
-            return self._in_pieces(names, leaves, keys, placed=True)
+            if keys is None or not has_loops(*leaves, keys):
+                return self._in_pieces(names, leaves, keys, placed=True)
+            return in_loops(
+                functools.partial(self._row, names), [*map(type_of, leaves)], keys, leaves
+            )
         kept = [functools.partial(_of_frozen, *f) for f in frozen]
         make: Make = InTurn([*kept, self._compiled])
         if keys is None:
@@ -79,6 +84,9 @@ class First:
         # One program with the random numbers of all leaves would take long to compile.
         pairs = [(leaves[i : i + 1], keys[i : i + 1]) for i in range(len(leaves))]
         return [row for pair in pairs for row in make(names, *pair)]
+
+    def _row(self, names: tuple[str, ...], _: PyTree, key: Array, leaf: ArrayLike) -> list[PyTree]:
+        return first_slots(self._kernel, names, [leaf], [key])[0]
 
 
 def _arrays(leaves: list[PyTree]) -> list[ArrayLike]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from gradtx._arguments import checked
@@ -34,6 +35,7 @@ from gradtx.engine.base import (
 )
 from gradtx.engine.checks import check_given, check_leaves, check_pairs, located
 from gradtx.engine.concrete import is_traced, spans_devices
+from gradtx.engine.draws import has_loops, in_loops, type_of
 from gradtx.engine.first import FrozenForms
 from gradtx.engine.keys import first_key, shared_key
 from gradtx.engine.links import Active, Link
@@ -282,17 +284,27 @@ class Stacked(Link):
             given = [Column(mine, places)]
             given += [] if keys is None else [keys_of_leaves(keys, leaves, places)]
             return map_stacks(self._first, given, self._slots(leaves, places))
+        sizes = [place.layout.matrices for place in places.values()]
+        starts = np.cumsum([0, *sizes], dtype=np.int32)[: len(sizes)]
         if is_traced((mine, keys)):
             make = self._first_compiled
         else:
             kept = [functools.partial(_first_of_frozen, *f) for f in frozen]
             make = InTurn([*kept, self._first_compiled])
+        if keys is not None and has_loops(*mine.values(), keys):
+            rows = in_loops(
+                lambda kind, start, x: self.first_of_leaf(kind[0], x, keys, start),
+                [(place, type_of(mine[i])) for i, place in places.items()],
+                jnp.asarray(starts),
+                [*mine.values()],
+            )
+        else:
+            args = zip(places.values(), mine.values(), starts, strict=True)
+            rows = [make(place, x, keys, start) for place, x, start in args]
         found: list[dict[int, Array]] = [{} for _ in self.kernel.slots({})]
-        start = 0
-        for i, place in places.items():
-            for slots, slot in zip(found, make(place, mine[i], keys, start), strict=True):
+        for i, row in zip(places, rows, strict=True):
+            for slots, slot in zip(found, row, strict=True):
                 slots[i] = slot
-            start += place.layout.matrices
         return found
 
     def first_of_leaf(
